@@ -1,0 +1,106 @@
+# What a person types here is what CI runs. `make` alone says what there is.
+
+# uv, the one on PATH or else one of our own inside .venv.
+UV := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
+RUN := $(UV) run --frozen
+PYTHON ?= python3
+PYTHON_CODE := schema lifecycle migrations tests
+
+WEB := schema/graphiql
+WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
+WEB_PAGE := schema/static/graphiql/index.html
+WEB_SOURCES := $(wildcard $(addprefix $(WEB)/,*.html *.js *.jsx examples/*))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup web serve demo test test-pg check fix schema migrate migration wheel clean \
+	browser test-database
+
+help: ## This list
+	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+setup: $(filter .venv/bin/uv,$(UV)) ## The Python environment in .venv, as locked
+	@$(UV) sync --frozen --quiet
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or later is needed: make PYTHON=python3.13 …' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet uv
+
+web: $(WEB_PAGE) ## GraphiQL, where its sources are newer (needs Node.js with npm)
+
+$(WEB_PAGE): $(WEB_INSTALLED) $(WEB_SOURCES)
+	cd $(WEB) && npm run --silent build
+	@touch $@
+
+$(WEB_INSTALLED): $(WEB)/package.json $(WEB)/package-lock.json
+	@command -v npm >/dev/null || \
+		{ echo 'To build GraphiQL, install Node.js 20.19 or later with npm.' >&2; exit 1; }
+	cd $(WEB) && npm ci --no-audit --no-fund
+	@touch $@
+
+# Without Node.js the service shows the GraphiQL page that loads from the internet. The last line
+# is one plain command, so that a signal to make reaches the server and not a shell around it.
+serve: setup ## The service on 127.0.0.1:8000, with an embedded PostgreSQL
+	@test -e $(WEB_PAGE) || ! command -v npm >/dev/null || $(MAKE) --no-print-directory web || \
+		echo 'GraphiQL could not be built; the page will load it from the internet.' >&2
+	@$(RUN) lifecycle serve $(ARGS)
+
+demo: setup ## A model's life on real data, against a running service
+	@$(RUN) --extra demo lifecycle demo $(ARGS)
+
+test: setup web browser ## All tests, on the embedded PostgreSQL
+	$(RUN) pytest $(ARGS)
+
+test-pg: test-database test ## All tests, on the server in LIFECYCLE_TEST_DATABASE_URL
+
+test-database:
+	@test -n "$$LIFECYCLE_TEST_DATABASE_URL" || { echo 'Set LIFECYCLE_TEST_DATABASE_URL, \
+	for example to postgresql+asyncpg://postgres@127.0.0.1:5432/postgres.' >&2; exit 1; }
+
+browser:
+	@for name in chromium chromium-browser google-chrome; do \
+		command -v $$name >/dev/null && exit 0; \
+	done; \
+	if ! command -v apt-get >/dev/null; then sudo=none; \
+	elif test "$$(id -u)" -eq 0; then sudo=; \
+	elif command -v sudo >/dev/null; then sudo=sudo; \
+	else sudo=none; fi; \
+	test "$$sudo" != none || \
+		{ echo 'The tests of GraphiQL need Chromium or Chrome; please install it.' >&2; exit 1; }; \
+	set -x; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
+
+check: setup ## Everything but the tests: format, lint, types, imports, schema, migrations
+	$(RUN) ruff format --check
+	$(RUN) ruff check
+	$(RUN) mypy --strict $(PYTHON_CODE)
+	$(RUN) lint-imports
+	$(RUN) lifecycle sdl --check
+	$(RUN) lifecycle migrate --check
+	@! docker compose version >/dev/null 2>&1 || (set -x; docker compose config --quiet)
+
+fix: setup ## Format, and repair what ruff can
+	$(RUN) ruff check --fix-only
+	$(RUN) ruff format
+
+schema: setup ## Write schema/schema.graphql
+	$(RUN) lifecycle sdl --write
+
+migrate: setup ## Bring the database up to date
+	$(RUN) lifecycle migrate $(ARGS)
+
+migration: setup ## A new migration: make migration m="add owners"
+	@test -n "$(m)" || { echo 'Say what it does: make migration m="add owners"' >&2; exit 1; }
+	$(RUN) alembic revision --autogenerate -m "$(m)"
+
+wheel: setup web ## A wheel in dist/, GraphiQL and migrations inside
+	$(UV) build --wheel
+
+clean: ## Remove what make has built; data in .lifecycle stays
+	rm -rf dist schema/static $(WEB)/node_modules .venv .mypy_cache .pytest_cache .ruff_cache \
+		.hypothesis .import_linter_cache
+	find $(PYTHON_CODE) -name __pycache__ -prune -exec rm -rf {} +

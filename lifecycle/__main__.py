@@ -1,0 +1,198 @@
+"""The commands a person types. Each says by --help what it does and what it reads."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lifecycle.settings import VARIABLES, Settings, asyncpg_url
+
+_ENVIRONMENT = "Environment variables (options win over them):\n\n" + "\n\n".join(
+    f"\b\n  {name}\n    {meaning}" for name, meaning in VARIABLES.items()
+)
+
+
+@click.group(epilog=_ENVIRONMENT, context_settings={"max_content_width": 100})
+@click.version_option(version("ml-lifecycle"), prog_name="lifecycle")
+def main() -> None:
+    """The life of machine-learning models, served over GraphQL."""
+    # The embedded PostgreSQL's helper library says where it puts a lock file.
+    warnings.filterwarnings("ignore", module="platformdirs")
+
+
+def _settings(**given: Any) -> Settings:
+    try:
+        settings = Settings.from_environment()
+        if given.get("database_url"):
+            given["database_url"] = asyncpg_url(given["database_url"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return replace(settings, **{key: value for key, value in given.items() if value is not None})
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    if settings.database_url is not None:
+        yield settings.database_url
+    else:
+        from lifecycle import embedded
+
+        with embedded.running(settings.data_dir) as url:
+            yield url
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the embedded PostgreSQL keeps its data (default ./.lifecycle).",
+)
+_database_url = click.option(
+    "--database-url", help="PostgreSQL 15 or later to use instead of the embedded one."
+)
+
+
+@main.command()
+@click.option("--host", help="Address to serve on (default 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port, 0 for any (default 8000).")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes serve the one address on the one database.",
+)
+@_data_dir
+@_database_url
+def serve(workers: int, **given: Any) -> None:
+    """Start the service, with a PostgreSQL of its own unless told of another.
+
+    Migrates the database, then serves GraphQL over HTTP, SSE and websockets, and GraphiQL for
+    browsers, at /graphql; health at /healthz and /readyz. Ctrl-C stops all of it.
+    """
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from lifecycle import migrate, reporting
+
+    settings = _settings(**given)
+    reporting.configure(settings.log_format)
+    # The server passes the signal on once it has finished; then we still have to clean up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with _listen(settings.host, settings.port) as sock, _database(settings) as url:
+        migrate.upgrade(url)
+        # The processes that serve are started anew and read their settings from here.
+        os.environ["LIFECYCLE_DATABASE_URL"] = url
+        config = uvicorn.Config(
+            "schema.app:create_app",
+            factory=True,
+            workers=workers,
+            http="httptools",
+            loop="uvloop",
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=8 * 1024 * 1024,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+        host, port = sock.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"GraphiQL: http://{shown}:{port}/graphql   (Ctrl-C stops)")
+        try:
+            if workers > 1:
+                Multiprocess(config, [sock]).run()
+            else:
+                uvicorn.Server(config).run([sock])
+        except KeyboardInterrupt:
+            pass
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Migrate a throw-away database and compare instead.")
+@_data_dir
+@_database_url
+def migrate(check: bool, **given: Any) -> None:
+    """Bring the database's tables up to date; `serve` does so too."""
+    from alembic.util import CommandError
+
+    from lifecycle import embedded
+    from lifecycle import migrate as migrations
+
+    if check:
+        with tempfile.TemporaryDirectory() as directory:
+            # PostgreSQL does not run as root; its own user has to reach the directory.
+            os.chmod(directory, 0o755)
+            with embedded.running(Path(directory)) as url:
+                migrations.upgrade(url)
+                try:
+                    migrations.check(url)
+                except CommandError as error:
+                    raise click.ClickException(str(error)) from error
+        click.echo("The migrations lead to the tables that the code expects.")
+        return
+    with _database(_settings(**given)) as url:
+        migrations.upgrade(url)
+    click.echo("The database is up to date.")
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Fail if schema/schema.graphql is not up to date.")
+@click.option("--write", is_flag=True, help="Write schema/schema.graphql.")
+def sdl(check: bool, write: bool) -> None:
+    """Print the GraphQL schema."""
+    root = import_module("schema.root")
+    text = root.sdl()
+    path = Path(root.__file__).parent / "schema.graphql"
+    if write:
+        path.write_text(text)
+    elif check:
+        if not path.exists() or path.read_text() != text:
+            raise click.ClickException(f"{path.name} is not up to date; run `make schema`.")
+        click.echo(f"{path.name} is up to date.")
+    else:
+        click.echo(text, nl=False)
+
+
+@main.command()
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The service.")
+@click.option("--actor", default="demo", show_default=True, help="The name it acts under.")
+def demo(url: str, actor: str) -> None:
+    """A model's life on real data, told to a running service through its public API.
+
+    Needs the extra `demo`: pip install 'ml-lifecycle[demo]'.
+    """
+    try:
+        from lifecycle.demo.client import DemoFailed
+        from lifecycle.demo.story import tell
+    except ModuleNotFoundError as error:
+        hint = "pip install 'ml-lifecycle[demo]'"
+        raise click.ClickException(f"{error.name} is not installed: {hint}") from error
+    try:
+        asyncio.run(tell(url, actor))
+    except DemoFailed as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

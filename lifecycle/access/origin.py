@@ -1,0 +1,15 @@
+"""Where a change comes from: what the journal says about its author."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asks for a change, in which request, and under which idempotency key.
+
+    `actor` and `request_id` come from the connection, never from a mutation's input.
+    """
+
+    actor: str
+    request_id: str
+    idempotency_key: str | None = None

@@ -1,0 +1,86 @@
+"""What the inputs of use cases share: how values are checked before any of them is used.
+
+Each use case has a command, a frozen model that cannot hold an unacceptable value. A field that
+was left out is not in `model_fields_set`; that is how patches tell "absent" from "null".
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+MAX_JSON_BYTES = 256 * 1024
+BIGGEST = 2**63 - 1
+
+
+def _printable(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must not contain control characters")
+    return value
+
+
+def _named(value: str) -> str:
+    if value != value.strip() or not value:
+        raise ValueError("must not be empty, nor begin or end with a space")
+    if "\n" in value or "\r" in value or "\t" in value:
+        raise ValueError("must be a single line")
+    return _printable(value)
+
+
+def _storable(value: Any, depth: int = 0) -> Any:
+    """JSON that PostgreSQL takes: no NUL, no endless depth."""
+    if depth > 32:
+        raise ValueError("must not be nested deeper than 32 levels")
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise ValueError("must not contain the character U+0000")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _storable(key, depth + 1)
+            _storable(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _storable(item, depth + 1)
+    return value
+
+
+def _object(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object")
+    _storable(value)
+    if len(repr(value)) > MAX_JSON_BYTES:
+        raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
+    return value
+
+
+def _unique_pairs(value: Any) -> Any:
+    """[{key, value}] as clients send it, as the mapping that it means."""
+    if not isinstance(value, list):
+        return value
+    pairs = {pair["key"]: pair["value"] for pair in value}
+    if len(pairs) != len(value):
+        raise ValueError("must not name a key twice")
+    return pairs
+
+
+Name = Annotated[str, Field(max_length=250), AfterValidator(_named)]
+Line = Annotated[str, Field(max_length=1_000), AfterValidator(_named)]
+Text = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
+Pairs = Annotated[dict[Name, Text], BeforeValidator(_unique_pairs), Field(max_length=1_000)]
+Count = Annotated[int, Field(ge=0, le=BIGGEST)]
+Moment = AwareDatetime
+
+
+class Command(BaseModel):
+    """The input of one use case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=250), AfterValidator(_named)] | None = None
+
+    def given(self, *fields: str) -> dict[str, Any]:
+        """Those of the fields that the caller sent, null included."""
+        return {name: getattr(self, name) for name in fields if name in self.model_fields_set}

@@ -1,0 +1,174 @@
+"""The only module that opens sessions, and the only one that reads the driver's errors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import NewType, TypeVar
+
+import asyncpg
+import orjson
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
+from lifecycle.tables import Base
+
+ReadSession = NewType("ReadSession", AsyncSession)
+WriteSession = NewType("WriteSession", ReadSession)
+
+Result = TypeVar("Result")
+
+# Pools of one process. With the journal's own connection a process holds at most 17.
+_READERS = 8
+_WRITERS = 8
+_ATTEMPTS = 5
+
+_writing: ContextVar[bool] = ContextVar("writing", default=False)
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+class _Retry(Exception):
+    """PostgreSQL undid the transaction for reasons of concurrency; the same again may work."""
+
+
+class Database:
+    """Two pools: reads cost one round trip and cannot write; a write is one transaction.
+
+    `url` begins with postgresql+asyncpg://. `after_commit` is called after each transaction that
+    wrote; it must not block.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.after_commit: Callable[[], None] = lambda: None
+        self.write_engine = create_async_engine(
+            url,
+            pool_size=_WRITERS,
+            max_overflow=0,
+            pool_timeout=10,
+            json_serializer=_to_json,
+            json_deserializer=orjson.loads,
+            connect_args={
+                "server_settings": {
+                    "application_name": "lifecycle-write",
+                    "jit": "off",
+                    "lock_timeout": "10s",
+                    "statement_timeout": "30s",
+                    "idle_in_transaction_session_timeout": "60s",
+                }
+            },
+        )
+        self.read_engine = create_async_engine(
+            url,
+            pool_size=_READERS,
+            max_overflow=0,
+            pool_timeout=10,
+            json_serializer=_to_json,
+            json_deserializer=orjson.loads,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            connect_args={
+                "server_settings": {
+                    "application_name": "lifecycle-read",
+                    "default_transaction_read_only": "on",
+                    "jit": "off",
+                    "statement_timeout": "30s",
+                }
+            },
+        )
+        self._read = async_sessionmaker(self.read_engine, expire_on_commit=False, autoflush=False)
+        self._write = async_sessionmaker(self.write_engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A session for one statement or a few; PostgreSQL refuses writes on it.
+
+        Raises Unavailable when the database does not answer.
+        """
+        if _writing.get():
+            # Under load this would wait for a connection while holding one: a deadlock.
+            raise RuntimeError("read with the transaction's own session")
+        try:
+            async with self._read() as session:
+                yield ReadSession(session)
+        except Exception as error:
+            raise _expected(error) or error from error
+
+    async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
+        """Run a use case in one transaction: it commits when it returns, or nothing has happened.
+
+        A transaction that PostgreSQL undid because of a deadlock is run again from its beginning,
+        so a use case must have no effect outside its session. Raises Unavailable when the
+        database does not answer, and what the use case raises.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self._transaction() as session:
+                    result = await use_case(session)
+                self.after_commit()
+                return result
+            except _Retry:
+                await asyncio.sleep(0.01 * 2**attempt)
+        raise Unavailable("Too many writers want the same objects at once; try again.")
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[WriteSession]:
+        token = _writing.set(True)
+        try:
+            async with self._write.begin() as session:
+                yield WriteSession(ReadSession(session))
+        except Exception as error:
+            raise _expected(error) or error from error
+        finally:
+            _writing.reset(token)
+
+    async def connect(self, purpose: str) -> asyncpg.Connection:
+        """A connection outside the pools, for LISTEN and advisory locks; the caller closes it."""
+        return await asyncpg.connect(
+            self.url.replace("+asyncpg", "", 1),
+            timeout=10,
+            server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off"},
+        )
+
+    async def close(self) -> None:
+        """Close all connections; sessions still open fail."""
+        await self.read_engine.dispose()
+        await self.write_engine.dispose()
+
+
+def _expected(error: Exception) -> Exception | None:
+    """What an error of the driver means to a caller; None for everything else."""
+    if isinstance(error, LifecycleError):
+        return None
+    if isinstance(error, IntegrityError):
+        return _violation(error)
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if state in ("40P01", "40001"):  # deadlock detected, serialization failure
+            return _Retry()
+        if state in ("55P03", "57014"):  # lock timeout, statement timeout
+            return Unavailable("The database was too busy; try again.")
+        if state == "22021":  # the one character that PostgreSQL cannot store
+            return InvalidInput("Text must not contain the character U+0000.")
+        # Connection failures, out of resources, operator intervention.
+        if error.connection_invalidated or state[:2] in ("08", "53", "57"):
+            return Unavailable("The database is not available; try again.")
+        return None
+    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.PostgresError):
+        return Unavailable("The database is not available; try again.")
+    return None
+
+
+def _violation(error: IntegrityError) -> LifecycleError | None:
+    name = getattr(error.orig.__cause__, "constraint_name", None)
+    for table in Base.metadata.tables.values():
+        for rule in (*table.constraints, *table.indexes):
+            if rule.name == name and "violation" in rule.info:
+                made: LifecycleError = rule.info["violation"]()
+                return made
+    return None

@@ -1,0 +1,311 @@
+"""What can be done with deployments. Each function is one use case in its caller's transaction.
+
+Whoever changes a status holds the version's row before the deployment's, because the version
+counts its live deployments.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lifecycle.access.origin import Origin
+from lifecycle.commands import Command, Count, Line, Name, Text
+from lifecycle.database import WriteSession
+from lifecycle.deployments import repository, rules
+from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
+from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
+from lifecycle.errors import Conflict, NotFound, check_revision
+from lifecycle.journal import service as journal
+from lifecycle.logs import repository as logs
+from lifecycle.logs.repository import MAX_LINES, NewLine
+from lifecycle.promotion import service as promotion
+from lifecycle.promotion.rules import StageCause
+from lifecycle.registry import repository as registry
+from lifecycle.registry import service as registry_service
+from lifecycle.registry.repository import VersionSelector
+from lifecycle.registry.tables import ModelVersionRow
+
+STATUS_CHANGED = "deployment.status_changed"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewEndpointConfig(_Part):
+    """How the endpoint is to be run."""
+
+    instances: Annotated[int, Field(ge=1, le=10_000)] = 1
+    instance_type: Name | None = None
+    auto_scaling: bool = False
+
+
+class ReportedMetrics(_Part):
+    """What the endpoint measured."""
+
+    request_count: Count
+    error_rate: Annotated[float, Field(ge=0, le=1)]
+    avg_latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class CreateDeployment(Command):
+    """A version for an environment."""
+
+    model_version: VersionSelector
+    environment: Environment
+    endpoint: Line | None = None
+    config: NewEndpointConfig = NewEndpointConfig()
+
+
+class UpdateDeployment(Command):
+    """A report about a deployment; what is left out stays."""
+
+    id: UUID
+    status: DeploymentStatus | None = None
+    status_message: Text | None = None
+    endpoint: Line | None = None
+    health: HealthStatus | None = None
+    metrics: ReportedMetrics | None = None
+    log_lines: Annotated[list[NewLine], Field(max_length=MAX_LINES)] = []
+    expected_revision: int | None = None
+
+
+class RollbackDeployment(Command):
+    """Replace a deployment by the last good one before it."""
+
+    id: UUID
+    reason: Text | None = None
+    expected_revision: int | None = None
+
+
+class TerminateDeployment(Command):
+    """End a deployment; its record stays."""
+
+    id: UUID
+    reason: Text | None = None
+    expected_revision: int | None = None
+
+
+async def create(
+    session: WriteSession, origin: Origin, command: CreateDeployment
+) -> DeploymentRow:
+    """Make a deployment. Raises NotFound, Conflict when the version may not run there."""
+    version = await registry_service.locked(session, command.model_version)
+    rules.check_allowed(version.version, version.stage, command.environment)
+    return await _add(
+        session,
+        origin,
+        version,
+        DeploymentRow(
+            environment=command.environment,
+            endpoint=command.endpoint,
+            **command.config.model_dump(),
+        ),
+    )
+
+
+async def update(
+    session: WriteSession, origin: Origin, command: UpdateDeployment
+) -> DeploymentRow:
+    """Take a report about a deployment. Raises NotFound, StaleRevision, InvalidTransition."""
+    row, version = await _locked(session, command.id)
+    check_revision(row.revision, command.expected_revision)
+    await journal.change(session, origin, row, command.given("endpoint"))
+    changes = command.given("status_message")
+    if command.health is not None:
+        changes["health"] = command.health
+    if command.status is not None:
+        await _change_status(session, origin, row, version, command.status, changes)
+    elif changes:
+        _note_health(row, row.status, command.health)
+        await journal.change(
+            session, origin, row, changes, type=STATUS_CHANGED, about=_about(row, changes)
+        )
+    if command.metrics is not None:
+        await _store_metrics(session, origin, row, command.metrics)
+    if command.log_lines:
+        await logs.append(session, row.id, row.log_lines, command.log_lines)
+        row.log_lines += len(command.log_lines)
+    await session.flush()
+    return row
+
+
+async def terminate(
+    session: WriteSession, origin: Origin, command: TerminateDeployment
+) -> DeploymentRow:
+    """End a deployment. Raises NotFound, StaleRevision, InvalidTransition when it has ended."""
+    row, version = await _locked(session, command.id)
+    check_revision(row.revision, command.expected_revision)
+    changes = {"status_message": command.reason}
+    await _change_status(session, origin, row, version, DeploymentStatus.TERMINATED, changes)
+    return row
+
+
+async def roll_back(
+    session: WriteSession, origin: Origin, command: RollbackDeployment
+) -> DeploymentRow:
+    """Make a new deployment from the last good one, and set the old one to ROLLBACK.
+
+    If the good version is no longer in a stage that may run there, it is brought back into it, and
+    in production the present version makes way: stage and deployment go back together.
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict when there is no good one.
+    """
+    found = (await repository.by_ids(session, [command.id])).get(command.id)
+    if found is None:
+        raise NotFound("deployment", "with this id")
+    target = await repository.rollback_target(session, found)
+    versions = (await registry.versions_by_ids(session, [found.model_version_id]))
+    model_id = versions[found.model_version_id].model_id
+    wanted = [found.model_version_id, *([target.model_version_id] if target else [])]
+    locked = await promotion.lock_for_move(session, model_id, wanted)
+    row = await repository.lock(session, command.id)
+    assert row is not None
+    check_revision(row.revision, command.expected_revision)
+    rules.STATUS.check(row.status, DeploymentStatus.ROLLBACK, ("id",))
+    if target is None or locked[target.model_version_id].deleted_at is not None:
+        raise Conflict(
+            f"No earlier deployment of {row.model_name} in {row.environment} was ACTIVE and "
+            "HEALTHY and can be gone back to.",
+            ("id",),
+        )
+    good = locked[target.model_version_id]
+    if not rules.allowed(good.stage, row.environment):
+        await promotion.move(
+            session,
+            origin,
+            good,
+            rules.ROLLBACK_STAGE[row.environment],
+            StageCause.ROLLED_BACK,
+            command.reason,
+        )
+    await _change_status(
+        session,
+        origin,
+        row,
+        locked[row.model_version_id],
+        DeploymentStatus.ROLLBACK,
+        {"status_message": command.reason},
+    )
+    return await _add(
+        session,
+        origin,
+        good,
+        DeploymentRow(
+            environment=row.environment,
+            endpoint=target.endpoint,
+            instances=target.instances,
+            instance_type=target.instance_type,
+            auto_scaling=target.auto_scaling,
+            rollback_from_id=row.id,
+            status_message=command.reason,
+        ),
+    )
+
+
+async def _locked(session: WriteSession, id: UUID) -> tuple[DeploymentRow, ModelVersionRow]:
+    """A deployment and its version, held in the order that this module keeps to."""
+    found = (await repository.by_ids(session, [id])).get(id)
+    if found is None:
+        raise NotFound("deployment", "with this id")
+    versions = await registry.lock_versions(session, [found.model_version_id])
+    row = await repository.lock(session, id)
+    assert row is not None
+    return row, versions[row.model_version_id]
+
+
+async def _add(
+    session: WriteSession, origin: Origin, version: ModelVersionRow, row: DeploymentRow
+) -> DeploymentRow:
+    row.model_version_id = version.id
+    row.model_name = version.model_name
+    row.version = version.version
+    row.created_by = origin.actor
+    session.add(row)
+    version.live_deployments += 1
+    await session.flush()
+    await _note_transition(session, origin, row, None)
+    await journal.append(
+        session,
+        origin,
+        "deployment.created",
+        row.id,
+        after={**_about(row, {}), "rollback_from_id": row.rollback_from_id},
+    )
+    return row
+
+
+async def _change_status(
+    session: WriteSession,
+    origin: Origin,
+    row: DeploymentRow,
+    version: ModelVersionRow,
+    status: DeploymentStatus,
+    changes: dict[str, Any],
+) -> None:
+    """Move a deployment to a new status, with the other fields that change along with it."""
+    former = row.status
+    rules.STATUS.check(former, status)
+    now = datetime.now(UTC)
+    changes = {"status_message": None, **changes, "status": status}
+    if status is DeploymentStatus.ACTIVE and row.deployed_at is None:
+        changes["deployed_at"] = now
+    if status is DeploymentStatus.TERMINATED:
+        changes["terminated_at"] = now
+    _note_health(row, status, changes.get("health", row.health))
+    version.live_deployments += (status in rules.LIVE) - (former in rules.LIVE)
+    await journal.change(
+        session, origin, row, changes, type=STATUS_CHANGED, about=_about(row, changes)
+    )
+    await _note_transition(session, origin, row, former)
+
+
+def _note_health(
+    row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None
+) -> None:
+    if status is DeploymentStatus.ACTIVE and health is HealthStatus.HEALTHY:
+        row.healthy_at = datetime.now(UTC)
+
+
+async def _note_transition(
+    session: WriteSession, origin: Origin, row: DeploymentRow, former: DeploymentStatus | None
+) -> None:
+    session.add(
+        DeploymentTransitionRow(
+            deployment_id=row.id,
+            from_status=former,
+            to_status=row.status,
+            at=datetime.now(UTC),
+            actor=origin.actor,
+            message=row.status_message,
+        )
+    )
+    await session.flush()
+
+
+async def _store_metrics(
+    session: WriteSession, origin: Origin, row: DeploymentRow, metrics: ReportedMetrics
+) -> None:
+    """Figures are reports, not decisions: they do not count as a revision."""
+    row.request_count = metrics.request_count
+    row.error_rate = metrics.error_rate
+    row.avg_latency_ms = metrics.avg_latency_ms
+    row.metrics_reported_at = datetime.now(UTC)
+    await session.flush()
+    await journal.append(
+        session, origin, "deployment.metrics_reported", row.id, after=metrics.model_dump()
+    )
+
+
+def _about(row: DeploymentRow, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What those who follow deployments need to know, and choose them by, after these changes."""
+    return {
+        "model_name": row.model_name,
+        "version": row.version,
+        "environment": row.environment,
+        "status": changes.get("status", row.status),
+        "health": changes.get("health", row.health),
+        "message": changes.get("status_message", row.status_message),
+    }

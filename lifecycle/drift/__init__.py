@@ -1,0 +1,1 @@
+"""Is it still right? What monitors observed, and what became of it."""

@@ -1,0 +1,34 @@
+"""How bad drift is, and what may become of it."""
+
+from enum import StrEnum
+
+from lifecycle.states import StateMachine
+
+
+class DriftSeverity(StrEnum):
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+    CRITICAL = "CRITICAL"
+
+
+class DriftStatus(StrEnum):
+    OPEN = "OPEN"
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    MITIGATED = "MITIGATED"
+    RESOLVED = "RESOLVED"
+    FALSE_POSITIVE = "FALSE_POSITIVE"
+
+
+_S = DriftStatus
+STATUS = StateMachine(
+    {
+        _S.OPEN: frozenset({_S.ACKNOWLEDGED, _S.MITIGATED, _S.RESOLVED, _S.FALSE_POSITIVE}),
+        _S.ACKNOWLEDGED: frozenset({_S.MITIGATED, _S.RESOLVED, _S.FALSE_POSITIVE}),
+        _S.MITIGATED: frozenset({_S.RESOLVED, _S.FALSE_POSITIVE}),
+        _S.RESOLVED: frozenset(),
+        _S.FALSE_POSITIVE: frozenset(),
+    }
+)
+
+CLOSED = frozenset({_S.RESOLVED, _S.FALSE_POSITIVE})

@@ -1,0 +1,116 @@
+"""Expected failures; everything else is a bug.
+
+    LifecycleError
+    ├─ NotFound             no such object
+    ├─ AlreadyExists        the name is taken
+    ├─ InvalidInput         a value is not acceptable; `path` says which
+    ├─ InvalidTransition    the state machine refuses; says what it would allow
+    ├─ Conflict             the object's present state does not allow it
+    ├─ StaleRevision        somebody changed the object first; says its revision now
+    ├─ IdempotencyConflict  the key was used before, with another input
+    ├─ InUse                something still depends on the object
+    └─ Unavailable          the database cannot answer now; trying again may help
+
+Services raise them, the schema turns each into a member of the mutation's result union.
+`path` leads into the input, in the names that Python uses.
+"""
+
+from collections.abc import Iterable
+
+Path = tuple[str | int, ...]
+
+
+class LifecycleError(Exception):
+    """An expected failure whose message may be shown to the client."""
+
+    code = "CONFLICT"
+
+    def __init__(self, message: str, path: Path = ()) -> None:
+        self.path = path
+        super().__init__(message)
+
+
+class NotFound(LifecycleError):
+    """There is no such object, or none that the caller may see."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, kind: str, key: object, path: Path = ("id",)) -> None:
+        super().__init__(f"There is no {kind} {key}.", path)
+
+
+class AlreadyExists(LifecycleError):
+    """The name is taken."""
+
+    code = "ALREADY_EXISTS"
+
+    def __init__(self, kind: str, path: Path = ("name",)) -> None:
+        super().__init__(f"There is such {kind} already.", path)
+
+
+class InvalidInput(LifecycleError):
+    """A value is not acceptable; `path` leads to it."""
+
+    code = "INVALID_INPUT"
+
+
+class InvalidTransition(LifecycleError):
+    """The state machine refuses; `allowed` says what may come next."""
+
+    code = "INVALID_TRANSITION"
+
+    def __init__(
+        self, current: str, wanted: str, allowed: Iterable[str], path: Path = ("status",)
+    ) -> None:
+        self.current, self.wanted, self.allowed = current, wanted, sorted(allowed)
+        then = ", ".join(self.allowed) or "nothing: it is final"
+        super().__init__(f"{current} cannot become {wanted}; allowed next: {then}.", path)
+
+
+class Conflict(LifecycleError):
+    """The present state of the object, or of another one, does not allow it."""
+
+    code = "CONFLICT"
+
+
+class StaleRevision(LifecycleError):
+    """The caller decided on a state that has passed."""
+
+    code = "STALE_REVISION"
+
+    def __init__(self, expected: int, current: int) -> None:
+        self.current_revision = current
+        super().__init__(
+            f"Revision {expected} was expected, but it is {current} now.", ("expected_revision",)
+        )
+
+
+class IdempotencyConflict(LifecycleError):
+    """The key was used before for something else."""
+
+    code = "IDEMPOTENCY_CONFLICT"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The idempotency key {key!r} was used before with another input; use a new one.",
+            ("idempotency_key",),
+        )
+
+
+class InUse(LifecycleError):
+    """Something still depends on the object."""
+
+    code = "IN_USE"
+
+
+class Unavailable(LifecycleError):
+    """The database cannot answer now. Nothing was changed, unless the connection broke during
+    the commit itself: repeat with the same idempotency key to be sure."""
+
+    code = "UNAVAILABLE"
+
+
+def check_revision(current: int, expected: int | None) -> None:
+    """Raise StaleRevision unless the caller expects this revision, or none in particular."""
+    if expected is not None and expected != current:
+        raise StaleRevision(expected, current)

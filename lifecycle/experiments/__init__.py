@@ -1,0 +1,1 @@
+"""What we are trying: an experiment gathers runs under one name."""

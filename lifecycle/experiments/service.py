@@ -1,0 +1,73 @@
+"""What can be done with experiments. Each function is one use case in its caller's transaction."""
+
+from datetime import UTC, datetime
+
+from lifecycle.access.origin import Origin
+from lifecycle.commands import Command, Name, Pairs, Text
+from lifecycle.database import WriteSession
+from lifecycle.errors import NotFound, check_revision
+from lifecycle.experiments import repository, rules
+from lifecycle.experiments.rules import ExperimentStatus
+from lifecycle.experiments.tables import ExperimentRow
+from lifecycle.journal import service as journal
+
+
+class CreateExperiment(Command):
+    """A new experiment; its name must be new."""
+
+    name: Name
+    description: Text | None = None
+    owner: Name | None = None
+    tags: Pairs = {}
+
+
+class UpdateExperiment(Command):
+    """Changes to the experiment of this name; what is left out stays, tags are replaced."""
+
+    name: Name
+    description: Text | None = None
+    owner: Name | None = None
+    status: ExperimentStatus | None = None
+    tags: Pairs = {}
+    expected_revision: int | None = None
+
+
+async def create(
+    session: WriteSession, origin: Origin, command: CreateExperiment
+) -> ExperimentRow:
+    """Make an experiment. Raises AlreadyExists."""
+    row = ExperimentRow(
+        name=command.name,
+        description=command.description,
+        owner=command.owner,
+        tags=command.tags,
+        created_by=origin.actor,
+    )
+    session.add(row)
+    await session.flush()
+    await journal.append(
+        session,
+        origin,
+        "experiment.created",
+        row.id,
+        after={"name": row.name, "owner": row.owner, "status": row.status},
+    )
+    return row
+
+
+async def update(
+    session: WriteSession, origin: Origin, command: UpdateExperiment
+) -> ExperimentRow:
+    """Change an experiment. Raises NotFound, StaleRevision, InvalidTransition."""
+    row = await repository.lock(session, command.name)
+    if row is None:
+        raise NotFound("experiment", command.name, ("name",))
+    check_revision(row.revision, command.expected_revision)
+    changes = command.given("description", "owner", "tags")
+    if command.status is not None:
+        rules.STATUS.check(row.status, command.status)
+        changes["status"] = command.status
+        done = command.status is ExperimentStatus.COMPLETED
+        changes["completed_at"] = datetime.now(UTC) if done else None
+    await journal.change(session, origin, row, changes)
+    return row

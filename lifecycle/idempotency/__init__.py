@@ -1,0 +1,1 @@
+"""Writes that may be repeated: a key that was used stands for what it did the first time."""

@@ -1,0 +1,237 @@
+"""The journal as it goes on, for the subscribers of one process.
+
+One task per process holds one connection: it listens, is the sequencer when nobody else is, tells
+the sequencer about commits when somebody else is, and hands new events to the subscribers. The
+table is the truth; notifications only wake, and a slow poll stands in for lost ones.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import asyncpg
+import structlog
+
+from lifecycle.database import Database
+from lifecycle.errors import LifecycleError, Unavailable
+from lifecycle.journal import repository, sequencer
+from lifecycle.journal.repository import Event, EventFilter
+
+_log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 1.0
+# Wake-ups that come closer together than this are one.
+_COALESCE_SECONDS = 0.003
+_RECONNECT_SECONDS = 0.5
+_PAGE = 500
+# A subscriber that lags further behind reads from the table again instead of from memory.
+_MAILBOX = 1000
+
+
+class CursorTooOld(Exception):
+    """What came after the cursor is no longer kept; `oldest` is the first position to resume from."""
+
+    def __init__(self, oldest: int) -> None:
+        self.oldest = oldest
+        super().__init__(oldest)
+
+
+class Feed:
+    """Follows the journal in one process; `follow` is for subscribers.
+
+    `heartbeat` is the longest silence in seconds that a subscriber sees.
+    """
+
+    def __init__(self, database: Database, heartbeat: float = 15.0) -> None:
+        self.heartbeat = heartbeat
+        self.head = 0
+        self._database = database
+        self._mailboxes: set[_Mailbox] = set()
+        self._woken = asyncio.Event()
+        self._committed = False
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Feed"]:
+        """Follow the journal while the block lasts; subscribers end when it does."""
+        async with self._database.read() as session:
+            self.head = (await repository.head(session)).position
+        self._database.after_commit = self._on_commit
+        self._task = asyncio.create_task(self._run(), name="journal-feed")
+        try:
+            yield self
+        finally:
+            self.close()
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def close(self) -> None:
+        """End all subscriptions with Unavailable; they may be resumed with another process."""
+        self._closing = True
+        for mailbox in self._mailboxes:
+            mailbox.ready.set()
+
+    @property
+    def subscribers(self) -> int:
+        """How many follow the journal now."""
+        return len(self._mailboxes)
+
+    @contextmanager
+    def follow(self, wanted: EventFilter) -> Iterator["Follower"]:
+        """Events from now on; what came before is at hand through `Follower.replay`."""
+        mailbox = _Mailbox(wanted)
+        self._mailboxes.add(mailbox)
+        try:
+            yield Follower(self, self._database, mailbox)
+        finally:
+            self._mailboxes.discard(mailbox)
+
+    def check_open(self) -> None:
+        """Raise Unavailable once the process is shutting down."""
+        if self._closing:
+            raise Unavailable("The server is shutting down; resume after the last cursor.")
+
+    def _on_commit(self) -> None:
+        self._committed = True
+        self._woken.set()
+
+    def _on_notification(self, *_: Any) -> None:
+        self._woken.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                _log.warning("journal.connection_lost", error=str(error))
+            except LifecycleError as error:
+                _log.warning("journal.unavailable", error=str(error))
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _listen(self) -> None:
+        """One connection's life; raises when it is lost."""
+        connection = await self._database.connect("journal")
+        try:
+            await connection.add_listener(sequencer.CHANNEL, self._on_notification)
+            leading = False
+            while True:
+                leading = leading or await sequencer.elect(connection)
+                if leading:
+                    while await sequencer.number(connection) is not None:
+                        await self._hand_out()
+                elif self._committed:
+                    await connection.execute("SELECT pg_notify($1, '')", sequencer.CHANNEL)
+                self._committed = False
+                await self._hand_out()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), _POLL_SECONDS)
+                await asyncio.sleep(_COALESCE_SECONDS)
+                self._woken.clear()
+        finally:
+            connection.terminate()
+
+    async def _hand_out(self) -> None:
+        """Bring the subscribers up to the head of the journal."""
+        async with self._database.read() as session:
+            head = (await repository.head(session)).position
+            while self.head < head and self._mailboxes:
+                events = await repository.between(session, None, self.head, head, _PAGE)
+                for event in events:
+                    for mailbox in self._mailboxes:
+                        mailbox.put(event)
+                self.head = events[-1].position if events else head
+            self.head = head
+
+
+class _Mailbox:
+    """What one subscriber has not taken yet, at most so many; then it is only told that it missed
+    some, and reads them from the table."""
+
+    def __init__(self, wanted: EventFilter) -> None:
+        self.wanted = wanted
+        self.events: deque[Event] = deque()
+        self.missed = False
+        self.ready = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        if not self.wanted.matches(event):
+            return
+        if len(self.events) < _MAILBOX and not self.missed:
+            self.events.append(event)
+        else:
+            self.events.clear()
+            self.missed = True
+        self.ready.set()
+
+
+class Follower:
+    """One subscriber's way through the journal: `replay` to catch up, then `live`.
+
+    `position` is that of the last event given; resuming after it misses nothing.
+    """
+
+    def __init__(self, feed: Feed, database: Database, mailbox: _Mailbox) -> None:
+        self.position = feed.head
+        self._feed = feed
+        self._database = database
+        self._mailbox = mailbox
+
+    async def replay(self, after: int) -> AsyncIterator[Event]:
+        """What happened after this position, up to now. Raises CursorTooOld."""
+        through = self.position
+        async with self._database.read() as session:
+            head = await repository.head(session)
+        # A position that was never given comes from another database, or from before a restore.
+        if not head.trimmed_through <= after <= head.position:
+            raise CursorTooOld(head.trimmed_through)
+        self.position = after
+        async for event in self._read(through):
+            yield event
+        # The cursor may have come from a process that was ahead of this one.
+        self.position = max(through, after)
+
+    async def live(self) -> AsyncIterator[Event | None]:
+        """What happens from now on; None after each interval of silence.
+
+        Raises Unavailable when the process shuts down.
+        """
+        mailbox, feed = self._mailbox, self._feed
+        while True:
+            feed.check_open()
+            if mailbox.missed:
+                mailbox.missed = False
+                async for event in self._read(feed.head):
+                    yield event
+            while mailbox.events:
+                event = mailbox.events.popleft()
+                if event.position > self.position:
+                    self.position = event.position
+                    yield event
+            mailbox.ready.clear()
+            if mailbox.missed or mailbox.events:
+                continue
+            try:
+                feed.check_open()
+                await asyncio.wait_for(mailbox.ready.wait(), feed.heartbeat)
+            except TimeoutError:
+                if not mailbox.events and not mailbox.missed:
+                    self.position = max(self.position, feed.head)
+                    yield None
+
+    async def _read(self, through: int) -> AsyncIterator[Event]:
+        while True:
+            events: Sequence[Event]
+            async with self._database.read() as session:
+                events = await repository.between(
+                    session, self._mailbox.wanted, self.position, through, _PAGE
+                )
+            for event in events:
+                self.position = event.position
+                yield event
+            if len(events) < _PAGE:
+                self.position = max(self.position, through)
+                return

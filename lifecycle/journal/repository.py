@@ -1,0 +1,95 @@
+"""All SQL about events, but for the sequencer's, which needs a connection of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from lifecycle.database import ReadSession
+from lifecycle.journal.tables import EventRow, JournalHeadRow
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as its readers get it. `before` and `after` hold what changed, and what a reader
+    needs to know about the subject."""
+
+    position: int
+    type: str
+    subject_kind: str
+    subject_id: UUID
+    at: datetime
+    actor: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events: of one kind of subject, perhaps of one subject, whose `after` has these
+    values."""
+
+    subject_kind: str
+    types: frozenset[str]
+    subject_id: UUID | None = None
+    after: tuple[tuple[str, str], ...] = ()
+
+    def matches(self, event: Event) -> bool:
+        """The same decision as `between` makes in SQL."""
+        return (
+            event.type in self.types
+            and self.subject_id in (None, event.subject_id)
+            and all(event.after.get(key) == value for key, value in self.after)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far the journal has been numbered, and through which position it has been trimmed."""
+
+    position: int
+    trimmed_through: int
+
+
+async def head(session: ReadSession) -> Head:
+    """Where the journal stands."""
+    row = (
+        await session.execute(select(JournalHeadRow.position, JournalHeadRow.trimmed_through))
+    ).one()
+    return Head(row.position, row.trimmed_through)
+
+
+async def between(
+    session: ReadSession, wanted: EventFilter | None, after: int, through: int, limit: int
+) -> Sequence[Event]:
+    """Numbered events with after < position <= through, in order; `wanted` None takes all."""
+    statement = (
+        select(
+            EventRow.position,
+            EventRow.type,
+            EventRow.subject_kind,
+            EventRow.subject_id,
+            EventRow.at,
+            EventRow.actor,
+            EventRow.before,
+            EventRow.after,
+        )
+        .where(EventRow.position > after, EventRow.position <= through)
+        .order_by(EventRow.position)
+        .limit(limit)
+    )
+    if wanted is not None:
+        statement = statement.where(EventRow.type.in_(sorted(wanted.types)))
+        if wanted.subject_id is not None:
+            statement = statement.where(EventRow.subject_id == wanted.subject_id)
+        else:
+            statement = statement.where(EventRow.subject_kind == wanted.subject_kind)
+        if wanted.after:
+            statement = statement.where(EventRow.after.contains(dict(wanted.after)))
+    return [
+        Event(row[0] or 0, *row[1:6], row.before or {}, row.after or {})
+        for row in await session.execute(statement)
+    ]

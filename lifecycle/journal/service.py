@@ -1,0 +1,76 @@
+"""Writing to the journal, always in the transaction of the change itself."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert
+
+from lifecycle.access.origin import Origin
+from lifecycle.database import WriteSession
+from lifecycle.journal.tables import EventRow
+from lifecycle.tables import Revised
+
+
+async def append(
+    session: WriteSession,
+    origin: Origin,
+    type: str,
+    subject_id: UUID,
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+) -> None:
+    """Record that something happened; it becomes visible with the change itself.
+
+    `type` is the subject's kind and what happened to it: "deployment.status_changed".
+    """
+    await session.execute(
+        insert(EventRow).values(
+            type=type,
+            subject_kind=type.partition(".")[0],
+            subject_id=subject_id,
+            actor=origin.actor,
+            request_id=origin.request_id,
+            idempotency_key=origin.idempotency_key,
+            reason=reason,
+            before=before,
+            after=after,
+        )
+    )
+
+
+async def change(
+    session: WriteSession,
+    origin: Origin,
+    row: Revised,
+    changes: Mapping[str, Any],
+    *,
+    type: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+) -> bool:
+    """Set these fields of a row that the caller holds locked, count the revision, and record it.
+
+    Says whether anything changed: values that stand there already are no change and leave no
+    trace. `about` is what readers of the event need to know besides.
+    """
+    changed = {field: value for field, value in changes.items() if getattr(row, field) != value}
+    if not changed:
+        return False
+    before = {field: getattr(row, field) for field in changed}
+    for field, value in changed.items():
+        setattr(row, field, value)
+    row.revision += 1
+    await session.flush()
+    await append(
+        session,
+        origin,
+        type or f"{row.__tablename__}.updated",
+        row.id,
+        before=before,
+        after={**changed, **(about or {})},
+        reason=reason,
+    )
+    return True

@@ -1,0 +1,47 @@
+"""How events are stored. Append-only: a trigger refuses every change but the giving of a position."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from lifecycle.tables import Base
+
+
+class EventRow(Base):
+    """One thing that happened to one subject."""
+
+    __tablename__ = "event"
+    __table_args__ = (
+        UniqueConstraint("position"),
+        Index("ix_event_pending", "id", postgresql_where=text("position IS NULL")),
+        Index("ix_event_subject_id_position", "subject_id", "position"),
+        Index("ix_event_subject_kind_position", "subject_kind", "position"),
+    )
+
+    # In the order of insertion, which is not the order of visibility: never resume from it.
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    position: Mapped[int | None] = mapped_column(BigInteger)
+    type: Mapped[str]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[UUID]
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str]
+    request_id: Mapped[str]
+    idempotency_key: Mapped[str | None]
+    reason: Mapped[str | None]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+
+
+class JournalHeadRow(Base):
+    """One row: the last position given, and the last one that has been removed as too old."""
+
+    __tablename__ = "journal_head"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(BigInteger)
+    trimmed_through: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,1 @@
+"""Log lines of whatever writes some: runs and deployments."""

@@ -1,0 +1,82 @@
+"""All SQL about log lines."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, insert, select
+
+from lifecycle.commands import Line, Moment, Text
+from lifecycle.database import ReadSession, WriteSession
+from lifecycle.logs.tables import LogLineRow
+from lifecycle.pages import Ordering, Page, PageRequest, SortKey, fetch_each
+
+MAX_LINES = 1_000
+
+
+class NewLine(BaseModel):
+    """A line as its writer sends it; without a timestamp it gets the time of its arrival."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    message: Text
+    level: Annotated[Line, Field(max_length=20), AfterValidator(str.upper)] = "INFO"
+    timestamp: Moment | None = None
+
+
+def ordering() -> Ordering:
+    """The order of the lines."""
+    return Ordering([SortKey(LogLineRow.line, int)], "log")
+
+
+async def append(
+    session: WriteSession, owner_id: UUID, written: int, lines: Sequence[NewLine]
+) -> None:
+    """Add lines to a log that has `written` lines. The caller holds the owner's row locked, and
+    keeps the count."""
+    now = datetime.now(UTC)
+    await session.execute(
+        insert(LogLineRow),
+        [
+            {
+                "owner_id": owner_id,
+                "line": number,
+                "timestamp": line.timestamp or now,
+                "level": line.level,
+                "message": line.message,
+            }
+            for number, line in enumerate(lines, written + 1)
+        ],
+    )
+
+
+async def pages(
+    session: ReadSession, owner_ids: Sequence[UUID], request: PageRequest
+) -> dict[UUID, Page[LogLineRow]]:
+    """A page of each owner's log."""
+    return await fetch_each(
+        session,
+        owner_ids,
+        LogLineRow,
+        LogLineRow.owner_id,
+        select(LogLineRow),
+        ordering(),
+        request,
+    )
+
+
+async def between(
+    session: ReadSession, owner_ids: Sequence[UUID], first: int, last: int
+) -> dict[UUID, Sequence[LogLineRow]]:
+    """The lines from `first` to `last` of each owner, in order."""
+    found: dict[UUID, list[LogLineRow]] = {}
+    for row in await session.scalars(
+        select(LogLineRow)
+        .where(LogLineRow.owner_id == any_(bindparam("ids", list(owner_ids), ARRAY(Uuid))))
+        .where(LogLineRow.line.between(first, last))
+        .order_by(LogLineRow.line)
+    ):
+        found.setdefault(row.owner_id, []).append(row)
+    return dict(found)

@@ -1,0 +1,27 @@
+"""All tables in one place, for migrations and for whoever needs them all to be known."""
+
+from lifecycle.deployments import tables as deployments
+from lifecycle.drift import tables as drift
+from lifecycle.experiments import tables as experiments
+from lifecycle.idempotency import tables as idempotency
+from lifecycle.journal import tables as journal
+from lifecycle.logs import tables as logs
+from lifecycle.promotion import tables as promotion
+from lifecycle.registry import tables as registry
+from lifecycle.runs import tables as runs
+from lifecycle.tables import Base
+
+__all__ = [
+    "deployments",
+    "drift",
+    "experiments",
+    "idempotency",
+    "journal",
+    "logs",
+    "metadata",
+    "promotion",
+    "registry",
+    "runs",
+]
+
+metadata = Base.metadata

@@ -1,0 +1,1 @@
+"""May it go on? Stages, their history, checklists."""

@@ -1,0 +1,134 @@
+"""All SQL about stage history and checklists."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, or_, select, update
+
+from lifecycle.database import ReadSession, WriteSession
+from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_time, fetch_each
+from lifecycle.promotion.tables import ChecklistItemRow, StageAssignmentRow
+from lifecycle.registry.rules import Stage
+
+
+def history_ordering() -> Ordering:
+    """The order of a model's stage history, newest first."""
+    return Ordering(
+        [by_time(StageAssignmentRow.valid_from), by_id(StageAssignmentRow.id)], "stage history"
+    )
+
+
+async def history_pages(
+    session: ReadSession, model_ids: Sequence[UUID], request: PageRequest
+) -> dict[UUID, Page[StageAssignmentRow]]:
+    """A page of each model's stage history."""
+    return await fetch_each(
+        session,
+        model_ids,
+        StageAssignmentRow,
+        StageAssignmentRow.model_id,
+        select(StageAssignmentRow),
+        history_ordering(),
+        request,
+    )
+
+
+async def history_counts(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many entries each model's stage history has."""
+    rows = await session.execute(
+        select(StageAssignmentRow.model_id, func.count())
+        .where(StageAssignmentRow.model_id == any_(bindparam("ids", list(model_ids), ARRAY(Uuid))))
+        .group_by(StageAssignmentRow.model_id)
+    )
+    return {id: number for id, number in rows}
+
+
+async def versions_in_stage(
+    session: ReadSession, model_ids: Sequence[UUID], stage: Stage, at: datetime | None
+) -> dict[UUID, UUID]:
+    """Which version of each model was in the stage at that moment, or is now; of several, the last
+    that came into it."""
+    statement = (
+        select(StageAssignmentRow.model_id, StageAssignmentRow.model_version_id)
+        .distinct(StageAssignmentRow.model_id)
+        .where(StageAssignmentRow.model_id == any_(bindparam("ids", list(model_ids), ARRAY(Uuid))))
+        .where(StageAssignmentRow.stage == stage)
+        .order_by(
+            StageAssignmentRow.model_id,
+            StageAssignmentRow.valid_from.desc(),
+            StageAssignmentRow.id.desc(),
+        )
+    )
+    if at is None:
+        statement = statement.where(StageAssignmentRow.valid_to.is_(None))
+    else:
+        statement = statement.where(
+            StageAssignmentRow.valid_from <= at,
+            or_(StageAssignmentRow.valid_to.is_(None), StageAssignmentRow.valid_to > at),
+        )
+    return {model_id: version_id for model_id, version_id in await session.execute(statement)}
+
+
+async def displaced_by(session: ReadSession, entry_ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
+    """The versions that each of these entries pushed out of its stage."""
+    found: dict[UUID, list[UUID]] = {}
+    for entry_id, version_id in await session.execute(
+        select(StageAssignmentRow.replaced_by_id, StageAssignmentRow.model_version_id)
+        .where(
+            StageAssignmentRow.replaced_by_id
+            == any_(bindparam("ids", list(entry_ids), ARRAY(Uuid)))
+        )
+        .order_by(StageAssignmentRow.id)
+    ):
+        found.setdefault(entry_id, []).append(version_id)
+    return found
+
+
+async def close_entry(session: WriteSession, version_id: UUID, moment: datetime) -> None:
+    """End the version's present entry. The caller holds the version locked."""
+    await session.execute(
+        update(StageAssignmentRow)
+        .where(
+            StageAssignmentRow.model_version_id == version_id,
+            StageAssignmentRow.valid_to.is_(None),
+        )
+        .values(valid_to=moment)
+    )
+
+
+async def clock(session: ReadSession) -> datetime:
+    """The database's time now, which all processes share; not the transaction's."""
+    return (await session.scalars(select(func.clock_timestamp()))).one()
+
+
+async def checklists(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, Sequence[ChecklistItemRow]]:
+    """Each version's checklist, in its order."""
+    found: dict[UUID, list[ChecklistItemRow]] = {}
+    for row in await session.scalars(
+        select(ChecklistItemRow)
+        .where(
+            ChecklistItemRow.model_version_id
+            == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
+        )
+        .order_by(ChecklistItemRow.model_version_id, ChecklistItemRow.place)
+    ):
+        found.setdefault(row.model_version_id, []).append(row)
+    return dict(found)
+
+
+async def last_place(session: WriteSession, version_id: UUID) -> int:
+    """The place of the last item; 0 when there is none. The caller holds the version locked."""
+    place = await session.scalar(
+        select(func.max(ChecklistItemRow.place)).where(
+            ChecklistItemRow.model_version_id == version_id
+        )
+    )
+    return place or 0
+
+
+async def item(session: ReadSession, id: UUID) -> ChecklistItemRow | None:
+    """One checklist item as the database has it now."""
+    return await session.get(ChecklistItemRow, id, populate_existing=True)

@@ -1,0 +1,34 @@
+"""Which stage may follow which, and what the entries of a checklist can say."""
+
+from enum import StrEnum
+
+from lifecycle.registry.rules import Stage
+from lifecycle.states import StateMachine
+
+
+class StageCause(StrEnum):
+    """Why a version came into a stage."""
+
+    REGISTERED = "REGISTERED"
+    REQUESTED = "REQUESTED"
+    APPROVED = "APPROVED"
+    DISPLACED = "DISPLACED"
+    ROLLED_BACK = "ROLLED_BACK"
+    AUTOMATION = "AUTOMATION"
+
+
+class ChecklistStatus(StrEnum):
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
+_S = Stage
+STAGE = StateMachine(
+    {
+        _S.EXPERIMENTAL: frozenset({_S.STAGING, _S.ARCHIVED}),
+        _S.STAGING: frozenset({_S.PRODUCTION, _S.EXPERIMENTAL, _S.ARCHIVED}),
+        _S.PRODUCTION: frozenset({_S.STAGING, _S.ARCHIVED}),
+        _S.ARCHIVED: frozenset({_S.EXPERIMENTAL, _S.STAGING}),
+    }
+)

@@ -1,0 +1,352 @@
+"""All SQL about models, their versions and the versions' metrics.
+
+Deleted versions are in no list and answer to no selector; by id they are found for ever.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from lifecycle.commands import Name
+from lifecycle.database import ReadSession, WriteSession
+from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_text, by_time, fetch, fetch_each
+from lifecycle.registry.rules import Stage
+from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
+from lifecycle.runs.metrics import MetricValue
+
+_MODELS_BY_IDS = select(ModelRow).where(ModelRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_MODELS_BY_NAMES = select(ModelRow).where(
+    ModelRow.name == any_(bindparam("names", type_=ARRAY(Text)))
+)
+_VERSIONS_BY_IDS = select(ModelVersionRow).where(
+    ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+)
+
+
+class _Selector(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NameVersion(_Selector):
+    """A version by the name of its model and its own."""
+
+    model_name: Name
+    version: Name
+
+
+class NameStage(_Selector):
+    """The version of a model that is in a stage; of several, the last that came into it."""
+
+    model_name: Name
+    stage: Stage
+
+
+class VersionSelector(_Selector):
+    """Exactly one way to say which version is meant."""
+
+    id: UUID | None = None
+    name_version: NameVersion | None = None
+    in_stage: NameStage | None = None
+
+    def __str__(self) -> str:
+        if self.name_version:
+            return f"{self.name_version.version} of model {self.name_version.model_name}"
+        if self.in_stage:
+            return f"in stage {self.in_stage.stage} of model {self.in_stage.model_name}"
+        return "with this id"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFilter:
+    """Which models; what is None does not restrict."""
+
+    owner: str | None = None
+    name_contains: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFilter:
+    """Which versions; what is None or empty does not restrict."""
+
+    model_name: str | None = None
+    stages: tuple[Stage, ...] = ()
+
+
+class VersionOrderField(StrEnum):
+    CREATED_AT = "CREATED_AT"
+    UPDATED_AT = "UPDATED_AT"
+
+
+async def models_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ModelRow]:
+    """The models among `ids`; those that do not exist are absent."""
+    return {row.id: row for row in await session.scalars(_MODELS_BY_IDS, {"ids": list(ids)})}
+
+
+async def models_by_names(session: ReadSession, names: Sequence[str]) -> dict[str, ModelRow]:
+    """The models among `names`; those that do not exist are absent."""
+    rows = await session.scalars(_MODELS_BY_NAMES, {"names": list(names)})
+    return {row.name: row for row in rows}
+
+
+async def versions_by_ids(
+    session: ReadSession, ids: Sequence[UUID]
+) -> dict[UUID, ModelVersionRow]:
+    """The versions among `ids`, deleted ones too; those that never existed are absent."""
+    return {row.id: row for row in await session.scalars(_VERSIONS_BY_IDS, {"ids": list(ids)})}
+
+
+async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
+    """The version that is meant, unless it was deleted."""
+    statement = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+    if selector.name_version is not None:
+        statement = statement.where(
+            ModelVersionRow.model_name == selector.name_version.model_name,
+            ModelVersionRow.version == selector.name_version.version,
+        )
+    elif selector.in_stage is not None:
+        statement = (
+            statement.where(
+                ModelVersionRow.model_name == selector.in_stage.model_name,
+                ModelVersionRow.stage == selector.in_stage.stage,
+            )
+            .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
+            .limit(1)
+        )
+    else:
+        statement = statement.where(ModelVersionRow.id == selector.id)
+    return await session.scalar(statement)
+
+
+async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
+    """The model as it stands, held until the transaction ends. It must exist."""
+    return await session.get_one(
+        ModelRow, id, with_for_update={"key_share": True}, populate_existing=True
+    )
+
+
+async def lock_versions(
+    session: WriteSession, ids: Sequence[UUID]
+) -> dict[UUID, ModelVersionRow]:
+    """These versions as they stand, held until the transaction ends, locked in order of id."""
+    rows = await session.scalars(
+        _VERSIONS_BY_IDS.order_by(ModelVersionRow.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True),
+        {"ids": list(ids)},
+    )
+    return {row.id: row for row in rows}
+
+
+async def in_production(session: ReadSession, model_id: UUID) -> UUID | None:
+    """The id of the version that is in production now."""
+    return await session.scalar(
+        select(ModelVersionRow.id).where(
+            ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION
+        )
+    )
+
+
+async def ensure_model(session: WriteSession, name: str, actor: str) -> tuple[ModelRow, bool]:
+    """The model of this name, locked, and whether it has just been made."""
+    made = await session.scalar(
+        insert(ModelRow)
+        .values(name=name, tags={}, created_by=actor)
+        .on_conflict_do_nothing()
+        .returning(ModelRow.id)
+    )
+    row = (
+        await session.scalars(
+            select(ModelRow).where(ModelRow.name == name).with_for_update(key_share=True)
+        )
+    ).one()
+    return row, made is not None
+
+
+async def taken_versions(
+    session: ReadSession, model_name: str, versions: Sequence[str]
+) -> set[str]:
+    """Which of these names the model's versions have, deleted ones included."""
+    rows = await session.scalars(
+        select(ModelVersionRow.version).where(
+            ModelVersionRow.model_name == model_name, ModelVersionRow.version.in_(versions)
+        )
+    )
+    return set(rows)
+
+
+async def models_page(
+    session: ReadSession, wanted: ModelFilter, request: PageRequest
+) -> Page[ModelRow]:
+    """A page of the models, by name."""
+    ordering = Ordering(
+        [by_text(ModelRow.name), by_id(ModelRow.id, descending=False)], "models", wanted
+    )
+    return await fetch(session, _models(select(ModelRow), wanted), ordering, request)
+
+
+async def models_count(session: ReadSession, wanted: ModelFilter) -> int:
+    """How many models match."""
+    statement = select(func.count()).select_from(ModelRow)
+    return (await session.scalars(_models(statement, wanted))).one()
+
+
+def versions_ordering(
+    wanted: VersionFilter, order: tuple[tuple[VersionOrderField, bool], ...]
+) -> Ordering:
+    """The ordering of a list of versions, newest first unless told otherwise."""
+    order = order or ((VersionOrderField.CREATED_AT, True),)
+    columns = {
+        VersionOrderField.CREATED_AT: ModelVersionRow.created_at,
+        VersionOrderField.UPDATED_AT: ModelVersionRow.updated_at,
+    }
+    keys = [by_time(columns[field], descending=down) for field, down in order]
+    return Ordering(
+        [*keys, by_id(ModelVersionRow.id, descending=order[-1][1])], "versions", wanted, order
+    )
+
+
+async def versions_page(
+    session: ReadSession,
+    wanted: VersionFilter,
+    order: tuple[tuple[VersionOrderField, bool], ...],
+    request: PageRequest,
+) -> Page[ModelVersionRow]:
+    """A page of the versions of all models."""
+    statement = _versions(select(ModelVersionRow), wanted)
+    return await fetch(session, statement, versions_ordering(wanted, order), request)
+
+
+async def versions_count(session: ReadSession, wanted: VersionFilter) -> int:
+    """How many versions match."""
+    statement = select(func.count()).select_from(ModelVersionRow)
+    return (await session.scalars(_versions(statement, wanted))).one()
+
+
+async def versions_of_models(
+    session: ReadSession, model_ids: Sequence[UUID], wanted: VersionFilter, request: PageRequest
+) -> dict[UUID, Page[ModelVersionRow]]:
+    """A page of each model's versions, newest first."""
+    return await fetch_each(
+        session,
+        model_ids,
+        ModelVersionRow,
+        ModelVersionRow.model_id,
+        _versions(select(ModelVersionRow), wanted),
+        versions_ordering(wanted, ()),
+        request,
+    )
+
+
+async def version_counts_of_models(
+    session: ReadSession, model_ids: Sequence[UUID], wanted: VersionFilter
+) -> dict[UUID, int]:
+    """How many of each model's versions match; models without any are absent."""
+    rows = await session.execute(
+        _versions(
+            select(ModelVersionRow.model_id, func.count())
+            .where(ModelVersionRow.model_id == any_(bindparam("ids", list(model_ids), ARRAY(Uuid))))
+            .group_by(ModelVersionRow.model_id),
+            wanted,
+        )
+    )
+    return {id: number for id, number in rows}
+
+
+async def versions_of_runs(
+    session: ReadSession, run_ids: Sequence[UUID]
+) -> dict[UUID, Sequence[ModelVersionRow]]:
+    """The versions that came out of each run, oldest first, without deleted ones."""
+    found: dict[UUID, list[ModelVersionRow]] = {}
+    for row in await session.scalars(
+        select(ModelVersionRow)
+        .where(ModelVersionRow.run_id == any_(bindparam("ids", list(run_ids), ARRAY(Uuid))))
+        .where(ModelVersionRow.deleted_at.is_(None))
+        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
+    ):
+        if row.run_id is not None:
+            found.setdefault(row.run_id, []).append(row)
+    return dict(found)
+
+
+async def versions_by_names(
+    session: ReadSession, model_name: str, versions: Sequence[str]
+) -> dict[str, ModelVersionRow]:
+    """Versions of one model by their names, without deleted ones."""
+    rows = await session.scalars(
+        select(ModelVersionRow).where(
+            ModelVersionRow.model_name == model_name,
+            ModelVersionRow.version.in_(versions),
+            ModelVersionRow.deleted_at.is_(None),
+        )
+    )
+    return {row.version: row for row in rows}
+
+
+async def metrics(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> Mapping[UUID, list[MetricValue]]:
+    """Each version's metrics, by key."""
+    rows = await session.execute(
+        select(
+            VersionMetricRow.model_version_id,
+            VersionMetricRow.key,
+            VersionMetricRow.value,
+            VersionMetricRow.step,
+            VersionMetricRow.timestamp,
+        )
+        .where(
+            VersionMetricRow.model_version_id
+            == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
+        )
+        .order_by(VersionMetricRow.model_version_id, VersionMetricRow.key)
+    )
+    found: dict[UUID, list[MetricValue]] = {}
+    for version_id, *metric in rows:
+        found.setdefault(version_id, []).append(MetricValue(*metric))
+    return found
+
+
+async def replace_metrics(
+    session: WriteSession, version_id: UUID, metrics: Sequence[MetricValue]
+) -> None:
+    """Make these the version's metrics."""
+    await session.execute(
+        delete(VersionMetricRow).where(VersionMetricRow.model_version_id == version_id)
+    )
+    if metrics:
+        await session.execute(
+            insert(VersionMetricRow),
+            [
+                {
+                    "model_version_id": version_id,
+                    "key": metric.key,
+                    "value": metric.value,
+                    "step": metric.step,
+                    "timestamp": metric.timestamp,
+                }
+                for metric in metrics
+            ],
+        )
+
+
+def _models(statement: Select[Any], wanted: ModelFilter) -> Select[Any]:
+    if wanted.owner is not None:
+        statement = statement.where(ModelRow.owner == wanted.owner)
+    if wanted.name_contains:
+        statement = statement.where(ModelRow.name.icontains(wanted.name_contains, autoescape=True))
+    return statement
+
+
+def _versions(statement: Select[Any], wanted: VersionFilter) -> Select[Any]:
+    statement = statement.where(ModelVersionRow.deleted_at.is_(None))
+    if wanted.model_name is not None:
+        statement = statement.where(ModelVersionRow.model_name == wanted.model_name)
+    if wanted.stages:
+        statement = statement.where(ModelVersionRow.stage.in_(wanted.stages))
+    return statement

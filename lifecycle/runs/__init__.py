@@ -1,0 +1,1 @@
+"""One attempt: a run with its parameters, metrics, log and artifacts."""

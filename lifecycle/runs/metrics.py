@@ -1,0 +1,203 @@
+"""All SQL about metrics: writing points in sets, the latest values, histories for plots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, DateTime, Double, Integer, Text, Uuid, bindparam, text
+
+from lifecycle.database import ReadSession, WriteSession
+
+# One statement. A point without a time is the one that is there at its step, or a new one now;
+# that is what makes repeating a call harmless. The sort of the keys is the same in every writer.
+_LOG = text("""
+WITH given AS (
+    SELECT DISTINCT ON (key, step, "timestamp") key, step, value, "timestamp"
+    FROM (
+        SELECT point.key, point.step, point.value, point.n,
+               coalesce(point.timestamp, known.timestamp, clock_timestamp()) AS "timestamp"
+        FROM unnest(:keys, :steps, :values, :timestamps)
+             WITH ORDINALITY AS point (key, step, value, "timestamp", n)
+        LEFT JOIN LATERAL (
+            SELECT "timestamp" FROM metric_point
+            WHERE point.timestamp IS NULL
+              AND run_id = :run_id AND key = point.key AND step = point.step
+            ORDER BY "timestamp" DESC LIMIT 1
+        ) AS known ON true
+    ) AS resolved
+    ORDER BY key, step, "timestamp", n DESC
+), stored AS (
+    INSERT INTO metric_point (run_id, key, step, "timestamp", value)
+    SELECT :run_id, key, step, "timestamp", value FROM given
+    ON CONFLICT (run_id, key, step, "timestamp") DO UPDATE SET value = excluded.value
+    WHERE metric_point.value IS DISTINCT FROM excluded.value
+)
+INSERT INTO latest_metric AS latest (run_id, experiment_id, key, value, step, "timestamp")
+SELECT DISTINCT ON (key) :run_id, CAST(:experiment_id AS uuid), key, value, step, "timestamp"
+FROM given ORDER BY key, step DESC, "timestamp" DESC
+ON CONFLICT (run_id, key) DO UPDATE SET
+    (value, step, "timestamp") = (
+        SELECT newest.value, newest.step, newest.timestamp
+        FROM (VALUES (excluded.value, excluded.step, excluded.timestamp, 1),
+                     (latest.value, latest.step, latest.timestamp, 2))
+             AS newest (value, step, "timestamp", place)
+        ORDER BY newest.step DESC, newest.timestamp DESC, place LIMIT 1
+    )
+RETURNING key, value, step, "timestamp"
+""").bindparams(
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("steps", type_=ARRAY(BigInteger)),
+    bindparam("values", type_=ARRAY(Double)),
+    bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("run_id", type_=Uuid),
+    bindparam("experiment_id", type_=Uuid),
+)
+
+_LATEST = text("""
+SELECT run_id, key, value, step, "timestamp" FROM latest_metric
+WHERE run_id = ANY(:run_ids) AND (:keys IS NULL OR key = ANY(:keys))
+ORDER BY run_id, key
+""").bindparams(
+    bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("keys", type_=ARRAY(Text))
+)
+
+# Of each series every k-th row, and always the last, k being such that no more than the wanted
+# number remain.
+_HISTORY = text("""
+SELECT run_id, key, step, value, "timestamp", total FROM (
+    SELECT run_id, key, step, value, "timestamp",
+           row_number() OVER series AS n,
+           count(*) OVER (PARTITION BY run_id, key) AS total
+    FROM metric_point
+    WHERE run_id = ANY(:run_ids) AND key = ANY(:keys)
+    WINDOW series AS (PARTITION BY run_id, key ORDER BY step, "timestamp")
+) AS numbered
+WHERE total <= :points OR n = total OR (n * (:points - 1)) / total > ((n - 1) * (:points - 1)) / total
+ORDER BY run_id, key, n
+""").bindparams(
+    bindparam("run_ids", type_=ARRAY(Uuid)),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("points", type_=Integer),
+)
+
+_BEST = """
+SELECT wanted.id, best.run_id
+FROM unnest(:experiment_ids) AS wanted (id)
+CROSS JOIN LATERAL (
+    SELECT run_id FROM latest_metric
+    WHERE experiment_id = wanted.id AND key = :key
+      AND value <> 'NaN' AND value <> 'Infinity' AND value <> '-Infinity'
+    ORDER BY value {0}, run_id {0} LIMIT 1
+) AS best
+"""
+
+
+class MetricGoal(StrEnum):
+    MAXIMIZE = "MAXIMIZE"
+    MINIMIZE = "MINIMIZE"
+
+
+_BEST_BY_GOAL = {
+    goal: text(_BEST.format(direction)).bindparams(
+        bindparam("experiment_ids", type_=ARRAY(Uuid)), bindparam("key", type_=Text)
+    )
+    for goal, direction in ((MetricGoal.MAXIMIZE, "DESC"), (MetricGoal.MINIMIZE, "ASC"))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """A point of a metric. `value` may be NaN or infinite."""
+
+    key: str
+    value: float
+    step: int
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points of one run as columns of equal length; a time of None means as `_LOG` says."""
+
+    keys: list[str]
+    steps: list[int]
+    values: list[float]
+    timestamps: list[datetime | None]
+
+
+@dataclass(slots=True)
+class Series:
+    """A metric's history in the order of its steps; `total` counts what was sampled from."""
+
+    key: str
+    steps: list[int]
+    values: list[float]
+    timestamps: list[datetime]
+    total: int
+
+
+async def log(
+    session: WriteSession, run_id: UUID, experiment_id: UUID, points: Points
+) -> list[MetricValue]:
+    """Store points, replacing those that are there, and keep the latest of each key right.
+
+    The caller holds the run's row locked, so that two writers of one run cannot deadlock. Returns
+    the latest value of each key that the points name.
+    """
+    rows = await session.execute(
+        _LOG,
+        {
+            "keys": points.keys,
+            "steps": points.steps,
+            "values": points.values,
+            "timestamps": points.timestamps,
+            "run_id": run_id,
+            "experiment_id": experiment_id,
+        },
+    )
+    return sorted((MetricValue(*row) for row in rows), key=lambda metric: metric.key)
+
+
+async def latest(
+    session: ReadSession, run_ids: Sequence[UUID], keys: tuple[str, ...] | None
+) -> Mapping[UUID, list[MetricValue]]:
+    """The latest values of each run, by key; all keys when `keys` is None."""
+    rows = await session.execute(
+        _LATEST, {"run_ids": list(run_ids), "keys": None if keys is None else list(keys)}
+    )
+    found: dict[UUID, list[MetricValue]] = {}
+    for run_id, *metric in rows:
+        found.setdefault(run_id, []).append(MetricValue(*metric))
+    return found
+
+
+async def history(
+    session: ReadSession, run_ids: Sequence[UUID], keys: tuple[str, ...], points: int
+) -> Mapping[UUID, list[Series]]:
+    """Each run's series for these keys, sampled evenly by row to at most so many points each."""
+    rows = await session.execute(
+        _HISTORY, {"run_ids": list(run_ids), "keys": list(keys), "points": points}
+    )
+    found: dict[UUID, list[Series]] = {}
+    for run_id, key, step, value, timestamp, total in rows:
+        of_run = found.setdefault(run_id, [])
+        if not of_run or of_run[-1].key != key:
+            of_run.append(Series(key, [], [], [], total))
+        series = of_run[-1]
+        series.steps.append(step)
+        series.values.append(value)
+        series.timestamps.append(timestamp)
+    return found
+
+
+async def best_runs(
+    session: ReadSession, experiment_ids: Sequence[UUID], key: str, goal: MetricGoal
+) -> Mapping[UUID, UUID]:
+    """The run with the best finite latest value of each experiment; of equals, the newest when
+    more is better, the oldest when less is."""
+    rows = await session.execute(
+        _BEST_BY_GOAL[goal], {"experiment_ids": list(experiment_ids), "key": key}
+    )
+    return {experiment_id: run_id for experiment_id, run_id in rows}

@@ -1,0 +1,64 @@
+"""Runs migrations: one process at a time, and never waiting long for a lock."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from lifecycle import embedded
+from lifecycle.metadata import metadata
+from lifecycle.settings import Settings
+
+# Held while migrating, so that processes that start at the same time do it one after the other.
+_LOCK = 0x6D696772
+
+
+@contextmanager
+def _database_url() -> Iterator[str]:
+    given = context.config.attributes.get("url")
+    settings = Settings.from_environment()
+    if given or settings.database_url:
+        yield given or settings.database_url
+    else:
+        with embedded.running(settings.data_dir) as url:
+            yield url
+
+
+def _migrate(connection: Connection) -> None:
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.execute(text("SET statement_timeout = '0'"))
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transaction_per_migration=True,
+        compare_type=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+    connection.commit()
+
+
+async def _run(url: str) -> None:
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    with _database_url() as database_url:
+        asyncio.run(_run(database_url))

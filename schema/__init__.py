@@ -1,0 +1,3 @@
+"""GraphQL over HTTP and websockets: translation only. Business decisions are in lifecycle."""
+
+from schema import enums as enums

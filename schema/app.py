@@ -1,0 +1,165 @@
+"""The one place where everything is put together: settings → database → Starlette app."""
+
+import asyncio
+import re
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+from uuid_utils.compat import uuid7
+
+from lifecycle import migrate, reporting
+from lifecycle.database import Database
+from lifecycle.errors import LifecycleError
+from lifecycle.journal.feed import Feed
+from lifecycle.runs import service as runs
+from lifecycle.settings import Settings
+from schema.view import GRAPHIQL, View
+
+_log = structlog.get_logger(__name__)
+
+_SWEEP_SECONDS = 5.0
+_REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
+# Asked every few seconds by machines; what they are told is in the answer.
+_UNLOGGED = ("/healthz", "/readyz")
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """The service as an ASGI app, for any server that knows lifespans.
+
+    Needs `LIFECYCLE_DATABASE_URL`, unless settings are given; the database must be migrated.
+    """
+    settings = settings or Settings.from_environment()
+    if settings.database_url is None:
+        raise ValueError("Set LIFECYCLE_DATABASE_URL, or use `lifecycle serve`.")
+    reporting.configure(settings.log_format)
+    database = Database(settings.database_url)
+    feed = Feed(database)
+    view = View(database, feed)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with feed.running():
+            sweeper = asyncio.create_task(_mark_lost_runs(database), name="lost-runs")
+            with _on_shutdown_signal(feed):
+                yield
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+        await database.close()
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(request: Request) -> Response:
+        try:
+            checks = {"database": True, "migrations": await migrate.is_current(database)}
+        except Exception:  # whatever it is, the answer is that we are not ready
+            checks = {"database": False, "migrations": False}
+        ready = all(checks.values())
+        return JSONResponse({"ready": ready, "checks": checks}, 200 if ready else 503)
+
+    async def home(request: Request) -> Response:
+        return RedirectResponse("/graphql")
+
+    app = Starlette(
+        routes=[
+            Route("/", home),
+            Route("/graphql", view),
+            WebSocketRoute("/graphql", view),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Mount("/graphiql", StaticFiles(directory=GRAPHIQL, check_dir=False)),
+        ],
+        lifespan=lifespan,
+        middleware=[Middleware(RequestLog)],
+    )
+    app.state.database, app.state.feed = database, feed
+    return app
+
+
+async def _mark_lost_runs(database: Database) -> None:
+    """Looks for silent runs now and then; every process may."""
+    while True:
+        try:
+            lost = await database.write(runs.mark_lost)
+            if lost:
+                _log.warning("runs.lost", count=lost)
+        except LifecycleError as error:
+            _log.warning("runs.sweep_failed", error=str(error))
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+@contextmanager
+def _on_shutdown_signal(feed: Feed) -> Iterator[None]:
+    """Tell subscribers why their streams end, before the server closes their connections."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def close(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(feed.close)
+        handler = former[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in former:
+        signal.signal(number, close)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class RequestLog:
+    """Gives each request an id, sends it back, and logs one line when the request is done."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
+        scope["request_id"] = request_id
+        status, began = 0, time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                status = message.get("status", 101)
+                message["headers"] = [
+                    *message.get("headers", ()), (b"x-request-id", request_id.encode())
+                ]
+            await send(message)
+
+        with bound_contextvars(request_id=request_id, operation=None):
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                if scope["path"] not in _UNLOGGED:
+                    _log.info(
+                        "request",
+                        method=scope.get("method", "WEBSOCKET"),
+                        path=scope["path"],
+                        status=status,
+                        milliseconds=round((time.perf_counter() - began) * 1000, 1),
+                    )

@@ -1,0 +1,61 @@
+"""What a resolver can reach while one operation runs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
+
+import strawberry
+from strawberry.extensions import SchemaExtension
+from structlog.contextvars import bind_contextvars
+from uuid_utils.compat import uuid7
+
+from lifecycle.access.origin import Origin
+from lifecycle.commands import Command
+from lifecycle.database import Database
+from lifecycle.idempotency.service import UseCase, once
+from lifecycle.journal.feed import Feed
+from lifecycle.tables import WithId
+from schema.loaders import Loaders
+
+C = TypeVar("C", bound=Command)
+R = TypeVar("R", bound=WithId)
+
+
+class Context:
+    """One operation's way to the database, and who asks."""
+
+    def __init__(self, database: Database, feed: Feed, origin: Origin) -> None:
+        self.database = database
+        self.feed = feed
+        self.origin = origin
+        self.loaders = Loaders(database)
+        # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
+        self.connection_params: dict[str, Any] | None = None
+
+    async def write(self, use_case: UseCase[C, R], command: C) -> R:
+        """One mutation field: one transaction, at most once per idempotency key; what is loaded
+        afterwards is loaded anew."""
+        origin = replace(self.origin, idempotency_key=command.idempotency_key)
+        row = await self.database.write(lambda session: once(session, origin, use_case, command))
+        self.forget()
+        return row
+
+    def forget(self) -> None:
+        """Load anew from here on."""
+        self.loaders = Loaders(self.database)
+
+
+Info: TypeAlias = strawberry.Info[Context, None]
+
+
+class FreshContext(SchemaExtension):
+    """A context per operation: one websocket carries many, and loaders must not outlive theirs."""
+
+    def on_operation(self) -> Iterator[None]:
+        outer: Context = self.execution_context.context
+        origin = outer.origin
+        if outer.connection_params is not None:
+            origin = replace(origin, request_id=str(uuid7()))
+        bind_contextvars(operation=self.execution_context.provided_operation_name)
+        self.execution_context.context = Context(outer.database, outer.feed, origin)
+        yield

@@ -1,0 +1,564 @@
+"""Deployments as clients see them, and their live status."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import Private
+
+import schema.drift
+import schema.registry
+from lifecycle.deployments import repository, service
+from lifecycle.deployments.repository import DeploymentFilter, DeploymentOrderField
+from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
+from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
+from lifecycle.drift import repository as drift
+from lifecycle.errors import NotFound as Missing
+from lifecycle.journal.feed import CursorTooOld
+from lifecycle.journal.repository import Event, EventFilter
+from lifecycle.pages import MAX_SIZE, PageRequest, empty_page
+from schema import ids, journal
+from schema.context import Info
+from schema.errors import (
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    StaleRevision,
+    Unavailable,
+)
+from schema.inputs import ChangeInput, WriteInput, parse
+from schema.journal import CaughtUp, CursorExpired, Heartbeat
+from schema.logs import LogLine, LogLineInput, log_connection
+from schema.nodes import Node
+from schema.pagination import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    OrderDirection,
+    connection,
+)
+from schema.scalars import BigInt
+
+if TYPE_CHECKING:
+    from schema.drift import DriftEvent
+    from schema.registry import ModelVersion, ModelVersionSelector
+
+
+
+@strawberry.type(description="How the endpoint is to be run.")
+class EndpointConfig:
+    instances: int = strawberry.field(description="How many of them.")
+    instance_type: str | None = strawberry.field(description="Of what kind.")
+    auto_scaling: bool = strawberry.field(description="Whether their number follows the load.")
+
+
+@strawberry.type(description="What the endpoint measured, as it last reported.")
+class DeploymentMetrics:
+    request_count: BigInt = strawberry.field(description="Requests answered.")
+    error_rate: float = strawberry.field(description="The part of them that failed, 0 to 1.")
+    avg_latency_ms: float = strawberry.field(description="Mean time to answer, in milliseconds.")
+    reported_at: datetime | None = strawberry.field(description="Null before the first report.")
+
+
+@strawberry.type(description="A deployment came from one status to another.")
+class DeploymentTransition:
+    from_: DeploymentStatus | None = strawberry.field(
+        name="from", description="The former status; null for the first."
+    )
+    to: DeploymentStatus = strawberry.field(description="The new status.")
+    at: datetime = strawberry.field(description="When that was.")
+    actor: str = strawberry.field(description="Who reported or decided it.")
+    message: str | None = strawberry.field(description="What was said about it.")
+
+    @classmethod
+    def from_row(cls, row: DeploymentTransitionRow) -> Self:
+        return cls(
+            from_=row.from_status,
+            to=row.to_status,
+            at=row.at,
+            actor=row.actor,
+            message=row.message,
+        )
+
+
+@strawberry.type(description="One version in one environment.")
+class Deployment(Node):
+    model_name: str = strawberry.field(description="The model's name.")
+    version: str = strawberry.field(description="The version that runs.")
+    environment: Environment = strawberry.field(description="Where it runs.")
+    status: DeploymentStatus = strawberry.field(description="Where it stands.")
+    status_message: str | None = strawberry.field(description="Why it stands there.")
+    health: HealthStatus = strawberry.field(description="What was last reported.")
+    endpoint: str | None = strawberry.field(description="The URL that serves it, once known.")
+    config: EndpointConfig = strawberry.field(description="How it is to be run.")
+    metrics: DeploymentMetrics = strawberry.field(description="What it measured.")
+    created_by: str = strawberry.field(description="Who made it.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    deployed_at: datetime | None = strawberry.field(description="When it first became ACTIVE.")
+    terminated_at: datetime | None = strawberry.field(description="When it was TERMINATED.")
+    revision: int = strawberry.field(
+        description="Counts changes, though not figures and log lines; see `expectedRevision`."
+    )
+    key: Private[UUID]
+    version_key: Private[UUID]
+    rollback_from_key: Private[UUID | None]
+    log_lines: Private[int]
+
+    @classmethod
+    def from_row(cls, row: DeploymentRow) -> Self:
+        return cls(
+            id=ids.encode("Deployment", row.id),
+            model_name=row.model_name,
+            version=row.version,
+            environment=row.environment,
+            status=row.status,
+            status_message=row.status_message,
+            health=row.health,
+            endpoint=row.endpoint,
+            config=EndpointConfig(
+                instances=row.instances,
+                instance_type=row.instance_type,
+                auto_scaling=row.auto_scaling,
+            ),
+            metrics=DeploymentMetrics(
+                request_count=BigInt(row.request_count),
+                error_rate=row.error_rate,
+                avg_latency_ms=row.avg_latency_ms,
+                reported_at=row.metrics_reported_at,
+            ),
+            created_by=row.created_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            deployed_at=row.deployed_at,
+            terminated_at=row.terminated_at,
+            revision=row.revision,
+            key=row.id,
+            version_key=row.model_version_id,
+            rollback_from_key=row.rollback_from_id,
+            log_lines=row.log_lines,
+        )
+
+    @strawberry.field(description="The version that runs, even if it has since been deleted.")
+    async def model_version(
+        self, info: Info
+    ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
+        version = await schema.registry.version_by_id(info, self.version_key)
+        assert version is not None
+        return version
+
+    @strawberry.field(description="What it printed, oldest first.")
+    async def logs(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[LogLine]:
+        return await log_connection(info, self.key, self.log_lines, first, after, last, before)
+
+    @strawberry.field(description="The deployment that this one replaced by rolling back.")
+    async def rollback_from(
+        self, info: Info
+    ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
+        return await deployment_by_id(info, self.rollback_from_key)
+
+    @strawberry.field(description="All its changes of status, oldest first.")
+    async def status_history(self, info: Info) -> list[DeploymentTransition]:
+        rows = await info.context.loaders.load(repository.transitions, self.key)
+        return [DeploymentTransition.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="Drift that was observed on it, newest first.")
+    async def drift_events(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]]:
+        request = PageRequest.parse(first, after)
+        loaders = info.context.loaders
+        page = await loaders.load(drift.pages_of_deployments, self.key, request)
+        return connection(
+            page or empty_page(drift.ordering(drift.DriftEventFilter()), request),
+            schema.drift.DriftEvent.from_row,
+            lambda: loaders.load(drift.counts_of_deployments, self.key),
+        )
+
+
+@strawberry.input(name="DeploymentFilter", description="What is left out does not restrict.")
+class DeploymentFilterInput:
+    model_name: str | None = strawberry.field(
+        default=None, description="Of the model of exactly this name."
+    )
+    environments: list[Environment] | None = strawberry.field(
+        default=None, description="In any of these."
+    )
+    statuses: list[DeploymentStatus] | None = strawberry.field(
+        default=None, description="Any of these."
+    )
+
+
+@strawberry.input(name="DeploymentOrder", description="One key of an ordering.")
+class DeploymentOrderInput:
+    field: DeploymentOrderField = strawberry.field(description="What to order by.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.ASC, description="Which way."
+    )
+
+
+@strawberry.input(description="How the endpoint is to be run.")
+class EndpointConfigInput:
+    instances: int = strawberry.field(default=1, description="How many; at least 1.")
+    instance_type: str | None = strawberry.field(default=None, description="Of what kind.")
+    auto_scaling: bool = strawberry.field(
+        default=False, description="Whether their number follows the load."
+    )
+
+
+@strawberry.input(description="What the endpoint measured.")
+class DeploymentMetricsInput:
+    request_count: BigInt = strawberry.field(description="Requests answered; not negative.")
+    error_rate: float = strawberry.field(description="The part of them that failed, 0 to 1.")
+    avg_latency_ms: float = strawberry.field(description="Mean time to answer, in milliseconds.")
+
+
+_Selector = Annotated["ModelVersionSelector", strawberry.lazy("schema.registry")]
+
+
+@strawberry.input(description="A version for an environment.")
+class CreateDeploymentInput(WriteInput):
+    model_version: _Selector = strawberry.field(
+        description="Which version; there is no default such as the latest."
+    )
+    environment: Environment = strawberry.field(description="Where it is to run.")
+    endpoint: str | None = strawberry.field(default=None, description="The URL, if known.")
+    config: EndpointConfigInput | None = strawberry.field(
+        default=None, description="By default one instance without scaling."
+    )
+
+
+@strawberry.input(description="A report about a deployment; what is left out stays as it is.")
+class UpdateDeploymentInput(ChangeInput):
+    id: strawberry.ID = strawberry.field(description="Which deployment.")
+    status: DeploymentStatus | None = strawberry.field(
+        default=None, description="Its new status."
+    )
+    status_message: strawberry.Maybe[str | None] = strawberry.field(description="Why it is so.")
+    endpoint: strawberry.Maybe[str | None] = strawberry.field(
+        description="The URL that serves it."
+    )
+    health: HealthStatus | None = strawberry.field(default=None, description="How it is.")
+    metrics: DeploymentMetricsInput | None = strawberry.field(
+        default=None, description="What it measured."
+    )
+    log_lines: list[LogLineInput] | None = strawberry.field(
+        default=None, description="What it printed; at most 1,000 lines."
+    )
+
+
+@strawberry.input(description="A deployment to go back from.")
+class RollbackDeploymentInput(ChangeInput):
+    id: strawberry.ID = strawberry.field(description="The bad deployment.")
+    reason: str | None = strawberry.field(default=None, description="Why; kept in the history.")
+
+
+@strawberry.input(description="A deployment to end.")
+class TerminateDeploymentInput(ChangeInput):
+    id: strawberry.ID = strawberry.field(description="Which deployment.")
+    reason: str | None = strawberry.field(default=None, description="Why; kept in the history.")
+
+
+@strawberry.type(description="The deployment was made; it is PENDING.")
+class CreateDeploymentSuccess:
+    deployment: Deployment = strawberry.field(description="The new deployment.")
+
+
+@strawberry.type(description="The report was taken.")
+class UpdateDeploymentSuccess:
+    deployment: Deployment = strawberry.field(description="The deployment as it is now.")
+
+
+@strawberry.type(description="The last good deployment is being made again.")
+class RollbackDeploymentSuccess:
+    deployment: Deployment = strawberry.field(
+        description="The new deployment; its `rollbackFrom` is the bad one, now in ROLLBACK."
+    )
+
+
+@strawberry.type(description="The deployment has ended; its record stays.")
+class TerminateDeploymentSuccess:
+    deployment: Deployment = strawberry.field(description="The deployment as it was left.")
+
+
+CreateDeploymentResult = Annotated[
+    CreateDeploymentSuccess
+    | NotFound
+    | Conflict
+    | InvalidInput
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("CreateDeploymentResult", description="What came of createDeployment."),
+]
+UpdateDeploymentResult = Annotated[
+    UpdateDeploymentSuccess
+    | NotFound
+    | InvalidInput
+    | InvalidTransition
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("UpdateDeploymentResult", description="What came of updateDeployment."),
+]
+RollbackDeploymentResult = Annotated[
+    RollbackDeploymentSuccess
+    | NotFound
+    | Conflict
+    | InvalidInput
+    | InvalidTransition
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("RollbackDeploymentResult", description="What came of rollbackDeployment."),
+]
+TerminateDeploymentResult = Annotated[
+    TerminateDeploymentSuccess
+    | NotFound
+    | InvalidInput
+    | InvalidTransition
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("TerminateDeploymentResult", description="What came of terminateDeployment."),
+]
+
+
+@strawberry.type(
+    description="A deployment's status or health changed, or this is what it is at the start."
+)
+class DeploymentStatusEvent:
+    cursor: str = strawberry.field(description="Resume after this one to miss nothing.")
+    from_: DeploymentStatus | None = strawberry.field(
+        name="from", description="The former status; null for the first."
+    )
+    to: DeploymentStatus = strawberry.field(description="The status after the change.")
+    health: HealthStatus = strawberry.field(description="The health after the change.")
+    message: str | None = strawberry.field(description="What was said about it.")
+    at: datetime = strawberry.field(description="When that was.")
+    actor: str = strawberry.field(description="Who reported or decided it.")
+    deployment_key: Private[UUID]
+
+    @strawberry.field(description="The deployment as it is now, which may be further on.")
+    async def deployment(self, info: Info) -> Deployment:
+        deployment = await deployment_by_id(info, self.deployment_key)
+        assert deployment is not None
+        return deployment
+
+
+DeploymentStatusItem = Annotated[
+    DeploymentStatusEvent | CaughtUp | Heartbeat | CursorExpired,
+    strawberry.union("DeploymentStatusItem", description="What deploymentStatus sends."),
+]
+
+
+async def deployment_by_id(info: Info, id: UUID | None) -> Deployment | None:
+    """A deployment, or None."""
+    row = await info.context.loaders.load(repository.by_ids, id) if id else None
+    return Deployment.from_row(row) if row else None
+
+
+@strawberry.type
+class DeploymentQueries:
+    @strawberry.field(description="One deployment, or null.")
+    async def deployment(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="Its global id.")],
+    ) -> Deployment | None:
+        return await deployment_by_id(info, ids.decode("Deployment", id))
+
+    @strawberry.field(description="Deployments, newest first unless ordered otherwise.")
+    async def deployments(
+        self,
+        info: Info,
+        filter: Annotated[
+            DeploymentFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        order_by: Annotated[
+            list[DeploymentOrderInput] | None,
+            strawberry.argument(description="The first key decides, then the second, …."),
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Deployment]:
+        request = PageRequest.parse(first, after, last, before)
+        given = filter or DeploymentFilterInput()
+        wanted = DeploymentFilter(
+            given.model_name, tuple(given.environments or ()), tuple(given.statuses or ())
+        )
+        order = tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
+        database = info.context.database
+        async with database.read() as session:
+            page = await repository.page(session, wanted, order, request)
+
+        async def count() -> int:
+            async with database.read() as session:
+                return await repository.count(session, wanted)
+
+        return connection(page, Deployment.from_row, count)
+
+
+@strawberry.type
+class DeploymentMutations:
+    @strawberry.mutation(
+        description="Deploy a version. Refused with Conflict when its stage does not allow it."
+    )
+    async def create_deployment(
+        self, info: Info, input: CreateDeploymentInput
+    ) -> CreateDeploymentResult:
+        command = parse(service.CreateDeployment, input)
+        row = await info.context.write(service.create, command)
+        return CreateDeploymentSuccess(deployment=Deployment.from_row(row))
+
+    @strawberry.mutation(description="Report what became of a deployment, and how it is.")
+    async def update_deployment(
+        self, info: Info, input: UpdateDeploymentInput
+    ) -> UpdateDeploymentResult:
+        command = parse(service.UpdateDeployment, input, id="Deployment")
+        row = await info.context.write(service.update, command)
+        return UpdateDeploymentSuccess(deployment=Deployment.from_row(row))
+
+    @strawberry.mutation(
+        description="Replace a deployment by the last one of the same model and environment that "
+        "was ACTIVE and HEALTHY. Its version's stage comes back with it."
+    )
+    async def rollback_deployment(
+        self, info: Info, input: RollbackDeploymentInput
+    ) -> RollbackDeploymentResult:
+        command = parse(service.RollbackDeployment, input, id="Deployment")
+        row = await info.context.write(service.roll_back, command)
+        return RollbackDeploymentSuccess(deployment=Deployment.from_row(row))
+
+    @strawberry.mutation(description="End a deployment.")
+    async def terminate_deployment(
+        self, info: Info, input: TerminateDeploymentInput
+    ) -> TerminateDeploymentResult:
+        command = parse(service.TerminateDeployment, input, id="Deployment")
+        row = await info.context.write(service.terminate, command)
+        return TerminateDeploymentSuccess(deployment=Deployment.from_row(row))
+
+
+_FOLLOWED = frozenset({"deployment.created", service.STATUS_CHANGED})
+
+
+@strawberry.type
+class DeploymentSubscriptions:
+    @strawberry.subscription(
+        description="Status and health of deployments as they change. With a cursor: everything "
+        "after it, CaughtUp, then what happens. Without: the present state of those that are not "
+        "TERMINATED, or of the one that is named, CaughtUp, then what happens."
+    )
+    async def deployment_status(
+        self,
+        info: Info,
+        deployment_id: Annotated[
+            strawberry.ID | None, strawberry.argument(description="Only this one.")
+        ] = None,
+        model_name: Annotated[
+            str | None, strawberry.argument(description="Only of this model.")
+        ] = None,
+        environment: Annotated[
+            Environment | None, strawberry.argument(description="Only in this environment.")
+        ] = None,
+        after: Annotated[
+            str | None, strawberry.argument(description="The last cursor that was received.")
+        ] = None,
+    ) -> AsyncIterator[DeploymentStatusItem]:
+        key = ids.decode("Deployment", deployment_id, ("deployment_id",)) if deployment_id else None
+        resumed = None if after is None else journal.position(after)
+        if key is not None and await deployment_by_id(info, key) is None:
+            raise Missing("deployment", "with this id", ("deployment_id",))
+        chosen = {"model_name": model_name, "environment": environment}
+        wanted = EventFilter(
+            "deployment",
+            _FOLLOWED,
+            key,
+            tuple((name, str(value)) for name, value in chosen.items() if value is not None),
+        )
+        with info.context.feed.follow(wanted) as follower:
+            if resumed is None:
+                environments = (environment,) if environment else ()
+                shown = DeploymentFilter(
+                    model_name,
+                    environments,
+                    () if key else tuple(set(DeploymentStatus) - {DeploymentStatus.TERMINATED}),
+                )
+                async for item in _present(info, key, shown, follower.position):
+                    yield item
+            else:
+                try:
+                    async for event in follower.replay(resumed):
+                        yield _item(info, event)
+                except CursorTooOld as error:
+                    yield CursorExpired(oldest=journal.cursor(error.oldest))
+                    return
+            yield CaughtUp(cursor=journal.cursor(follower.position))
+            async for live in follower.live():
+                yield _item(info, live) if live else journal.heartbeat(follower.position)
+
+
+async def _present(
+    info: Info, key: UUID | None, shown: DeploymentFilter, position: int
+) -> AsyncIterator[DeploymentStatusEvent]:
+    """The last change of each deployment, oldest deployment first."""
+    order = ((DeploymentOrderField.CREATED_AT, False),)
+    request = PageRequest(MAX_SIZE)
+    while True:
+        async with info.context.database.read() as session:
+            if key is not None:
+                rows: Sequence[DeploymentRow] = list(
+                    (await repository.by_ids(session, [key])).values()
+                )
+                more = False
+            else:
+                page = await repository.page(session, shown, order, request)
+                rows, more = page.rows, page.has_next
+            changes = await repository.transitions(session, [row.id for row in rows])
+        for row in rows:
+            last = changes[row.id][-1]
+            yield DeploymentStatusEvent(
+                cursor=journal.cursor(position),
+                from_=last.from_status,
+                to=row.status,
+                health=row.health,
+                message=row.status_message,
+                at=last.at,
+                actor=last.actor,
+                deployment_key=row.id,
+            )
+        if not more:
+            return
+        request = PageRequest(MAX_SIZE, page.cursor(len(rows) - 1))
+
+
+def _item(info: Info, event: Event) -> DeploymentStatusEvent:
+    info.context.forget()
+    former = event.before.get("status")
+    status = DeploymentStatus(event.after["status"])
+    if former is None and event.type == service.STATUS_CHANGED:
+        former = status
+    return DeploymentStatusEvent(
+        cursor=journal.cursor(event.position),
+        from_=DeploymentStatus(former) if former else None,
+        to=status,
+        health=HealthStatus(event.after["health"]),
+        message=event.after["message"],
+        at=event.at,
+        actor=event.actor,
+        deployment_key=event.subject_id,
+    )

@@ -1,0 +1,73 @@
+"""The domain's enums as clients see them: which names they have, and what they mean.
+
+Imported before every other module of this package, because Strawberry wants to know an enum before
+it meets it in a type.
+"""
+
+import strawberry
+
+from lifecycle.deployments.repository import DeploymentOrderField
+from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
+from lifecycle.drift.rules import DriftSeverity, DriftStatus
+from lifecycle.experiments.repository import ExperimentOrderField
+from lifecycle.experiments.rules import ExperimentStatus
+from lifecycle.promotion.rules import ChecklistStatus, StageCause
+from lifecycle.registry.repository import VersionOrderField
+from lifecycle.registry.rules import Stage
+from lifecycle.runs.metrics import MetricGoal
+from lifecycle.runs.repository import RunOrderField
+from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.service import NumberKind
+
+strawberry.enum(
+    ExperimentStatus,
+    description="ACTIVE takes runs. ACTIVE → COMPLETED | ARCHIVED; COMPLETED → ACTIVE | ARCHIVED; "
+    "ARCHIVED → ACTIVE.",
+)
+strawberry.enum(ExperimentOrderField, description="What experiments can be ordered by.")
+strawberry.enum(
+    RunStatus,
+    description="PENDING → RUNNING | CANCELLED | FAILED; RUNNING → COMPLETED | FAILED | CANCELLED | "
+    "LOST; LOST → RUNNING. A run is LOST when its writer was silent for longer than its lease, and "
+    "RUNNING again with the next report.",
+)
+strawberry.enum(RunOrderField, description="What runs can be ordered by.")
+strawberry.enum(MetricGoal, description="Whether more or less of a metric is better.")
+strawberry.enum(
+    NumberKind, description="What a number is; those that are not FINITE have no value in JSON."
+)
+strawberry.enum(
+    Stage,
+    description="EXPERIMENTAL → STAGING | ARCHIVED; STAGING → PRODUCTION | EXPERIMENTAL | ARCHIVED; "
+    "PRODUCTION → STAGING | ARCHIVED; ARCHIVED → EXPERIMENTAL | STAGING. At most one version of a "
+    "model is in PRODUCTION.",
+)
+strawberry.enum(
+    VersionOrderField, name="ModelVersionOrderField", description="What versions can be ordered by."
+)
+strawberry.enum(
+    StageCause,
+    description="Why a version came into a stage: it was REGISTERED; somebody REQUESTED it; it was "
+    "APPROVED; another version DISPLACED it; a deployment was ROLLED_BACK; AUTOMATION decided it.",
+)
+strawberry.enum(ChecklistStatus, description="What was decided about an item, if anything.")
+strawberry.enum(
+    Environment,
+    description="Where a deployment runs. PRODUCTION takes versions in stage PRODUCTION, STAGING "
+    "those in STAGING or PRODUCTION, DEVELOPMENT any.",
+)
+strawberry.enum(HealthStatus, description="What was last reported of a deployment's health.")
+strawberry.enum(
+    DeploymentStatus,
+    description="PENDING → VALIDATING | FAILED | TERMINATED; VALIDATING → DEPLOYING | FAILED | "
+    "TERMINATED; DEPLOYING → ACTIVE | FAILED | TERMINATED; ACTIVE → ROLLBACK | FAILED | TERMINATED; "
+    "FAILED → ROLLBACK | TERMINATED; ROLLBACK → TERMINATED, which is final.",
+)
+strawberry.enum(DeploymentOrderField, description="What deployments can be ordered by.")
+strawberry.enum(DriftSeverity, description="How bad it is.")
+strawberry.enum(
+    DriftStatus,
+    description="OPEN → ACKNOWLEDGED | MITIGATED | RESOLVED | FALSE_POSITIVE; ACKNOWLEDGED → "
+    "MITIGATED | RESOLVED | FALSE_POSITIVE; MITIGATED → RESOLVED | FALSE_POSITIVE; the last two "
+    "are final.",
+)

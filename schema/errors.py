@@ -1,0 +1,183 @@
+"""How failures look to clients: expected ones as members of a mutation's result union, the others
+as top-level errors with a code. Nothing that PostgreSQL or Python says gets out."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+import strawberry
+import structlog
+from graphql import GraphQLError
+from strawberry.extensions import SchemaExtension
+from strawberry.types.execution import StreamExecutionResult
+from strawberry.types.field import StrawberryField
+from strawberry.utils.str_converters import to_camel_case
+
+from lifecycle import errors
+from schema.context import Info
+
+_log = structlog.get_logger(__name__)
+
+
+@strawberry.enum(description="Says what kind of failure it is; for programs.")
+class ErrorCode(StrEnum):
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    INVALID_INPUT = "INVALID_INPUT"
+    INVALID_TRANSITION = "INVALID_TRANSITION"
+    CONFLICT = "CONFLICT"
+    STALE_REVISION = "STALE_REVISION"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    GATE_FAILED = "GATE_FAILED"
+    APPROVAL_REQUIRED = "APPROVAL_REQUIRED"
+    IN_USE = "IN_USE"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@strawberry.interface(description="An expected failure. Nothing was changed.")
+class Error:
+    code: ErrorCode = strawberry.field(description="Stable, for programs.")
+    message: str = strawberry.field(description="For people: what is wrong and what to do.")
+    path: list[str] = strawberry.field(description="Where in the input, from the outside in.")
+
+
+@strawberry.type(description="There is no such object.")
+class NotFound(Error): ...
+
+
+@strawberry.type(description="The name is taken.")
+class AlreadyExists(Error): ...
+
+
+@strawberry.type(description="A value in the input is not acceptable.")
+class InvalidInput(Error): ...
+
+
+@strawberry.type(description="The state machine refuses this change.")
+class InvalidTransition(Error):
+    from_: str = strawberry.field(name="from", description="The present state.")
+    to: str = strawberry.field(description="The state that was asked for.")
+    allowed: list[str] = strawberry.field(description="What may come next.")
+
+
+@strawberry.type(description="The present state of the object, or of another, does not allow it.")
+class Conflict(Error): ...
+
+
+@strawberry.type(description="Somebody changed the object first: read it again, then decide.")
+class StaleRevision(Error):
+    current_revision: int = strawberry.field(description="The object's revision now.")
+
+
+@strawberry.type(description="The idempotency key was used before with another input.")
+class IdempotencyConflict(Error): ...
+
+
+@strawberry.type(description="Something still depends on the object.")
+class InUse(Error): ...
+
+
+@strawberry.type(
+    description="The database cannot answer now. Repeat with the same idempotency key."
+)
+class Unavailable(Error): ...
+
+
+class _Handler:
+    """Turns one domain error into one GraphQL type; further fields are attributes of the error."""
+
+    def __init__(
+        self, exception_type: type[errors.LifecycleError], error_type: type[Error], *fields: str
+    ) -> None:
+        self.exception_type = exception_type
+        self.error_type = error_type
+        self._fields = fields
+
+    def handle(
+        self, exception: errors.LifecycleError, *, field: StrawberryField, info: Info
+    ) -> Error:
+        details: dict[str, Any] = {name: getattr(exception, name) for name in self._fields}
+        if isinstance(exception, errors.InvalidTransition):
+            details = {
+                "from_": exception.current, "to": exception.wanted, "allowed": exception.allowed
+            }
+        return self.error_type(
+            code=ErrorCode(exception.code),
+            message=str(exception),
+            path=shown_path(exception.path),
+            **details,
+        )
+
+
+HANDLERS: list[Any] = [
+    _Handler(errors.NotFound, NotFound),
+    _Handler(errors.AlreadyExists, AlreadyExists),
+    _Handler(errors.InvalidInput, InvalidInput),
+    _Handler(errors.InvalidTransition, InvalidTransition),
+    _Handler(errors.Conflict, Conflict),
+    _Handler(errors.StaleRevision, StaleRevision, "current_revision"),
+    _Handler(errors.IdempotencyConflict, IdempotencyConflict),
+    _Handler(errors.InUse, InUse),
+    _Handler(errors.Unavailable, Unavailable),
+]
+
+
+def shown_path(path: errors.Path) -> list[str]:
+    """A path in the names that clients use."""
+    return [to_camel_case(part) if isinstance(part, str) else str(part) for part in path]
+
+
+class TopLevelErrors(SchemaExtension):
+    """Gives each top-level error a code, logs bugs once, and shows nothing of them but an id."""
+
+    def on_parse(self) -> Iterator[None]:
+        yield
+        self._mark("GRAPHQL_PARSE_FAILED")
+
+    def on_validate(self) -> Iterator[None]:
+        yield
+        self._mark("GRAPHQL_VALIDATION_FAILED")
+
+    def on_operation(self) -> Iterator[None]:
+        self._streaming = False
+        yield
+        result = self.execution_context.result
+        if not self._streaming and getattr(result, "errors", None):
+            result.errors = [self._shown(error) for error in result.errors]  # type: ignore[union-attr]
+
+    def on_stream_result(self, result: StreamExecutionResult) -> Iterator[None]:
+        self._streaming = True
+        found = getattr(result, "errors", None)
+        if found:
+            result.errors = [self._shown(error) for error in found]  # type: ignore[union-attr]
+        yield
+
+    def _mark(self, code: str) -> None:
+        for error in self.execution_context.pre_execution_errors or ():
+            error.extensions = {"code": code, **(error.extensions or {})}
+
+    def _shown(self, error: GraphQLError) -> GraphQLError:
+        cause = error.original_error
+        while isinstance(cause, GraphQLError) and cause.original_error is not None:
+            cause = cause.original_error
+        if isinstance(cause, errors.LifecycleError):
+            extensions: dict[str, Any] = {"code": cause.code}
+            if cause.path:
+                extensions["argument"] = shown_path(cause.path)
+            return GraphQLError(str(cause), error.nodes, path=error.path, extensions=extensions)
+        if cause is None or isinstance(cause, GraphQLError):
+            error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
+            return error
+        request_id = self.execution_context.context.origin.request_id
+        _log.error(
+            "graphql.unexpected_error",
+            exc_info=cause,
+            path=error.path,
+            operation=self.execution_context.operation_name,
+        )
+        return GraphQLError(
+            f"Unexpected error. Its trace is in the server's log, under request id {request_id}.",
+            error.nodes,
+            path=error.path,
+            extensions={"code": "INTERNAL", "requestId": request_id},
+        )

@@ -1,0 +1,274 @@
+"""Experiments as clients see them."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import Private
+
+import schema.runs
+from lifecycle import errors
+from lifecycle.experiments import repository, service
+from lifecycle.experiments.repository import ExperimentFilter, ExperimentOrderField
+from lifecycle.experiments.rules import ExperimentStatus
+from lifecycle.experiments.tables import ExperimentRow
+from lifecycle.pages import PageRequest, empty_page
+from lifecycle.runs import metrics
+from lifecycle.runs import repository as runs
+from lifecycle.runs.metrics import MetricGoal
+from schema import ids
+from schema.context import Info
+from schema.errors import (
+    AlreadyExists,
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    StaleRevision,
+    Unavailable,
+)
+from schema.inputs import ChangeInput, WriteInput, parse
+from schema.logs import LogLine, lines_of
+from schema.nodes import Node, Tag, TagInput, tags_of
+from schema.pagination import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    OrderDirection,
+    connection,
+)
+
+if TYPE_CHECKING:
+    from schema.runs import Artifact, Run, RunFilterInput, RunOrderInput
+
+
+
+@strawberry.type(description="What is being tried: runs under one name.")
+class Experiment(Node):
+    name: str = strawberry.field(description="Unique.")
+    description: str | None = strawberry.field(description="What it is about.")
+    owner: str | None = strawberry.field(description="Who answers for it.")
+    status: ExperimentStatus = strawberry.field(description="Where it stands.")
+    tags: list[Tag] = strawberry.field(description="Labels, by key.")
+    created_by: str = strawberry.field(description="Who made it.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    completed_at: datetime | None = strawberry.field(description="When it became COMPLETED.")
+    duration_seconds: float | None = strawberry.field(
+        description="From its creation to its completion, once it is COMPLETED."
+    )
+    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
+    key: Private[UUID]
+
+    @classmethod
+    def from_row(cls, row: ExperimentRow) -> Self:
+        ended = row.completed_at
+        return cls(
+            id=ids.encode("Experiment", row.id),
+            name=row.name,
+            description=row.description,
+            owner=row.owner,
+            status=row.status,
+            tags=tags_of(row.tags),
+            created_by=row.created_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            completed_at=ended,
+            duration_seconds=(ended - row.created_at).total_seconds() if ended else None,
+            revision=row.revision,
+            key=row.id,
+        )
+
+    @strawberry.field(description="Its runs, newest first unless ordered otherwise.")
+    async def runs(
+        self,
+        info: Info,
+        filter: Annotated[
+            Annotated["RunFilterInput", strawberry.lazy("schema.runs")] | None,
+            strawberry.argument(description="Which of them."),
+        ] = None,
+        order_by: Annotated[
+            list[Annotated["RunOrderInput", strawberry.lazy("schema.runs")]] | None,
+            strawberry.argument(description="The first key decides, then the second, …."),
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Annotated["Run", strawberry.lazy("schema.runs")]]:
+        wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
+        request = PageRequest.parse(first, after, last, before)
+        loaders = info.context.loaders
+        page = await loaders.load(runs.pages_of_experiments, self.key, wanted, order, request)
+        return connection(
+            page or empty_page(runs.ordering(wanted, order), request),
+            schema.runs.Run.from_row,
+            lambda: loaders.load(runs.counts_of_experiments, self.key, wanted),
+        )
+
+    @strawberry.field(description="How many runs it has.")
+    async def run_count(self, info: Info) -> int:
+        wanted = runs.RunFilter()
+        return await info.context.loaders.load(runs.counts_of_experiments, self.key, wanted) or 0
+
+    @strawberry.field(description="The run with the best finite latest value of a metric.")
+    async def best_run(
+        self,
+        info: Info,
+        metric: Annotated[str, strawberry.argument(description="The key of the metric.")],
+        goal: Annotated[
+            MetricGoal, strawberry.argument(description="What counts as best.")
+        ] = MetricGoal.MAXIMIZE,
+    ) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
+        best = await info.context.loaders.load(metrics.best_runs, self.key, metric, goal)
+        return await schema.runs.run_by_id(info, best)
+
+    @strawberry.field(description="The newest 1,000 artifacts that its runs wrote, newest first.")
+    async def artifacts(
+        self, info: Info
+    ) -> list[Annotated["Artifact", strawberry.lazy("schema.runs")]]:
+        rows = await info.context.loaders.load(runs.artifacts_of_experiments, self.key)
+        return [schema.runs.Artifact.from_row(row) for row in rows or ()]
+
+    @strawberry.field(
+        description="The newest lines that its runs wrote, oldest first. Lines are numbered per run."
+    )
+    async def logs(
+        self,
+        info: Info,
+        last: Annotated[int, strawberry.argument(description="How many, 1 to 1,000.")] = 100,
+    ) -> list[LogLine]:
+        if not 1 <= last <= 1_000:
+            raise errors.InvalidInput("Ask for 1 to 1,000 lines.", ("last",))
+        rows = await info.context.loaders.load(runs.log_of_experiments, self.key, last)
+        return lines_of(list(reversed(rows or ())))
+
+
+@strawberry.input(name="ExperimentFilter", description="What is left out does not restrict.")
+class ExperimentFilterInput:
+    owner: str | None = strawberry.field(default=None, description="Exactly this owner.")
+    statuses: list[ExperimentStatus] | None = strawberry.field(
+        default=None, description="Any of these."
+    )
+    name_contains: str | None = strawberry.field(
+        default=None, description="This text in the name, in capitals or not."
+    )
+
+
+@strawberry.input(name="ExperimentOrder", description="One key of an ordering.")
+class ExperimentOrderInput:
+    field: ExperimentOrderField = strawberry.field(description="What to order by.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.ASC, description="Which way."
+    )
+
+
+@strawberry.input(description="A new experiment.")
+class CreateExperimentInput(WriteInput):
+    name: str = strawberry.field(description="Must be new; at most 250 characters.")
+    description: str | None = strawberry.field(default=None, description="What it is about.")
+    owner: str | None = strawberry.field(default=None, description="Who answers for it.")
+    tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
+
+
+@strawberry.input(description="Changes to an experiment; what is left out stays as it is.")
+class UpdateExperimentInput(ChangeInput):
+    name: str = strawberry.field(description="Which experiment.")
+    description: strawberry.Maybe[str | None] = strawberry.field(description="What it is about.")
+    owner: strawberry.Maybe[str | None] = strawberry.field(description="Who answers for it.")
+    status: ExperimentStatus | None = strawberry.field(
+        default=None, description="Its new status."
+    )
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="All its labels from now on."
+    )
+
+
+@strawberry.type(description="The experiment was made.")
+class CreateExperimentSuccess:
+    experiment: Experiment = strawberry.field(description="The new experiment.")
+
+
+@strawberry.type(description="The experiment was changed.")
+class UpdateExperimentSuccess:
+    experiment: Experiment = strawberry.field(description="The experiment as it is now.")
+
+
+CreateExperimentResult = Annotated[
+    CreateExperimentSuccess | AlreadyExists | InvalidInput | IdempotencyConflict | Unavailable,
+    strawberry.union("CreateExperimentResult", description="What came of createExperiment."),
+]
+UpdateExperimentResult = Annotated[
+    UpdateExperimentSuccess
+    | NotFound
+    | InvalidInput
+    | InvalidTransition
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("UpdateExperimentResult", description="What came of updateExperiment."),
+]
+
+
+@strawberry.type
+class ExperimentQueries:
+    @strawberry.field(description="The experiment of this name, or null.")
+    async def experiment(
+        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
+    ) -> Experiment | None:
+        row = await info.context.loaders.load(repository.by_names, name)
+        return Experiment.from_row(row) if row else None
+
+    @strawberry.field(description="Experiments, newest first unless ordered otherwise.")
+    async def experiments(
+        self,
+        info: Info,
+        filter: Annotated[
+            ExperimentFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        order_by: Annotated[
+            list[ExperimentOrderInput] | None,
+            strawberry.argument(description="The first key decides, then the second, …."),
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Experiment]:
+        request = PageRequest.parse(first, after, last, before)
+        given = filter or ExperimentFilterInput()
+        wanted = ExperimentFilter(given.owner, tuple(given.statuses or ()), given.name_contains)
+        order = tuple(
+            (key.field, key.direction is OrderDirection.DESC) for key in order_by or ()
+        )
+        database = info.context.database
+        async with database.read() as session:
+            page = await repository.page(session, wanted, order, request)
+
+        async def count() -> int:
+            async with database.read() as session:
+                return await repository.count(session, wanted)
+
+        return connection(page, Experiment.from_row, count)
+
+
+@strawberry.type
+class ExperimentMutations:
+    @strawberry.mutation(description="Make an experiment.")
+    async def create_experiment(
+        self, info: Info, input: CreateExperimentInput
+    ) -> CreateExperimentResult:
+        command = parse(service.CreateExperiment, input)
+        row = await info.context.write(service.create, command)
+        return CreateExperimentSuccess(experiment=Experiment.from_row(row))
+
+    @strawberry.mutation(description="Change an experiment.")
+    async def update_experiment(
+        self, info: Info, input: UpdateExperimentInput
+    ) -> UpdateExperimentResult:
+        command = parse(service.UpdateExperiment, input)
+        row = await info.context.write(service.update, command)
+        return UpdateExperimentSuccess(experiment=Experiment.from_row(row))

@@ -1,0 +1,30 @@
+"""Global ids: opaque to clients, a kind and a UUID to us."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from uuid import UUID
+
+from strawberry import ID
+
+from lifecycle.errors import InvalidInput, Path
+
+
+def encode(kind: str, id: UUID) -> ID:
+    """The global id of an object."""
+    return ID(urlsafe_b64encode(f"{kind}:{id.hex}".encode()).decode())
+
+
+def split(global_id: str, path: Path = ("id",)) -> tuple[str, UUID]:
+    """Kind and UUID of a global id. Raises InvalidInput when it is none."""
+    try:
+        kind, _, hexadecimal = urlsafe_b64decode(global_id.encode()).decode().partition(":")
+        return kind, UUID(hex=hexadecimal)
+    except ValueError:
+        raise InvalidInput("This is not an id that this service gave.", path) from None
+
+
+def decode(kind: str, global_id: str, path: Path = ("id",)) -> UUID:
+    """The UUID of a global id. Raises InvalidInput when it is none, or one of another kind."""
+    found, id = split(global_id, path)
+    if found != kind:
+        raise InvalidInput(f"This is the id of a {found}; that of a {kind} is needed.", path)
+    return id

@@ -1,0 +1,64 @@
+"""Log lines of runs and deployments as clients see them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+import strawberry
+
+from lifecycle.logs import repository
+from lifecycle.logs.tables import LogLineRow
+from lifecycle.pages import PageRequest, empty_page
+from schema.context import Info
+from schema.pagination import Connection, connection
+from schema.scalars import BigInt
+
+
+@strawberry.type(description="A line of a log.")
+class LogLine:
+    line: BigInt = strawberry.field(description="Counts from 1, per run or deployment.")
+    timestamp: datetime = strawberry.field(description="When it was written.")
+    level: str = strawberry.field(description="DEBUG, INFO, WARNING, ERROR or the writer's own.")
+    message: str = strawberry.field(description="What was written.")
+
+    @classmethod
+    def from_row(cls, row: LogLineRow) -> Self:
+        return cls(
+            line=BigInt(row.line), timestamp=row.timestamp, level=row.level, message=row.message
+        )
+
+
+@strawberry.input(description="A line for a log.")
+class LogLineInput:
+    message: str = strawberry.field(description="At most 20,000 characters.")
+    level: str = strawberry.field(default="INFO", description="DEBUG, INFO, WARNING, ERROR, ….")
+    timestamp: datetime | None = strawberry.field(
+        default=None, description="When it was written; by default when it arrives."
+    )
+
+
+async def log_connection(
+    info: Info,
+    owner_id: UUID,
+    written: int,
+    first: int | None,
+    after: str | None,
+    last: int | None,
+    before: str | None,
+) -> Connection[LogLine]:
+    """A page of a log that has `written` lines."""
+    request = PageRequest.parse(first, after, last, before)
+    page = await info.context.loaders.load(repository.pages, owner_id, request)
+
+    async def count() -> int:
+        return written
+
+    return connection(
+        page or empty_page(repository.ordering(), request), LogLine.from_row, count
+    )
+
+
+def lines_of(rows: Sequence[LogLineRow] | None) -> list[LogLine]:
+    """Rows as lines."""
+    return [LogLine.from_row(row) for row in rows or ()]

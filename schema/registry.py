@@ -1,0 +1,623 @@
+"""Models and their versions as clients see them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import Private
+from strawberry.scalars import JSON
+
+import schema.deployments
+import schema.drift
+import schema.promotion
+import schema.runs
+from lifecycle.deployments import repository as deployments
+from lifecycle.drift import repository as drift
+from lifecycle.errors import InvalidInput as InvalidArgument
+from lifecycle.errors import NotFound as Missing
+from lifecycle.pages import PageRequest, empty_page
+from lifecycle.promotion import repository as promotion
+from lifecycle.promotion import service as promotion_service
+from lifecycle.registry import repository, rules, service
+from lifecycle.registry.repository import (
+    ModelFilter,
+    VersionFilter,
+    VersionOrderField,
+    VersionSelector,
+)
+from lifecycle.registry.rules import Stage
+from lifecycle.registry.tables import ModelRow, ModelVersionRow
+from lifecycle.runs import repository as runs
+from lifecycle.runs.metrics import MetricGoal
+from schema import ids
+from schema.context import Info
+from schema.errors import (
+    AlreadyExists,
+    IdempotencyConflict,
+    InvalidInput,
+    InUse,
+    NotFound,
+    StaleRevision,
+    Unavailable,
+)
+from schema.inputs import ChangeInput, WriteInput, parse
+from schema.metrics import Metric, MetricInput, finite, metrics_of
+from schema.nodes import Node, Tag, TagInput, tags_of
+from schema.pagination import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    OrderDirection,
+    connection,
+)
+from schema.scalars import BigInt
+
+if TYPE_CHECKING:
+    from schema.deployments import Deployment
+    from schema.drift import DriftEvent
+    from schema.promotion import ChecklistItem, StageAssignment
+    from schema.runs import Run
+
+
+_MAX_COMPARED = 50
+
+
+@strawberry.input(name="ModelVersionFilter", description="What is left out does not restrict.")
+class ModelVersionFilterInput:
+    model_name: str | None = strawberry.field(
+        default=None, description="Of the model of exactly this name."
+    )
+    stages: list[Stage] | None = strawberry.field(default=None, description="In any of these.")
+
+
+@strawberry.type(description="A named model; its versions are what is deployed.")
+class Model(Node):
+    name: str = strawberry.field(description="Unique, and never changed.")
+    description: str | None = strawberry.field(description="What it is for.")
+    owner: str | None = strawberry.field(description="Who answers for it.")
+    tags: list[Tag] = strawberry.field(description="Labels, by key.")
+    created_by: str = strawberry.field(description="Who registered its first version.")
+    created_at: datetime = strawberry.field(description="When that was.")
+    updated_at: datetime = strawberry.field(description="When the model itself last changed.")
+    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
+    key: Private[UUID]
+
+    @classmethod
+    def from_row(cls, row: ModelRow) -> Self:
+        return cls(
+            id=ids.encode("Model", row.id),
+            name=row.name,
+            description=row.description,
+            owner=row.owner,
+            tags=tags_of(row.tags),
+            created_by=row.created_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            revision=row.revision,
+            key=row.id,
+        )
+
+    @strawberry.field(description="Its versions, newest first, without deleted ones.")
+    async def versions(
+        self,
+        info: Info,
+        filter: Annotated[
+            ModelVersionFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
+        wanted = _version_filter(filter)
+        request = PageRequest.parse(first, after, last, before)
+        loaders = info.context.loaders
+        page = await loaders.load(repository.versions_of_models, self.key, wanted, request)
+        return connection(
+            page or empty_page(repository.versions_ordering(wanted, ()), request),
+            ModelVersion.from_row,
+            lambda: loaders.load(repository.version_counts_of_models, self.key, wanted),
+        )
+
+    @strawberry.field(
+        description="The version that is in a stage, or was at a moment; of several, the last that "
+        "came into it. A version that has since been deleted is given too."
+    )
+    async def version_in_stage(
+        self,
+        info: Info,
+        stage: Annotated[Stage, strawberry.argument(description="The stage.")],
+        at: Annotated[
+            datetime | None, strawberry.argument(description="As of this moment; by default now.")
+        ] = None,
+    ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")] | None:
+        if at is not None and at.tzinfo is None:
+            raise InvalidArgument("A time needs its zone, such as Z for UTC.", ("at",))
+        loaders = info.context.loaders
+        return await version_by_id(
+            info, await loaders.load(promotion.versions_in_stage, self.key, stage, at)
+        )
+
+    @strawberry.field(description="Which version was in which stage and when, newest first.")
+    async def stage_history(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
+        request = PageRequest.parse(first, after)
+        loaders = info.context.loaders
+        page = await loaders.load(promotion.history_pages, self.key, request)
+        return connection(
+            page or empty_page(promotion.history_ordering(), request),
+            schema.promotion.StageAssignment.from_row,
+            lambda: loaders.load(promotion.history_counts, self.key),
+        )
+
+
+@strawberry.type(description="One version of a model.")
+class ModelVersion(Node):
+    model_name: str = strawberry.field(description="The model's name.")
+    version: str = strawberry.field(description="Unique in the model, for ever.")
+    stage: Stage = strawberry.field(description="Where it stands.")
+    description: str | None = strawberry.field(description="What is special about it.")
+    framework: str | None = strawberry.field(description="What it was made with.")
+    hyperparameters: JSON | None = strawberry.field(description="What it was made with, as JSON.")
+    tags: list[Tag] = strawberry.field(description="Labels, by key.")
+    artifact_path: str | None = strawberry.field(description="Where its file lies.")
+    size_bytes: BigInt | None = strawberry.field(description="How large it is.")
+    created_by: str = strawberry.field(description="Who registered it.")
+    created_at: datetime = strawberry.field(description="When it was registered.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    deleted_at: datetime | None = strawberry.field(
+        description="When it was deleted. It is still found by id and through history."
+    )
+    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
+    key: Private[UUID]
+    model_key: Private[UUID]
+    run_key: Private[UUID | None]
+
+    @classmethod
+    def from_row(cls, row: ModelVersionRow) -> Self:
+        return cls(
+            id=ids.encode("ModelVersion", row.id),
+            model_name=row.model_name,
+            version=row.version,
+            stage=row.stage,
+            description=row.description,
+            framework=row.framework,
+            hyperparameters=row.hyperparameters,
+            tags=tags_of(row.tags),
+            artifact_path=row.artifact_path,
+            size_bytes=None if row.size_bytes is None else BigInt(row.size_bytes),
+            created_by=row.created_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            deleted_at=row.deleted_at,
+            revision=row.revision,
+            key=row.id,
+            model_key=row.model_id,
+            run_key=row.run_id,
+        )
+
+    @strawberry.field(description="The model that it is a version of.")
+    async def model(self, info: Info) -> Model:
+        row = await info.context.loaders.load(repository.models_by_ids, self.model_key)
+        assert row is not None
+        return Model.from_row(row)
+
+    @strawberry.field(description="The run that it came out of.")
+    async def run(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
+        return await schema.runs.run_by_id(info, self.run_key)
+
+    @strawberry.field(description="Its metrics, by key, as they were when it was registered.")
+    async def metrics(self, info: Info) -> list[Metric]:
+        return metrics_of(await info.context.loaders.load(repository.metrics, self.key))
+
+    @strawberry.field(description="What has to be checked before it goes on, in order.")
+    async def checklist(
+        self, info: Info
+    ) -> list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]]:
+        rows = await info.context.loaders.load(promotion.checklists, self.key)
+        return [schema.promotion.ChecklistItem.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="Where it runs and has run, newest first.")
+    async def deployments(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
+        request = PageRequest.parse(first, after)
+        loaders = info.context.loaders
+        page = await loaders.load(deployments.pages_of_versions, self.key, request)
+        ordering = deployments.ordering(deployments.DeploymentFilter(), ())
+        return connection(
+            page or empty_page(ordering, request),
+            schema.deployments.Deployment.from_row,
+            lambda: loaders.load(deployments.counts_of_versions, self.key),
+        )
+
+    @strawberry.field(description="How many deployments it has had.")
+    async def deployment_count(self, info: Info) -> int:
+        return await info.context.loaders.load(deployments.counts_of_versions, self.key) or 0
+
+    @strawberry.field(description="Drift that was observed, newest first.")
+    async def drift_events(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]]:
+        request = PageRequest.parse(first, after)
+        loaders = info.context.loaders
+        page = await loaders.load(drift.pages_of_versions, self.key, request)
+        return connection(
+            page or empty_page(drift.ordering(drift.DriftEventFilter()), request),
+            schema.drift.DriftEvent.from_row,
+            lambda: loaders.load(drift.counts_of_versions, self.key),
+        )
+
+
+@strawberry.input(description="A version by the name of its model and its own.")
+class NameVersionInput:
+    model_name: str = strawberry.field(description="The model's name.")
+    version: str = strawberry.field(description="The version.")
+
+
+@strawberry.input(description="The version of a model in a stage; of several, the last to enter.")
+class NameStageInput:
+    model_name: str = strawberry.field(description="The model's name.")
+    stage: Stage = strawberry.field(description="The stage.")
+
+
+@strawberry.input(one_of=True, description="Which version: exactly one of these.")
+class ModelVersionSelector:
+    id: strawberry.Maybe[strawberry.ID] = strawberry.field(description="By its global id.")
+    name_version: strawberry.Maybe[NameVersionInput] = strawberry.field(description="By its name.")
+    in_stage: strawberry.Maybe[NameStageInput] = strawberry.field(description="By its stage.")
+
+    def plain(self) -> dict[str, Any]:
+        """As the domain's selector has it. Raises InvalidInput when the id is none of a version."""
+        if self.id is not None:
+            key = ids.decode("ModelVersion", self.id.value, ("model_version", "id"))
+            return {"id": key}
+        if self.name_version is not None:
+            return {"name_version": vars(self.name_version.value)}
+        assert self.in_stage is not None
+        return {"in_stage": vars(self.in_stage.value)}
+
+
+@strawberry.input(name="ModelFilter", description="What is left out does not restrict.")
+class ModelFilterInput:
+    owner: str | None = strawberry.field(default=None, description="Exactly this owner.")
+    name_contains: str | None = strawberry.field(
+        default=None, description="This text in the name, in capitals or not."
+    )
+
+
+@strawberry.input(name="ModelVersionOrder", description="One key of an ordering.")
+class ModelVersionOrderInput:
+    field: VersionOrderField = strawberry.field(description="What to order by.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.ASC, description="Which way."
+    )
+
+
+@strawberry.input(description="A new version. The model is made when there is none of this name.")
+class RegisterModelVersionInput(WriteInput):
+    model_name: str = strawberry.field(description="The model's name.")
+    version: str | None = strawberry.field(
+        default=None, description="Must be new in the model; by default the next number."
+    )
+    run_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The run that it came out of."
+    )
+    description: str | None = strawberry.field(default=None, description="What is special about it.")
+    framework: str | None = strawberry.field(default=None, description="What it was made with.")
+    hyperparameters: JSON | None = strawberry.field(default=None, description="A JSON object.")
+    metrics: list[MetricInput] | None = strawberry.field(
+        default=None, description="Each key once; by default the latest of the run's."
+    )
+    tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
+    artifact_path: str | None = strawberry.field(default=None, description="Where its file lies.")
+    size_bytes: BigInt | None = strawberry.field(default=None, description="How large it is.")
+    checklist: list[str] | None = strawberry.field(
+        default=None, description="Titles of what has to be checked, in order."
+    )
+
+
+@strawberry.input(description="Changes to a version; what is left out stays as it is.")
+class UpdateModelVersionInput(ChangeInput):
+    model_version: ModelVersionSelector = strawberry.field(description="Which version.")
+    description: strawberry.Maybe[str | None] = strawberry.field(
+        description="What is special about it."
+    )
+    framework: strawberry.Maybe[str | None] = strawberry.field(description="What it was made with.")
+    hyperparameters: strawberry.Maybe[JSON | None] = strawberry.field(description="A JSON object.")
+    metrics: list[MetricInput] | None = strawberry.field(
+        default=None, description="All its metrics from now on."
+    )
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="All its labels from now on."
+    )
+    artifact_path: strawberry.Maybe[str | None] = strawberry.field(
+        description="Where its file lies."
+    )
+    size_bytes: strawberry.Maybe[BigInt | None] = strawberry.field(description="How large it is.")
+
+
+@strawberry.input(description="A version to take out of the registry.")
+class DeleteModelVersionInput(ChangeInput):
+    model_version: ModelVersionSelector = strawberry.field(description="Which version.")
+    reason: str | None = strawberry.field(default=None, description="Why.")
+
+
+@strawberry.input(description="Changes to a model; what is left out stays as it is.")
+class UpdateModelInput(ChangeInput):
+    name: str = strawberry.field(description="Which model.")
+    description: strawberry.Maybe[str | None] = strawberry.field(description="What it is for.")
+    owner: strawberry.Maybe[str | None] = strawberry.field(description="Who answers for it.")
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="All its labels from now on."
+    )
+
+
+@strawberry.type(description="The version is registered.")
+class RegisterModelVersionSuccess:
+    model_version: ModelVersion = strawberry.field(description="The new version.")
+
+
+@strawberry.type(description="The version was changed.")
+class UpdateModelVersionSuccess:
+    model_version: ModelVersion = strawberry.field(description="The version as it is now.")
+
+
+@strawberry.type(description="The version was deleted; its name, history and lineage stay.")
+class DeleteModelVersionSuccess:
+    model_version: ModelVersion = strawberry.field(description="The version as it was left.")
+
+
+@strawberry.type(description="The model was changed.")
+class UpdateModelSuccess:
+    model: Model = strawberry.field(description="The model as it is now.")
+
+
+RegisterModelVersionResult = Annotated[
+    RegisterModelVersionSuccess
+    | AlreadyExists
+    | NotFound
+    | InvalidInput
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("RegisterModelVersionResult", description="What came of the registration."),
+]
+UpdateModelVersionResult = Annotated[
+    UpdateModelVersionSuccess
+    | NotFound
+    | InvalidInput
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("UpdateModelVersionResult", description="What came of updateModelVersion."),
+]
+DeleteModelVersionResult = Annotated[
+    DeleteModelVersionSuccess
+    | NotFound
+    | InUse
+    | InvalidInput
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("DeleteModelVersionResult", description="What came of deleteModelVersion."),
+]
+UpdateModelResult = Annotated[
+    UpdateModelSuccess
+    | NotFound
+    | InvalidInput
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("UpdateModelResult", description="What came of updateModel."),
+]
+
+
+@strawberry.type(description="A metric of several versions, by position in `versions`.")
+class MetricComparison:
+    key: str = strawberry.field(description="The metric's name.")
+    goal: MetricGoal = strawberry.field(
+        description="Whether more or less is better, judged by the metric's name."
+    )
+    values: list[float | None] = strawberry.field(description="Null where there is no finite value.")
+    differences: list[float | None] = strawberry.field(
+        description="To the baseline's value; null where there is none."
+    )
+    best: str | None = strawberry.field(description="The version with the best value.")
+
+
+@strawberry.type(description="A parameter of several versions, by position in `versions`.")
+class ParamComparison:
+    key: str = strawberry.field(description="The parameter's name.")
+    values: list[str | None] = strawberry.field(description="Null where it is not set.")
+    differs: bool = strawberry.field(description="Whether the values are not all alike.")
+
+
+@strawberry.type(description="Versions of one model side by side.")
+class ModelComparison:
+    versions: list[ModelVersion] = strawberry.field(description="In the order that was asked for.")
+    metrics: list[MetricComparison] = strawberry.field(description="All metrics, by key.")
+    params: list[ParamComparison] = strawberry.field(
+        description="Parameters of the runs, and hyperparameters, by key; the latter win."
+    )
+
+
+async def version_by_id(info: Info, id: UUID | None) -> ModelVersion | None:
+    """A version, deleted or not, or None."""
+    row = await info.context.loaders.load(repository.versions_by_ids, id) if id else None
+    return ModelVersion.from_row(row) if row else None
+
+
+def _version_filter(given: ModelVersionFilterInput | None) -> VersionFilter:
+    if given is None:
+        return VersionFilter()
+    return VersionFilter(given.model_name, tuple(given.stages or ()))
+
+
+@strawberry.type
+class RegistryQueries:
+    @strawberry.field(description="The model of this name, or null.")
+    async def model(
+        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
+    ) -> Model | None:
+        row = await info.context.loaders.load(repository.models_by_names, name)
+        return Model.from_row(row) if row else None
+
+    @strawberry.field(description="Models, by name.")
+    async def models(
+        self,
+        info: Info,
+        filter: Annotated[
+            ModelFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Model]:
+        request = PageRequest.parse(first, after, last, before)
+        wanted = ModelFilter(filter.owner, filter.name_contains) if filter else ModelFilter()
+        database = info.context.database
+        async with database.read() as session:
+            page = await repository.models_page(session, wanted, request)
+
+        async def count() -> int:
+            async with database.read() as session:
+                return await repository.models_count(session, wanted)
+
+        return connection(page, Model.from_row, count)
+
+    @strawberry.field(description="One version, or null.")
+    async def model_version(
+        self,
+        info: Info,
+        by: Annotated[ModelVersionSelector, strawberry.argument(description="Which version.")],
+    ) -> ModelVersion | None:
+        selector = parse(VersionSelector, by)
+        async with info.context.database.read() as session:
+            row = await repository.find(session, selector)
+        return ModelVersion.from_row(row) if row else None
+
+    @strawberry.field(description="Versions of all models, newest first unless ordered otherwise.")
+    async def model_versions(
+        self,
+        info: Info,
+        filter: Annotated[
+            ModelVersionFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        order_by: Annotated[
+            list[ModelVersionOrderInput] | None,
+            strawberry.argument(description="The first key decides, then the second, …."),
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[ModelVersion]:
+        request = PageRequest.parse(first, after, last, before)
+        wanted = _version_filter(filter)
+        order = tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
+        database = info.context.database
+        async with database.read() as session:
+            page = await repository.versions_page(session, wanted, order, request)
+
+        async def count() -> int:
+            async with database.read() as session:
+                return await repository.versions_count(session, wanted)
+
+        return connection(page, ModelVersion.from_row, count)
+
+    @strawberry.field(description="Versions of one model side by side.")
+    async def compare_model_versions(
+        self,
+        info: Info,
+        model_name: Annotated[str, strawberry.argument(description="The model's name.")],
+        versions: Annotated[
+            list[str], strawberry.argument(description="1 to 50 versions, each once.")
+        ],
+        baseline: Annotated[
+            str | None,
+            strawberry.argument(description="One of them; differences are to it. By default the first."),
+        ] = None,
+    ) -> ModelComparison:
+        if not 1 <= len(versions) <= _MAX_COMPARED or len(set(versions)) < len(versions):
+            raise InvalidArgument("Name 1 to 50 versions, each once.", ("versions",))
+        if baseline is not None and baseline not in versions:
+            raise InvalidArgument("The baseline must be one of the versions.", ("baseline",))
+        async with info.context.database.read() as session:
+            found = await repository.versions_by_names(session, model_name, versions)
+            for version in versions:
+                if version not in found:
+                    raise Missing("version", f"{version} of model {model_name}", ("versions",))
+            rows = [found[version] for version in versions]
+            metrics = await repository.metrics(session, [row.id for row in rows])
+            sources = await runs.by_ids(session, [row.run_id for row in rows if row.run_id])
+        return _comparison(rows, metrics, sources, versions.index(baseline) if baseline else 0)
+
+
+def _comparison(
+    rows: Sequence[ModelVersionRow], metrics: Any, sources: Any, baseline: int
+) -> ModelComparison:
+    values = [{m.key: m.value for m in metrics.get(row.id, ())} for row in rows]
+    params = [
+        {**(sources[row.run_id].params if row.run_id else {}), **(row.hyperparameters or {})}
+        for row in rows
+    ]
+    return ModelComparison(
+        versions=[ModelVersion.from_row(row) for row in rows],
+        metrics=[
+            MetricComparison(
+                key=compared.key,
+                goal=compared.goal,
+                values=list(compared.values),
+                differences=[None if d is None else finite(d) for d in compared.differences],
+                best=None if compared.best is None else rows[compared.best].version,
+            )
+            for compared in rules.compare_metrics(values, baseline)
+        ],
+        params=[
+            ParamComparison(
+                key=compared.key, values=list(compared.values), differs=compared.differs
+            )
+            for compared in rules.compare_params(params)
+        ],
+    )
+
+
+@strawberry.type
+class RegistryMutations:
+    @strawberry.mutation(description="Register a version of a model. It begins as EXPERIMENTAL.")
+    async def register_model_version(
+        self, info: Info, input: RegisterModelVersionInput
+    ) -> RegisterModelVersionResult:
+        command = parse(service.RegisterModelVersion, input, run_id="Run")
+        row = await info.context.write(promotion_service.register, command)
+        return RegisterModelVersionSuccess(model_version=ModelVersion.from_row(row))
+
+    @strawberry.mutation(description="Change a version.")
+    async def update_model_version(
+        self, info: Info, input: UpdateModelVersionInput
+    ) -> UpdateModelVersionResult:
+        command = parse(service.UpdateModelVersion, input)
+        row = await info.context.write(service.update_version, command)
+        return UpdateModelVersionSuccess(model_version=ModelVersion.from_row(row))
+
+    @strawberry.mutation(
+        description="Delete a version. Refused while it is deployed or in PRODUCTION."
+    )
+    async def delete_model_version(
+        self, info: Info, input: DeleteModelVersionInput
+    ) -> DeleteModelVersionResult:
+        command = parse(promotion_service.DeleteModelVersion, input)
+        row = await info.context.write(promotion_service.delete, command)
+        return DeleteModelVersionSuccess(model_version=ModelVersion.from_row(row))
+
+    @strawberry.mutation(description="Change a model.")
+    async def update_model(self, info: Info, input: UpdateModelInput) -> UpdateModelResult:
+        command = parse(service.UpdateModel, input)
+        row = await info.context.write(service.update_model, command)
+        return UpdateModelSuccess(model=Model.from_row(row))

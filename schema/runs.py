@@ -1,0 +1,629 @@
+"""Runs as clients see them."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import Private
+from strawberry.scalars import JSON
+
+import schema.experiments
+import schema.registry
+from lifecycle.errors import InvalidInput as InvalidArgument
+from lifecycle.errors import NotFound as Missing
+from lifecycle.experiments import repository as experiments
+from lifecycle.journal.feed import CursorTooOld
+from lifecycle.journal.repository import Event, EventFilter
+from lifecycle.logs import repository as logs
+from lifecycle.pages import PageRequest
+from lifecycle.registry import repository as registry
+from lifecycle.runs import metrics, repository, service
+from lifecycle.runs.metrics import MetricValue
+from lifecycle.runs.repository import MetricCondition, RunFilter, RunOrder, RunOrderField
+from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.service import NumberKind
+from lifecycle.runs.tables import ArtifactRow, RunRow
+from schema import ids, journal
+from schema.context import Info
+from schema.errors import (
+    Conflict,
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    StaleRevision,
+    Unavailable,
+)
+from schema.inputs import ChangeInput, WriteInput, parse
+from schema.journal import CaughtUp, CursorExpired, Heartbeat
+from schema.logs import LogLine, LogLineInput, lines_of, log_connection
+from schema.metrics import Metric, MetricInput, MetricSeries, metrics_of
+from schema.nodes import Node, Tag, TagInput, tags_of
+from schema.pagination import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    OrderDirection,
+    connection,
+)
+from schema.scalars import BigInt
+
+if TYPE_CHECKING:
+    from schema.experiments import Experiment
+    from schema.registry import ModelVersion
+
+
+_LINES_SHOWN = 100
+
+
+@strawberry.type(description="A parameter of a run.")
+class Param:
+    key: str = strawberry.field(description="Unique in the run.")
+    value: str = strawberry.field(description="As text.")
+
+
+@strawberry.input(description="A parameter of a run.")
+class ParamInput:
+    key: str = strawberry.field(description="Unique in the run.")
+    value: str = strawberry.field(description="As text.")
+
+
+@strawberry.type(description="A file that a run wrote.")
+class Artifact:
+    name: str = strawberry.field(description="For people.")
+    path: str = strawberry.field(description="Where it lies; unique in the run.")
+    size_bytes: BigInt | None = strawberry.field(description="How large it is.")
+    digest: str | None = strawberry.field(description="A digest of its content.")
+
+    @classmethod
+    def from_row(cls, row: ArtifactRow) -> Self:
+        size = None if row.size_bytes is None else BigInt(row.size_bytes)
+        return cls(name=row.name, path=row.path, size_bytes=size, digest=row.digest)
+
+
+@strawberry.input(description="A file that a run wrote.")
+class ArtifactInput:
+    name: str = strawberry.field(description="For people.")
+    path: str = strawberry.field(description="Where it lies; unique in the run.")
+    size_bytes: BigInt | None = strawberry.field(default=None, description="How large it is.")
+    digest: str | None = strawberry.field(
+        default=None, description="A digest of its content, such as sha256:…."
+    )
+
+
+@strawberry.type(description="One attempt in an experiment.")
+class Run(Node):
+    name: str | None = strawberry.field(description="Need not be unique.")
+    status: RunStatus = strawberry.field(description="Where it stands.")
+    status_message: str | None = strawberry.field(description="Why it stands there.")
+    params: list[Param] = strawberry.field(description="What it was run with, by key.")
+    tags: list[Tag] = strawberry.field(description="Labels, by key.")
+    source: str | None = strawberry.field(description="What was run, such as a script or a job.")
+    git_commit: str | None = strawberry.field(description="The commit of the code.")
+    dataset_facts: JSON | None = strawberry.field(
+        description="What is known of the data: sizes, number of features, dates, …."
+    )
+    created_by: str = strawberry.field(description="Who logged it.")
+    created_at: datetime = strawberry.field(description="When it was logged.")
+    started_at: datetime | None = strawberry.field(description="When it began to run.")
+    ended_at: datetime | None = strawberry.field(description="When it ended.")
+    duration_seconds: float | None = strawberry.field(description="From its start to its end.")
+    last_reported_at: datetime = strawberry.field(description="When its writer was last heard of.")
+    lease_seconds: int = strawberry.field(description="How long its writer may be silent.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    revision: int = strawberry.field(
+        description="Counts changes, though not points and log lines; see `expectedRevision`."
+    )
+    key: Private[UUID]
+    experiment_key: Private[UUID]
+    parent_key: Private[UUID | None]
+    log_lines: Private[int]
+
+    @classmethod
+    def from_row(cls, row: RunRow) -> Self:
+        start, end = row.started_at, row.ended_at
+        return cls(
+            id=ids.encode("Run", row.id),
+            name=row.name,
+            status=row.status,
+            status_message=row.status_message,
+            params=[Param(key=key, value=row.params[key]) for key in sorted(row.params)],
+            tags=tags_of(row.tags),
+            source=row.source,
+            git_commit=row.git_commit,
+            dataset_facts=row.dataset_facts,
+            created_by=row.created_by,
+            created_at=row.created_at,
+            started_at=start,
+            ended_at=end,
+            duration_seconds=(end - start).total_seconds() if start and end else None,
+            last_reported_at=row.last_reported_at,
+            lease_seconds=row.lease_seconds,
+            updated_at=row.updated_at,
+            revision=row.revision,
+            key=row.id,
+            experiment_key=row.experiment_id,
+            parent_key=row.parent_id,
+            log_lines=row.log_lines,
+        )
+
+    @strawberry.field(description="The experiment it belongs to.")
+    async def experiment(
+        self, info: Info
+    ) -> Annotated["Experiment", strawberry.lazy("schema.experiments")]:
+        row = await info.context.loaders.load(experiments.by_ids, self.experiment_key)
+        assert row is not None
+        return schema.experiments.Experiment.from_row(row)
+
+    @strawberry.field(description="The run that it is a part of.")
+    async def parent(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
+        return await run_by_id(info, self.parent_key)
+
+    @strawberry.field(description="The latest value of each metric, by key.")
+    async def metrics(
+        self,
+        info: Info,
+        keys: Annotated[
+            list[str] | None, strawberry.argument(description="Only these; by default all.")
+        ] = None,
+    ) -> list[Metric]:
+        wanted = None if keys is None else tuple(sorted(set(keys)))
+        return metrics_of(await info.context.loaders.load(metrics.latest, self.key, wanted))
+
+    @strawberry.field(description="Metrics over time, sampled evenly; unknown ones are left out.")
+    async def metric_history(
+        self,
+        info: Info,
+        keys: Annotated[list[str], strawberry.argument(description="Which; at most 100.")],
+        max_points: Annotated[
+            int, strawberry.argument(description="Points per metric, 2 to 10,000.")
+        ] = 1000,
+    ) -> list[MetricSeries]:
+        if not 2 <= max_points <= 10_000:
+            raise InvalidArgument("Ask for 2 to 10,000 points.", ("max_points",))
+        if len(keys) > 100:
+            raise InvalidArgument("Ask for at most 100 metrics.", ("keys",))
+        wanted = tuple(sorted(set(keys)))
+        found = await info.context.loaders.load(metrics.history, self.key, wanted, max_points)
+        return [MetricSeries.from_series(series) for series in found or ()]
+
+    @strawberry.field(description="The files that it wrote, by path.")
+    async def artifacts(self, info: Info) -> list[Artifact]:
+        rows = await info.context.loaders.load(repository.artifacts, self.key)
+        return [Artifact.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="What it printed, oldest first.")
+    async def logs(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[LogLine]:
+        return await log_connection(info, self.key, self.log_lines, first, after, last, before)
+
+    @strawberry.field(description="The versions that came out of it, oldest first.")
+    async def model_versions(
+        self, info: Info
+    ) -> list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
+        rows = await info.context.loaders.load(registry.versions_of_runs, self.key)
+        return [schema.registry.ModelVersion.from_row(row) for row in rows or ()]
+
+
+@strawberry.input(description="A bound on the latest value of a metric; NaN is never within.")
+class MetricConditionInput:
+    key: str = strawberry.field(description="The metric's name.")
+    gte: float | None = strawberry.field(default=None, description="At least this.")
+    lte: float | None = strawberry.field(default=None, description="At most this.")
+
+
+@strawberry.input(description="A parameter with a value.")
+class ParamConditionInput:
+    key: str = strawberry.field(description="The parameter's name.")
+    equals: str = strawberry.field(description="Exactly this value.")
+
+
+@strawberry.input(description="A tag with a value.")
+class TagConditionInput:
+    key: str = strawberry.field(description="The tag's name.")
+    equals: str = strawberry.field(description="Exactly this value.")
+
+
+@strawberry.input(name="RunFilter", description="What is left out does not restrict.")
+class RunFilterInput:
+    experiment_name: str | None = strawberry.field(
+        default=None, description="Of the experiment of exactly this name."
+    )
+    statuses: list[RunStatus] | None = strawberry.field(default=None, description="Any of these.")
+    created_by: str | None = strawberry.field(default=None, description="Logged by this actor.")
+    metric: MetricConditionInput | None = strawberry.field(
+        default=None, description="With a metric within bounds."
+    )
+    param: ParamConditionInput | None = strawberry.field(
+        default=None, description="With this parameter."
+    )
+    tag: TagConditionInput | None = strawberry.field(default=None, description="With this tag.")
+
+
+@strawberry.input(
+    name="RunOrder",
+    description="One key of an ordering. Runs without the metric come last either way.",
+)
+class RunOrderInput:
+    field: RunOrderField = strawberry.field(description="What to order by.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.ASC, description="Which way."
+    )
+    metric: str | None = strawberry.field(
+        default=None, description="The metric that METRIC orders by: its latest value."
+    )
+
+
+@strawberry.input(description="A run, or its beginning.")
+class LogRunInput(WriteInput):
+    experiment_name: str = strawberry.field(description="The experiment; it must exist.")
+    name: str | None = strawberry.field(default=None, description="Need not be unique.")
+    status: RunStatus = strawberry.field(
+        default=RunStatus.RUNNING, description="Any but LOST; COMPLETED for a run that is over."
+    )
+    status_message: str | None = strawberry.field(default=None, description="Why it is so.")
+    params: list[ParamInput] | None = strawberry.field(default=None, description="Run with these.")
+    metrics: list[MetricInput] | None = strawberry.field(
+        default=None, description="First points of its metrics, at most 10,000."
+    )
+    tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
+    artifacts: list[ArtifactInput] | None = strawberry.field(
+        default=None, description="Files that it wrote."
+    )
+    source: str | None = strawberry.field(default=None, description="What was run.")
+    git_commit: str | None = strawberry.field(default=None, description="The commit of the code.")
+    dataset_facts: JSON | None = strawberry.field(
+        default=None, description="A JSON object: sizes, number of features, dates, …."
+    )
+    parent_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The run that it is a part of."
+    )
+    started_at: datetime | None = strawberry.field(default=None, description="By default now.")
+    ended_at: datetime | None = strawberry.field(
+        default=None, description="Of a run that is over; by default now."
+    )
+    lease_seconds: int | None = strawberry.field(
+        default=None,
+        description="How long its writer may be silent before it is LOST, 1 second to 7 days; "
+        "by default 3,600.",
+    )
+
+
+@strawberry.input(description="A report about a run; what is left out stays as it is.")
+class UpdateRunInput(ChangeInput):
+    id: strawberry.ID = strawberry.field(description="Which run.")
+    name: strawberry.Maybe[str | None] = strawberry.field(description="Need not be unique.")
+    status: RunStatus | None = strawberry.field(default=None, description="Its new status.")
+    status_message: strawberry.Maybe[str | None] = strawberry.field(description="Why it is so.")
+    metrics: list[MetricInput] | None = strawberry.field(
+        default=None, description="Further points of its metrics."
+    )
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="All its labels from now on."
+    )
+    artifacts: list[ArtifactInput] | None = strawberry.field(
+        default=None, description="Further files; one of the same path is replaced."
+    )
+    ended_at: datetime | None = strawberry.field(
+        default=None, description="When it ended, with a status that says so; by default now."
+    )
+
+
+@strawberry.input(description="Points of one metric as columns of equal length.")
+class MetricSeriesInput:
+    key: str = strawberry.field(description="The metric's name.")
+    steps: list[BigInt] = strawberry.field(description="The steps.")
+    values: list[float | None] = strawberry.field(
+        description="The numbers; null where `kinds` says what it is instead."
+    )
+    kinds: list[NumberKind] | None = strawberry.field(
+        default=None, description="Needed only if some are not finite."
+    )
+    timestamps: list[datetime] | None = strawberry.field(
+        default=None,
+        description="When each was measured. Without them a point is known by its step alone: "
+        "sent again, it replaces the one that is there.",
+    )
+
+
+@strawberry.input(description="Points of a run's metrics, at most 10,000 in all.")
+class LogMetricsInput(WriteInput):
+    run_id: strawberry.ID = strawberry.field(description="Which run.")
+    series: list[MetricSeriesInput] = strawberry.field(description="The points by metric.")
+
+
+@strawberry.input(description="What a run printed.")
+class LogRunOutputInput(WriteInput):
+    run_id: strawberry.ID = strawberry.field(description="Which run.")
+    lines: list[LogLineInput] = strawberry.field(description="1 to 1,000 lines, in their order.")
+
+
+@strawberry.type(description="The run was logged.")
+class LogRunSuccess:
+    run: Run = strawberry.field(description="The new run.")
+
+
+@strawberry.type(description="The run was changed.")
+class UpdateRunSuccess:
+    run: Run = strawberry.field(description="The run as it is now.")
+
+
+@strawberry.type(description="The points are stored.")
+class LogMetricsSuccess:
+    run: Run = strawberry.field(description="The run as it is now.")
+
+
+@strawberry.type(description="The lines are stored.")
+class LogRunOutputSuccess:
+    run: Run = strawberry.field(description="The run as it is now.")
+
+
+LogRunResult = Annotated[
+    LogRunSuccess | NotFound | Conflict | InvalidInput | IdempotencyConflict | Unavailable,
+    strawberry.union("LogRunResult", description="What came of logRun."),
+]
+UpdateRunResult = Annotated[
+    UpdateRunSuccess
+    | NotFound
+    | InvalidInput
+    | InvalidTransition
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("UpdateRunResult", description="What came of updateRun."),
+]
+LogMetricsResult = Annotated[
+    LogMetricsSuccess | NotFound | InvalidInput | IdempotencyConflict | Unavailable,
+    strawberry.union("LogMetricsResult", description="What came of logMetrics."),
+]
+LogRunOutputResult = Annotated[
+    LogRunOutputSuccess | NotFound | InvalidInput | IdempotencyConflict | Unavailable,
+    strawberry.union("LogRunOutputResult", description="What came of logRunOutput."),
+]
+
+
+@strawberry.type(description="Points of a run's metrics arrived.")
+class RunMetricsEvent:
+    cursor: str = strawberry.field(description="Resume after this one to miss nothing.")
+    run_id: strawberry.ID = strawberry.field(description="The run.")
+    metrics: list[Metric] = strawberry.field(
+        description="The latest value of each metric that was reported."
+    )
+    at: datetime = strawberry.field(description="When they arrived.")
+
+
+@strawberry.type(description="A run printed something.")
+class RunOutputEvent:
+    cursor: str = strawberry.field(description="Resume after this one to miss nothing.")
+    run_id: strawberry.ID = strawberry.field(description="The run.")
+    key: Private[UUID]
+    first_line: Private[int]
+    last_line: Private[int]
+
+    @strawberry.field(description="What it printed.")
+    async def lines(self, info: Info) -> list[LogLine]:
+        rows = await info.context.loaders.load(
+            logs.between, self.key, self.first_line, self.last_line
+        )
+        return lines_of(rows)
+
+
+@strawberry.type(description="A run's status changed, or this is what it is at the start.")
+class RunStatusEvent:
+    cursor: str = strawberry.field(description="Resume after this one to miss nothing.")
+    run_id: strawberry.ID = strawberry.field(description="The run.")
+    from_: RunStatus | None = strawberry.field(
+        name="from", description="The former status; null if this is the present state."
+    )
+    to: RunStatus = strawberry.field(description="The status.")
+    at: datetime = strawberry.field(description="When it became so.")
+
+
+RunProgressItem = Annotated[
+    RunMetricsEvent | RunOutputEvent | RunStatusEvent | CaughtUp | Heartbeat | CursorExpired,
+    strawberry.union("RunProgressItem", description="What runProgress sends."),
+]
+
+
+async def run_by_id(info: Info, id: UUID | None) -> Run | None:
+    """A run, or None."""
+    row = await info.context.loaders.load(repository.by_ids, id) if id else None
+    return Run.from_row(row) if row else None
+
+
+def run_filter(given: RunFilterInput | None) -> RunFilter:
+    """The filter that a client means."""
+    if given is None:
+        return RunFilter()
+    metric = given.metric
+    return RunFilter(
+        experiment_name=given.experiment_name,
+        statuses=tuple(given.statuses or ()),
+        created_by=given.created_by,
+        metric=MetricCondition(metric.key, metric.gte, metric.lte) if metric else None,
+        param=(given.param.key, given.param.equals) if given.param else None,
+        tag=(given.tag.key, given.tag.equals) if given.tag else None,
+    )
+
+
+def run_order(given: Sequence[RunOrderInput] | None) -> tuple[RunOrder, ...]:
+    """The ordering that a client means. Raises InvalidInput."""
+    for key in given or ():
+        if (key.field is RunOrderField.METRIC) != (key.metric is not None):
+            raise InvalidArgument("METRIC, and only METRIC, needs a metric.", ("order_by",))
+    return tuple(
+        RunOrder(key.field, key.direction is OrderDirection.DESC, key.metric)
+        for key in given or ()
+    )
+
+
+@strawberry.type
+class RunQueries:
+    @strawberry.field(description="One run, or null.")
+    async def run(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="Its global id.")],
+    ) -> Run | None:
+        return await run_by_id(info, ids.decode("Run", id))
+
+    @strawberry.field(description="Runs of all experiments, newest first unless ordered otherwise.")
+    async def runs(
+        self,
+        info: Info,
+        filter: Annotated[
+            RunFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        order_by: Annotated[
+            list[RunOrderInput] | None,
+            strawberry.argument(description="The first key decides, then the second, …."),
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Run]:
+        request = PageRequest.parse(first, after, last, before)
+        wanted, order = run_filter(filter), run_order(order_by)
+        database = info.context.database
+        async with database.read() as session:
+            page = await repository.page(session, wanted, order, request)
+
+        async def count() -> int:
+            async with database.read() as session:
+                return await repository.count(session, wanted)
+
+        return connection(page, Run.from_row, count)
+
+
+@strawberry.type
+class RunMutations:
+    @strawberry.mutation(description="Record a run, as a whole or as it begins.")
+    async def log_run(self, info: Info, input: LogRunInput) -> LogRunResult:
+        command = parse(service.LogRun, input, parent_id="Run")
+        row = await info.context.write(service.log_run, command)
+        return LogRunSuccess(run=Run.from_row(row))
+
+    @strawberry.mutation(description="Report on a run: status, metrics, tags, artifacts.")
+    async def update_run(self, info: Info, input: UpdateRunInput) -> UpdateRunResult:
+        command = parse(service.UpdateRun, input, id="Run")
+        row = await info.context.write(service.update, command)
+        return UpdateRunSuccess(run=Run.from_row(row))
+
+    @strawberry.mutation(
+        description="Store points of a run's metrics. Sent again, they change nothing."
+    )
+    async def log_metrics(self, info: Info, input: LogMetricsInput) -> LogMetricsResult:
+        command = parse(service.LogMetrics, input, run_id="Run")
+        row = await info.context.write(service.log_metrics, command)
+        return LogMetricsSuccess(run=Run.from_row(row))
+
+    @strawberry.mutation(description="Add lines to a run's log.")
+    async def log_run_output(self, info: Info, input: LogRunOutputInput) -> LogRunOutputResult:
+        command = parse(service.LogRunOutput, input, run_id="Run")
+        row = await info.context.write(service.log_output, command)
+        return LogRunOutputSuccess(run=Run.from_row(row))
+
+
+_STATUS = frozenset({"run.created", "run.status_changed"})
+_FOLLOWED = _STATUS | {"run.metrics_logged", "run.output_logged"}
+
+
+@strawberry.type
+class RunSubscriptions:
+    @strawberry.subscription(
+        description="A run as it goes on: status, metrics, output. With a cursor: everything after "
+        "it, CaughtUp, then what happens. Without: the present state, CaughtUp, then what happens."
+    )
+    async def run_progress(
+        self,
+        info: Info,
+        run_id: Annotated[strawberry.ID, strawberry.argument(description="Which run.")],
+        after: Annotated[
+            str | None, strawberry.argument(description="The last cursor that was received.")
+        ] = None,
+    ) -> AsyncIterator[RunProgressItem]:
+        key = ids.decode("Run", run_id, ("run_id",))
+        resumed = None if after is None else journal.position(after)
+        if await run_by_id(info, key) is None:
+            raise Missing("run", "with this id", ("run_id",))
+        with info.context.feed.follow(EventFilter("run", _FOLLOWED, key)) as follower:
+            if resumed is None:
+                for item in await _present(info, key, follower.position):
+                    yield item
+            else:
+                try:
+                    async for event in follower.replay(resumed):
+                        yield _item(info, event)
+                except CursorTooOld as error:
+                    yield CursorExpired(oldest=journal.cursor(error.oldest))
+                    return
+            yield CaughtUp(cursor=journal.cursor(follower.position))
+            async for live in follower.live():
+                yield _item(info, live) if live else journal.heartbeat(follower.position)
+
+
+async def _present(info: Info, key: UUID, position: int) -> list[Any]:
+    """What a run is like at the start of a subscription: status, latest metrics, last lines."""
+    async with info.context.database.read() as session:
+        row = (await repository.by_ids(session, [key]))[key]
+        latest = await metrics.latest(session, [key], None)
+    cursor, id = journal.cursor(position), ids.encode("Run", key)
+    items: list[Any] = [
+        RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
+    ]
+    if key in latest:
+        shown = metrics_of(latest[key])
+        items.append(RunMetricsEvent(cursor=cursor, run_id=id, metrics=shown, at=row.updated_at))
+    if row.log_lines:
+        first = max(1, row.log_lines - _LINES_SHOWN + 1)
+        items.append(
+            RunOutputEvent(
+                cursor=cursor, run_id=id, key=key, first_line=first, last_line=row.log_lines
+            )
+        )
+    return items
+
+
+def _item(info: Info, event: Event) -> RunMetricsEvent | RunOutputEvent | RunStatusEvent:
+    info.context.forget()
+    cursor, id = journal.cursor(event.position), ids.encode("Run", event.subject_id)
+    if event.type == "run.metrics_logged":
+        return RunMetricsEvent(
+            cursor=cursor,
+            run_id=id,
+            metrics=[Metric.from_value(_metric(plain)) for plain in event.after["metrics"]],
+            at=event.at,
+        )
+    if event.type == "run.output_logged":
+        return RunOutputEvent(
+            cursor=cursor,
+            run_id=id,
+            key=event.subject_id,
+            first_line=event.after["first_line"],
+            last_line=event.after["last_line"],
+        )
+    former = event.before.get("status")
+    return RunStatusEvent(
+        cursor=cursor,
+        run_id=id,
+        from_=RunStatus(former) if former else None,
+        to=RunStatus(event.after["status"]),
+        at=event.at,
+    )
+
+
+def _metric(plain: Sequence[Any]) -> MetricValue:
+    """A metric as the journal keeps it; what is not finite is kept as text."""
+    key, value, step, timestamp = plain
+    return MetricValue(key, float(value), step, datetime.fromisoformat(timestamp))

@@ -1,0 +1,249 @@
+"""GraphQL over HTTP, SSE and websockets: what goes in, what comes out, with which status.
+
+Follows the GraphQL-over-HTTP draft: a request error has no `data` and a status of its own, unless
+the client only takes application/json, which always means 200. Anything that goes wrong before
+there is an operation is answered in the same form.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.schema.exceptions import InvalidOperationTypeError
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
+    BaseGraphQLTransportWSHandler,
+)
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message as WSMessage
+from strawberry.types import ExecutionResult
+from strawberry.types.graphql import OperationType
+from strawberry.types.unset import UnsetType
+
+from lifecycle.access.origin import Origin
+from lifecycle.database import Database
+from lifecycle.journal.feed import Feed
+from schema.context import Context
+from schema.limits import MAX_BODY_BYTES
+from schema.root import schema
+
+GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
+
+_JSON = "application/json"
+_RESPONSE_JSON = "application/graphql-response+json"
+_STREAM = "text/event-stream"
+_STATUS = {
+    "GRAPHQL_PARSE_FAILED": 400,
+    "GRAPHQL_VALIDATION_FAILED": 422,
+    "INVALID_INPUT": 422,
+    "LIMIT_EXCEEDED": 422,
+    "UNAVAILABLE": 503,
+    "INTERNAL": 500,
+}
+_MAX_ACTOR = 250
+
+
+class _WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
+    """Refuses messages that have the wrong shape, before anything trips over them."""
+
+    async def handle_message(self, message: WSMessage) -> None:
+        if not _well_formed(message):
+            await self.handle_invalid_message("Malformed message")
+            return
+        await super().handle_message(message)
+
+
+def _well_formed(message: Any) -> bool:
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        return False
+    if message["type"] in ("subscribe", "complete") and not isinstance(message.get("id"), str):
+        return False
+    if message["type"] != "subscribe":
+        return True
+    payload = message.get("payload")
+    return (
+        isinstance(payload, dict)
+        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("variables"), dict | None)
+        and isinstance(payload.get("operationName"), str | None)
+    )
+
+
+class View(GraphQL[Context, None]):
+    """The one endpoint."""
+
+    graphql_transport_ws_handler_class = _WebSocketHandler
+
+    def __init__(self, database: Database, feed: Feed) -> None:
+        super().__init__(
+            schema,
+            graphql_ide="graphiql",
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
+            max_subscriptions_per_connection=100,
+        )
+        self._database = database
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self.run(WebSocket(scope, receive, send))
+            return
+        try:
+            response = await self.run(Request(scope, _bounded(scope, receive)))
+        except HTTPException as error:
+            response = _refusal(error)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        header = request.headers.get("lifecycle-actor", "").encode("latin-1")
+        actor = _actor(header.decode("utf-8", "replace"))
+        if actor is None:
+            raise HTTPException(400, "Lifecycle-Actor must be a short line of text.")
+        return Context(self._database, self._feed, Origin(actor, request.scope["request_id"]))
+
+    async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
+        given = (context.connection_params or {}).get("actor")
+        if given is not None:
+            actor = _actor(given)
+            if actor is None:
+                raise ConnectionRejectionError
+            context.origin = replace(context.origin, actor=actor)
+        return await super().on_ws_connect(context)
+
+    async def get_sub_response(self, request: Request | WebSocket) -> Response:
+        response = await super().get_sub_response(request)
+        response.media_type = _media_type(request)
+        return response
+
+    def should_render_graphql_ide(self, request: Any) -> bool:
+        return (
+            request.method == "GET"
+            and "query" not in request.query_params
+            and "text/html" in request.headers.get("accept", "")
+        )
+
+    async def render_graphql_ide(self, request: Request) -> Response:
+        page = GRAPHIQL / "index.html"
+        # Where it has not been built, Strawberry's own page loads it from the internet.
+        return (
+            FileResponse(page, headers={"cache-control": "no-cache"})
+            if page.exists()
+            else HTMLResponse(self.graphql_ide_html)
+        )
+
+    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
+        transport = self._get_stream_transport_from_headers(request.headers)
+        if request.method == "GET":
+            data: Any = self.parse_query_params(request.query_params)
+        elif (request.content_type or "").partition(";")[0].strip().lower() != _JSON:
+            raise HTTPException(415, f"The body must be {_JSON}.")
+        else:
+            data = self.parse_json(await request.get_body())
+        if not isinstance(data, dict):
+            raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
+        _check(data, "query", str)
+        _check(data, "operationName", str)
+        _check(data, "variables", dict)
+        _check(data, "extensions", dict)
+        return GraphQLRequestData(
+            query=data.get("query"),
+            variables=data.get("variables"),
+            operation_name=data.get("operationName"),
+            extensions=data.get("extensions"),
+            protocol=transport.protocol if transport else "http",
+        )
+
+    def decode_json(self, data: str | bytes) -> object:
+        return orjson.loads(data)
+
+    def encode_json(self, data: object) -> str:
+        return orjson.dumps(data).decode()
+
+    async def process_result(
+        self, request: Request, result: ExecutionResult
+    ) -> GraphQLHTTPResponse:
+        response = await super().process_result(request, result)
+        # An error without a path is the request's: nothing was executed, so there is no data.
+        if result.data is None and all(error.path is None for error in result.errors or ()):
+            cast(dict[str, Any], response).pop("data", None)
+        return response
+
+    def create_response(
+        self,
+        response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
+        sub_response: Response,
+    ) -> Response:
+        status = 200
+        if "data" not in response_data and sub_response.media_type == _RESPONSE_JSON:
+            data = cast(dict[str, Any], response_data)
+            status = _STATUS.get(data["errors"][0].get("extensions", {}).get("code"), 400)
+        return Response(orjson.dumps(response_data), status, media_type=sub_response.media_type)
+
+
+def _actor(given: object) -> str | None:
+    """Who asks, as long as nobody has to prove it; None when that cannot be a name."""
+    if not isinstance(given, str) or len(given) > _MAX_ACTOR:
+        return None
+    name = given.strip() or "anonymous"
+    return name if name.isprintable() else None
+
+
+def _media_type(request: Request | WebSocket) -> str:
+    """The form of the answer that the client takes; the draft's own unless it wants plain JSON."""
+    accepted = {
+        part.partition(";")[0].strip().lower()
+        for part in request.headers.get("accept", "*/*").split(",")
+    }
+    if accepted & {_RESPONSE_JSON, "application/*", "*/*"}:
+        return _RESPONSE_JSON
+    if accepted & {_JSON, _STREAM, "text/html"}:
+        return _JSON
+    raise HTTPException(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {_STREAM}.")
+
+
+def _check(data: dict[str, Any], name: str, kind: type) -> None:
+    if not isinstance(data.get(name), kind | None):
+        raise HTTPException(400, f"{name} must be of another type: {kind.__name__} or null.")
+
+
+def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """The body as it comes, until it is too long."""
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise HTTPException(413, f"The body may have {MAX_BODY_BYTES:,} bytes.")
+        return message
+
+    return bounded
+
+
+def _refusal(error: HTTPException) -> Response:
+    status, message, headers = error.status_code, error.reason, {}
+    code = "LIMIT_EXCEEDED" if status == 413 else "BAD_REQUEST"
+    cause = error.__cause__
+    if isinstance(cause, InvalidOperationTypeError):
+        if cause.operation_type is OperationType.MUTATION:
+            status, headers = 405, {"allow": "POST"}
+            message = "Mutations are not allowed over GET; use POST."
+        elif cause.operation_type is OperationType.SUBSCRIPTION:
+            message = f"Subscriptions need Accept: {_STREAM}, or a websocket."
+    elif status == 405:
+        headers = {"allow": "GET, POST"}
+    body = {"errors": [{"message": message, "extensions": {"code": code}}]}
+    return Response(orjson.dumps(body), status, headers=headers, media_type=_RESPONSE_JSON)

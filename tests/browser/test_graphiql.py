@@ -1,0 +1,182 @@
+"""GraphiQL as a person meets it: a real Chromium, the page as served, no internet."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import ConsoleMessage, Page, WebSocket, expect, sync_playwright
+
+BUILT = Path(__file__).parents[2] / "schema" / "static" / "graphiql" / "index.html"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # No internet: every other name fails to resolve.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+pytestmark = [
+    pytest.mark.skipif(not BUILT.exists(), reason="GraphiQL is not built: make web"),
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: make test installs one"),
+]
+
+
+class Served(Protocol):
+    @property
+    def url(self) -> str: ...
+
+
+@dataclass
+class Opened:
+    """The page, and what it did."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    sent: list[dict[str, Any]] = field(default_factory=list)  # over websockets
+
+    def record_websocket(self, websocket: WebSocket) -> None:
+        self.requests.append(websocket.url)
+        websocket.on("framesent", lambda frame: self.sent.append(json.loads(frame)))
+
+    def record_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(message.text)
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def execute(self) -> None:
+        self.page.get_by_role("button", name="Execute query").click()
+
+    def expect_response(self, text: str) -> None:
+        expect(self.page.locator(".graphiql-response .view-lines")).to_contain_text(text)
+
+
+@pytest.fixture
+def graphiql(served: Served) -> Iterator[Opened]:
+    # Opened anew for each test: while Playwright is at work in this thread, no asynchronous
+    # fixture or test can be.
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            chromium_sandbox=os.geteuid() != 0,  # Chromium refuses a sandbox to root.
+        )
+        page = browser.new_page()
+        page.set_default_timeout(20_000)
+        expect.set_options(timeout=20_000)
+        opened = Opened(page)
+        page.on("request", lambda request: opened.requests.append(request.url))
+        page.on("websocket", opened.record_websocket)
+        page.on("pageerror", lambda error: opened.problems.append(str(error)))
+        page.on("console", opened.record_message)
+        page.goto(f"{served.url}/graphql")
+        expect(page.get_by_role("button", name="Execute query")).to_be_visible()
+        # The editors come in pieces; the colours of the query are the last of them.
+        expect(page.locator(".graphiql-query-editor .mtk1").first).to_be_visible()
+        yield opened
+        browser.close()
+
+
+def graphql(served: Served, document: str, **variables: Any) -> Any:
+    answer = httpx.post(
+        f"{served.url}/graphql", json={"query": document, "variables": variables}
+    ).json()
+    assert "errors" not in answer, answer
+    return answer["data"]
+
+
+def test_a_query_shows_its_result(graphiql: Opened) -> None:
+    expect(graphiql.page).to_have_title("ML Lifecycle")
+
+    graphiql.execute()
+
+    graphiql.expect_response('"serverInfo"')
+    graphiql.expect_response('"totalCount"')
+    assert graphiql.problems == []
+
+
+def test_a_mutation_takes_variables_and_headers(graphiql: Opened) -> None:
+    graphiql.tab("LogRun")
+    graphiql.execute()
+
+    graphiql.expect_response('"COMPLETED"')
+    graphiql.expect_response('"me@example.com"')
+    assert graphiql.problems == []
+
+
+def test_a_subscription_shows_what_happens(graphiql: Opened, served: Served) -> None:
+    model = f"seen-{token_hex(4)}"  # short: the editor breaks long lines
+    graphiql.tab("DeploymentStatus")
+    graphiql.execute()
+    graphiql.expect_response('"CaughtUp"')
+
+    data = graphql(
+        served,
+        """
+        mutation ($input: RegisterModelVersionInput!) {
+          registerModelVersion(input: $input) {
+            ... on RegisterModelVersionSuccess { modelVersion { id } }
+            ... on Error { message }
+          }
+        }
+        """,
+        input={"modelName": model},
+    )
+    version = data["registerModelVersion"]["modelVersion"]["id"]
+    data = graphql(
+        served,
+        """
+        mutation ($input: CreateDeploymentInput!) {
+          createDeployment(input: $input) {
+            ... on CreateDeploymentSuccess { deployment { id } }
+            ... on Error { message }
+          }
+        }
+        """,
+        input={"modelVersion": {"id": version}, "environment": "DEVELOPMENT"},
+    )
+    assert data["createDeployment"]["deployment"]
+
+    graphiql.expect_response('"DeploymentStatusEvent"')
+    graphiql.expect_response(f'"{model}"')
+    assert graphiql.sent[0] == {
+        "type": "connection_init",
+        "payload": {"actor": "me@example.com"},
+    }
+
+    graphiql.page.get_by_role("button", name="Stop query").click()
+
+    expect(graphiql.page.get_by_role("button", name="Execute query")).to_be_visible()
+    assert graphiql.sent[-1]["type"] == "complete"
+    assert graphiql.problems == []
+
+
+def test_the_page_asks_no_other_host(graphiql: Opened, served: Served) -> None:
+    graphiql.execute()
+    graphiql.expect_response('"serverInfo"')
+    graphiql.tab("DeploymentStatus")
+    graphiql.execute()
+    graphiql.expect_response('"CaughtUp"')
+    graphiql.page.get_by_role("button", name="Show Documentation Explorer").click()
+    expect(graphiql.page.get_by_text("Root Types")).to_be_visible()
+
+    hosts = {urlsplit(url).netloc for url in graphiql.requests if not url.startswith("data:")}
+    assert hosts == {urlsplit(served.url).netloc}
+    assert any(url.startswith("ws:") for url in graphiql.requests)
+    assert graphiql.problems == []
