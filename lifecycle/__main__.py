@@ -58,7 +58,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise click.ClickException(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        reason = os.strerror(error.errno or 0)
+        raise click.ClickException(f"Cannot listen on {host}:{port}: {reason}.") from error
 
 
 _data_dir = click.option(

@@ -79,7 +79,9 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    idempotency_key: Annotated[str, Field(min_length=1, max_length=250), AfterValidator(_named)] | None = None
+    idempotency_key: (
+        Annotated[str, Field(min_length=1, max_length=250), AfterValidator(_named)] | None
+    ) = None
 
     def given(self, *fields: str) -> dict[str, Any]:
         """Those of the fields that the caller sent, null included."""

@@ -29,7 +29,8 @@ _writing: ContextVar[bool] = ContextVar("writing", default=False)
 
 
 def _to_json(value: object) -> str:
-    return orjson.dumps(value).decode()
+    # The driver has a UUID type of its own.
+    return orjson.dumps(value, default=str).decode()
 
 
 class _Retry(Exception):

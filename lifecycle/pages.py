@@ -48,7 +48,11 @@ class PageRequest:
 
     @classmethod
     def parse(
-        cls, first: int | None, after: str | None, last: int | None = None, before: str | None = None
+        cls,
+        first: int | None,
+        after: str | None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> "PageRequest":
         """Read a connection's arguments. Raises InvalidInput when they do not fit together."""
         if first is not None and last is not None:
@@ -113,9 +117,7 @@ class Ordering:
         try:
             signature, *values = orjson.loads(urlsafe_b64decode(cursor.encode()))
             known = signature == self._signature
-            parsed = [
-                key.parse(value) for key, value in zip(self.keys, values, strict=known)
-            ]
+            parsed = [key.parse(value) for key, value in zip(self.keys, values, strict=known)]
         except (ValueError, TypeError) as error:
             raise InvalidInput("This is not a cursor of this list.", ("after",)) from error
         if not known:

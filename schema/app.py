@@ -147,7 +147,8 @@ class RequestLog:
             if message["type"] in ("http.response.start", "websocket.accept"):
                 status = message.get("status", 101)
                 message["headers"] = [
-                    *message.get("headers", ()), (b"x-request-id", request_id.encode())
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
                 ]
             await send(message)
 

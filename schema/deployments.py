@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from schema.registry import ModelVersion, ModelVersionSelector
 
 
-
 @strawberry.type(description="How the endpoint is to be run.")
 class EndpointConfig:
     instances: int = strawberry.field(description="How many of them.")
@@ -244,13 +243,9 @@ class CreateDeploymentInput(WriteInput):
 @strawberry.input(description="A report about a deployment; what is left out stays as it is.")
 class UpdateDeploymentInput(ChangeInput):
     id: strawberry.ID = strawberry.field(description="Which deployment.")
-    status: DeploymentStatus | None = strawberry.field(
-        default=None, description="Its new status."
-    )
+    status: DeploymentStatus | None = strawberry.field(default=None, description="Its new status.")
     status_message: strawberry.Maybe[str | None] = strawberry.field(description="Why it is so.")
-    endpoint: strawberry.Maybe[str | None] = strawberry.field(
-        description="The URL that serves it."
-    )
+    endpoint: strawberry.Maybe[str | None] = strawberry.field(description="The URL that serves it.")
     health: HealthStatus | None = strawberry.field(default=None, description="How it is.")
     metrics: DeploymentMetricsInput | None = strawberry.field(
         default=None, description="What it measured."

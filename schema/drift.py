@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from schema.registry import ModelVersion, ModelVersionSelector
 
 
-
 @strawberry.type(description="An observation that a version no longer behaves as it did.")
 class DriftEvent(Node):
     severity: DriftSeverity = strawberry.field(description="How bad it is.")
@@ -105,9 +104,7 @@ class DriftEventFilterInput:
     severities: list[DriftSeverity] | None = strawberry.field(
         default=None, description="Any of these."
     )
-    statuses: list[DriftStatus] | None = strawberry.field(
-        default=None, description="Any of these."
-    )
+    statuses: list[DriftStatus] | None = strawberry.field(default=None, description="Any of these.")
 
 
 @strawberry.input(description="What a monitor observed.")

@@ -99,7 +99,9 @@ class _Handler:
         details: dict[str, Any] = {name: getattr(exception, name) for name in self._fields}
         if isinstance(exception, errors.InvalidTransition):
             details = {
-                "from_": exception.current, "to": exception.wanted, "allowed": exception.allowed
+                "from_": exception.current,
+                "to": exception.wanted,
+                "allowed": exception.allowed,
             }
         return self.error_type(
             code=ErrorCode(exception.code),

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from schema.runs import Artifact, Run, RunFilterInput, RunOrderInput
 
 
-
 @strawberry.type(description="What is being tried: runs under one name.")
 class Experiment(Node):
     name: str = strawberry.field(description="Unique.")
@@ -179,9 +178,7 @@ class UpdateExperimentInput(ChangeInput):
     name: str = strawberry.field(description="Which experiment.")
     description: strawberry.Maybe[str | None] = strawberry.field(description="What it is about.")
     owner: strawberry.Maybe[str | None] = strawberry.field(description="Who answers for it.")
-    status: ExperimentStatus | None = strawberry.field(
-        default=None, description="Its new status."
-    )
+    status: ExperimentStatus | None = strawberry.field(default=None, description="Its new status.")
     tags: list[TagInput] | None = strawberry.field(
         default=None, description="All its labels from now on."
     )
@@ -241,9 +238,7 @@ class ExperimentQueries:
         request = PageRequest.parse(first, after, last, before)
         given = filter or ExperimentFilterInput()
         wanted = ExperimentFilter(given.owner, tuple(given.statuses or ()), given.name_contains)
-        order = tuple(
-            (key.field, key.direction is OrderDirection.DESC) for key in order_by or ()
-        )
+        order = tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
         database = info.context.database
         async with database.read() as session:
             page = await repository.page(session, wanted, order, request)

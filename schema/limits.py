@@ -74,9 +74,7 @@ class SizeRule(ASTValidationRule):
 
     def _refuse(self, operation: OperationDefinitionNode, what: str) -> None:
         self.report_error(
-            GraphQLError(
-                f"The operation {what}", operation, extensions={"code": "LIMIT_EXCEEDED"}
-            )
+            GraphQLError(f"The operation {what}", operation, extensions={"code": "LIMIT_EXCEEDED"})
         )
 
 

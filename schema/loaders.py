@@ -16,9 +16,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 
-Batch = Callable[
-    Concatenate[ReadSession, Sequence[Key], Arguments], Awaitable[Mapping[Key, Value]]
-]
+Batch = Callable[Concatenate[ReadSession, Sequence[Key], Arguments], Awaitable[Mapping[Key, Value]]]
 
 
 class Loaders:

@@ -54,9 +54,7 @@ async def log_connection(
     async def count() -> int:
         return written
 
-    return connection(
-        page or empty_page(repository.ordering(), request), LogLine.from_row, count
-    )
+    return connection(page or empty_page(repository.ordering(), request), LogLine.from_row, count)
 
 
 def lines_of(rows: Sequence[LogLineRow] | None) -> list[LogLine]:

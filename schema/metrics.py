@@ -12,7 +12,6 @@ from lifecycle.runs.service import NumberKind
 from schema.scalars import BigInt
 
 
-
 def kind_of(value: float) -> NumberKind:
     """What a number is."""
     if math.isfinite(value):

@@ -48,8 +48,7 @@ class Connection(Generic[T]):
     @strawberry.field(description="The items of this page, each with its cursor.")
     def edges(self) -> list[Edge[T]]:
         return [
-            Edge(cursor=self.page.cursor(index), node=node)
-            for index, node in enumerate(self.nodes)
+            Edge(cursor=self.page.cursor(index), node=node) for index, node in enumerate(self.nodes)
         ]
 
     @strawberry.field(description="Whether there is more, and how to get it.")

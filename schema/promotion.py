@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from schema.registry import ModelVersion, ModelVersionSelector
 
 
-
 @strawberry.type(description="A version was in a stage for a time.")
 class StageAssignment:
     stage: Stage = strawberry.field(description="The stage.")
@@ -107,8 +106,8 @@ class MarkChecklistItemInput(ChangeInput):
 
 @strawberry.type(description="The version is in its new stage.")
 class SetStageSuccess:
-    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = (
-        strawberry.field(description="The version as it is now.")
+    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = strawberry.field(
+        description="The version as it is now."
     )
     displaced: list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]] = (
         strawberry.field(description="The versions that it replaced, which are ARCHIVED now.")
@@ -118,16 +117,16 @@ class SetStageSuccess:
 @strawberry.type(description="The item is on the list.")
 class AppendChecklistItemSuccess:
     checklist_item: ChecklistItem = strawberry.field(description="The new item.")
-    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = (
-        strawberry.field(description="The version as it is now.")
+    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = strawberry.field(
+        description="The version as it is now."
     )
 
 
 @strawberry.type(description="The item is marked.")
 class MarkChecklistItemSuccess:
     checklist_item: ChecklistItem = strawberry.field(description="The item as it is now.")
-    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = (
-        strawberry.field(description="The version as it is now.")
+    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = strawberry.field(
+        description="The version as it is now."
     )
 
 

@@ -36,8 +36,8 @@ from schema.context import Info
 from schema.errors import (
     AlreadyExists,
     IdempotencyConflict,
-    InvalidInput,
     InUse,
+    InvalidInput,
     NotFound,
     StaleRevision,
     Unavailable,
@@ -308,7 +308,9 @@ class RegisterModelVersionInput(WriteInput):
     run_id: strawberry.ID | None = strawberry.field(
         default=None, description="The run that it came out of."
     )
-    description: str | None = strawberry.field(default=None, description="What is special about it.")
+    description: str | None = strawberry.field(
+        default=None, description="What is special about it."
+    )
     framework: str | None = strawberry.field(default=None, description="What it was made with.")
     hyperparameters: JSON | None = strawberry.field(default=None, description="A JSON object.")
     metrics: list[MetricInput] | None = strawberry.field(
@@ -423,7 +425,9 @@ class MetricComparison:
     goal: MetricGoal = strawberry.field(
         description="Whether more or less is better, judged by the metric's name."
     )
-    values: list[float | None] = strawberry.field(description="Null where there is no finite value.")
+    values: list[float | None] = strawberry.field(
+        description="Null where there is no finite value."
+    )
     differences: list[float | None] = strawberry.field(
         description="To the baseline's value; null where there is none."
     )
@@ -541,7 +545,9 @@ class RegistryQueries:
         ],
         baseline: Annotated[
             str | None,
-            strawberry.argument(description="One of them; differences are to it. By default the first."),
+            strawberry.argument(
+                description="One of them; differences are to it. By default the first."
+            ),
         ] = None,
     ) -> ModelComparison:
         if not 1 <= len(versions) <= _MAX_COMPARED or len(set(versions)) < len(versions):

@@ -64,7 +64,9 @@ class RootQueries:
     ) -> Node | None:
         return await _node(info, id)
 
-    @strawberry.field(description="The objects with these global ids, in their order; null if none.")
+    @strawberry.field(
+        description="The objects with these global ids, in their order; null if none."
+    )
     async def nodes(
         self,
         info: Info,

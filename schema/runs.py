@@ -462,8 +462,7 @@ def run_order(given: Sequence[RunOrderInput] | None) -> tuple[RunOrder, ...]:
         if (key.field is RunOrderField.METRIC) != (key.metric is not None):
             raise InvalidArgument("METRIC, and only METRIC, needs a metric.", ("order_by",))
     return tuple(
-        RunOrder(key.field, key.direction is OrderDirection.DESC, key.metric)
-        for key in given or ()
+        RunOrder(key.field, key.direction is OrderDirection.DESC, key.metric) for key in given or ()
     )
 
 

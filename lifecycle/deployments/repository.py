@@ -48,9 +48,7 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
     that neither failed nor was rolled back from, and whose version still exists."""
     spoilt = select(1).where(
         DeploymentTransitionRow.deployment_id == DeploymentRow.id,
-        DeploymentTransitionRow.to_status.in_(
-            (DeploymentStatus.FAILED, DeploymentStatus.ROLLBACK)
-        ),
+        DeploymentTransitionRow.to_status.in_((DeploymentStatus.FAILED, DeploymentStatus.ROLLBACK)),
     )
     return await session.scalar(
         select(DeploymentRow)
@@ -116,15 +114,12 @@ async def pages_of_versions(
     )
 
 
-async def counts_of_versions(
-    session: ReadSession, version_ids: Sequence[UUID]
-) -> dict[UUID, int]:
+async def counts_of_versions(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many deployments each version has had; versions without any are absent."""
     rows = await session.execute(
         select(DeploymentRow.model_version_id, func.count())
         .where(
-            DeploymentRow.model_version_id
-            == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
+            DeploymentRow.model_version_id == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
         )
         .group_by(DeploymentRow.model_version_id)
     )

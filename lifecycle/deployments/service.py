@@ -89,9 +89,7 @@ class TerminateDeployment(Command):
     expected_revision: int | None = None
 
 
-async def create(
-    session: WriteSession, origin: Origin, command: CreateDeployment
-) -> DeploymentRow:
+async def create(session: WriteSession, origin: Origin, command: CreateDeployment) -> DeploymentRow:
     """Make a deployment. Raises NotFound, Conflict when the version may not run there."""
     version = await registry_service.locked(session, command.model_version)
     rules.check_allowed(version.version, version.stage, command.environment)
@@ -107,9 +105,7 @@ async def create(
     )
 
 
-async def update(
-    session: WriteSession, origin: Origin, command: UpdateDeployment
-) -> DeploymentRow:
+async def update(session: WriteSession, origin: Origin, command: UpdateDeployment) -> DeploymentRow:
     """Take a report about a deployment. Raises NotFound, StaleRevision, InvalidTransition."""
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
@@ -157,7 +153,7 @@ async def roll_back(
     if found is None:
         raise NotFound("deployment", "with this id")
     target = await repository.rollback_target(session, found)
-    versions = (await registry.versions_by_ids(session, [found.model_version_id]))
+    versions = await registry.versions_by_ids(session, [found.model_version_id])
     model_id = versions[found.model_version_id].model_id
     wanted = [found.model_version_id, *([target.model_version_id] if target else [])]
     locked = await promotion.lock_for_move(session, model_id, wanted)
@@ -262,9 +258,7 @@ async def _change_status(
     await _note_transition(session, origin, row, former)
 
 
-def _note_health(
-    row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None
-) -> None:
+def _note_health(row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None) -> None:
     if status is DeploymentStatus.ACTIVE and health is HealthStatus.HEALTHY:
         row.healthy_at = datetime.now(UTC)
 

@@ -47,9 +47,7 @@ async def page(
     session: ReadSession, wanted: DriftEventFilter, request: PageRequest
 ) -> Page[DriftEventRow]:
     """A page of all events that match."""
-    return await fetch(
-        session, _matching(select(DriftEventRow), wanted), ordering(wanted), request
-    )
+    return await fetch(session, _matching(select(DriftEventRow), wanted), ordering(wanted), request)
 
 
 async def count(session: ReadSession, wanted: DriftEventFilter) -> int:
@@ -72,9 +70,7 @@ async def pages_of_deployments(
     return await _pages(session, deployment_ids, DriftEventRow.deployment_id, request)
 
 
-async def counts_of_versions(
-    session: ReadSession, version_ids: Sequence[UUID]
-) -> dict[UUID, int]:
+async def counts_of_versions(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many events each version has; those without any are absent."""
     return await _counts(session, version_ids, DriftEventRow.model_version_id)
 

@@ -50,9 +50,7 @@ class UpdateDriftEvent(Command):
     expected_revision: int | None = None
 
 
-async def record(
-    session: WriteSession, origin: Origin, command: RecordDriftEvent
-) -> DriftEventRow:
+async def record(session: WriteSession, origin: Origin, command: RecordDriftEvent) -> DriftEventRow:
     """Record drift, and log a warning. Raises NotFound, InvalidInput when the deployment is of
     another version."""
     version = await registry.find(session, command.model_version)
@@ -94,9 +92,7 @@ async def record(
     return row
 
 
-async def update(
-    session: WriteSession, origin: Origin, command: UpdateDriftEvent
-) -> DriftEventRow:
+async def update(session: WriteSession, origin: Origin, command: UpdateDriftEvent) -> DriftEventRow:
     """Acknowledge, mitigate or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
     row = await repository.lock(session, command.id)
     if row is None:

@@ -36,8 +36,12 @@ class ExperimentOrderField(StrEnum):
 
 
 _KEYS: dict[ExperimentOrderField, Any] = {
-    ExperimentOrderField.CREATED_AT: lambda down: by_time(ExperimentRow.created_at, descending=down),
-    ExperimentOrderField.UPDATED_AT: lambda down: by_time(ExperimentRow.updated_at, descending=down),
+    ExperimentOrderField.CREATED_AT: lambda down: by_time(
+        ExperimentRow.created_at, descending=down
+    ),
+    ExperimentOrderField.UPDATED_AT: lambda down: by_time(
+        ExperimentRow.updated_at, descending=down
+    ),
     ExperimentOrderField.NAME: lambda down: by_text(ExperimentRow.name, descending=down),
 }
 
@@ -55,9 +59,7 @@ async def by_names(session: ReadSession, names: Sequence[str]) -> dict[str, Expe
 async def lock(session: WriteSession, name: str) -> ExperimentRow | None:
     """The experiment as it stands, held until the transaction ends."""
     return await session.scalar(
-        select(ExperimentRow)
-        .where(ExperimentRow.name == name)
-        .with_for_update(key_share=True)
+        select(ExperimentRow).where(ExperimentRow.name == name).with_for_update(key_share=True)
     )
 
 

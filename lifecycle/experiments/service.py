@@ -32,9 +32,7 @@ class UpdateExperiment(Command):
     expected_revision: int | None = None
 
 
-async def create(
-    session: WriteSession, origin: Origin, command: CreateExperiment
-) -> ExperimentRow:
+async def create(session: WriteSession, origin: Origin, command: CreateExperiment) -> ExperimentRow:
     """Make an experiment. Raises AlreadyExists."""
     row = ExperimentRow(
         name=command.name,
@@ -55,9 +53,7 @@ async def create(
     return row
 
 
-async def update(
-    session: WriteSession, origin: Origin, command: UpdateExperiment
-) -> ExperimentRow:
+async def update(session: WriteSession, origin: Origin, command: UpdateExperiment) -> ExperimentRow:
     """Change an experiment. Raises NotFound, StaleRevision, InvalidTransition."""
     row = await repository.lock(session, command.name)
     if row is None:

@@ -6,10 +6,8 @@ that the stages of one model change one after the other.
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin
@@ -72,9 +70,7 @@ async def register(
     Raises AlreadyExists, NotFound, InvalidInput.
     """
     now = await repository.clock(session)
-    version = await registry_service.add_version(
-        session, origin, command, Stage.EXPERIMENTAL, now
-    )
+    version = await registry_service.add_version(session, origin, command, Stage.EXPERIMENTAL, now)
     session.add(_entry(version, origin, StageCause.REGISTERED, None, now))
     session.add_all(
         ChecklistItemRow(
@@ -86,9 +82,7 @@ async def register(
     return version
 
 
-async def set_stage(
-    session: WriteSession, origin: Origin, command: SetStage
-) -> StageAssignmentRow:
+async def set_stage(session: WriteSession, origin: Origin, command: SetStage) -> StageAssignmentRow:
     """Move a version to another stage; what it replaces in production is archived with it.
 
     Raises NotFound, StaleRevision, InvalidTransition.
@@ -96,9 +90,7 @@ async def set_stage(
     version = await _locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     rules.STAGE.check(version.stage, command.stage, ("stage",))
-    return await move(
-        session, origin, version, command.stage, StageCause.REQUESTED, command.reason
-    )
+    return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
 
 
 async def move(
@@ -147,13 +139,9 @@ async def delete(
             f"Version {version.version} is deployed; terminate its deployments first.", path
         )
     if version.stage is Stage.PRODUCTION:
-        raise InUse(
-            f"Version {version.version} is in PRODUCTION; move it to ARCHIVED first.", path
-        )
+        raise InUse(f"Version {version.version} is in PRODUCTION; move it to ARCHIVED first.", path)
     if version.stage is not Stage.ARCHIVED:
-        await move(
-            session, origin, version, Stage.ARCHIVED, StageCause.REQUESTED, command.reason
-        )
+        await move(session, origin, version, Stage.ARCHIVED, StageCause.REQUESTED, command.reason)
     await journal.change(
         session,
         origin,
@@ -200,19 +188,20 @@ async def mark_item(
     assert item is not None
     if (item.status, item.note) == (command.status, command.note):
         return item
+    now = await repository.clock(session)
     decided = command.status is not ChecklistStatus.PENDING
     item.status = command.status
     item.note = command.note
     item.decided_by = origin.actor if decided else None
-    item.decided_at = await repository.clock(session) if decided else None
+    item.decided_at = now if decided else None
     await session.flush()
     await _item_changed(session, origin, version, item, "model_version.checklist_item_marked")
     return item
 
 
-async def lock_for_move(session: WriteSession, model_id: UUID, ids: Iterable[UUID]) -> dict[
-    UUID, ModelVersionRow
-]:
+async def lock_for_move(
+    session: WriteSession, model_id: UUID, ids: Iterable[UUID]
+) -> dict[UUID, ModelVersionRow]:
     """A model and some of its versions, held in the order that this module keeps to."""
     await registry.lock_model(session, model_id)
     holder = await registry.in_production(session, model_id)
@@ -294,5 +283,3 @@ async def _item_changed(
         version.id,
         after={"item_id": item.id, "title": item.title, "status": item.status, "note": item.note},
     )
-
-

@@ -94,9 +94,7 @@ async def models_by_names(session: ReadSession, names: Sequence[str]) -> dict[st
     return {row.name: row for row in rows}
 
 
-async def versions_by_ids(
-    session: ReadSession, ids: Sequence[UUID]
-) -> dict[UUID, ModelVersionRow]:
+async def versions_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
     """The versions among `ids`, deleted ones too; those that never existed are absent."""
     return {row.id: row for row in await session.scalars(_VERSIONS_BY_IDS, {"ids": list(ids)})}
 
@@ -130,9 +128,7 @@ async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
     )
 
 
-async def lock_versions(
-    session: WriteSession, ids: Sequence[UUID]
-) -> dict[UUID, ModelVersionRow]:
+async def lock_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
     """These versions as they stand, held until the transaction ends, locked in order of id."""
     rows = await session.scalars(
         _VERSIONS_BY_IDS.order_by(ModelVersionRow.id)

@@ -19,8 +19,7 @@ class Stage(StrEnum):
 
 # Parts of the usual names of metrics of which less is better; of all others, more is.
 _LESS_IS_BETTER = frozenset(
-    "loss error err mae mse rmse mape smape msle logloss brier perplexity ppl wer cer fpr fnr "
-    "latency ms seconds time duration cost memory size drift psi".split()
+    ["loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "msle", "logloss", "brier", "perplexity", "ppl", "wer", "cer", "fpr", "fnr", "latency", "ms", "seconds", "time", "duration", "cost", "memory", "size", "drift", "psi"]
 )
 
 
@@ -68,9 +67,7 @@ def compare_metrics(
         if known:
             choose = max if goal is MetricGoal.MAXIMIZE else min
             best = values.index(choose(known))
-        differences = [
-            None if value is None or base is None else value - base for value in values
-        ]
+        differences = [None if value is None or base is None else value - base for value in values]
         compared.append(MetricComparison(key, goal, values, differences, best))
     return compared
 

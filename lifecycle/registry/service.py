@@ -67,7 +67,11 @@ class UpdateModel(Command):
 
 
 async def add_version(
-    session: WriteSession, origin: Origin, command: RegisterModelVersion, stage: Stage, now: datetime
+    session: WriteSession,
+    origin: Origin,
+    command: RegisterModelVersion,
+    stage: Stage,
+    now: datetime,
 ) -> ModelVersionRow:
     """Add a version in its first stage; its history is the caller's. Raises AlreadyExists, NotFound.
 

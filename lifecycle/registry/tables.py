@@ -103,9 +103,7 @@ class VersionMetricRow(Base):
 
     __tablename__ = "version_metric"
 
-    model_version_id: Mapped[UUID] = mapped_column(
-        ForeignKey("model_version.id"), primary_key=True
-    )
+    model_version_id: Mapped[UUID] = mapped_column(ForeignKey("model_version.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[float]
     step: Mapped[int] = mapped_column(BigInteger)

@@ -59,9 +59,7 @@ _LATEST = text("""
 SELECT run_id, key, value, step, "timestamp" FROM latest_metric
 WHERE run_id = ANY(:run_ids) AND (:keys IS NULL OR key = ANY(:keys))
 ORDER BY run_id, key
-""").bindparams(
-    bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("keys", type_=ARRAY(Text))
-)
+""").bindparams(bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("keys", type_=ARRAY(Text)))
 
 # Of each series every k-th row, and always the last, k being such that no more than the wanted
 # number remain.

@@ -96,9 +96,7 @@ async def lock(session: WriteSession, id: UUID) -> RunRow | None:
 
 async def lock_silent(session: WriteSession, limit: int) -> Sequence[RunRow]:
     """Running runs whose lease has run out and that nobody else is changing now, held."""
-    silent = RunRow.last_reported_at + func.make_interval(
-        0, 0, 0, 0, 0, 0, RunRow.lease_seconds
-    )
+    silent = RunRow.last_reported_at + func.make_interval(0, 0, 0, 0, 0, 0, RunRow.lease_seconds)
     rows = await session.scalars(
         select(RunRow)
         .where(RunRow.status == RunStatus.RUNNING, silent < func.clock_timestamp())

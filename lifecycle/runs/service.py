@@ -352,9 +352,7 @@ async def _add_results(
         )
 
 
-async def _store_points(
-    session: WriteSession, origin: Origin, row: RunRow, points: Points
-) -> None:
+async def _store_points(session: WriteSession, origin: Origin, row: RunRow, points: Points) -> None:
     if not points.keys:
         return
     latest = await metrics.log(session, row.id, row.experiment_id, points)

@@ -73,7 +73,11 @@ class LatestMetricRow(Base):
     __table_args__ = (
         # Finds the best run of an experiment; what is not finite is never the best.
         Index(
-            "ix_latest_metric_best", "experiment_id", "key", "value", "run_id",
+            "ix_latest_metric_best",
+            "experiment_id",
+            "key",
+            "value",
+            "run_id",
             postgresql_where=text(_FINITE),
         ),
     )

@@ -1,0 +1,1 @@
+"""Tests, by the same nouns as the code."""

@@ -1,0 +1,187 @@
+"""What tests start from: a migrated database of their own, the service on it, and a client.
+
+Tests share the database and never clean it: each makes objects under names that nobody else has.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import uvicorn
+from starlette.applications import Starlette
+
+from lifecycle import embedded, migrate
+from lifecycle.database import Database
+from lifecycle.journal.feed import Feed
+from lifecycle.settings import Settings, asyncpg_url
+from schema.app import create_app
+from tests.client import Graph
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL server: the one in LIFECYCLE_TEST_DATABASE_URL, else the embedded one."""
+    given = os.environ.get("LIFECYCLE_TEST_DATABASE_URL")
+    if given:
+        yield asyncpg_url(given)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        with embedded.running(Path(directory)) as url:
+            yield url
+
+
+def in_thread(function: Callable[[], object]) -> None:
+    """Run something that wants an event loop of its own beside the tests' loop."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result()
+
+
+@contextmanager
+def a_database(server_url: str) -> Iterator[str]:
+    """An empty database on the server, dropped afterwards."""
+    name = f"test_{uuid4().hex}"
+
+    async def run(statement: str) -> None:
+        connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
+        await connection.execute(statement)
+        await connection.close()
+
+    in_thread(lambda: asyncio.run(run(f"CREATE DATABASE {name}")))
+    yield re.sub(r"/[^/?]*(\?|$)", rf"/{name}\1", server_url, count=1)
+    in_thread(lambda: asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)")))
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """A database without tables, for one test."""
+    with a_database(server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(server_url: str) -> Iterator[str]:
+    """The migrated database that all tests share."""
+    with a_database(server_url) as url:
+        in_thread(lambda: migrate.upgrade(url))
+        yield url
+
+
+@dataclass(frozen=True)
+class Live:
+    """A service that runs in the tests' own event loop, on a real port."""
+
+    url: str
+    app: Starlette
+
+    @property
+    def database(self) -> Database:
+        found: Database = self.app.state.database
+        return found
+
+    @property
+    def feed(self) -> Feed:
+        found: Feed = self.app.state.feed
+        return found
+
+
+@asynccontextmanager
+async def serving(database_url: str) -> AsyncIterator[Live]:
+    """A service on this database. Several may serve one database, like several processes."""
+    app = create_app(Settings(database_url=database_url, log_format="json"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            port=0,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not task.done(), task.exception()
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Live(f"http://127.0.0.1:{port}", app)
+    app.state.feed.close()
+    server.should_exit = True
+    await task
+
+
+@pytest_asyncio.fixture(scope="session")
+async def live(database_url: str) -> AsyncIterator[Live]:
+    """The service that most tests talk to."""
+    async with serving(database_url) as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="session")
+async def graph(live: Live) -> AsyncIterator[Graph]:
+    """A client of the service, over HTTP."""
+    async with Graph(live.url) as client:
+        yield client
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test has."""
+    return f"t-{uuid4().hex[:12]}"
+
+
+@dataclass
+class Process:
+    """`lifecycle serve` as a person starts it."""
+
+    url: str
+    popen: "subprocess.Popen[str]"
+
+    def stop(self) -> int:
+        """Ctrl-C, and the exit code."""
+        self.popen.send_signal(signal.SIGINT)
+        return self.popen.wait(30)
+
+
+@contextmanager
+def process(*options: str, cwd: Path | None = None) -> Iterator[Process]:
+    """Start `lifecycle serve --port 0` with these options, and stop it if the test did not."""
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "lifecycle", "serve", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+    )
+    try:
+        assert popen.stdout is not None
+        line = popen.stdout.readline()
+        found = re.search(r"http://[\d.]+:\d+", line)
+        assert found, line
+        yield Process(found[0], popen)
+    finally:
+        if popen.poll() is None:
+            popen.send_signal(signal.SIGINT)
+            popen.wait(30)
+        assert popen.stdout is not None
+        popen.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def served(database_url: str) -> Iterator[Process]:
+    """The service in a process of its own, for those that cannot share the tests' event loop."""
+    with process("--database-url", database_url) as started:
+        yield started
