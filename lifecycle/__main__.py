@@ -164,7 +164,7 @@ def sdl(check: bool, write: bool) -> None:
     """Print the GraphQL schema."""
     root = import_module("schema.root")
     text = root.sdl()
-    path = Path(root.__file__).parent / "schema.graphql"
+    path = Path(str(root.__file__)).parent / "schema.graphql"
     if write:
         path.write_text(text)
     elif check:

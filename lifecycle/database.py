@@ -8,6 +8,7 @@ from typing import NewType, TypeVar
 
 import asyncpg
 import orjson
+from sqlalchemy import Constraint, Index
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -166,9 +167,10 @@ def _expected(error: Exception) -> Exception | None:
 
 
 def _violation(error: IntegrityError) -> LifecycleError | None:
-    name = getattr(error.orig.__cause__, "constraint_name", None)
+    name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
     for table in Base.metadata.tables.values():
-        for rule in (*table.constraints, *table.indexes):
+        rules: list[Constraint | Index] = [*table.constraints, *table.indexes]
+        for rule in rules:
             if rule.name == name and "violation" in rule.info:
                 made: LifecycleError = rule.info["violation"]()
                 return made

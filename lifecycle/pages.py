@@ -1,4 +1,4 @@
-"""Keyset pages: what a client asks for, cursors, and the SQL that continues after one.
+"""Lists: keyset pages with their cursors, totals, and the children of many parents at once.
 
 A cursor holds the sort values of one row, and a signature of the ordering and the filter it was
 made under, so that it cannot be used with another list.
@@ -9,7 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     Uuid,
     and_,
+    any_,
     bindparam,
     func,
     literal,
@@ -74,7 +75,7 @@ class PageRequest:
 class SortKey:
     """One key of an ordering: an expression that is never null, and how cursors read it back."""
 
-    expression: ColumnElement[Any]
+    expression: Any
     parse: Callable[[Any], Any]
     descending: bool = False
 
@@ -207,6 +208,40 @@ async def fetch_each(
     for row in rows:
         found.setdefault(row[0], []).append((row[1], row[2:]))
     return {id: _page(children_of, ordering, request) for id, children_of in found.items()}
+
+
+async def fetch_all(
+    session: ReadSession, parents: Sequence[UUID], parent_column: Any, statement: Select[Any]
+) -> dict[UUID, list[Any]]:
+    """All children of each parent, in the statement's order; parents without any are absent."""
+    found: dict[UUID, list[Any]] = {}
+    for row in await session.scalars(statement.where(among(parent_column, parents))):
+        found.setdefault(getattr(row, parent_column.key), []).append(row)
+    return found
+
+
+async def total(session: ReadSession, statement: Select[Any]) -> int:
+    """How many rows the statement would give."""
+    counted = statement.with_only_columns(func.count(), maintain_column_froms=True)
+    return int((await session.scalars(counted)).one())
+
+
+async def totals(
+    session: ReadSession, parents: Sequence[UUID], parent_column: Any, statement: Select[Any]
+) -> dict[UUID, int]:
+    """How many rows the statement would give for each parent; those without any are absent."""
+    counted = (
+        statement.with_only_columns(parent_column, func.count(), maintain_column_froms=True)
+        .where(among(parent_column, parents))
+        .group_by(parent_column)
+    )
+    return {parent: number for parent, number in await session.execute(counted)}  # noqa: C416
+
+
+def among(column: Any, ids: Sequence[UUID]) -> ColumnElement[bool]:
+    """Whether the column has one of these values: as one array, so that PostgreSQL plans it once
+    for however many there are."""
+    return cast(ColumnElement[bool], column == any_(literal(list(ids), ARRAY(Uuid))))
 
 
 def empty_page(ordering: Ordering, request: PageRequest) -> Page[Any]:

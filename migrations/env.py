@@ -19,10 +19,10 @@ _LOCK = 0x6D696772
 
 @contextmanager
 def _database_url() -> Iterator[str]:
-    given = context.config.attributes.get("url")
     settings = Settings.from_environment()
-    if given or settings.database_url:
-        yield given or settings.database_url
+    given: str | None = context.config.attributes.get("url") or settings.database_url
+    if given:
+        yield given
     else:
         with embedded.running(settings.data_dir) as url:
             yield url

@@ -56,6 +56,10 @@ class FreshContext(SchemaExtension):
         origin = outer.origin
         if outer.connection_params is not None:
             origin = replace(origin, request_id=str(uuid7()))
-        bind_contextvars(operation=self.execution_context.provided_operation_name)
         self.execution_context.context = Context(outer.database, outer.feed, origin)
         yield
+
+    def on_parse(self) -> Iterator[None]:
+        yield
+        if self.execution_context.graphql_document is not None:
+            bind_contextvars(operation=self.execution_context.operation_name)

@@ -28,6 +28,7 @@ from schema.errors import (
 from schema.inputs import ChangeInput, WriteInput, parse
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, connection
+from schema.scalars import as_json
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
@@ -69,7 +70,7 @@ class DriftEvent(Node):
             threshold=row.threshold,
             method=row.method,
             description=row.description,
-            details=row.details,
+            details=as_json(row.details),
             detected_at=row.detected_at,
             created_by=row.created_by,
             created_at=row.created_at,

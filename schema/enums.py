@@ -27,9 +27,9 @@ strawberry.enum(
 strawberry.enum(ExperimentOrderField, description="What experiments can be ordered by.")
 strawberry.enum(
     RunStatus,
-    description="PENDING → RUNNING | CANCELLED | FAILED; RUNNING → COMPLETED | FAILED | CANCELLED | "
-    "LOST; LOST → RUNNING. A run is LOST when its writer was silent for longer than its lease, and "
-    "RUNNING again with the next report.",
+    description="PENDING → RUNNING | CANCELLED | FAILED; RUNNING → COMPLETED | FAILED | CANCELLED "
+    "| LOST; LOST → RUNNING. A run is LOST when its writer was silent for longer than its lease, "
+    "and RUNNING again with the next report.",
 )
 strawberry.enum(RunOrderField, description="What runs can be ordered by.")
 strawberry.enum(MetricGoal, description="Whether more or less of a metric is better.")
@@ -38,9 +38,9 @@ strawberry.enum(
 )
 strawberry.enum(
     Stage,
-    description="EXPERIMENTAL → STAGING | ARCHIVED; STAGING → PRODUCTION | EXPERIMENTAL | ARCHIVED; "
-    "PRODUCTION → STAGING | ARCHIVED; ARCHIVED → EXPERIMENTAL | STAGING. At most one version of a "
-    "model is in PRODUCTION.",
+    description="EXPERIMENTAL → STAGING | ARCHIVED; STAGING → PRODUCTION | EXPERIMENTAL | "
+    "ARCHIVED; PRODUCTION → STAGING | ARCHIVED; ARCHIVED → EXPERIMENTAL | STAGING. At most one "
+    "version of a model is in PRODUCTION.",
 )
 strawberry.enum(
     VersionOrderField, name="ModelVersionOrderField", description="What versions can be ordered by."
@@ -60,8 +60,8 @@ strawberry.enum(HealthStatus, description="What was last reported of a deploymen
 strawberry.enum(
     DeploymentStatus,
     description="PENDING → VALIDATING | FAILED | TERMINATED; VALIDATING → DEPLOYING | FAILED | "
-    "TERMINATED; DEPLOYING → ACTIVE | FAILED | TERMINATED; ACTIVE → ROLLBACK | FAILED | TERMINATED; "
-    "FAILED → ROLLBACK | TERMINATED; ROLLBACK → TERMINATED, which is final.",
+    "TERMINATED; DEPLOYING → ACTIVE | FAILED | TERMINATED; ACTIVE → ROLLBACK | FAILED | "
+    "TERMINATED; FAILED → ROLLBACK | TERMINATED; ROLLBACK → TERMINATED, which is final.",
 )
 strawberry.enum(DeploymentOrderField, description="What deployments can be ordered by.")
 strawberry.enum(DriftSeverity, description="How bad it is.")

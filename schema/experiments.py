@@ -133,7 +133,7 @@ class Experiment(Node):
         return [schema.runs.Artifact.from_row(row) for row in rows or ()]
 
     @strawberry.field(
-        description="The newest lines that its runs wrote, oldest first. Lines are numbered per run."
+        description="The newest lines that its runs wrote, oldest first; numbered per run."
     )
     async def logs(
         self,

@@ -54,7 +54,7 @@ from schema.pagination import (
     OrderDirection,
     connection,
 )
-from schema.scalars import BigInt
+from schema.scalars import BigInt, as_json
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
@@ -187,7 +187,7 @@ class ModelVersion(Node):
             stage=row.stage,
             description=row.description,
             framework=row.framework,
-            hyperparameters=row.hyperparameters,
+            hyperparameters=as_json(row.hyperparameters),
             tags=tags_of(row.tags),
             artifact_path=row.artifact_path,
             size_bytes=None if row.size_bytes is None else BigInt(row.size_bytes),

@@ -50,7 +50,7 @@ from schema.pagination import (
     OrderDirection,
     connection,
 )
-from schema.scalars import BigInt
+from schema.scalars import BigInt, as_json
 
 if TYPE_CHECKING:
     from schema.experiments import Experiment
@@ -135,7 +135,7 @@ class Run(Node):
             tags=tags_of(row.tags),
             source=row.source,
             git_commit=row.git_commit,
-            dataset_facts=row.dataset_facts,
+            dataset_facts=as_json(row.dataset_facts),
             created_by=row.created_by,
             created_at=row.created_at,
             started_at=start,

@@ -1,9 +1,10 @@
-"""Numbers that GraphQL has no type for."""
+"""Values that GraphQL has no type for."""
 
-from typing import NewType
+from typing import Any, NewType, cast
 
 import strawberry
 from graphql import GraphQLError, IntValueNode, ValueNode
+from strawberry.scalars import JSON
 
 BigInt = NewType("BigInt", int)
 
@@ -18,6 +19,11 @@ def _parse_literal(node: ValueNode, _variables: object = None) -> int:
     if not isinstance(node, IntValueNode):
         raise GraphQLError("BigInt cannot represent a value that is not an integer.", node)
     return _parse(int(node.value) if len(node.value) < 25 else node.value)
+
+
+def as_json(value: dict[str, Any] | None) -> JSON | None:
+    """A value that is JSON already."""
+    return cast(JSON | None, value)
 
 
 BIG_INT = strawberry.scalar(

@@ -6,12 +6,23 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import DeploymentStatus, Environment
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_time, fetch, fetch_each
+from lifecycle.pages import (
+    Ordering,
+    Page,
+    PageRequest,
+    by_id,
+    by_time,
+    fetch,
+    fetch_all,
+    fetch_each,
+    total,
+    totals,
+)
 from lifecycle.registry.tables import ModelVersionRow
 
 _BY_IDS = select(DeploymentRow).where(DeploymentRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
@@ -95,8 +106,7 @@ async def page(
 
 async def count(session: ReadSession, wanted: DeploymentFilter) -> int:
     """How many deployments match."""
-    statement = select(func.count()).select_from(DeploymentRow)
-    return (await session.scalars(_matching(statement, wanted))).one()
+    return await total(session, _matching(select(DeploymentRow), wanted))
 
 
 async def pages_of_versions(
@@ -116,31 +126,17 @@ async def pages_of_versions(
 
 async def counts_of_versions(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many deployments each version has had; versions without any are absent."""
-    rows = await session.execute(
-        select(DeploymentRow.model_version_id, func.count())
-        .where(
-            DeploymentRow.model_version_id == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
-        )
-        .group_by(DeploymentRow.model_version_id)
-    )
-    return {id: number for id, number in rows}
+    column = DeploymentRow.model_version_id
+    return await totals(session, version_ids, column, select(DeploymentRow))
 
 
 async def transitions(
     session: ReadSession, deployment_ids: Sequence[UUID]
-) -> dict[UUID, Sequence[DeploymentTransitionRow]]:
+) -> dict[UUID, list[DeploymentTransitionRow]]:
     """Each deployment's history, oldest first."""
-    found: dict[UUID, list[DeploymentTransitionRow]] = {}
-    for row in await session.scalars(
-        select(DeploymentTransitionRow)
-        .where(
-            DeploymentTransitionRow.deployment_id
-            == any_(bindparam("ids", list(deployment_ids), ARRAY(Uuid)))
-        )
-        .order_by(DeploymentTransitionRow.deployment_id, DeploymentTransitionRow.id)
-    ):
-        found.setdefault(row.deployment_id, []).append(row)
-    return dict(found)
+    statement = select(DeploymentTransitionRow).order_by(DeploymentTransitionRow.id)
+    column = DeploymentTransitionRow.deployment_id
+    return await fetch_all(session, deployment_ids, column, statement)
 
 
 def _matching(statement: Select[Any], wanted: DeploymentFilter) -> Select[Any]:

@@ -5,12 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.drift.rules import DriftSeverity, DriftStatus
 from lifecycle.drift.tables import DriftEventRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_time, fetch, fetch_each
+from lifecycle.pages import (
+    Ordering,
+    Page,
+    PageRequest,
+    by_id,
+    by_time,
+    fetch,
+    fetch_each,
+    total,
+    totals,
+)
 
 _BY_IDS = select(DriftEventRow).where(DriftEventRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
@@ -52,8 +62,7 @@ async def page(
 
 async def count(session: ReadSession, wanted: DriftEventFilter) -> int:
     """How many events match."""
-    statement = select(func.count()).select_from(DriftEventRow)
-    return (await session.scalars(_matching(statement, wanted))).one()
+    return await total(session, _matching(select(DriftEventRow), wanted))
 
 
 async def pages_of_versions(
@@ -72,14 +81,16 @@ async def pages_of_deployments(
 
 async def counts_of_versions(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many events each version has; those without any are absent."""
-    return await _counts(session, version_ids, DriftEventRow.model_version_id)
+    column = DriftEventRow.model_version_id
+    return await totals(session, version_ids, column, select(DriftEventRow))
 
 
 async def counts_of_deployments(
     session: ReadSession, deployment_ids: Sequence[UUID]
 ) -> dict[UUID, int]:
     """How many events each deployment has; those without any are absent."""
-    return await _counts(session, deployment_ids, DriftEventRow.deployment_id)
+    column = DriftEventRow.deployment_id
+    return await totals(session, deployment_ids, column, select(DriftEventRow))
 
 
 async def _pages(
@@ -94,15 +105,6 @@ async def _pages(
         ordering(DriftEventFilter()),
         request,
     )
-
-
-async def _counts(session: ReadSession, parents: Sequence[UUID], column: Any) -> dict[UUID, int]:
-    rows = await session.execute(
-        select(column, func.count())
-        .where(column == any_(bindparam("ids", list(parents), ARRAY(Uuid))))
-        .group_by(column)
-    )
-    return {id: number for id, number in rows}
 
 
 def _matching(statement: Select[Any], wanted: DriftEventFilter) -> Select[Any]:

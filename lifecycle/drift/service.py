@@ -93,7 +93,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
 
 
 async def update(session: WriteSession, origin: Origin, command: UpdateDriftEvent) -> DriftEventRow:
-    """Acknowledge, mitigate or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
+    """Acknowledge or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
     row = await repository.lock(session, command.id)
     if row is None:
         raise NotFound("drift event", "with this id")

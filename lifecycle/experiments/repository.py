@@ -6,12 +6,12 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, func, select
+from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.experiments.tables import ExperimentRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_text, by_time, fetch
+from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_text, by_time, fetch, total
 
 # Built once, so that SQLAlchemy compiles it once; ANY, so that PostgreSQL plans it once.
 _BY_IDS = select(ExperimentRow).where(ExperimentRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
@@ -88,8 +88,7 @@ async def page(
 
 async def count(session: ReadSession, wanted: ExperimentFilter) -> int:
     """How many experiments match."""
-    statement = select(func.count()).select_from(ExperimentRow)
-    return (await session.scalars(_matching(statement, wanted))).one()
+    return await total(session, _matching(select(ExperimentRow), wanted))
 
 
 def _matching(statement: Select[Any], wanted: ExperimentFilter) -> Select[Any]:

@@ -50,8 +50,13 @@ async def once(session: WriteSession, origin: Origin, use_case: UseCase[C, R], c
         return row
     if known.operation != operation or known.fingerprint != fingerprint:
         raise IdempotencyConflict(key)
-    kinds = {mapper.local_table.name: mapper.class_ for mapper in Base.registry.mappers}
-    return cast(R, await session.get_one(kinds[known.table_name], known.row_id))
+    return cast(R, await session.get_one(_mapped(known.table_name), known.row_id))
+
+
+def _mapped(table_name: str) -> type[Base]:
+    """The class whose rows are in this table."""
+    classes: list[type[Base]] = [mapper.class_ for mapper in Base.registry.mappers]
+    return next(found for found in classes if found.__tablename__ == table_name)
 
 
 def _fingerprint(command: Command) -> bytes:

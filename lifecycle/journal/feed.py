@@ -31,7 +31,7 @@ _MAILBOX = 1000
 
 
 class CursorTooOld(Exception):
-    """What came after the cursor is no longer kept; `oldest` is the first position to resume from."""
+    """What came after the cursor is no longer kept; `oldest` is the first that works."""
 
     def __init__(self, oldest: int) -> None:
         self.oldest = oldest

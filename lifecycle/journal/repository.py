@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from lifecycle.database import ReadSession
 from lifecycle.journal.tables import EventRow, JournalHeadRow
@@ -66,7 +66,7 @@ async def between(
     session: ReadSession, wanted: EventFilter | None, after: int, through: int, limit: int
 ) -> Sequence[Event]:
     """Numbered events with after < position <= through, in order; `wanted` None takes all."""
-    statement = (
+    statement: Select[Any] = (
         select(
             EventRow.position,
             EventRow.type,
@@ -90,6 +90,6 @@ async def between(
         if wanted.after:
             statement = statement.where(EventRow.after.contains(dict(wanted.after)))
     return [
-        Event(row[0] or 0, *row[1:6], row.before or {}, row.after or {})
-        for row in await session.execute(statement)
+        Event(*plain, before or {}, after or {})
+        for *plain, before, after in await session.execute(statement)
     ]

@@ -1,4 +1,4 @@
-"""How events are stored. Append-only: a trigger refuses every change but the giving of a position."""
+"""How events are stored. Append-only: a trigger refuses all changes but the giving of positions."""
 
 from datetime import datetime
 from typing import Any

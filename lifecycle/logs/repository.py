@@ -6,12 +6,12 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, insert, select
+from sqlalchemy import insert, select
 
 from lifecycle.commands import Line, Moment, Text
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.logs.tables import LogLineRow
-from lifecycle.pages import Ordering, Page, PageRequest, SortKey, fetch_each
+from lifecycle.pages import Ordering, Page, PageRequest, SortKey, fetch_all, fetch_each
 
 MAX_LINES = 1_000
 
@@ -69,14 +69,9 @@ async def pages(
 
 async def between(
     session: ReadSession, owner_ids: Sequence[UUID], first: int, last: int
-) -> dict[UUID, Sequence[LogLineRow]]:
+) -> dict[UUID, list[LogLineRow]]:
     """The lines from `first` to `last` of each owner, in order."""
-    found: dict[UUID, list[LogLineRow]] = {}
-    for row in await session.scalars(
-        select(LogLineRow)
-        .where(LogLineRow.owner_id == any_(bindparam("ids", list(owner_ids), ARRAY(Uuid))))
-        .where(LogLineRow.line.between(first, last))
-        .order_by(LogLineRow.line)
-    ):
-        found.setdefault(row.owner_id, []).append(row)
-    return dict(found)
+    statement = (
+        select(LogLineRow).where(LogLineRow.line.between(first, last)).order_by(LogLineRow.line)
+    )
+    return await fetch_all(session, owner_ids, LogLineRow.owner_id, statement)

@@ -4,10 +4,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_time, fetch_each
+from lifecycle.pages import (
+    Ordering,
+    Page,
+    PageRequest,
+    among,
+    by_id,
+    by_time,
+    fetch_all,
+    fetch_each,
+    totals,
+)
 from lifecycle.promotion.tables import ChecklistItemRow, StageAssignmentRow
 from lifecycle.registry.rules import Stage
 
@@ -36,12 +46,8 @@ async def history_pages(
 
 async def history_counts(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many entries each model's stage history has."""
-    rows = await session.execute(
-        select(StageAssignmentRow.model_id, func.count())
-        .where(StageAssignmentRow.model_id == any_(bindparam("ids", list(model_ids), ARRAY(Uuid))))
-        .group_by(StageAssignmentRow.model_id)
-    )
-    return {id: number for id, number in rows}
+    column = StageAssignmentRow.model_id
+    return await totals(session, model_ids, column, select(StageAssignmentRow))
 
 
 async def versions_in_stage(
@@ -52,7 +58,7 @@ async def versions_in_stage(
     statement = (
         select(StageAssignmentRow.model_id, StageAssignmentRow.model_version_id)
         .distinct(StageAssignmentRow.model_id)
-        .where(StageAssignmentRow.model_id == any_(bindparam("ids", list(model_ids), ARRAY(Uuid))))
+        .where(among(StageAssignmentRow.model_id, model_ids))
         .where(StageAssignmentRow.stage == stage)
         .order_by(
             StageAssignmentRow.model_id,
@@ -67,22 +73,15 @@ async def versions_in_stage(
             StageAssignmentRow.valid_from <= at,
             or_(StageAssignmentRow.valid_to.is_(None), StageAssignmentRow.valid_to > at),
         )
-    return {model_id: version_id for model_id, version_id in await session.execute(statement)}
+    return {model_id: version_id for model_id, version_id in await session.execute(statement)}  # noqa: C416
 
 
 async def displaced_by(session: ReadSession, entry_ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
     """The versions that each of these entries pushed out of its stage."""
-    found: dict[UUID, list[UUID]] = {}
-    for entry_id, version_id in await session.execute(
-        select(StageAssignmentRow.replaced_by_id, StageAssignmentRow.model_version_id)
-        .where(
-            StageAssignmentRow.replaced_by_id
-            == any_(bindparam("ids", list(entry_ids), ARRAY(Uuid)))
-        )
-        .order_by(StageAssignmentRow.id)
-    ):
-        found.setdefault(entry_id, []).append(version_id)
-    return found
+    statement = select(StageAssignmentRow).order_by(StageAssignmentRow.id)
+    column = StageAssignmentRow.replaced_by_id
+    rows = await fetch_all(session, entry_ids, column, statement)
+    return {id: [row.model_version_id for row in replaced] for id, replaced in rows.items()}
 
 
 async def close_entry(session: WriteSession, version_id: UUID, moment: datetime) -> None:
@@ -99,24 +98,17 @@ async def close_entry(session: WriteSession, version_id: UUID, moment: datetime)
 
 async def clock(session: ReadSession) -> datetime:
     """The database's time now, which all processes share; not the transaction's."""
-    return (await session.scalars(select(func.clock_timestamp()))).one()
+    now: datetime = (await session.scalars(select(func.clock_timestamp()))).one()
+    return now
 
 
 async def checklists(
     session: ReadSession, version_ids: Sequence[UUID]
-) -> dict[UUID, Sequence[ChecklistItemRow]]:
+) -> dict[UUID, list[ChecklistItemRow]]:
     """Each version's checklist, in its order."""
-    found: dict[UUID, list[ChecklistItemRow]] = {}
-    for row in await session.scalars(
-        select(ChecklistItemRow)
-        .where(
-            ChecklistItemRow.model_version_id
-            == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
-        )
-        .order_by(ChecklistItemRow.model_version_id, ChecklistItemRow.place)
-    ):
-        found.setdefault(row.model_version_id, []).append(row)
-    return dict(found)
+    statement = select(ChecklistItemRow).order_by(ChecklistItemRow.place)
+    column = ChecklistItemRow.model_version_id
+    return await fetch_all(session, version_ids, column, statement)
 
 
 async def last_place(session: WriteSession, version_id: UUID) -> int:

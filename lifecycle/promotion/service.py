@@ -130,7 +130,7 @@ async def move(
 async def delete(
     session: WriteSession, origin: Origin, command: DeleteModelVersion
 ) -> ModelVersionRow:
-    """Delete a version; its history, lineage and name stay. Raises NotFound, StaleRevision, InUse."""
+    """Delete a version; its history and name stay. Raises NotFound, StaleRevision, InUse."""
     version = await _locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     path = ("model_version",)

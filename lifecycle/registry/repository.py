@@ -10,12 +10,24 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, delete, func, select
+from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from lifecycle.commands import Name
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_text, by_time, fetch, fetch_each
+from lifecycle.pages import (
+    Ordering,
+    Page,
+    PageRequest,
+    by_id,
+    by_text,
+    by_time,
+    fetch,
+    fetch_all,
+    fetch_each,
+    total,
+    totals,
+)
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
 from lifecycle.runs.metrics import MetricValue
@@ -188,8 +200,7 @@ async def models_page(
 
 async def models_count(session: ReadSession, wanted: ModelFilter) -> int:
     """How many models match."""
-    statement = select(func.count()).select_from(ModelRow)
-    return (await session.scalars(_models(statement, wanted))).one()
+    return await total(session, _models(select(ModelRow), wanted))
 
 
 def versions_ordering(
@@ -220,8 +231,7 @@ async def versions_page(
 
 async def versions_count(session: ReadSession, wanted: VersionFilter) -> int:
     """How many versions match."""
-    statement = select(func.count()).select_from(ModelVersionRow)
-    return (await session.scalars(_versions(statement, wanted))).one()
+    return await total(session, _versions(select(ModelVersionRow), wanted))
 
 
 async def versions_of_models(
@@ -243,31 +253,20 @@ async def version_counts_of_models(
     session: ReadSession, model_ids: Sequence[UUID], wanted: VersionFilter
 ) -> dict[UUID, int]:
     """How many of each model's versions match; models without any are absent."""
-    rows = await session.execute(
-        _versions(
-            select(ModelVersionRow.model_id, func.count())
-            .where(ModelVersionRow.model_id == any_(bindparam("ids", list(model_ids), ARRAY(Uuid))))
-            .group_by(ModelVersionRow.model_id),
-            wanted,
-        )
-    )
-    return {id: number for id, number in rows}
+    statement = _versions(select(ModelVersionRow), wanted)
+    return await totals(session, model_ids, ModelVersionRow.model_id, statement)
 
 
 async def versions_of_runs(
     session: ReadSession, run_ids: Sequence[UUID]
-) -> dict[UUID, Sequence[ModelVersionRow]]:
+) -> dict[UUID, list[ModelVersionRow]]:
     """The versions that came out of each run, oldest first, without deleted ones."""
-    found: dict[UUID, list[ModelVersionRow]] = {}
-    for row in await session.scalars(
+    statement = (
         select(ModelVersionRow)
-        .where(ModelVersionRow.run_id == any_(bindparam("ids", list(run_ids), ARRAY(Uuid))))
         .where(ModelVersionRow.deleted_at.is_(None))
         .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
-    ):
-        if row.run_id is not None:
-            found.setdefault(row.run_id, []).append(row)
-    return dict(found)
+    )
+    return await fetch_all(session, run_ids, ModelVersionRow.run_id, statement)
 
 
 async def versions_by_names(
@@ -288,24 +287,13 @@ async def metrics(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> Mapping[UUID, list[MetricValue]]:
     """Each version's metrics, by key."""
-    rows = await session.execute(
-        select(
-            VersionMetricRow.model_version_id,
-            VersionMetricRow.key,
-            VersionMetricRow.value,
-            VersionMetricRow.step,
-            VersionMetricRow.timestamp,
-        )
-        .where(
-            VersionMetricRow.model_version_id
-            == any_(bindparam("ids", list(version_ids), ARRAY(Uuid)))
-        )
-        .order_by(VersionMetricRow.model_version_id, VersionMetricRow.key)
-    )
-    found: dict[UUID, list[MetricValue]] = {}
-    for version_id, *metric in rows:
-        found.setdefault(version_id, []).append(MetricValue(*metric))
-    return found
+    statement = select(VersionMetricRow).order_by(VersionMetricRow.key)
+    column = VersionMetricRow.model_version_id
+    rows = await fetch_all(session, version_ids, column, statement)
+    return {
+        id: [MetricValue(row.key, row.value, row.step, row.timestamp) for row in of_version]
+        for id, of_version in rows.items()
+    }
 
 
 async def replace_metrics(

@@ -19,7 +19,9 @@ class Stage(StrEnum):
 
 # Parts of the usual names of metrics of which less is better; of all others, more is.
 _LESS_IS_BETTER = frozenset(
-    ["loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "msle", "logloss", "brier", "perplexity", "ppl", "wer", "cer", "fpr", "fnr", "latency", "ms", "seconds", "time", "duration", "cost", "memory", "size", "drift", "psi"]
+    {"loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "msle", "logloss", "brier"}
+    | {"perplexity", "ppl", "wer", "cer", "fpr", "fnr", "drift", "psi"}
+    | {"latency", "ms", "seconds", "time", "duration", "cost", "memory", "size"}
 )
 
 

@@ -73,7 +73,7 @@ async def add_version(
     stage: Stage,
     now: datetime,
 ) -> ModelVersionRow:
-    """Add a version in its first stage; its history is the caller's. Raises AlreadyExists, NotFound.
+    """Add a version; its history is the caller's. Raises AlreadyExists, NotFound.
 
     The model's row is locked, so that numbers have no gaps and no doubles.
     """

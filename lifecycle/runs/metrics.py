@@ -72,7 +72,8 @@ SELECT run_id, key, step, value, "timestamp", total FROM (
     WHERE run_id = ANY(:run_ids) AND key = ANY(:keys)
     WINDOW series AS (PARTITION BY run_id, key ORDER BY step, "timestamp")
 ) AS numbered
-WHERE total <= :points OR n = total OR (n * (:points - 1)) / total > ((n - 1) * (:points - 1)) / total
+WHERE total <= :points OR n = total
+   OR (n * (:points - 1)) / total > ((n - 1) * (:points - 1)) / total
 ORDER BY run_id, key, n
 """).bindparams(
     bindparam("run_ids", type_=ARRAY(Uuid)),
@@ -198,4 +199,4 @@ async def best_runs(
     rows = await session.execute(
         _BEST_BY_GOAL[goal], {"experiment_ids": list(experiment_ids), "key": key}
     )
-    return {experiment_id: run_id for experiment_id, run_id in rows}
+    return {experiment_id: run_id for experiment_id, run_id in rows}  # noqa: C416

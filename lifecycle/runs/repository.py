@@ -30,11 +30,15 @@ from lifecycle.pages import (
     Page,
     PageRequest,
     SortKey,
+    among,
     by_id,
     by_number,
     by_time,
     fetch,
+    fetch_all,
     fetch_each,
+    total,
+    totals,
 )
 from lifecycle.runs.rules import RunStatus
 from lifecycle.runs.tables import ArtifactRow, LatestMetricRow, RunRow
@@ -136,35 +140,21 @@ async def pages_of_experiments(
 
 async def count(session: ReadSession, wanted: RunFilter) -> int:
     """How many runs match."""
-    statement = _matching(select(func.count()).select_from(RunRow), wanted)
-    return (await session.scalars(statement)).one()
+    return await total(session, _matching(select(RunRow), wanted))
 
 
 async def counts_of_experiments(
     session: ReadSession, experiment_ids: Sequence[UUID], wanted: RunFilter
 ) -> dict[UUID, int]:
     """How many of each experiment's runs match; those that have none are absent."""
-    statement = (
-        select(RunRow.experiment_id, func.count())
-        .where(RunRow.experiment_id == any_(bindparam("ids", list(experiment_ids), ARRAY(Uuid))))
-        .group_by(RunRow.experiment_id)
-    )
-    rows = await session.execute(_matching(statement, wanted))
-    return {id: number for id, number in rows}
+    statement = _matching(select(RunRow), wanted)
+    return await totals(session, experiment_ids, RunRow.experiment_id, statement)
 
 
-async def artifacts(
-    session: ReadSession, run_ids: Sequence[UUID]
-) -> dict[UUID, Sequence[ArtifactRow]]:
+async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID, list[ArtifactRow]]:
     """Each run's artifacts, by path."""
-    found: dict[UUID, list[ArtifactRow]] = {}
-    for row in await session.scalars(
-        select(ArtifactRow)
-        .where(ArtifactRow.run_id == any_(bindparam("ids", list(run_ids), ARRAY(Uuid))))
-        .order_by(ArtifactRow.run_id, ArtifactRow.path)
-    ):
-        found.setdefault(row.run_id, []).append(row)
-    return dict(found)
+    statement = select(ArtifactRow).order_by(ArtifactRow.path)
+    return await fetch_all(session, run_ids, ArtifactRow.run_id, statement)
 
 
 async def artifacts_of_experiments(
@@ -211,7 +201,7 @@ async def _of_experiments(
     ranked = (
         select(RunRow.experiment_id.label("parent"), rank, entity)
         .join(RunRow, RunRow.id == run_column)
-        .where(RunRow.experiment_id == any_(bindparam("ids", list(experiment_ids), ARRAY(Uuid))))
+        .where(among(RunRow.experiment_id, experiment_ids))
         .subquery()
     )
     rows = await session.execute(

@@ -106,7 +106,7 @@ class NewSeries(_Part):
 
     def numbers(self) -> list[float]:
         """The values with what is not finite put back. Raises ValueError."""
-        kinds = self.kinds or [None] * len(self.values)
+        kinds = self.kinds or [NumberKind.FINITE] * len(self.values)
         return [number(value, kind) for value, kind in zip(self.values, kinds, strict=True)]
 
 
