@@ -14,9 +14,8 @@ from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.promotion.rules import ChecklistStatus, StageCause
 from lifecycle.registry.repository import VersionOrderField
 from lifecycle.registry.rules import Stage
-from lifecycle.runs.metrics import MetricGoal
 from lifecycle.runs.repository import RunOrderField
-from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.rules import MetricGoal, RunStatus
 from lifecycle.runs.service import NumberKind
 
 strawberry.enum(

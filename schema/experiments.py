@@ -16,7 +16,7 @@ from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.pages import PageRequest, empty_page
 from lifecycle.runs import metrics
 from lifecycle.runs import repository as runs
-from lifecycle.runs.metrics import MetricGoal
+from lifecycle.runs.rules import MetricGoal
 from schema import ids
 from schema.context import Info
 from schema.errors import (

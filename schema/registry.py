@@ -30,7 +30,7 @@ from lifecycle.registry.repository import (
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import repository as runs
-from lifecycle.runs.metrics import MetricGoal
+from lifecycle.runs.rules import MetricGoal
 from schema import ids
 from schema.context import Info
 from schema.errors import (

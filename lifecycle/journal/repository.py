@@ -90,6 +90,15 @@ async def between(
         if wanted.after:
             statement = statement.where(EventRow.after.contains(dict(wanted.after)))
     return [
-        Event(*plain, before or {}, after or {})
-        for *plain, before, after in await session.execute(statement)
+        Event(
+            position=row.position,
+            type=row.type,
+            subject_kind=row.subject_kind,
+            subject_id=row.subject_id,
+            at=row.at,
+            actor=row.actor,
+            before=row.before or {},
+            after=row.after or {},
+        )
+        for row in await session.execute(statement)
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from lifecycle.runs.metrics import MetricGoal
+from lifecycle.runs.rules import MetricGoal
 
 
 class Stage(StrEnum):
@@ -20,7 +20,7 @@ class Stage(StrEnum):
 # Parts of the usual names of metrics of which less is better; of all others, more is.
 _LESS_IS_BETTER = frozenset(
     {"loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "msle", "logloss", "brier"}
-    | {"perplexity", "ppl", "wer", "cer", "fpr", "fnr", "drift", "psi"}
+    | {"perplexity", "ppl", "nll", "wer", "cer", "fpr", "fnr", "drift", "psi"}
     | {"latency", "ms", "seconds", "time", "duration", "cost", "memory", "size"}
 )
 
@@ -28,7 +28,8 @@ _LESS_IS_BETTER = frozenset(
 def usual_goal(key: str) -> MetricGoal:
     """Whether more or less of a metric is better, judged by the words of its name."""
     words = key.lower().replace("-", "_").replace("/", "_").replace(".", "_").split("_")
-    less = any(word in _LESS_IS_BETTER for word in words)
+    # scikit-learn negates what should be small: neg_mean_squared_error.
+    less = "neg" not in words and any(word in _LESS_IS_BETTER for word in words)
     return MetricGoal.MINIMIZE if less else MetricGoal.MAXIMIZE
 
 
@@ -88,4 +89,4 @@ def _finite(value: float | None) -> float | None:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)

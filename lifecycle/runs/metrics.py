@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, DateTime, Double, Integer, Text, Uuid, bindparam, text
 
 from lifecycle.database import ReadSession, WriteSession
+from lifecycle.runs.rules import MetricGoal
 
 # One statement. A point without a time is the one that is there at its step, or a new one now;
 # that is what makes repeating a call harmless. The sort of the keys is the same in every writer.
@@ -91,11 +91,6 @@ CROSS JOIN LATERAL (
     ORDER BY value {0}, run_id {0} LIMIT 1
 ) AS best
 """
-
-
-class MetricGoal(StrEnum):
-    MAXIMIZE = "MAXIMIZE"
-    MINIMIZE = "MINIMIZE"
 
 
 _BEST_BY_GOAL = {

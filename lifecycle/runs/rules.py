@@ -14,6 +14,13 @@ class RunStatus(StrEnum):
     LOST = "LOST"
 
 
+class MetricGoal(StrEnum):
+    """Whether more or less of a metric is better."""
+
+    MAXIMIZE = "MAXIMIZE"
+    MINIMIZE = "MINIMIZE"
+
+
 _S = RunStatus
 STATUS = StateMachine(
     {
