@@ -192,8 +192,7 @@ async def fetch_each(
     request: PageRequest,
 ) -> dict[UUID, Page[Row]]:
     """One page for each parent, in one statement: PostgreSQL runs the bounded query once per
-    parent, so the cost does not depend on how many children there are. Parents without children
-    are absent."""
+    parent, so the cost does not depend on how many children there are."""
     parent = func.unnest(bindparam("parents", list(parents), ARRAY(Uuid))).column_valued("parent")
     children = ordering.page(statement.where(parent_column == parent), request).lateral("child")
     values = [children.c[f"sort_{n}"] for n in range(len(ordering.keys))]
@@ -207,7 +206,7 @@ async def fetch_each(
     found: dict[UUID, list[tuple[Row, Sequence[Any]]]] = {}
     for row in rows:
         found.setdefault(row[0], []).append((row[1], row[2:]))
-    return {id: _page(children_of, ordering, request) for id, children_of in found.items()}
+    return {id: _page(found.get(id, []), ordering, request) for id in parents}
 
 
 async def fetch_all(
@@ -242,11 +241,6 @@ def among(column: Any, ids: Sequence[UUID]) -> ColumnElement[bool]:
     """Whether the column has one of these values: as one array, so that PostgreSQL plans it once
     for however many there are."""
     return cast(ColumnElement[bool], column == any_(literal(list(ids), ARRAY(Uuid))))
-
-
-def empty_page(ordering: Ordering, request: PageRequest) -> Page[Any]:
-    """The page of a list in which there is nothing."""
-    return _page([], ordering, request)
 
 
 def _page(

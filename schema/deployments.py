@@ -18,7 +18,7 @@ from lifecycle.drift import repository as drift
 from lifecycle.errors import NotFound as Missing
 from lifecycle.journal.feed import CursorTooOld
 from lifecycle.journal.repository import Event, EventFilter
-from lifecycle.pages import MAX_SIZE, PageRequest, empty_page
+from lifecycle.pages import MAX_SIZE, PageRequest
 from schema import ids, journal
 from schema.context import Info
 from schema.errors import (
@@ -42,6 +42,8 @@ from schema.pagination import (
     Last,
     OrderDirection,
     connection,
+    directions,
+    listed,
 )
 from schema.scalars import BigInt
 
@@ -182,7 +184,7 @@ class Deployment(Node):
         loaders = info.context.loaders
         page = await loaders.load(drift.pages_of_deployments, self.key, request)
         return connection(
-            page or empty_page(drift.ordering(drift.DriftEventFilter()), request),
+            page,
             schema.drift.DriftEvent.from_row,
             lambda: loaders.load(drift.counts_of_deployments, self.key),
         )
@@ -396,16 +398,13 @@ class DeploymentQueries:
         wanted = DeploymentFilter(
             given.model_name, tuple(given.environments or ()), tuple(given.statuses or ())
         )
-        order = tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
-        database = info.context.database
-        async with database.read() as session:
-            page = await repository.page(session, wanted, order, request)
-
-        async def count() -> int:
-            async with database.read() as session:
-                return await repository.count(session, wanted)
-
-        return connection(page, Deployment.from_row, count)
+        order = directions(order_by)
+        return await listed(
+            info,
+            Deployment.from_row,
+            lambda session: repository.page(session, wanted, order, request),
+            lambda session: repository.count(session, wanted),
+        )
 
 
 @strawberry.type

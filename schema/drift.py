@@ -27,7 +27,7 @@ from schema.errors import (
 )
 from schema.inputs import ChangeInput, WriteInput, parse
 from schema.nodes import Node
-from schema.pagination import After, Before, Connection, First, Last, connection
+from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.scalars import as_json
 
 if TYPE_CHECKING:
@@ -184,15 +184,12 @@ class DriftQueries:
         wanted = DriftEventFilter(
             given.model_name, tuple(given.severities or ()), tuple(given.statuses or ())
         )
-        database = info.context.database
-        async with database.read() as session:
-            page = await repository.page(session, wanted, request)
-
-        async def count() -> int:
-            async with database.read() as session:
-                return await repository.count(session, wanted)
-
-        return connection(page, DriftEvent.from_row, count)
+        return await listed(
+            info,
+            DriftEvent.from_row,
+            lambda session: repository.page(session, wanted, request),
+            lambda session: repository.count(session, wanted),
+        )
 
 
 @strawberry.type

@@ -13,7 +13,7 @@ from lifecycle.experiments import repository, service
 from lifecycle.experiments.repository import ExperimentFilter, ExperimentOrderField
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.experiments.tables import ExperimentRow
-from lifecycle.pages import PageRequest, empty_page
+from lifecycle.pages import PageRequest
 from lifecycle.runs import metrics
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import MetricGoal
@@ -39,6 +39,8 @@ from schema.pagination import (
     Last,
     OrderDirection,
     connection,
+    directions,
+    listed,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class Experiment(Node):
         loaders = info.context.loaders
         page = await loaders.load(runs.pages_of_experiments, self.key, wanted, order, request)
         return connection(
-            page or empty_page(runs.ordering(wanted, order), request),
+            page,
             schema.runs.Run.from_row,
             lambda: loaders.load(runs.counts_of_experiments, self.key, wanted),
         )
@@ -238,16 +240,13 @@ class ExperimentQueries:
         request = PageRequest.parse(first, after, last, before)
         given = filter or ExperimentFilterInput()
         wanted = ExperimentFilter(given.owner, tuple(given.statuses or ()), given.name_contains)
-        order = tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
-        database = info.context.database
-        async with database.read() as session:
-            page = await repository.page(session, wanted, order, request)
-
-        async def count() -> int:
-            async with database.read() as session:
-                return await repository.count(session, wanted)
-
-        return connection(page, Experiment.from_row, count)
+        order = directions(order_by)
+        return await listed(
+            info,
+            Experiment.from_row,
+            lambda session: repository.page(session, wanted, order, request),
+            lambda session: repository.count(session, wanted),
+        )
 
 
 @strawberry.type

@@ -9,7 +9,7 @@ import strawberry
 
 from lifecycle.logs import repository
 from lifecycle.logs.tables import LogLineRow
-from lifecycle.pages import PageRequest, empty_page
+from lifecycle.pages import PageRequest
 from schema.context import Info
 from schema.pagination import Connection, connection
 from schema.scalars import BigInt
@@ -54,7 +54,7 @@ async def log_connection(
     async def count() -> int:
         return written
 
-    return connection(page or empty_page(repository.ordering(), request), LogLine.from_row, count)
+    return connection(page, LogLine.from_row, count)
 
 
 def lines_of(rows: Sequence[LogLineRow] | None) -> list[LogLine]:

@@ -1,15 +1,20 @@
 """Connections: keyset pages as GraphQL shows them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import strawberry
 from strawberry import Private
 
+from lifecycle.database import ReadSession
+from lifecycle.errors import InvalidInput
 from lifecycle.pages import Page
+from schema.context import Info
 
 T = TypeVar("T")
+
+MAX_KEYS = 4
 
 First: TypeAlias = Annotated[
     int | None, strawberry.argument(description="How many from the start, 1 to 100; default 25.")
@@ -67,12 +72,39 @@ class Connection(Generic[T]):
 
 
 def connection(
-    page: Page[Any],
+    page: Page[Any] | None,
     convert: Callable[[Any], T],
     count: Callable[[], Awaitable[int | None]],
 ) -> Connection[T]:
-    """A page as a connection; `count` is called when the client wants the total."""
+    """A page, which each parent has, as a connection; `count` is called when the client wants the
+    total."""
+    assert page is not None
     return Connection(nodes=[convert(row) for row in page.rows], page=page, count=count)
+
+
+async def listed(
+    info: Info,
+    convert: Callable[[Any], T],
+    page: Callable[[ReadSession], Awaitable[Page[Any]]],
+    count: Callable[[ReadSession], Awaitable[int]],
+) -> Connection[T]:
+    """A page of a list that has no parent, as a connection."""
+    database = info.context.database
+    async with database.read() as session:
+        found = await page(session)
+
+    async def total() -> int:
+        async with database.read() as session:
+            return await count(session)
+
+    return connection(found, convert, total)
+
+
+def directions(order_by: Sequence[Any] | None) -> tuple[tuple[Any, bool], ...]:
+    """The keys of an ordering as pairs of field and descending. Raises InvalidInput."""
+    if order_by and len(order_by) > MAX_KEYS:
+        raise InvalidInput(f"Order by at most {MAX_KEYS} keys.", ("order_by",))
+    return tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
 
 
 @strawberry.enum(description="The direction of an ordering.")

@@ -17,7 +17,7 @@ from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
-from lifecycle.pages import PageRequest, empty_page
+from lifecycle.pages import PageRequest
 from lifecycle.promotion import repository as promotion
 from lifecycle.promotion import service as promotion_service
 from lifecycle.registry import repository, rules, service
@@ -53,6 +53,8 @@ from schema.pagination import (
     Last,
     OrderDirection,
     connection,
+    directions,
+    listed,
 )
 from schema.scalars import BigInt, as_json
 
@@ -118,7 +120,7 @@ class Model(Node):
         loaders = info.context.loaders
         page = await loaders.load(repository.versions_of_models, self.key, wanted, request)
         return connection(
-            page or empty_page(repository.versions_ordering(wanted, ()), request),
+            page,
             ModelVersion.from_row,
             lambda: loaders.load(repository.version_counts_of_models, self.key, wanted),
         )
@@ -150,7 +152,7 @@ class Model(Node):
         loaders = info.context.loaders
         page = await loaders.load(promotion.history_pages, self.key, request)
         return connection(
-            page or empty_page(promotion.history_ordering(), request),
+            page,
             schema.promotion.StageAssignment.from_row,
             lambda: loaders.load(promotion.history_counts, self.key),
         )
@@ -229,9 +231,8 @@ class ModelVersion(Node):
         request = PageRequest.parse(first, after)
         loaders = info.context.loaders
         page = await loaders.load(deployments.pages_of_versions, self.key, request)
-        ordering = deployments.ordering(deployments.DeploymentFilter(), ())
         return connection(
-            page or empty_page(ordering, request),
+            page,
             schema.deployments.Deployment.from_row,
             lambda: loaders.load(deployments.counts_of_versions, self.key),
         )
@@ -248,7 +249,7 @@ class ModelVersion(Node):
         loaders = info.context.loaders
         page = await loaders.load(drift.pages_of_versions, self.key, request)
         return connection(
-            page or empty_page(drift.ordering(drift.DriftEventFilter()), request),
+            page,
             schema.drift.DriftEvent.from_row,
             lambda: loaders.load(drift.counts_of_versions, self.key),
         )
@@ -485,15 +486,12 @@ class RegistryQueries:
     ) -> Connection[Model]:
         request = PageRequest.parse(first, after, last, before)
         wanted = ModelFilter(filter.owner, filter.name_contains) if filter else ModelFilter()
-        database = info.context.database
-        async with database.read() as session:
-            page = await repository.models_page(session, wanted, request)
-
-        async def count() -> int:
-            async with database.read() as session:
-                return await repository.models_count(session, wanted)
-
-        return connection(page, Model.from_row, count)
+        return await listed(
+            info,
+            Model.from_row,
+            lambda session: repository.models_page(session, wanted, request),
+            lambda session: repository.models_count(session, wanted),
+        )
 
     @strawberry.field(description="One version, or null.")
     async def model_version(
@@ -524,16 +522,13 @@ class RegistryQueries:
     ) -> Connection[ModelVersion]:
         request = PageRequest.parse(first, after, last, before)
         wanted = _version_filter(filter)
-        order = tuple((key.field, key.direction is OrderDirection.DESC) for key in order_by or ())
-        database = info.context.database
-        async with database.read() as session:
-            page = await repository.versions_page(session, wanted, order, request)
-
-        async def count() -> int:
-            async with database.read() as session:
-                return await repository.versions_count(session, wanted)
-
-        return connection(page, ModelVersion.from_row, count)
+        order = directions(order_by)
+        return await listed(
+            info,
+            ModelVersion.from_row,
+            lambda session: repository.versions_page(session, wanted, order, request),
+            lambda session: repository.versions_count(session, wanted),
+        )
 
     @strawberry.field(description="Versions of one model side by side.")
     async def compare_model_versions(

@@ -48,7 +48,7 @@ from schema.pagination import (
     First,
     Last,
     OrderDirection,
-    connection,
+    listed,
 )
 from schema.scalars import BigInt, as_json
 
@@ -458,11 +458,13 @@ def run_filter(given: RunFilterInput | None) -> RunFilter:
 
 def run_order(given: Sequence[RunOrderInput] | None) -> tuple[RunOrder, ...]:
     """The ordering that a client means. Raises InvalidInput."""
+    pairs = directions(given)
     for key in given or ():
         if (key.field is RunOrderField.METRIC) != (key.metric is not None):
             raise InvalidArgument("METRIC, and only METRIC, needs a metric.", ("order_by",))
     return tuple(
-        RunOrder(key.field, key.direction is OrderDirection.DESC, key.metric) for key in given or ()
+        RunOrder(field, descending, key.metric)
+        for (field, descending), key in zip(pairs, given or (), strict=True)
     )
 
 
@@ -494,15 +496,12 @@ class RunQueries:
     ) -> Connection[Run]:
         request = PageRequest.parse(first, after, last, before)
         wanted, order = run_filter(filter), run_order(order_by)
-        database = info.context.database
-        async with database.read() as session:
-            page = await repository.page(session, wanted, order, request)
-
-        async def count() -> int:
-            async with database.read() as session:
-                return await repository.count(session, wanted)
-
-        return connection(page, Run.from_row, count)
+        return await listed(
+            info,
+            Run.from_row,
+            lambda session: repository.page(session, wanted, order, request),
+            lambda session: repository.count(session, wanted),
+        )
 
 
 @strawberry.type

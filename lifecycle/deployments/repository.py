@@ -55,8 +55,8 @@ async def lock(session: WriteSession, id: UUID) -> DeploymentRow | None:
 
 
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:
-    """The last earlier deployment of the same model and environment that was ACTIVE and HEALTHY,
-    that neither failed nor was rolled back from, and whose version still exists."""
+    """Of the earlier deployments of the same model and environment, the last that came to be ACTIVE
+    and HEALTHY, that neither failed nor was rolled back from, and whose version still exists."""
     spoilt = select(1).where(
         DeploymentTransitionRow.deployment_id == DeploymentRow.id,
         DeploymentTransitionRow.to_status.in_((DeploymentStatus.FAILED, DeploymentStatus.ROLLBACK)),
@@ -73,8 +73,9 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
             ModelVersionRow.deleted_at.is_(None),
             ~spoilt.exists(),
         )
-        .order_by(DeploymentRow.created_at.desc(), DeploymentRow.id.desc())
+        .order_by(DeploymentRow.healthy_at.desc(), DeploymentRow.id.desc())
         .limit(1)
+        .execution_options(populate_existing=True)
     )
 
 

@@ -109,17 +109,16 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
     """Take a report about a deployment. Raises NotFound, StaleRevision, InvalidTransition."""
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
-    await journal.change(session, origin, row, command.given("endpoint"))
-    changes = command.given("status_message")
+    changes = command.given("endpoint", "status_message")
     if command.health is not None:
         changes["health"] = command.health
     if command.status is not None:
         await _change_status(session, origin, row, version, command.status, changes)
-    elif changes:
+    else:
         _note_health(row, row.status, command.health)
-        await journal.change(
-            session, origin, row, changes, type=STATUS_CHANGED, about=_about(row, changes)
-        )
+        # An endpoint alone is nothing that those who follow the status are told.
+        type = STATUS_CHANGED if changes.keys() - {"endpoint"} else "deployment.updated"
+        await journal.change(session, origin, row, changes, type=type, about=_about(row, changes))
     if command.metrics is not None:
         await _store_metrics(session, origin, row, command.metrics)
     if command.log_lines:
@@ -135,6 +134,7 @@ async def terminate(
     """End a deployment. Raises NotFound, StaleRevision, InvalidTransition when it has ended."""
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
+    rules.STATUS.check(row.status, DeploymentStatus.TERMINATED, ("id",))
     changes = {"status_message": command.reason}
     await _change_status(session, origin, row, version, DeploymentStatus.TERMINATED, changes)
     return row
@@ -152,16 +152,12 @@ async def roll_back(
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
         raise NotFound("deployment", "with this id")
-    target = await repository.rollback_target(session, found)
-    versions = await registry.versions_by_ids(session, [found.model_version_id])
-    model_id = versions[found.model_version_id].model_id
-    wanted = [found.model_version_id, *([target.model_version_id] if target else [])]
-    locked = await promotion.lock_for_move(session, model_id, wanted)
+    target, locked = await _locked_target(session, found)
     row = await repository.lock(session, command.id)
     assert row is not None
     check_revision(row.revision, command.expected_revision)
     rules.STATUS.check(row.status, DeploymentStatus.ROLLBACK, ("id",))
-    if target is None or locked[target.model_version_id].deleted_at is not None:
+    if target is None:
         raise Conflict(
             f"No earlier deployment of {row.model_name} in {row.environment} was ACTIVE and "
             "HEALTHY and can be gone back to.",
@@ -212,6 +208,24 @@ async def _locked(session: WriteSession, id: UUID) -> tuple[DeploymentRow, Model
     return row, versions[row.model_version_id]
 
 
+async def _locked_target(
+    session: WriteSession, bad: DeploymentRow
+) -> tuple[DeploymentRow | None, dict[UUID, ModelVersionRow]]:
+    """The deployment to go back to, and the versions concerned, all held along with their model.
+
+    The target is looked for again once its version is held: it may have failed just before.
+    """
+    versions = await registry.versions_by_ids(session, [bad.model_version_id])
+    model_id = versions[bad.model_version_id].model_id
+    wanted = [bad.model_version_id]
+    while True:
+        locked = await promotion.lock_for_move(session, model_id, wanted)
+        target = await repository.rollback_target(session, bad)
+        if target is None or target.model_version_id in locked:
+            return target, locked
+        wanted.append(target.model_version_id)
+
+
 async def _add(
     session: WriteSession, origin: Origin, version: ModelVersionRow, row: DeploymentRow
 ) -> DeploymentRow:
@@ -259,7 +273,11 @@ async def _change_status(
 
 
 def _note_health(row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None) -> None:
-    if status is DeploymentStatus.ACTIVE and health is HealthStatus.HEALTHY:
+    if (
+        status is DeploymentStatus.ACTIVE
+        and health is HealthStatus.HEALTHY
+        and row.healthy_at is None
+    ):
         row.healthy_at = datetime.now(UTC)
 
 

@@ -11,8 +11,8 @@ from lifecycle.tables import Base, Revised, choice
 
 
 class DeploymentRow(Revised):
-    """One version in one environment. `healthy_at` is when it was last known to be both ACTIVE and
-    HEALTHY: what a rollback goes back to."""
+    """One version in one environment. `healthy_at` is when it first was both ACTIVE and HEALTHY:
+    a rollback goes back to the last that came so far."""
 
     __tablename__ = "deployment"
     __table_args__ = (
