@@ -48,6 +48,7 @@ from schema.pagination import (
     First,
     Last,
     OrderDirection,
+    directions,
     listed,
 )
 from schema.scalars import BigInt, as_json
