@@ -6,30 +6,46 @@ import signal
 import socket
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill, indent
 from typing import Any
 
 import click
 
+from lifecycle.errors import Unavailable
 from lifecycle.settings import VARIABLES, Settings, asyncpg_url
 
 _ENVIRONMENT = "Environment variables (options win over them):\n\n" + "\n\n".join(
-    f"\b\n  {name}\n    {meaning}" for name, meaning in VARIABLES.items()
+    f"\b\n  {name}\n{indent(fill(meaning, 72), '    ')}" for name, meaning in VARIABLES.items()
 )
 
 
-@click.group(epilog=_ENVIRONMENT, context_settings={"max_content_width": 100})
+class _Commands(click.Group):
+    """Explains everything at once, and expected failures in one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for name, command in self.commands.items():
+            with formatter.section(f"lifecycle {name}"):
+                formatter.write_text(command.get_short_help_str(limit=200))
+                rows = [option.get_help_record(ctx) for option in command.params]
+                formatter.write_dl([row for row in rows if row is not None])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Unavailable as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, epilog=_ENVIRONMENT, context_settings={"max_content_width": 100})
 @click.version_option(version("ml-lifecycle"), prog_name="lifecycle")
 def main() -> None:
     """The life of machine-learning models, served over GraphQL."""
-    # The embedded PostgreSQL's helper library says where it puts a lock file.
-    warnings.filterwarnings("ignore", module="platformdirs")
 
 
 def _settings(**given: Any) -> Settings:
@@ -57,8 +73,9 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
+    except (OSError, UnicodeError) as error:
+        # The message of a bind also names the address, in Python's way.
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise click.ClickException(f"Cannot listen on {host}:{port}: {reason}.") from error
 
 
@@ -72,7 +89,7 @@ _database_url = click.option(
 )
 
 
-@main.command()
+@main.command(epilog=_ENVIRONMENT)
 @click.option("--host", help="Address to serve on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port, 0 for any (default 8000).")
 @click.option(
@@ -91,6 +108,7 @@ def serve(workers: int, **given: Any) -> None:
     browsers, at /graphql; health at /healthz and /readyz. Ctrl-C stops all of it.
     """
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     from lifecycle import migrate, reporting
@@ -99,6 +117,8 @@ def serve(workers: int, **given: Any) -> None:
     reporting.configure(settings.log_format)
     # The server passes the signal on once it has finished; then we still have to clean up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed, without nohup
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with _listen(settings.host, settings.port) as sock, _database(settings) as url:
         migrate.upgrade(url)
         # The processes that serve are started anew and read their settings from here.
@@ -122,14 +142,20 @@ def serve(workers: int, **given: Any) -> None:
         click.echo(f"GraphiQL: http://{shown}:{port}/graphql   (Ctrl-C stops)")
         try:
             if workers > 1:
-                Multiprocess(config, [sock]).run()
+                supervisor = Multiprocess(config, [sock])
+                supervisor.run()
+                failed = any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes)
             else:
-                uvicorn.Server(config).run([sock])
+                server = uvicorn.Server(config)
+                server.run([sock])
+                failed = not server.started
         except KeyboardInterrupt:
-            pass
+            return
+    if failed:
+        raise click.ClickException("The service could not be started; its log says why.")
 
 
-@main.command()
+@main.command(epilog=_ENVIRONMENT)
 @click.option("--check", is_flag=True, help="Migrate a throw-away database and compare instead.")
 @_data_dir
 @_database_url

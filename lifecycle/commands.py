@@ -4,7 +4,9 @@ Each use case has a command, a frozen model that cannot hold an unacceptable val
 was left out is not in `model_fields_set`; that is how patches tell "absent" from "null".
 """
 
+import math
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
@@ -29,13 +31,26 @@ def _named(value: str) -> str:
     return _printable(value)
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie within the years 1 to 9999, in UTC") from None
+
+
 def _storable(value: Any, depth: int = 0) -> Any:
-    """JSON that PostgreSQL takes: no NUL, no endless depth."""
+    """JSON that PostgreSQL takes: no NUL, no endless depth, no number that JSON has no name for."""
     if depth > 32:
         raise ValueError("must not be nested deeper than 32 levels")
     if isinstance(value, str):
         if "\x00" in value:
             raise ValueError("must not contain the character U+0000")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("must not contain a number that is not finite")
+    elif isinstance(value, int):
+        if not -BIGGEST - 1 <= value <= 2 * BIGGEST + 1:
+            raise ValueError("must not contain an integer beyond 64 bits")
     elif isinstance(value, dict):
         for key, item in value.items():
             _storable(key, depth + 1)
@@ -71,7 +86,7 @@ Text = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
 Pairs = Annotated[dict[Name, Text], BeforeValidator(_unique_pairs), Field(max_length=1_000)]
 Count = Annotated[int, Field(ge=0, le=BIGGEST)]
-Moment = AwareDatetime
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Command(BaseModel):

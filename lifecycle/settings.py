@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from os import environ
 from pathlib import Path
+from urllib.parse import urlsplit
 
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
@@ -27,7 +28,7 @@ class Settings:
     @classmethod
     def from_environment(cls) -> "Settings":
         """The settings of this process. Raises ValueError when one cannot be understood."""
-        port = environ.get("LIFECYCLE_PORT", "8000")
+        port = environ.get("LIFECYCLE_PORT") or "8000"
         if not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"LIFECYCLE_PORT must be a port number, not {port!r}.")
         log_format = environ.get("LIFECYCLE_LOG_FORMAT") or None
@@ -37,7 +38,7 @@ class Settings:
         return cls(
             database_url=asyncpg_url(url) if url else None,
             data_dir=Path(environ.get("LIFECYCLE_DATA_DIR") or ".lifecycle"),
-            host=environ.get("LIFECYCLE_HOST", "127.0.0.1"),
+            host=environ.get("LIFECYCLE_HOST") or "127.0.0.1",
             port=int(port),
             log_format=log_format,
         )
@@ -48,4 +49,11 @@ def asyncpg_url(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgres", "postgresql", "postgresql+asyncpg") or not rest:
         raise ValueError("The database URL must begin with postgresql+asyncpg://.")
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise ValueError(
+            "The database URL cannot be read: is the port a number, and is everything "
+            "percent-encoded that has to be?"
+        ) from error
     return f"postgresql+asyncpg://{rest}"

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from lifecycle import embedded
+from lifecycle.database import connect
 from lifecycle.metadata import metadata
 from lifecycle.settings import Settings
 
@@ -29,9 +30,10 @@ def _database_url() -> Iterator[str]:
 
 
 def _migrate(connection: Connection) -> None:
-    connection.execute(text("SET lock_timeout = '5s'"))
     connection.execute(text("SET statement_timeout = '0'"))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    # Only now, for it counts for that lock too.
+    connection.execute(text("SET lock_timeout = '5s'"))
     connection.commit()
     context.configure(
         connection=connection,
@@ -46,7 +48,9 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _run(url: str) -> None:
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = create_async_engine(
+        url, poolclass=NullPool, async_creator=lambda: connect(url, "migrate")
+    )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_migrate)

@@ -1,13 +1,14 @@
 """The one place where everything is put together: settings → database → Starlette app."""
 
 import asyncio
+import multiprocessing
+import os
 import re
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         async with feed.running():
             sweeper = asyncio.create_task(_mark_lost_runs(database), name="lost-runs")
             with _on_shutdown_signal(feed):
+                _stop_with_supervisor()
                 yield
             sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -110,20 +112,42 @@ def _on_shutdown_signal(feed: Feed) -> Iterator[None]:
         return
     loop = asyncio.get_running_loop()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    farewells: set[asyncio.Task[None]] = set()
 
-    def close(number: int, frame: Any) -> None:
-        loop.call_soon_threadsafe(feed.close)
+    def pass_on(number: int) -> None:
         handler = former[signal.Signals(number)]
         if callable(handler):
-            handler(number, frame)
+            handler(number, None)
+
+    def begin(number: int) -> None:
+        if farewells:  # whoever asks twice does not want to wait
+            pass_on(number)
+            return
+        farewell = loop.create_task(feed.drain(), name="farewell")
+        farewell.add_done_callback(lambda _: pass_on(number))
+        farewells.add(farewell)
 
     for number in former:
-        signal.signal(number, close)
+        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(begin, number))
     try:
         yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _stop_with_supervisor() -> None:
+    """Without it, the other processes of `--workers` would survive a killed first one, keep the
+    port, and serve on unseen."""
+    supervisor = multiprocessing.parent_process()
+
+    def stop() -> None:
+        assert supervisor is not None
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if supervisor is not None:
+        threading.Thread(target=stop, name="supervisor-watch", daemon=True).start()
 
 
 class RequestLog:

@@ -1,6 +1,6 @@
 """Deployments as clients see them, and their live status."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
@@ -32,7 +32,7 @@ from schema.errors import (
 )
 from schema.inputs import ChangeInput, WriteInput, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
-from schema.logs import LogLine, LogLineInput, log_connection
+from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
 from schema.pagination import (
     After,
@@ -162,7 +162,7 @@ class Deployment(Node):
         after: After = None,
         last: Last = None,
         before: Before = None,
-    ) -> Connection[LogLine]:
+    ) -> LogConnection:
         return await log_connection(info, self.key, self.log_lines, first, after, last, before)
 
     @strawberry.field(description="The deployment that this one replaced by rolling back.")
@@ -484,46 +484,39 @@ class DeploymentSubscriptions:
             key,
             tuple((name, str(value)) for name, value in chosen.items() if value is not None),
         )
+        shown = DeploymentFilter(
+            model_name,
+            (environment,) if environment else (),
+            () if key else tuple(set(DeploymentStatus) - {DeploymentStatus.TERMINATED}),
+            key,
+        )
         with info.context.feed.follow(wanted) as follower:
-            if resumed is None:
-                environments = (environment,) if environment else ()
-                shown = DeploymentFilter(
-                    model_name,
-                    environments,
-                    () if key else tuple(set(DeploymentStatus) - {DeploymentStatus.TERMINATED}),
-                )
-                async for item in _present(info, key, shown, follower.position):
-                    yield item
-            else:
-                try:
+            try:
+                if resumed is None:
+                    await follower.expect_known()
+                    async for item in _present(info, shown, follower.position):
+                        yield item
+                else:
                     async for event in follower.replay(resumed):
                         yield _item(info, event)
-                except CursorTooOld as error:
-                    yield CursorExpired(oldest=journal.cursor(error.oldest))
-                    return
-            yield CaughtUp(cursor=journal.cursor(follower.position))
-            async for live in follower.live():
-                yield _item(info, live) if live else journal.heartbeat(follower.position)
+                yield CaughtUp(cursor=journal.cursor(follower.position))
+                async for live in follower.live():
+                    yield _item(info, live) if live else journal.heartbeat(follower.position)
+            except CursorTooOld as error:
+                yield CursorExpired(oldest=journal.cursor(error.oldest))
 
 
 async def _present(
-    info: Info, key: UUID | None, shown: DeploymentFilter, position: int
+    info: Info, shown: DeploymentFilter, position: int
 ) -> AsyncIterator[DeploymentStatusEvent]:
     """The last change of each deployment, oldest deployment first."""
     order = ((DeploymentOrderField.CREATED_AT, False),)
     request = PageRequest(MAX_SIZE)
     while True:
         async with info.context.database.read() as session:
-            if key is not None:
-                rows: Sequence[DeploymentRow] = list(
-                    (await repository.by_ids(session, [key])).values()
-                )
-                more = False
-            else:
-                page = await repository.page(session, shown, order, request)
-                rows, more = page.rows, page.has_next
-            changes = await repository.transitions(session, [row.id for row in rows])
-        for row in rows:
+            page = await repository.page(session, shown, order, request)
+            changes = await repository.transitions(session, [row.id for row in page.rows])
+        for row in page.rows:
             last = changes[row.id][-1]
             yield DeploymentStatusEvent(
                 cursor=journal.cursor(position),
@@ -535,9 +528,9 @@ async def _present(
                 actor=last.actor,
                 deployment_key=row.id,
             )
-        if not more:
+        if not page.has_next:
             return
-        request = PageRequest(MAX_SIZE, page.cursor(len(rows) - 1))
+        request = PageRequest(MAX_SIZE, page.cursor(len(page.rows) - 1))
 
 
 def _item(info: Info, event: Event) -> DeploymentStatusEvent:

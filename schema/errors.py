@@ -8,7 +8,9 @@ from typing import Any
 import strawberry
 import structlog
 from graphql import GraphQLError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.execution import StreamExecutionResult
 from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
@@ -129,6 +131,11 @@ def shown_path(path: errors.Path) -> list[str]:
     return [to_camel_case(part) if isinstance(part, str) else str(part) for part in path]
 
 
+# What Strawberry raises when it cannot tell which operation is meant, or must not run it.
+_UNCLEAR = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
+_UNREADABLE = (ValueError, TypeError, OverflowError)
+
+
 class TopLevelErrors(SchemaExtension):
     """Gives each top-level error a code, logs bugs once, and shows nothing of them but an id."""
 
@@ -156,6 +163,14 @@ class TopLevelErrors(SchemaExtension):
 
     def _mark(self, code: str) -> None:
         for error in self.execution_context.pre_execution_errors or ():
+            # So end the messages of graphql-core's own limits on parsing and validating.
+            if error.message.endswith("aborted."):
+                error.extensions = {"code": "LIMIT_EXCEEDED"}
+            if isinstance(error.original_error, _UNREADABLE):
+                # A literal made a scalar's parser fail in Python's words, such as an Int of 5,000
+                # digits.
+                error.message = "A value in the document cannot be read."
+                error.original_error = None
             error.extensions = {"code": code, **(error.extensions or {})}
 
     def _shown(self, error: GraphQLError) -> GraphQLError:
@@ -167,6 +182,8 @@ class TopLevelErrors(SchemaExtension):
             if cause.path:
                 extensions["argument"] = shown_path(cause.path)
             return GraphQLError(str(cause), error.nodes, path=error.path, extensions=extensions)
+        if isinstance(cause, _UNCLEAR):
+            return GraphQLError(error.message, extensions={"code": "BAD_REQUEST"})
         if cause is None or isinstance(cause, GraphQLError):
             error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
             return error

@@ -59,7 +59,7 @@ class Experiment(Node):
     updated_at: datetime = strawberry.field(description="When it last changed.")
     completed_at: datetime | None = strawberry.field(description="When it became COMPLETED.")
     duration_seconds: float | None = strawberry.field(
-        description="From its creation to its completion, once it is COMPLETED."
+        description="From its creation to its completion, once it was COMPLETED."
     )
     revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
     key: Private[UUID]

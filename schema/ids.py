@@ -7,6 +7,8 @@ from strawberry import ID
 
 from lifecycle.errors import InvalidInput, Path
 
+_LONGEST_KIND = 30
+
 
 def encode(kind: str, id: UUID) -> ID:
     """The global id of an object."""
@@ -17,6 +19,8 @@ def split(global_id: str, path: Path = ("id",)) -> tuple[str, UUID]:
     """Kind and UUID of a global id. Raises InvalidInput when it is none."""
     try:
         kind, _, hexadecimal = urlsafe_b64decode(global_id.encode()).decode().partition(":")
+        if not kind.isalpha() or len(kind) > _LONGEST_KIND:
+            raise ValueError(kind)
         return kind, UUID(hex=hexadecimal)
     except ValueError:
         raise InvalidInput("This is not an id that this service gave.", path) from None

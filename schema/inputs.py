@@ -1,17 +1,22 @@
 """From GraphQL inputs to commands: the edge where what a client sent is checked."""
 
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, TypeVar
 
 import strawberry
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from strawberry import UNSET, Some
 from strawberry.types.base import has_object_definition
 
+from lifecycle.commands import Moment
 from lifecycle.errors import InvalidInput, Path
 from schema import ids
+from schema.errors import shown_path
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_MOMENT: TypeAdapter[datetime | None] = TypeAdapter(Moment | None)
 
 
 @strawberry.input
@@ -35,10 +40,11 @@ class ChangeInput(WriteInput):
     )
 
 
-def parse(model: type[Model], input: object, **id_kinds: str) -> Model:
+def parse(model: type[Model], input: object, path: Path = (), **id_kinds: str) -> Model:
     """The command that an input means. Raises InvalidInput with the path of the first mistake.
 
-    `id_kinds` names the fields that hold global ids, and the kind that each must be of.
+    `path` leads to the input, where it is not the whole of what the client sends. `id_kinds` names
+    the fields that hold global ids, and the kind that each must be of.
     """
     values = plain(input)
     for name, kind in id_kinds.items():
@@ -48,8 +54,17 @@ def parse(model: type[Model], input: object, **id_kinds: str) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        message = "; ".join(_sentence(problem) for problem in problems[:5])
-        raise InvalidInput(message, _path(problems[0])) from None
+        paths = [_path(problem["loc"], values) for problem in problems[:5]]
+        message = "; ".join(map(_sentence, problems, paths))
+        raise InvalidInput(message, (*path, *paths[0])) from None
+
+
+def moment(value: datetime | None, path: Path) -> datetime | None:
+    """A time that is an argument of its own. Raises InvalidInput when it has no zone."""
+    try:
+        return _MOMENT.validate_python(value)
+    except ValidationError as error:
+        raise InvalidInput(_sentence(error.errors()[0], ()), path) from None
 
 
 def plain(value: Any) -> Any:
@@ -72,11 +87,21 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _path(problem: Any) -> Path:
-    return tuple(part for part in problem["loc"] if part != "[key]")
+def _path(location: Path, values: Any) -> Path:
+    """Where a mistake lies in what the client sent: pairs are a mapping to commands, by key, but a
+    list to the client."""
+    path: list[str | int] = []
+    for part in location:
+        if isinstance(values, list) and isinstance(part, str):
+            keys = [pair["key"] for pair in values]
+            return (*path, keys.index(part), "key" if location[-1] == "[key]" else "value")
+        path.append(part)
+        inside = isinstance(values, list) or (isinstance(values, dict) and part in values)
+        values = values[part] if inside else None
+    return tuple(path)
 
 
-def _sentence(problem: Any) -> str:
-    where = ".".join(str(part) for part in _path(problem))
+def _sentence(problem: Any, path: Path) -> str:
+    where = ".".join(shown_path(path))
     said = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {said}" if where else said

@@ -1,10 +1,9 @@
-"""How large a document may be, fragments expanded, before it costs anything to run."""
+"""What is checked of a document before it costs anything: how large it is, fragments expanded,
+and whether it says which operation is meant."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from graphql import (
-    ASTValidationRule,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -58,33 +57,49 @@ class _Size:
         return self._known[name]
 
 
-class SizeRule(ASTValidationRule):
-    """Refuses operations that are too deep or select too many fields."""
-
-    def enter_document(self, node: DocumentNode, *_: Any) -> None:
-        size = _Size(node)
-        for operation in node.definitions:
-            if not isinstance(operation, OperationDefinitionNode):
-                continue
+def refusals(document: DocumentNode) -> list[GraphQLError]:
+    """What is wrong with operations that are too deep or select too many fields."""
+    size = _Size(document)
+    found = []
+    for operation in document.definitions:
+        if not isinstance(operation, OperationDefinitionNode):
+            continue
+        try:
             depth, fields = size.of(operation.selection_set)
-            if depth > MAX_DEPTH:
-                self._refuse(operation, f"is {depth} levels deep; {MAX_DEPTH} are allowed.")
-            if fields > MAX_FIELDS:
-                self._refuse(operation, f"selects {fields} fields; {MAX_FIELDS:,} are allowed.")
+        except RecursionError:  # a chain of thousands of fragments
+            depth, fields = len(document.definitions), 0
+        if depth > MAX_DEPTH:
+            found.append(_refusal(operation, f"is {depth} levels deep; {MAX_DEPTH} are allowed."))
+        if fields > MAX_FIELDS:
+            found.append(
+                _refusal(operation, f"selects {fields} fields; {MAX_FIELDS:,} are allowed.")
+            )
+    return found
 
-    def _refuse(self, operation: OperationDefinitionNode, what: str) -> None:
-        self.report_error(
-            GraphQLError(f"The operation {what}", operation, extensions={"code": "LIMIT_EXCEEDED"})
-        )
+
+def _refusal(operation: OperationDefinitionNode, what: str) -> GraphQLError:
+    return GraphQLError(f"The operation {what}", operation, extensions={"code": "LIMIT_EXCEEDED"})
 
 
 class Limits(SchemaExtension):
-    """Applies the limits to each operation, over whichever transport it comes."""
+    """Checks each operation, over whichever transport it comes."""
 
     def on_operation(self) -> Iterator[None]:
         self.execution_context.parse_options["max_tokens"] = MAX_TOKENS
-        self.execution_context.validation_rules = (
-            *self.execution_context.validation_rules,
-            SizeRule,
-        )
         yield
+
+    def on_validate(self) -> Iterator[None]:
+        # Before the rules of GraphQL, which take long to look through what is too large.
+        context = self.execution_context
+        document = context.graphql_document
+        assert document is not None
+        found = refusals(document)
+        # Strawberry would take the first operation; GraphQL says that it must be named.
+        if context._provided_operation_name is None and _operations(document) > 1:
+            found.append(GraphQLError("Say by operationName which of the operations is meant."))
+        context.pre_execution_errors = found or None
+        yield
+
+
+def _operations(document: DocumentNode) -> int:
+    return sum(isinstance(node, OperationDefinitionNode) for node in document.definitions)

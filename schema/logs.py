@@ -11,7 +11,7 @@ from lifecycle.logs import repository
 from lifecycle.logs.tables import LogLineRow
 from lifecycle.pages import PageRequest
 from schema.context import Info
-from schema.pagination import Connection, connection
+from schema.pagination import Connection
 from schema.scalars import BigInt
 
 
@@ -38,6 +38,10 @@ class LogLineInput:
     )
 
 
+@strawberry.type(description="A page of a log.")
+class LogConnection(Connection[LogLine]): ...
+
+
 async def log_connection(
     info: Info,
     owner_id: UUID,
@@ -46,15 +50,16 @@ async def log_connection(
     after: str | None,
     last: int | None,
     before: str | None,
-) -> Connection[LogLine]:
+) -> LogConnection:
     """A page of a log that has `written` lines."""
     request = PageRequest.parse(first, after, last, before)
     page = await info.context.loaders.load(repository.pages, owner_id, request)
+    assert page is not None
 
     async def count() -> int:
         return written
 
-    return connection(page, LogLine.from_row, count)
+    return LogConnection(nodes=lines_of(page.rows), page=page, count=count)
 
 
 def lines_of(rows: Sequence[LogLineRow] | None) -> list[LogLine]:

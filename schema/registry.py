@@ -17,6 +17,7 @@ from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
+from lifecycle.errors import Path
 from lifecycle.pages import PageRequest
 from lifecycle.promotion import repository as promotion
 from lifecycle.promotion import service as promotion_service
@@ -42,7 +43,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, parse
+from schema.inputs import ChangeInput, WriteInput, moment, parse
 from schema.metrics import Metric, MetricInput, finite, metrics_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -137,8 +138,7 @@ class Model(Node):
             datetime | None, strawberry.argument(description="As of this moment; by default now.")
         ] = None,
     ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")] | None:
-        if at is not None and at.tzinfo is None:
-            raise InvalidArgument("A time needs its zone, such as Z for UTC.", ("at",))
+        at = moment(at, ("at",))
         loaders = info.context.loaders
         return await version_by_id(
             info, await loaders.load(promotion.versions_in_stage, self.key, stage, at)
@@ -173,7 +173,7 @@ class ModelVersion(Node):
     created_at: datetime = strawberry.field(description="When it was registered.")
     updated_at: datetime = strawberry.field(description="When it last changed.")
     deleted_at: datetime | None = strawberry.field(
-        description="When it was deleted. It is still found by id and through history."
+        description="When it was deleted. It is still found by `node` and through history."
     )
     revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
     key: Private[UUID]
@@ -273,10 +273,10 @@ class ModelVersionSelector:
     name_version: strawberry.Maybe[NameVersionInput] = strawberry.field(description="By its name.")
     in_stage: strawberry.Maybe[NameStageInput] = strawberry.field(description="By its stage.")
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self, path: Path = ("model_version",)) -> dict[str, Any]:
         """As the domain's selector has it. Raises InvalidInput when the id is none of a version."""
         if self.id is not None:
-            key = ids.decode("ModelVersion", self.id.value, ("model_version", "id"))
+            key = ids.decode("ModelVersion", self.id.value, (*path, "id"))
             return {"id": key}
         if self.name_version is not None:
             return {"name_version": vars(self.name_version.value)}
@@ -499,7 +499,7 @@ class RegistryQueries:
         info: Info,
         by: Annotated[ModelVersionSelector, strawberry.argument(description="Which version.")],
     ) -> ModelVersion | None:
-        selector = parse(VersionSelector, by)
+        selector = parse(VersionSelector, by.plain(("by",)), ("by",))
         async with info.context.database.read() as session:
             row = await repository.find(session, selector)
         return ModelVersion.from_row(row) if row else None
@@ -553,7 +553,9 @@ class RegistryQueries:
             found = await repository.versions_by_names(session, model_name, versions)
             for version in versions:
                 if version not in found:
-                    raise Missing("version", f"{version} of model {model_name}", ("versions",))
+                    # Names are at most this long; what is sent may not be.
+                    which = f"{version[:250]} of model {model_name[:250]}"
+                    raise Missing("version", which, ("versions",))
             rows = [found[version] for version in versions]
             metrics = await repository.metrics(session, [row.id for row in rows])
             sources = await runs.by_ids(session, [row.run_id for row in rows if row.run_id])

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
+from strawberry.types import ExecutionResult
+from strawberry.types.graphql import OperationType
 
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
@@ -118,7 +120,16 @@ Mutation = merge_types(
 )
 Subscription = merge_types("Subscription", (DeploymentSubscriptions, RunSubscriptions))
 
-schema = strawberry.Schema(
+
+class _Schema(strawberry.Schema):
+    async def execute(self, *args: Any, **kwargs: Any) -> ExecutionResult:
+        """Run what has one answer; a subscription has many, and is for `stream`."""
+        allowed = set(kwargs.get("allowed_operation_types") or OperationType)
+        kwargs["allowed_operation_types"] = allowed - {OperationType.SUBSCRIPTION}
+        return await super().execute(*args, **kwargs)
+
+
+schema = _Schema(
     Query,
     Mutation,
     Subscription,

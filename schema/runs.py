@@ -38,7 +38,7 @@ from schema.errors import (
 )
 from schema.inputs import ChangeInput, WriteInput, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
-from schema.logs import LogLine, LogLineInput, lines_of, log_connection
+from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
 from schema.metrics import Metric, MetricInput, MetricSeries, metrics_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -205,7 +205,7 @@ class Run(Node):
         after: After = None,
         last: Last = None,
         before: Before = None,
-    ) -> Connection[LogLine]:
+    ) -> LogConnection:
         return await log_connection(info, self.key, self.log_lines, first, after, last, before)
 
     @strawberry.field(description="The versions that came out of it, oldest first.")
@@ -557,19 +557,19 @@ class RunSubscriptions:
         if await run_by_id(info, key) is None:
             raise Missing("run", "with this id", ("run_id",))
         with info.context.feed.follow(EventFilter("run", _FOLLOWED, key)) as follower:
-            if resumed is None:
-                for item in await _present(info, key, follower.position):
-                    yield item
-            else:
-                try:
+            try:
+                if resumed is None:
+                    await follower.expect_known()
+                    for item in await _present(info, key, follower.position):
+                        yield item
+                else:
                     async for event in follower.replay(resumed):
                         yield _item(info, event)
-                except CursorTooOld as error:
-                    yield CursorExpired(oldest=journal.cursor(error.oldest))
-                    return
-            yield CaughtUp(cursor=journal.cursor(follower.position))
-            async for live in follower.live():
-                yield _item(info, live) if live else journal.heartbeat(follower.position)
+                yield CaughtUp(cursor=journal.cursor(follower.position))
+                async for live in follower.live():
+                    yield _item(info, live) if live else journal.heartbeat(follower.position)
+            except CursorTooOld as error:
+                yield CursorExpired(oldest=journal.cursor(error.oldest))
 
 
 async def _present(info: Info, key: UUID, position: int) -> list[Any]:

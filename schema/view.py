@@ -5,25 +5,30 @@ the client only takes application/json, which always means 200. Anything that go
 there is an operation is answered in the same form.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
-from strawberry.asgi import GraphQL
+from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
 )
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message as WSMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import SubscribeMessage
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UnsetType
@@ -49,16 +54,53 @@ _STATUS = {
     "INTERNAL": 500,
 }
 _MAX_ACTOR = 250
+_MAX_OPERATIONS = 100
+_INIT_SECONDS = 10
+
+
+class _WebSocket(ASGIWebSocketAdapter):
+    """A websocket that may have been closed already, and may be closed for any reason."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        try:
+            await super().send_json(message)
+        except RuntimeError as error:  # this side has closed it meanwhile
+            raise WebSocketDisconnected from error
+
+    async def close(self, code: int, reason: str) -> None:
+        # No more fits into the frame.
+        await super().close(code, reason.encode()[:123].decode(errors="ignore"))
 
 
 class _WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
-    """Refuses messages that have the wrong shape, before anything trips over them."""
+    """Refuses messages that have the wrong shape, before anything trips over them, and keeps the
+    operations on one socket apart: what is wrong with one does not end the others."""
 
     async def handle_message(self, message: WSMessage) -> None:
         if not _well_formed(message):
             await self.handle_invalid_message("Malformed message")
             return
         await super().handle_message(message)
+
+    async def handle_subscribe(self, message: SubscribeMessage) -> None:
+        id = message["id"]
+        full = len(self.operations) >= _MAX_OPERATIONS and id not in self.operations
+        if self.connection_acknowledged and full:
+            error = GraphQLError(
+                f"One websocket carries at most {_MAX_OPERATIONS} operations at a time.",
+                extensions={"code": "LIMIT_EXCEEDED"},
+            )
+            await self.send_message({"id": id, "type": "error", "payload": [error.formatted]})
+            return
+        await super().handle_subscribe(message)
+
+    @staticmethod
+    def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
+        return None
+
+    async def handle_task_exception(self, error: Exception) -> None:
+        if not isinstance(error, WebSocketDisconnected):
+            await super().handle_task_exception(error)
 
 
 def _well_formed(message: Any) -> bool:
@@ -81,20 +123,26 @@ class View(GraphQL[Context, None]):
     """The one endpoint."""
 
     graphql_transport_ws_handler_class = _WebSocketHandler
+    websocket_adapter_class = _WebSocket
 
     def __init__(self, database: Database, feed: Feed) -> None:
         super().__init__(
             schema,
             graphql_ide="graphiql",
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
-            max_subscriptions_per_connection=100,
+            connection_init_wait_timeout=timedelta(seconds=_INIT_SECONDS),
+            max_subscriptions_per_connection=None,
         )
         self._database = database
         self._feed = feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await self.run(WebSocket(scope, receive, send))
+            websocket = WebSocket(scope, receive, send)
+            try:
+                await self.run(websocket)
+            except HTTPException as error:
+                await websocket.close(4400, error.reason)
             return
         try:
             response = await self.run(Request(scope, _bounded(scope, receive)))
@@ -153,10 +201,12 @@ class View(GraphQL[Context, None]):
             data = self.parse_json(await request.get_body())
         if not isinstance(data, dict):
             raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
-        _check(data, "query", str)
-        _check(data, "operationName", str)
-        _check(data, "variables", dict)
-        _check(data, "extensions", dict)
+        _check(data, "query", str, "a string")
+        _check(data, "operationName", str, "a string")
+        _check(data, "variables", dict, "an object")
+        _check(data, "extensions", dict, "an object")
+        if not data.get("query"):
+            raise HTTPException(400, "No GraphQL query found in the request.")
         return GraphQLRequestData(
             query=data.get("query"),
             variables=data.get("variables"),
@@ -213,9 +263,9 @@ def _media_type(request: Request | WebSocket) -> str:
     raise HTTPException(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {_STREAM}.")
 
 
-def _check(data: dict[str, Any], name: str, kind: type) -> None:
+def _check(data: dict[str, Any], name: str, kind: type, called: str) -> None:
     if not isinstance(data.get(name), kind | None):
-        raise HTTPException(400, f"{name} must be of another type: {kind.__name__} or null.")
+        raise HTTPException(400, f"{name} must be {called} or null.")
 
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 import orjson
+from graphql import GraphQLUnionType
 from websockets.asyncio.client import ClientConnection, connect
 
 from schema.root import schema
@@ -22,7 +23,9 @@ _DETAILS = {
 
 
 def _members(mutation: str) -> list[str]:
-    return [member.name for member in schema._schema.type_map[f"{mutation}Result"].types]
+    union = schema._schema.type_map[f"{mutation}Result"]
+    assert isinstance(union, GraphQLUnionType)
+    return [member.name for member in union.types]
 
 
 class Graph:
@@ -115,9 +118,9 @@ class Socket:
         """Send a message of the protocol."""
         await self.connection.send(orjson.dumps(message).decode())
 
-    async def receive(self, timeout: float = 20) -> Json:
+    async def receive(self) -> Json:
         """The next message of the protocol."""
-        found: Json = orjson.loads(await asyncio.wait_for(self.connection.recv(), timeout))
+        found: Json = orjson.loads(await asyncio.wait_for(self.connection.recv(), 20))
         return found
 
     async def start(self, query: str, variables: Json | None = None) -> str:
@@ -135,7 +138,8 @@ class Socket:
             assert message["id"] == id, message
             if message["type"] == "complete":
                 return
-            assert message["type"] == "next" and "errors" not in message["payload"], message
+            assert message["type"] == "next", message
+            assert "errors" not in message["payload"], message
             yield next(iter(message["payload"]["data"].values()))
 
 

@@ -24,7 +24,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from lifecycle import embedded, migrate
-from lifecycle.database import Database
+from lifecycle.database import Database, connect
 from lifecycle.journal.feed import Feed
 from lifecycle.settings import Settings, asyncpg_url
 from schema.app import create_app
@@ -137,6 +137,14 @@ async def graph(live: Live) -> AsyncIterator[Graph]:
         yield client
 
 
+@pytest_asyncio.fixture
+async def sql(live: Live) -> AsyncIterator[asyncpg.Connection]:
+    """The database without the service."""
+    connection = await connect(live.database.url, "test")
+    yield connection
+    await connection.close()
+
+
 @pytest.fixture
 def unique() -> str:
     """A name that no other test has."""
@@ -149,29 +157,37 @@ class Process:
 
     url: str
     popen: "subprocess.Popen[str]"
+    log: Path
 
-    def stop(self) -> int:
-        """Ctrl-C, and the exit code."""
-        self.popen.send_signal(signal.SIGINT)
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Ctrl-C or another signal, and the exit code."""
+        self.popen.send_signal(number)
         return self.popen.wait(30)
 
 
 @contextmanager
-def process(*options: str, cwd: Path | None = None) -> Iterator[Process]:
+def process(*options: str, cwd: Path | None = None, **environment: str) -> Iterator[Process]:
     """Start `lifecycle serve --port 0` with these options, and stop it if the test did not."""
-    popen = subprocess.Popen(
-        [sys.executable, "-m", "lifecycle", "serve", "--port", "0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=cwd,
-    )
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "lifecycle", "serve", "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=cwd,
+            env=os.environ | environment,
+        )
+        with _stopped_in_the_end(popen):
+            assert popen.stdout is not None
+            found = re.search(r"http://[\d.]+:\d+", popen.stdout.readline())
+            assert found, Path(log.name).read_text()
+            yield Process(found[0], popen, Path(log.name))
+
+
+@contextmanager
+def _stopped_in_the_end(popen: "subprocess.Popen[str]") -> Iterator[None]:
     try:
-        assert popen.stdout is not None
-        line = popen.stdout.readline()
-        found = re.search(r"http://[\d.]+:\d+", line)
-        assert found, line
-        yield Process(found[0], popen)
+        yield
     finally:
         if popen.poll() is None:
             popen.send_signal(signal.SIGINT)

@@ -35,6 +35,7 @@ class DeploymentFilter:
     model_name: str | None = None
     environments: tuple[Environment, ...] = ()
     statuses: tuple[DeploymentStatus, ...] = ()
+    id: UUID | None = None
 
 
 class DeploymentOrderField(StrEnum):
@@ -141,6 +142,8 @@ async def transitions(
 
 
 def _matching(statement: Select[Any], wanted: DeploymentFilter) -> Select[Any]:
+    if wanted.id is not None:
+        statement = statement.where(DeploymentRow.id == wanted.id)
     if wanted.model_name is not None:
         statement = statement.where(DeploymentRow.model_name == wanted.model_name)
     if wanted.environments:

@@ -234,9 +234,9 @@ async def _add(
     row.version = version.version
     row.created_by = origin.actor
     session.add(row)
-    version.live_deployments += 1
+    registry_service.count_deployments(version, 1)
     await session.flush()
-    await _note_transition(session, origin, row, None)
+    await _note_transition(session, origin, row, None, row.created_at)
     await journal.append(
         session,
         origin,
@@ -265,11 +265,11 @@ async def _change_status(
     if status is DeploymentStatus.TERMINATED:
         changes["terminated_at"] = now
     _note_health(row, status, changes.get("health", row.health))
-    version.live_deployments += (status in rules.LIVE) - (former in rules.LIVE)
+    registry_service.count_deployments(version, (status in rules.LIVE) - (former in rules.LIVE))
     await journal.change(
         session, origin, row, changes, type=STATUS_CHANGED, about=_about(row, changes)
     )
-    await _note_transition(session, origin, row, former)
+    await _note_transition(session, origin, row, former, now)
 
 
 def _note_health(row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None) -> None:
@@ -282,14 +282,18 @@ def _note_health(row: DeploymentRow, status: DeploymentStatus, health: HealthSta
 
 
 async def _note_transition(
-    session: WriteSession, origin: Origin, row: DeploymentRow, former: DeploymentStatus | None
+    session: WriteSession,
+    origin: Origin,
+    row: DeploymentRow,
+    former: DeploymentStatus | None,
+    at: datetime,
 ) -> None:
     session.add(
         DeploymentTransitionRow(
             deployment_id=row.id,
             from_status=former,
             to_status=row.status,
-            at=datetime.now(UTC),
+            at=at,
             actor=origin.actor,
             message=row.status_message,
         )

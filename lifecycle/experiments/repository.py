@@ -97,7 +97,7 @@ def _matching(statement: Select[Any], wanted: ExperimentFilter) -> Select[Any]:
     if wanted.statuses:
         statement = statement.where(ExperimentRow.status.in_(wanted.statuses))
     if wanted.name_contains:
-        statement = statement.where(
-            ExperimentRow.name.icontains(wanted.name_contains, autoescape=True)
-        )
+        # In collation "C", which the column has, only A to Z have small letters.
+        name = ExperimentRow.name.collate("default")
+        statement = statement.where(name.icontains(wanted.name_contains, autoescape=True))
     return statement

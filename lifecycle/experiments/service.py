@@ -63,7 +63,9 @@ async def update(session: WriteSession, origin: Origin, command: UpdateExperimen
     if command.status is not None:
         rules.STATUS.check(row.status, command.status)
         changes["status"] = command.status
-        done = command.status is ExperimentStatus.COMPLETED
-        changes["completed_at"] = datetime.now(UTC) if done else None
+        if command.status is ExperimentStatus.COMPLETED:
+            changes["completed_at"] = datetime.now(UTC)
+        elif command.status is ExperimentStatus.ACTIVE:
+            changes["completed_at"] = None
     await journal.change(session, origin, row, changes)
     return row

@@ -16,7 +16,11 @@ class ExperimentRow(Revised):
     __tablename__ = "experiment"
     __table_args__ = (
         UniqueConstraint("name", info={"violation": lambda: AlreadyExists("an experiment")}),
-        CheckConstraint("(status = 'COMPLETED') = (completed_at IS NOT NULL)", name="completed_at"),
+        # Archiving a completed experiment keeps the time of its completion.
+        CheckConstraint(
+            "status = 'ARCHIVED' OR (status = 'COMPLETED') = (completed_at IS NOT NULL)",
+            name="completed_at",
+        ),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "owner", "created_at", "id"),

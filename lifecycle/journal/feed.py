@@ -11,11 +11,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
-import asyncpg
 import structlog
 
 from lifecycle.database import Database
-from lifecycle.errors import LifecycleError, Unavailable
+from lifecycle.errors import Unavailable
 from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
 
@@ -25,6 +24,9 @@ _POLL_SECONDS = 1.0
 # Wake-ups that come closer together than this are one.
 _COALESCE_SECONDS = 0.003
 _RECONNECT_SECONDS = 0.5
+# A round that takes longer than this is stuck, as happens when the network is gone.
+_ROUND_SECONDS = 10.0
+_FAREWELL_SECONDS = 1.0
 _PAGE = 500
 # A subscriber that lags further behind reads from the table again instead of from memory.
 _MAILBOX = 1000
@@ -49,6 +51,8 @@ class Feed:
         self.head = 0
         self._database = database
         self._mailboxes: set[_Mailbox] = set()
+        self._deserted = asyncio.Event()
+        self._deserted.set()
         self._woken = asyncio.Event()
         self._committed = False
         self._closing = False
@@ -75,6 +79,13 @@ class Feed:
         for mailbox in self._mailboxes:
             mailbox.ready.set()
 
+    async def drain(self) -> None:
+        """End all subscriptions, and give them a moment to tell their clients."""
+        self.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._deserted.wait()
+
     @property
     def subscribers(self) -> int:
         """How many follow the journal now."""
@@ -85,10 +96,13 @@ class Feed:
         """Events from now on; what came before is at hand through `Follower.replay`."""
         mailbox = _Mailbox(wanted)
         self._mailboxes.add(mailbox)
+        self._deserted.clear()
         try:
             yield Follower(self, self._database, mailbox)
         finally:
             self._mailboxes.discard(mailbox)
+            if not self._mailboxes:
+                self._deserted.set()
 
     def check_open(self) -> None:
         """Raise Unavailable once the process is shutting down."""
@@ -99,17 +113,17 @@ class Feed:
         self._committed = True
         self._woken.set()
 
-    def _on_notification(self, *_: Any) -> None:
-        self._woken.set()
+    def _on_notification(self, connection: Any, sender: int, *_: Any) -> None:
+        # What this process has told the others it has dealt with itself.
+        if sender != connection.get_server_pid():
+            self._woken.set()
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._listen()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-                _log.warning("journal.connection_lost", error=str(error))
-            except LifecycleError as error:
-                _log.warning("journal.unavailable", error=str(error))
+            except Exception as error:  # whatever it is, the journal goes on
+                _log.warning("journal.connection_lost", error=repr(error))
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
@@ -119,18 +133,21 @@ class Feed:
             await connection.add_listener(sequencer.CHANNEL, self._on_notification)
             leading = False
             while True:
-                leading = leading or await sequencer.elect(connection)
-                if leading:
-                    while await sequencer.number(connection) is not None:
-                        await self._hand_out()
-                elif self._committed:
-                    await connection.execute("SELECT pg_notify($1, '')", sequencer.CHANNEL)
-                self._committed = False
-                await self._hand_out()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), _POLL_SECONDS)
-                await asyncio.sleep(_COALESCE_SECONDS)
+                # Before anything is looked at: what comes later is for the next round.
                 self._woken.clear()
+                committed, self._committed = self._committed, False
+                async with asyncio.timeout(_ROUND_SECONDS):
+                    leading = leading or await sequencer.elect(connection)
+                    if leading:
+                        while await sequencer.number(connection) == sequencer.BATCH:
+                            await self._hand_out()
+                    elif committed:
+                        await connection.execute("SELECT pg_notify($1, '')", sequencer.CHANNEL)
+                    await self._hand_out()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await self._woken.wait()
+                await asyncio.sleep(_COALESCE_SECONDS)
         finally:
             connection.terminate()
 
@@ -171,22 +188,31 @@ class _Mailbox:
 class Follower:
     """One subscriber's way through the journal: `replay` to catch up, then `live`.
 
-    `position` is that of the last event given; resuming after it misses nothing.
+    `position` is that of the last event given; resuming after it misses nothing. Both raise
+    CursorTooOld when the events that come next are no longer kept.
     """
 
     def __init__(self, feed: Feed, database: Database, mailbox: _Mailbox) -> None:
         self.position = feed.head
+        self._known: frozenset[int] = frozenset()
         self._feed = feed
         self._database = database
         self._mailbox = mailbox
 
+    async def expect_known(self) -> None:
+        """For those who read the present state next: what it shows for certain, because it has
+        happened by now, is left out of `live`."""
+        async with self._database.read() as session:
+            wanted = self._mailbox.wanted
+            self._known = await repository.ids_beyond(session, wanted, self.position)
+
     async def replay(self, after: int) -> AsyncIterator[Event]:
-        """What happened after this position, up to now. Raises CursorTooOld."""
+        """What happened after this position, up to now."""
         through = self.position
         async with self._database.read() as session:
             head = await repository.head(session)
         # A position that was never given comes from another database, or from before a restore.
-        if not head.trimmed_through <= after <= head.position:
+        if after > head.position:
             raise CursorTooOld(head.trimmed_through)
         self.position = after
         async for event in self._read(through):
@@ -205,18 +231,21 @@ class Follower:
             if mailbox.missed:
                 mailbox.missed = False
                 async for event in self._read(feed.head):
-                    yield event
+                    if event.id not in self._known:
+                        yield event
             while mailbox.events:
                 event = mailbox.events.popleft()
                 if event.position > self.position:
                     self.position = event.position
-                    yield event
+                    if event.id not in self._known:
+                        yield event
             mailbox.ready.clear()
             if mailbox.missed or mailbox.events:
                 continue
             try:
                 feed.check_open()
-                await asyncio.wait_for(mailbox.ready.wait(), feed.heartbeat)
+                async with asyncio.timeout(feed.heartbeat):
+                    await mailbox.ready.wait()
             except TimeoutError:
                 if not mailbox.events and not mailbox.missed:
                     self.position = max(self.position, feed.head)
@@ -229,6 +258,10 @@ class Follower:
                 events = await repository.between(
                     session, self._mailbox.wanted, self.position, through, _PAGE
                 )
+                # Looked up last: what has been removed by then may be missing among the events.
+                trimmed = (await repository.head(session)).trimmed_through
+            if self.position < trimmed:
+                raise CursorTooOld(trimmed)
             for event in events:
                 self.position = event.position
                 yield event

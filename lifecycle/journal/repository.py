@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 
 from lifecycle.database import ReadSession
 from lifecycle.journal.tables import EventRow, JournalHeadRow
@@ -17,6 +17,7 @@ class Event:
     """An event as its readers get it. `before` and `after` hold what changed, and what a reader
     needs to know about the subject."""
 
+    id: int
     position: int
     type: str
     subject_kind: str
@@ -38,7 +39,7 @@ class EventFilter:
     after: tuple[tuple[str, str], ...] = ()
 
     def matches(self, event: Event) -> bool:
-        """The same decision as `between` makes in SQL."""
+        """The same decision as `_matching` makes in SQL."""
         return (
             event.type in self.types
             and self.subject_id in (None, event.subject_id)
@@ -68,6 +69,7 @@ async def between(
     """Numbered events with after < position <= through, in order; `wanted` None takes all."""
     statement: Select[Any] = (
         select(
+            EventRow.id,
             EventRow.position,
             EventRow.type,
             EventRow.subject_kind,
@@ -82,15 +84,10 @@ async def between(
         .limit(limit)
     )
     if wanted is not None:
-        statement = statement.where(EventRow.type.in_(sorted(wanted.types)))
-        if wanted.subject_id is not None:
-            statement = statement.where(EventRow.subject_id == wanted.subject_id)
-        else:
-            statement = statement.where(EventRow.subject_kind == wanted.subject_kind)
-        if wanted.after:
-            statement = statement.where(EventRow.after.contains(dict(wanted.after)))
+        statement = _matching(statement, wanted)
     return [
         Event(
+            id=row.id,
             position=row.position,
             type=row.type,
             subject_kind=row.subject_kind,
@@ -102,3 +99,21 @@ async def between(
         )
         for row in await session.execute(statement)
     ]
+
+
+async def ids_beyond(session: ReadSession, wanted: EventFilter, position: int) -> frozenset[int]:
+    """The ids of the events that have become visible but have a later position, or none yet."""
+    statement = _matching(select(EventRow.id), wanted)
+    beyond = or_(EventRow.position > position, EventRow.position.is_(None))
+    return frozenset(await session.scalars(statement.where(beyond)))
+
+
+def _matching(statement: Select[Any], wanted: EventFilter) -> Select[Any]:
+    statement = statement.where(EventRow.type.in_(sorted(wanted.types)))
+    if wanted.subject_id is not None:
+        statement = statement.where(EventRow.subject_id == wanted.subject_id)
+    else:
+        statement = statement.where(EventRow.subject_kind == wanted.subject_kind)
+    if wanted.after:
+        statement = statement.where(EventRow.after.contains(dict(wanted.after)))
+    return statement

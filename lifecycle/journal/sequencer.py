@@ -19,10 +19,12 @@ WITH pending AS (
     FROM pending, journal_head
     WHERE event.id = pending.id
     RETURNING event.position
+), moved AS (
+    UPDATE journal_head SET position = (SELECT max(position) FROM numbered)
+    WHERE EXISTS (SELECT FROM numbered)
+    RETURNING position
 )
-UPDATE journal_head SET position = (SELECT max(position) FROM numbered)
-WHERE EXISTS (SELECT FROM numbered)
-RETURNING position
+SELECT (SELECT count(*) FROM numbered), pg_notify($2, position::text) FROM moved
 """
 
 BATCH = 1000
@@ -39,14 +41,10 @@ async def elect(connection: asyncpg.Connection) -> bool:
     return held
 
 
-async def number(connection: asyncpg.Connection) -> int | None:
+async def number(connection: asyncpg.Connection) -> int:
     """Give positions to at most BATCH events that have become visible, and tell all processes.
 
-    Returns the new head, or None when there was nothing to do. Must run on the connection that
-    holds the lock: when that is lost, so is this transaction.
+    Returns how many those were. Must run on the connection that holds the lock: when that is
+    lost, so is this statement, or it was done before anybody else can begin.
     """
-    async with connection.transaction():
-        head: int | None = await connection.fetchval(_NUMBER, BATCH)
-        if head is not None:
-            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(head))
-    return head
+    return await connection.fetchval(_NUMBER, BATCH, CHANNEL) or 0

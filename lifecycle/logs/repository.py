@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from lifecycle.commands import Line, Moment, Text
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.logs.tables import LogLineRow
-from lifecycle.pages import Ordering, Page, PageRequest, SortKey, fetch_all, fetch_each
+from lifecycle.pages import Ordering, Page, PageRequest, by_count, fetch_all, fetch_each
 
 MAX_LINES = 1_000
 
@@ -28,7 +28,7 @@ class NewLine(BaseModel):
 
 def ordering() -> Ordering:
     """The order of the lines."""
-    return Ordering([SortKey(LogLineRow.line, int)], "log")
+    return Ordering([by_count(LogLineRow.line)], "log")
 
 
 async def append(

@@ -1,10 +1,11 @@
 """All SQL about stage history and checklists."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.pages import (
@@ -57,7 +58,7 @@ async def versions_in_stage(
     that came into it."""
     statement = (
         select(StageAssignmentRow.model_id, StageAssignmentRow.model_version_id)
-        .distinct(StageAssignmentRow.model_id)
+        .ext(distinct_on(StageAssignmentRow.model_id))
         .where(among(StageAssignmentRow.model_id, model_ids))
         .where(StageAssignmentRow.stage == stage)
         .order_by(
@@ -94,6 +95,18 @@ async def close_entry(session: WriteSession, version_id: UUID, moment: datetime)
         )
         .values(valid_to=moment)
     )
+
+
+async def moment(session: WriteSession, model_id: UUID) -> datetime:
+    """When a stage of the model changes now: after every change so far, even if the clock was set
+    back. The caller holds the model locked."""
+    last = select(func.max(StageAssignmentRow.valid_from)).where(
+        StageAssignmentRow.model_id == model_id
+    )
+    after = last.scalar_subquery() + timedelta(microseconds=1)
+    statement = select(func.greatest(func.clock_timestamp(), after))
+    now: datetime = (await session.scalars(statement)).one()
+    return now
 
 
 async def clock(session: ReadSession) -> datetime:

@@ -5,7 +5,7 @@ that the stages of one model change one after the other.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -69,8 +69,11 @@ async def register(
 
     Raises AlreadyExists, NotFound, InvalidInput.
     """
-    now = await repository.clock(session)
-    version = await registry_service.add_version(session, origin, command, Stage.EXPERIMENTAL, now)
+    model = await registry_service.ensure_model(session, origin, command.model_name)
+    now = await repository.moment(session, model.id)
+    version = await registry_service.add_version(
+        session, origin, model, command, Stage.EXPERIMENTAL, now
+    )
     session.add(_entry(version, origin, StageCause.REGISTERED, None, now))
     session.add_all(
         ChecklistItemRow(
@@ -108,7 +111,7 @@ async def move(
         holder = await registry.in_production(session, version.model_id)
         if holder is not None:
             displaced = (await registry.lock_versions(session, [holder]))[holder]
-    moment = await _moment(session, [version, *([displaced] if displaced else [])])
+    moment = await repository.moment(session, version.model_id)
     pushed_out = None
     if displaced is not None:
         pushed_out = await _record(
@@ -130,7 +133,10 @@ async def move(
 async def delete(
     session: WriteSession, origin: Origin, command: DeleteModelVersion
 ) -> ModelVersionRow:
-    """Delete a version; its history and name stay. Raises NotFound, StaleRevision, InUse."""
+    """Delete a version: from then on it is in no stage; its history and name stay.
+
+    Raises NotFound, StaleRevision, InUse.
+    """
     version = await _locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     path = ("model_version",)
@@ -142,11 +148,13 @@ async def delete(
         raise InUse(f"Version {version.version} is in PRODUCTION; move it to ARCHIVED first.", path)
     if version.stage is not Stage.ARCHIVED:
         await move(session, origin, version, Stage.ARCHIVED, StageCause.REQUESTED, command.reason)
+    moment = await repository.moment(session, version.model_id)
+    await repository.close_entry(session, version.id, moment)
     await journal.change(
         session,
         origin,
         version,
-        {"deleted_at": await repository.clock(session)},
+        {"deleted_at": moment},
         type="model_version.deleted",
         about={"model_name": version.model_name, "version": version.version},
         reason=command.reason,
@@ -182,7 +190,10 @@ async def mark_item(
     item = await repository.item(session, command.id)
     if item is None:
         raise NotFound("checklist item", "with this id")
-    version = await registry_service.locked(session, VersionSelector(id=item.model_version_id))
+    id = item.model_version_id
+    version = (await registry.lock_versions(session, [id]))[id]
+    if version.deleted_at is not None:
+        raise NotFound("checklist item", "with this id")
     check_revision(version.revision, command.expected_revision)
     item = await repository.item(session, command.id)
     assert item is not None
@@ -258,12 +269,6 @@ def _entry(
         reason=reason,
         cause=cause,
     )
-
-
-async def _moment(session: WriteSession, versions: list[ModelVersionRow]) -> datetime:
-    """A time after every change so far, even if the clock was set back."""
-    earliest = max(version.stage_changed_at for version in versions) + timedelta(microseconds=1)
-    return max(await repository.clock(session), earliest)
 
 
 async def _item_changed(

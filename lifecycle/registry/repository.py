@@ -323,7 +323,9 @@ def _models(statement: Select[Any], wanted: ModelFilter) -> Select[Any]:
     if wanted.owner is not None:
         statement = statement.where(ModelRow.owner == wanted.owner)
     if wanted.name_contains:
-        statement = statement.where(ModelRow.name.icontains(wanted.name_contains, autoescape=True))
+        # In collation "C", which the column has, only A to Z have small letters.
+        name = ModelRow.name.collate("default")
+        statement = statement.where(name.icontains(wanted.name_contains, autoescape=True))
     return statement
 
 

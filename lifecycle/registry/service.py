@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field
+from sqlalchemy.orm.attributes import flag_modified
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text
@@ -66,20 +67,26 @@ class UpdateModel(Command):
     expected_revision: int | None = None
 
 
+async def ensure_model(session: WriteSession, origin: Origin, name: str) -> ModelRow:
+    """The model of this name, made if there is none, held until the transaction ends."""
+    model, made = await repository.ensure_model(session, name, origin.actor)
+    if made:
+        await journal.append(session, origin, "model.created", model.id, after={"name": model.name})
+    return model
+
+
 async def add_version(
     session: WriteSession,
     origin: Origin,
+    model: ModelRow,
     command: RegisterModelVersion,
     stage: Stage,
     now: datetime,
 ) -> ModelVersionRow:
     """Add a version; its history is the caller's. Raises AlreadyExists, NotFound.
 
-    The model's row is locked, so that numbers have no gaps and no doubles.
+    The caller holds the model locked, so that numbers have no gaps and no doubles.
     """
-    model, made = await repository.ensure_model(session, command.model_name, origin.actor)
-    if made:
-        await journal.append(session, origin, "model.created", model.id, after={"name": model.name})
     if command.run_id and not await runs.by_ids(session, [command.run_id]):
         raise NotFound("run", "with this id", ("run_id",))
     row = ModelVersionRow(
@@ -132,10 +139,12 @@ async def update_version(
     about: dict[str, Any] = {}
     if "metrics" in command.model_fields_set:
         values = _values(command.metrics)
-        known = (await repository.metrics(session, [row.id])).get(row.id, [])
-        if {m.key: (str(m.value), m.step) for m in values} != {
-            m.key: (str(m.value), m.step) for m in known
-        }:
+        found = (await repository.metrics(session, [row.id])).get(row.id, [])
+        # As text, because NaN does not equal itself.
+        known = {m.key: (str(m.value), m.step, m.timestamp) for m in found}
+        # A time that was not given is no change.
+        times = {m.key: m.timestamp or known.get(m.key, (None,))[-1] for m in command.metrics}
+        if {m.key: (str(m.value), m.step, times[m.key]) for m in values} != known:
             await repository.replace_metrics(session, row.id, values)
             # Metrics are rows of their own; this makes their change one of the version.
             changes["updated_at"] = datetime.now(UTC)
@@ -157,24 +166,35 @@ async def update_model(session: WriteSession, origin: Origin, command: UpdateMod
 
 async def locked(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
     """The version that is meant, held until the transaction ends. Raises NotFound."""
-    found = await repository.find(session, selector)
-    if found is not None:
+    stage = selector.in_stage.stage if selector.in_stage else None
+    while (found := await repository.find(session, selector)) is not None:
         row = (await repository.lock_versions(session, [found.id]))[found.id]
-        if row.deleted_at is None:
+        # While this waited for the lock, another version may have become the one that is meant.
+        if row.deleted_at is None and stage in (None, row.stage):
             return row
     raise NotFound("version", selector, ("model_version",))
 
 
+def count_deployments(version: ModelVersionRow, difference: int) -> None:
+    """Count live deployments of a version that the caller has locked. Only this service counts
+    them: for clients the version has not changed, and not its revision nor its time of change."""
+    version.live_deployments += difference
+    flag_modified(version, "updated_at")
+
+
 async def _next_number(session: WriteSession, model: ModelRow) -> str:
     """The next number that no client has taken for a version of its own naming."""
+    number = model.last_number
     while True:
-        candidates = [str(model.last_number + n) for n in range(1, 21)]
+        candidates = [str(number + n) for n in range(1, 21)]
         taken = await repository.taken_versions(session, model.name, candidates)
         for candidate in candidates:
+            number += 1
             if candidate not in taken:
-                model.last_number = int(candidate)
+                model.last_number = number
+                # Counting is no change of the model itself.
+                flag_modified(model, "updated_at")
                 return candidate
-        model.last_number += len(candidates)
 
 
 def _values(metrics: list[NewMetric]) -> list[MetricValue]:

@@ -47,7 +47,8 @@ class ModelVersionRow(Revised):
     """One version of a model. A deleted one keeps its row, for lineage and history.
 
     `live_deployments` counts the deployments that keep it from being deleted; it is changed by
-    whoever holds this row locked. `stage` repeats the open entry of the stage history.
+    whoever holds this row locked. `stage` repeats the last entry of the stage history, which is
+    open until the version is deleted.
     """
 
     __tablename__ = "model_version"

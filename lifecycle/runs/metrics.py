@@ -11,13 +11,14 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.runs.rules import MetricGoal
 
 # One statement. A point without a time is the one that is there at its step, or a new one now;
-# that is what makes repeating a call harmless. The sort of the keys is the same in every writer.
+# that is what makes repeating a call harmless. "Now" is the same for all of them, so that of two at
+# one step the last one stays. The sort of the keys is the same in every writer.
 _LOG = text("""
 WITH given AS (
     SELECT DISTINCT ON (key, step, "timestamp") key, step, value, "timestamp"
     FROM (
         SELECT point.key, point.step, point.value, point.n,
-               coalesce(point.timestamp, known.timestamp, clock_timestamp()) AS "timestamp"
+               coalesce(point.timestamp, known.timestamp, statement_timestamp()) AS "timestamp"
         FROM unnest(:keys, :steps, :values, :timestamps)
              WITH ORDINALITY AS point (key, step, value, "timestamp", n)
         LEFT JOIN LATERAL (
@@ -61,8 +62,7 @@ WHERE run_id = ANY(:run_ids) AND (:keys IS NULL OR key = ANY(:keys))
 ORDER BY run_id, key
 """).bindparams(bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("keys", type_=ARRAY(Text)))
 
-# Of each series every k-th row, and always the last, k being such that no more than the wanted
-# number remain.
+# Of each series as many rows as are wanted, at equal distances from the first to the last.
 _HISTORY = text("""
 SELECT run_id, key, step, value, "timestamp", total FROM (
     SELECT run_id, key, step, value, "timestamp",
@@ -72,8 +72,9 @@ SELECT run_id, key, step, value, "timestamp", total FROM (
     WHERE run_id = ANY(:run_ids) AND key = ANY(:keys)
     WINDOW series AS (PARTITION BY run_id, key ORDER BY step, "timestamp")
 ) AS numbered
-WHERE total <= :points OR n = total
-   OR (n * (:points - 1)) / total > ((n - 1) * (:points - 1)) / total
+WHERE total <= :points OR n = 1
+   OR (n - 1) * (:points - 1) / greatest(total - 1, 1)
+      > (n - 2) * (:points - 1) / greatest(total - 1, 1)
 ORDER BY run_id, key, n
 """).bindparams(
     bindparam("run_ids", type_=ARRAY(Uuid)),

@@ -13,7 +13,6 @@ from sqlalchemy import (
     Uuid,
     any_,
     bindparam,
-    case,
     cast,
     func,
     literal,
@@ -83,6 +82,7 @@ class RunOrder:
     metric: str | None = None
 
 
+_NAN = cast(literal("NaN"), Double)
 _NEWEST_FIRST = (RunOrder(RunOrderField.CREATED_AT, descending=True),)
 
 
@@ -244,13 +244,9 @@ def _sort_key(order: RunOrder) -> SortKey:
             .where(LatestMetricRow.run_id == RunRow.id, LatestMetricRow.key == order.metric)
             .scalar_subquery()
         )
-        # A run without the metric, or with NaN, comes last either way.
-        missing = literal("-Infinity" if order.descending else "NaN")
-        known = case((value != cast(literal("NaN"), Double), value))
-        return by_number(
-            func.coalesce(known, cast(missing, Double), type_=Double()),
-            descending=order.descending,
-        )
+        # PostgreSQL puts NaN above all numbers: a run with it, or without the metric, comes last
+        # either way.
+        return by_number(func.coalesce(-value if order.descending else value, _NAN, type_=Double()))
     columns = {
         RunOrderField.CREATED_AT: RunRow.created_at,
         RunOrderField.UPDATED_AT: RunRow.updated_at,
@@ -274,7 +270,7 @@ def _matching(statement: Select[Any], wanted: RunFilter) -> Select[Any]:
         found = select(1).where(
             LatestMetricRow.run_id == RunRow.id,
             LatestMetricRow.key == wanted.metric.key,
-            LatestMetricRow.value != cast(literal("NaN"), Double),
+            LatestMetricRow.value != _NAN,
         )
         if wanted.metric.gte is not None:
             found = found.where(LatestMetricRow.value >= wanted.metric.gte)

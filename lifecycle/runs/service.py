@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import (
@@ -25,7 +25,7 @@ from lifecycle.commands import (
     Text,
 )
 from lifecycle.database import WriteSession
-from lifecycle.errors import InvalidInput, NotFound, check_revision
+from lifecycle.errors import InvalidInput, NotFound, Path, check_revision
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments.rules import check_takes_runs
 from lifecycle.journal import service as journal
@@ -37,6 +37,7 @@ from lifecycle.runs.rules import RunStatus
 from lifecycle.runs.tables import RunRow
 
 MAX_POINTS = 10_000
+MAX_PATH_BYTES = 2_500
 _SWEEP = 100
 _SYSTEM = Origin(actor="system:leases", request_id="lease-sweep")
 
@@ -110,11 +111,18 @@ class NewSeries(_Part):
         return [number(value, kind) for value, kind in zip(self.values, kinds, strict=True)]
 
 
+def _indexable(value: str) -> str:
+    # PostgreSQL takes 2,704 bytes for an entry of an index, the run's id included.
+    if len(value.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"must not be longer than {MAX_PATH_BYTES:,} bytes")
+    return value
+
+
 class NewArtifact(_Part):
     """A file that the run wrote."""
 
     name: Name
-    path: Annotated[Line, Field(max_length=1_000)]
+    path: Annotated[Line, AfterValidator(_indexable)]
     size_bytes: Count | None = None
     digest: Line | None = None
 
@@ -227,19 +235,25 @@ async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> R
 
     Whoever reports is alive: a run that was thought LOST is RUNNING again before anything else.
     """
+    if command.ended_at is not None and command.status not in rules.ENDED:
+        raise InvalidInput("The end of a run comes with the status that ends it.", ("ended_at",))
     row, revived = await _reporting(session, origin, command.id, command.expected_revision)
-    await journal.change(session, origin, row, command.given("name", "tags"))
-    if command.status is not None and not (revived and command.status is RunStatus.RUNNING):
-        await _change_status(session, origin, row, command)
-    elif "status_message" in command.model_fields_set:
-        await journal.change(session, origin, row, command.given("status_message"))
+    if revived and command.status is RunStatus.LOST:
+        # It was lost already; this is no report of its writer.
+        rules.STATUS.check(RunStatus.LOST, command.status)
+    changes = command.given("name", "tags", "status_message")
+    if command.status is None or (revived and command.status is RunStatus.RUNNING):
+        await journal.change(session, origin, row, changes)
+    else:
+        changes |= _status_change(row, command.status, command.ended_at)
+        await journal.change(session, origin, row, changes, type="run.status_changed")
     await _add_results(session, origin, row, command.metrics, command.artifacts)
     return row
 
 
 async def log_metrics(session: WriteSession, origin: Origin, command: LogMetrics) -> RunRow:
     """Store points of a run's metrics; repeating it changes nothing. Raises NotFound."""
-    row, _ = await _reporting(session, origin, command.run_id)
+    row, _ = await _reporting(session, origin, command.run_id, path=("run_id",))
     points = Points([], [], [], [])
     for series in command.series:
         points.keys.extend([series.key] * len(series.steps))
@@ -252,7 +266,7 @@ async def log_metrics(session: WriteSession, origin: Origin, command: LogMetrics
 
 async def log_output(session: WriteSession, origin: Origin, command: LogRunOutput) -> RunRow:
     """Add lines to a run's log. Raises NotFound."""
-    row, _ = await _reporting(session, origin, command.run_id)
+    row, _ = await _reporting(session, origin, command.run_id, path=("run_id",))
     first = row.log_lines + 1
     await logs.append(session, row.id, row.log_lines, command.lines)
     row.log_lines += len(command.lines)
@@ -288,13 +302,17 @@ async def mark_lost(session: WriteSession) -> int:
 
 
 async def _reporting(
-    session: WriteSession, origin: Origin, id: UUID, expected_revision: int | None = None
+    session: WriteSession,
+    origin: Origin,
+    id: UUID,
+    expected_revision: int | None = None,
+    path: Path = ("id",),
 ) -> tuple[RunRow, bool]:
     """The run whose writer reports, locked, its lease renewed, and whether it had been LOST and is
     RUNNING again."""
     row = await repository.lock(session, id)
     if row is None:
-        raise NotFound("run", "with this id")
+        raise NotFound("run", "with this id", path)
     check_revision(row.revision, expected_revision)
     row.last_reported_at = datetime.now(UTC)
     lost = row.status is RunStatus.LOST
@@ -309,21 +327,18 @@ async def _reporting(
     return row, lost
 
 
-async def _change_status(
-    session: WriteSession, origin: Origin, row: RunRow, command: UpdateRun
-) -> None:
-    wanted = command.status
-    assert wanted is not None
+def _status_change(row: RunRow, wanted: RunStatus, ended_at: datetime | None) -> dict[str, Any]:
+    """What changes with the status. Raises InvalidTransition, InvalidInput."""
     rules.STATUS.check(row.status, wanted)
-    changes: dict[str, Any] = {"status": wanted, **command.given("status_message")}
+    changes: dict[str, Any] = {"status": wanted}
     now = datetime.now(UTC)
     if wanted is RunStatus.RUNNING and row.started_at is None:
         changes["started_at"] = now
     if wanted in rules.ENDED:
-        changes["ended_at"] = command.ended_at or now
+        changes["ended_at"] = ended_at or now
         if row.started_at and changes["ended_at"] < row.started_at:
             raise InvalidInput("A run cannot end before it started.", ("ended_at",))
-    await journal.change(session, origin, row, changes, type="run.status_changed")
+    return changes
 
 
 async def _add_results(

@@ -128,7 +128,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.CheckConstraint(
-            "(status = 'COMPLETED') = (completed_at IS NOT NULL)",
+            "status = 'ARCHIVED' OR (status = 'COMPLETED') = (completed_at IS NOT NULL)",
             name=op.f("ck_experiment_completed_at"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_experiment")),

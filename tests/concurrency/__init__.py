@@ -1,0 +1,1 @@
+"""What happens at once: races as races, on the real database."""

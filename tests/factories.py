@@ -1,0 +1,51 @@
+"""Objects to begin a test with, made over GraphQL like a client's."""
+
+from tests.client import Graph, Json
+
+VERSION = "modelVersion { id version stage revision }"
+
+
+async def a_version(graph: Graph, model: str, **input: object) -> Json:
+    """A new version of a model."""
+    return await graph.done("registerModelVersion", {"modelName": model, **input}, VERSION)
+
+
+async def a_version_in(graph: Graph, model: str, stage: str, **input: object) -> Json:
+    """A new version that has been moved to a stage."""
+    made = await a_version(graph, model, **input)
+    path = {"EXPERIMENTAL": [], "PRODUCTION": ["STAGING", "PRODUCTION"]}.get(stage, [stage])
+    for step in path:
+        input = {"modelVersion": {"id": made["id"]}, "stage": step}
+        made = await graph.done("setStage", input, VERSION)
+    return made
+
+
+async def a_run(graph: Graph, experiment: str, **input: object) -> str:
+    """The id of a new run in an experiment, which is made when there is none of this name."""
+    await graph.mutate("createExperiment", {"name": experiment})
+    run = await graph.done("logRun", {"experimentName": experiment, **input}, "run { id }")
+    return str(run["id"])
+
+
+# The shortest way of a new deployment to each status.
+WAY = {
+    "PENDING": [],
+    "VALIDATING": ["VALIDATING"],
+    "DEPLOYING": ["VALIDATING", "DEPLOYING"],
+    "ACTIVE": ["VALIDATING", "DEPLOYING", "ACTIVE"],
+    "FAILED": ["FAILED"],
+    "ROLLBACK": ["FAILED", "ROLLBACK"],
+    "TERMINATED": ["TERMINATED"],
+}
+
+
+async def a_deployment(
+    graph: Graph, version: Json, environment: str = "DEVELOPMENT", status: str = "PENDING"
+) -> str:
+    """The id of a new deployment of a version, brought to a status."""
+    input = {"modelVersion": {"id": version["id"]}, "environment": environment}
+    made = await graph.done("createDeployment", input, "deployment { id }")
+    for step in WAY[status]:
+        input = {"id": made["id"], "status": step}
+        await graph.done("updateDeployment", input, "deployment { id }")
+    return str(made["id"])

@@ -1,0 +1,104 @@
+"""Following subscriptions in tests, over either transport."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from schema import ids
+from tests.client import Graph, Json, socket
+
+TRANSPORTS = ("socket", "sse")
+
+DEPLOYMENTS = """
+subscription ($id: ID, $model: String, $environment: Environment, $after: String) {
+  deploymentStatus(
+    deploymentId: $id, modelName: $model, environment: $environment, after: $after
+  ) {
+    __typename
+    ... on DeploymentStatusEvent { cursor deployment { id } from to health message at actor }
+    ... on CaughtUp { cursor }
+    ... on Heartbeat { cursor at }
+    ... on CursorExpired { oldest }
+  }
+}"""
+
+RUN = """
+subscription ($id: ID!, $after: String) {
+  runProgress(runId: $id, after: $after) {
+    __typename
+    ... on RunStatusEvent { cursor runId from to }
+    ... on RunMetricsEvent { cursor runId metrics { key value kind step } }
+    ... on RunOutputEvent { cursor runId lines { line level message } }
+    ... on CaughtUp { cursor }
+    ... on Heartbeat { cursor at }
+    ... on CursorExpired { oldest }
+  }
+}"""
+
+
+async def items(transport: str, url: str, query: str, **variables: object) -> AsyncIterator[Json]:
+    """What a subscription sends, until it completes."""
+    if transport == "socket":
+        async with socket(url) as opened, aclosing(opened.subscribe(query, variables)) as sent:  # type: ignore[type-var]
+            async for item in sent:
+                yield item
+    else:
+        async with Graph(url) as graph, aclosing(graph.stream(query, variables)) as streamed:  # type: ignore[type-var]
+            async for payload in streamed:
+                assert "errors" not in payload, payload
+                yield next(iter(payload["data"].values()))
+
+
+async def take(stream: AsyncIterator[Json], number: int) -> list[Json]:
+    """The next items, heartbeats left out."""
+    taken: list[Json] = []
+    async with asyncio.timeout(30):
+        while len(taken) < number:
+            item = await anext(stream)
+            if item["__typename"] != "Heartbeat":
+                taken.append(item)
+    return taken
+
+
+async def present(stream: AsyncIterator[Json]) -> list[Json]:
+    """The items up to CaughtUp, which is the last of them."""
+    taken = await take(stream, 1)
+    while taken[-1]["__typename"] != "CaughtUp":
+        taken += await take(stream, 1)
+    return taken
+
+
+async def write_line(graph: Graph, run: str, message: str, **headers: str) -> None:
+    """One line of output, which is one event."""
+    input = {"runId": run, "lines": [{"message": message}]}
+    result = await graph.mutate("logRunOutput", input, **headers)
+    assert result["__typename"] == "LogRunOutputSuccess", result
+
+
+def said(items: list[Json]) -> list[str]:
+    """The lines in these items."""
+    return [line["message"] for item in items for line in item.get("lines", ())]
+
+
+def key_of(global_id: str) -> UUID:
+    """The database's id of an object."""
+    return ids.split(global_id)[1]
+
+
+async def connect(database_url: str) -> asyncpg.Connection:
+    """A connection past the service."""
+    return await asyncpg.connect(database_url.replace("+asyncpg", ""))
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for something that must happen."""
+    async with asyncio.timeout(30):
+        for _ in count():
+            if condition():
+                return
+            await asyncio.sleep(0.01)

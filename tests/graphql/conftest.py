@@ -1,0 +1,25 @@
+"""A service that nobody else writes to, for tests that count what is in the database."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from lifecycle import migrate
+from tests.client import Graph
+from tests.conftest import Live, a_database, in_thread, serving
+
+
+@pytest_asyncio.fixture(scope="session")
+async def quiet(server_url: str) -> AsyncIterator[Live]:
+    """The service on a database of its own; the tests that use it run one after the other."""
+    with a_database(server_url) as url:
+        in_thread(lambda: migrate.upgrade(url))
+        async with serving(url) as service:
+            yield service
+
+
+@pytest_asyncio.fixture(scope="session")
+async def quiet_graph(quiet: Live) -> AsyncIterator[Graph]:
+    """A client of it."""
+    async with Graph(quiet.url) as client:
+        yield client

@@ -1,0 +1,222 @@
+"""Versions side by side."""
+
+from typing import Any
+
+import pytest
+
+from tests.client import Graph, Json
+from tests.factories import a_run, a_version
+
+COMPARE = """
+query ($model: String!, $versions: [String!]!, $baseline: String) {
+  compareModelVersions(modelName: $model, versions: $versions, baseline: $baseline) {
+    versions { version modelName }
+    metrics { key goal values differences best }
+    params { key values differs }
+  }
+}"""
+
+
+async def compare(graph: Graph, model: str, *versions: str, baseline: str | None = None) -> Json:
+    variables = {"model": model, "versions": versions, "baseline": baseline}
+    found: Json = (await graph.query(COMPARE, variables))["compareModelVersions"]
+    return found
+
+
+async def refusal(graph: Graph, model: str, *versions: str, baseline: str | None = None) -> Any:
+    """Message and extensions of the only error."""
+    variables = {"model": model, "versions": versions, "baseline": baseline}
+    answer = await graph.answer(COMPARE, variables)
+    assert answer["data"] is None
+    (error,) = answer["errors"]
+    return error["message"], error["extensions"]
+
+
+def metrics(**values: float) -> list[Json]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+async def test_metrics_and_parameters_of_versions_stand_side_by_side(
+    graph: Graph, unique: str
+) -> None:
+    run = await a_run(
+        graph,
+        unique,
+        params=[{"key": "depth", "value": "3"}, {"key": "seed", "value": "7"}],
+        metrics=metrics(accuracy=0.5, val_loss=2),
+    )
+    # Metrics of its run; parameters of its run, over which its own win.
+    await a_version(graph, unique, runId=run, hyperparameters={"depth": 4, "rates": [0.5]})
+    await a_version(
+        graph, unique, metrics=metrics(accuracy=0.75, val_loss=1), hyperparameters={"seed": 7}
+    )
+    await a_version(graph, unique)
+
+    assert await compare(graph, unique, "1", "2", "3") == {
+        "versions": [{"version": version, "modelName": unique} for version in "123"],
+        "metrics": [
+            {
+                "key": "accuracy",
+                "goal": "MAXIMIZE",
+                "values": [0.5, 0.75, None],
+                "differences": [0, 0.25, None],
+                "best": "2",
+            },
+            {
+                "key": "val_loss",
+                "goal": "MINIMIZE",
+                "values": [2, 1, None],
+                "differences": [0, -1, None],
+                "best": "2",
+            },
+        ],
+        "params": [
+            {"key": "depth", "values": ["4", None, None], "differs": True},
+            {"key": "rates", "values": ["[0.5]", None, None], "differs": True},
+            {"key": "seed", "values": ["7", "7", None], "differs": True},
+        ],
+    }
+    assert (await compare(graph, unique, "2"))["params"] == [
+        {"key": "seed", "values": ["7"], "differs": False}
+    ]
+
+
+async def test_the_order_is_the_callers_and_the_baseline_any_of_the_versions(
+    graph: Graph, unique: str
+) -> None:
+    for value in (1, 2, 4):
+        await a_version(graph, unique, metrics=metrics(score=value))
+
+    first = await compare(graph, unique, "3", "1", "2")
+    last = await compare(graph, unique, "3", "1", "2", baseline="2")
+
+    assert [version["version"] for version in first["versions"]] == ["3", "1", "2"]
+    assert first["metrics"][0]["values"] == last["metrics"][0]["values"] == [4, 1, 2]
+    assert first["metrics"][0]["differences"] == [0, -3, -2]
+    assert last["metrics"][0]["differences"] == [2, -1, 0]
+
+
+async def test_of_equally_good_versions_the_first_that_was_named_is_the_best(
+    graph: Graph, unique: str
+) -> None:
+    for _ in range(2):
+        await a_version(graph, unique, metrics=metrics(loss=1))
+
+    assert (await compare(graph, unique, "1", "2"))["metrics"][0]["best"] == "1"
+    assert (await compare(graph, unique, "2", "1"))["metrics"][0]["best"] == "2"
+
+
+async def test_what_is_not_finite_or_missing_has_no_value_and_is_never_the_best(
+    graph: Graph, unique: str
+) -> None:
+    await a_version(graph, unique, metrics=[{"key": "loss", "kind": "NAN"}])
+    await a_version(graph, unique, metrics=[{"key": "loss", "kind": "NEGATIVE_INFINITY"}])
+    await a_version(graph, unique, metrics=metrics(loss=5))
+    await a_version(graph, unique)
+
+    (mixed,) = (await compare(graph, unique, "1", "2", "3", "4", baseline="3"))["metrics"]
+    (empty,) = (await compare(graph, unique, "1", "2"))["metrics"]
+
+    assert mixed == {
+        "key": "loss",
+        "goal": "MINIMIZE",
+        "values": [None, None, 5, None],
+        "differences": [None, None, 0, None],
+        "best": "3",
+    }
+    assert empty == {
+        "key": "loss",
+        "goal": "MINIMIZE",
+        "values": [None, None],
+        "differences": [None, None],
+        "best": None,
+    }
+
+
+async def test_a_difference_beyond_all_numbers_is_none(graph: Graph, unique: str) -> None:
+    for value in (-1.7e308, 1.7e308):
+        await a_version(graph, unique, metrics=metrics(score=value))
+
+    (found,) = (await compare(graph, unique, "1", "2"))["metrics"]
+
+    assert found["values"] == [-1.7e308, 1.7e308]
+    assert found["differences"] == [0, None]
+    assert found["best"] == "2"
+
+
+async def test_an_unknown_version_model_or_deleted_version_is_not_found(
+    graph: Graph, unique: str
+) -> None:
+    await a_version(graph, unique)
+    gone = await a_version(graph, unique)
+    await graph.done(
+        "deleteModelVersion", {"modelVersion": {"id": gone["id"]}}, "modelVersion { id }"
+    )
+    extensions = {"code": "NOT_FOUND", "argument": ["versions"]}
+
+    assert await refusal(graph, unique, "1", "7") == (
+        f"There is no version 7 of model {unique}.",
+        extensions,
+    )
+    assert await refusal(graph, unique, "1", "2") == (
+        f"There is no version 2 of model {unique}.",
+        extensions,
+    )
+    assert await refusal(graph, f"{unique}-x", "1") == (
+        f"There is no version 1 of model {unique}-x.",
+        extensions,
+    )
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [[], ["1", "1"], [str(n) for n in range(51)]],
+    ids=["none", "twice the same", "fifty-one"],
+)
+async def test_one_to_fifty_versions_are_compared_each_once(
+    graph: Graph, unique: str, versions: list[str]
+) -> None:
+    await a_version(graph, unique)
+
+    assert await refusal(graph, unique, *versions) == (
+        "Name 1 to 50 versions, each once.",
+        {"code": "INVALID_INPUT", "argument": ["versions"]},
+    )
+
+
+async def test_fifty_versions_are_compared(graph: Graph, unique: str) -> None:
+    names = [f"v{n}" for n in range(50)]
+    for n, name in enumerate(names):
+        await a_version(graph, unique, version=name, metrics=metrics(score=n))
+
+    found = await compare(graph, unique, *names, baseline="v49")
+
+    assert found["metrics"] == [
+        {
+            "key": "score",
+            "goal": "MAXIMIZE",
+            "values": list(range(50)),
+            "differences": list(range(-49, 1)),
+            "best": "v49",
+        }
+    ]
+
+
+async def test_the_baseline_must_be_one_of_the_versions(graph: Graph, unique: str) -> None:
+    await a_version(graph, unique)
+    await a_version(graph, unique)
+
+    assert await refusal(graph, unique, "1", baseline="2") == (
+        "The baseline must be one of the versions.",
+        {"code": "INVALID_INPUT", "argument": ["baseline"]},
+    )
+
+
+async def test_comparing_names_no_text_can_break(graph: Graph, unique: str) -> None:
+    for name in ("", "\x00", "x" * 1_000_000, "'; --"):
+        message, extensions = await refusal(graph, unique, name)
+        assert extensions["code"] in ("NOT_FOUND", "INVALID_INPUT")
+        assert len(message) < 1_000
+        message, extensions = await refusal(graph, name, "1")
+        assert extensions["code"] in ("NOT_FOUND", "INVALID_INPUT")
+        assert len(message) < 1_000

@@ -1,0 +1,795 @@
+"""GraphQL over HTTP: media types, methods, statuses, and what a failure looks like from outside."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+from io import StringIO
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from graphql import get_introspection_query
+from starlette.requests import Request
+from structlog.stdlib import ProcessorFormatter
+from structlog.testing import capture_logs
+
+from lifecycle import migrate
+from lifecycle.experiments import repository as experiments
+from lifecycle.experiments import service
+from schema.limits import MAX_BODY_BYTES
+from schema.view import GRAPHIQL
+from tests.client import Graph, Json, socket
+from tests.conftest import Live, in_thread, serving
+
+RESPONSE_JSON = "application/graphql-response+json"
+JSON = "application/json"
+STREAM = "text/event-stream"
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+NAME = "{ __typename }"
+CREATE = "mutation ($name: String!) { createExperiment(input: { name: $name }) { __typename } }"
+
+
+@pytest.fixture
+async def http(live: Live) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that sends no headers but those that HTTP needs."""
+    async with httpx.AsyncClient(base_url=live.url, trust_env=False, timeout=60) as client:
+        del client.headers["accept"]
+        yield client
+
+
+async def post(http: httpx.AsyncClient, body: bytes | Json, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"content-type": JSON, **{key.replace("_", "-"): headers[key] for key in headers}}
+    return await http.post("/graphql", content=content, headers=given)
+
+
+def check(response: httpx.Response, status: int, code: str, message: str | None = None) -> None:
+    """The answer is one error without data, in JSON, and shows nothing of the inside."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] in (RESPONSE_JSON, JSON)
+    assert set(response.json()) == {"errors"}, response.text
+    for error in response.json()["errors"]:
+        assert error["extensions"]["code"] == code
+        assert set(error) <= {"message", "locations", "extensions"}
+    if message is not None:
+        assert response.json()["errors"][0]["message"] == message
+    for inside in ("Traceback", "Exception", "asyncpg", "<class", "object at 0x", "NoneType"):
+        assert inside not in response.text
+
+
+# Media types
+
+
+@pytest.mark.parametrize(
+    ("accept", "given"),
+    [
+        (RESPONSE_JSON, RESPONSE_JSON),
+        (f"{RESPONSE_JSON}; charset=utf-8", RESPONSE_JSON),
+        (f"{JSON};q=0.9, {RESPONSE_JSON}", RESPONSE_JSON),
+        ("*/*", RESPONSE_JSON),
+        ("application/*", RESPONSE_JSON),
+        (JSON, JSON),
+        ("Application/JSON", JSON),
+        ("text/html, application/json", JSON),
+    ],
+)
+async def test_the_answer_has_a_form_that_the_client_takes(
+    http: httpx.AsyncClient, accept: str, given: str
+) -> None:
+    response = await post(http, {"query": NAME}, accept=accept)
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == given
+    assert response.json() == {"data": {"__typename": "Query"}}
+
+
+async def test_a_client_that_does_not_say_what_it_takes_gets_the_specified_form(
+    http: httpx.AsyncClient,
+) -> None:
+    response = await post(http, {"query": NAME})
+
+    assert (response.status_code, response.headers["content-type"]) == (200, RESPONSE_JSON)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "nonsense", "text/plain, image/*", "application"])
+async def test_a_client_that_takes_nothing_of_ours_gets_406_and_no_effect(
+    http: httpx.AsyncClient, graph: Graph, unique: str, accept: str
+) -> None:
+    body = {"query": CREATE, "variables": {"name": unique}}
+
+    check(await post(http, body, accept=accept), 406, "BAD_REQUEST")
+
+    assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/graphql",
+        "application/jsonx",
+        "",
+    ],
+)
+async def test_a_body_that_is_not_json_is_refused_and_has_no_effect(
+    http: httpx.AsyncClient, graph: Graph, unique: str, content_type: str
+) -> None:
+    body = {"query": CREATE, "variables": {"name": unique}}
+
+    response = await post(http, body, content_type=content_type)
+
+    check(response, 415, "BAD_REQUEST", "The body must be application/json.")
+    assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON"])
+async def test_parameters_and_capitals_do_not_matter_in_a_content_type(
+    http: httpx.AsyncClient, content_type: str
+) -> None:
+    assert (await post(http, {"query": NAME}, content_type=content_type)).status_code == 200
+
+
+# Statuses
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "status", "code"),
+    [
+        ("{", None, 400, "GRAPHQL_PARSE_FAILED"),
+        ("   ", None, 400, "GRAPHQL_PARSE_FAILED"),
+        ("{ nope }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
+        ("{ experiments }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
+        ("{ experiments(first: nope) { nodes { id } } }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
+        ("query ($a: Nope) { __typename }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
+        ("query ($n: String!) { experiment(name: $n) { id } }", None, 422, "INVALID_INPUT"),
+        ("query ($n: String!) { experiment(name: $n) { id } }", {"n": 5}, 422, "INVALID_INPUT"),
+        ("query ($n: String!) { experiment(name: $n) { id } }", {"n": None}, 422, "INVALID_INPUT"),
+    ],
+)
+async def test_a_request_that_cannot_be_run_has_no_data_and_a_status_of_its_own(
+    http: httpx.AsyncClient, query: str, variables: Json | None, status: int, code: str
+) -> None:
+    body: Json = {"query": query, "variables": variables}
+
+    check(await post(http, body), status, code)
+    # Clients that only take application/json are promised 200 for every well-formed request.
+    check(await post(http, body, accept=JSON), 200, code)
+
+
+async def test_an_error_while_running_is_a_part_of_an_answer_that_succeeds(
+    http: httpx.AsyncClient,
+) -> None:
+    query = '{ serverInfo { version } experiment(name: "\\u0000") { id } }'
+
+    response = await post(http, {"query": query})
+
+    assert response.status_code == 200
+    assert response.json()["data"]["experiment"] is None
+    assert response.json()["data"]["serverInfo"]["version"]
+    assert [error["path"] for error in response.json()["errors"]] == [["experiment"]]
+
+
+async def test_an_error_that_leaves_no_data_was_still_an_execution(http: httpx.AsyncClient) -> None:
+    response = await post(http, {"query": "{ experiments(first: 0) { nodes { id } } }"})
+
+    assert response.status_code == 200
+    assert response.json() == {
+        "data": None,
+        "errors": [
+            {
+                "message": "A page has 1 to 100 items, not 0.",
+                "locations": [{"line": 1, "column": 3}],
+                "path": ["experiments"],
+                "extensions": {"code": "INVALID_INPUT", "argument": ["first"]},
+            }
+        ],
+    }
+
+
+UNREADABLE = "Unable to parse request body as JSON"
+NO_OBJECT = "The body must be one JSON object; batches are not taken."
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", UNREADABLE),
+        (b"{", UNREADABLE),
+        (b'{"query": "{ __typename }"', UNREADABLE),
+        (b'{"query": "{ __typename }"} {}', UNREADABLE),
+        (b'{"query": "{ __typename }", "variables": {"a": NaN}}', UNREADABLE),
+        (b'{"query": "{ __typename }", "variables": {"a": Infinity}}', UNREADABLE),
+        (b'{"query": "{ __typename }", "variables": {"a": 1e400}}', UNREADABLE),
+        (b"\xff\xfe", UNREADABLE),
+        (b'{"query": "\xff"}', UNREADABLE),
+        (b'\xef\xbb\xbf{"query": "{ __typename }"}', UNREADABLE),
+        (b"[" * 100_000, UNREADABLE),
+        (b"[]", NO_OBJECT),
+        (b'[{"query": "{ __typename }"}]', NO_OBJECT),
+        (b"3", NO_OBJECT),
+        (b'"{ __typename }"', NO_OBJECT),
+        (b"null", NO_OBJECT),
+        (b"true", NO_OBJECT),
+        (b"{}", "No GraphQL query found in the request."),
+        (b'{"query": null}', "No GraphQL query found in the request."),
+        (b'{"query": ""}', "No GraphQL query found in the request."),
+        (b'{"query": 5}', "query must be a string or null."),
+        (b'{"query": ["{ __typename }"]}', "query must be a string or null."),
+        (b'{"query": "{ __typename }", "variables": []}', "variables must be an object or null."),
+        (b'{"query": "{ __typename }", "variables": "{}"}', "variables must be an object or null."),
+        (b'{"query": "{ __typename }", "extensions": 3}', "extensions must be an object or null."),
+        (
+            b'{"query": "{ __typename }", "operationName": 4}',
+            "operationName must be a string or null.",
+        ),
+        (b'{"query": "{ __typename }", "operationName": "x"}', 'Unknown operation named "x".'),
+        (b'{"query": "fragment f on Query { __typename }"}', "Can't get GraphQL operation type"),
+    ],
+)
+@pytest.mark.parametrize("accept", [RESPONSE_JSON, JSON])
+async def test_a_body_that_is_no_request_is_refused(
+    http: httpx.AsyncClient, body: bytes, message: str, accept: str
+) -> None:
+    check(await post(http, body, accept=accept), 400, "BAD_REQUEST", message)
+
+
+async def test_what_is_unknown_beside_the_query_is_ignored(http: httpx.AsyncClient) -> None:
+    body: Json = {"query": NAME, "variables": None, "operationName": None, "extensions": {}, "x": 1}
+
+    assert (await post(http, body)).json() == {"data": {"__typename": "Query"}}
+
+
+async def test_of_several_operations_one_must_be_named(http: httpx.AsyncClient) -> None:
+    query = "query a { a: __typename } query b { b: __typename }"
+
+    check(
+        await post(http, {"query": query}),
+        422,
+        "GRAPHQL_VALIDATION_FAILED",
+        "Say by operationName which of the operations is meant.",
+    )
+    assert (await post(http, {"query": query, "operationName": "b"})).json() == {
+        "data": {"b": "Query"}
+    }
+
+
+async def test_a_body_over_the_limit_is_refused_however_it_is_sent(
+    http: httpx.AsyncClient,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(MAX_BODY_BYTES // 1024 + 1):
+            yield b" " * 1024
+
+    whole = await post(http, b" " * (MAX_BODY_BYTES + 1))
+    chunked = await http.post("/graphql", content=chunks(), headers={"content-type": JSON})
+
+    message = "The body may have 8,388,608 bytes."
+    check(whole, 413, "LIMIT_EXCEEDED", message)
+    check(chunked, 413, "LIMIT_EXCEEDED", message)
+
+
+async def test_a_body_of_exactly_the_limit_is_read(http: httpx.AsyncClient) -> None:
+    body = json.dumps({"query": NAME}).encode()
+
+    response = await post(http, body + b" " * (MAX_BODY_BYTES - len(body)))
+
+    assert response.json() == {"data": {"__typename": "Query"}}
+
+
+# Methods
+
+
+async def test_a_query_may_come_by_get(http: httpx.AsyncClient, graph: Graph, unique: str) -> None:
+    await graph.done("createExperiment", {"name": unique}, "experiment { id }")
+
+    response = await http.get(
+        "/graphql",
+        params={
+            "query": "query a { __typename } "
+            "query b($name: String!) { experiment(name: $name) { name } }",
+            "variables": json.dumps({"name": unique}),
+            "operationName": "b",
+        },
+    )
+
+    assert response.status_code == 200
+    assert response.json() == {"data": {"experiment": {"name": unique}}}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "No GraphQL query found in the request."),
+        ({"query": ""}, "No GraphQL query found in the request."),
+        ({"query": NAME, "variables": "{"}, UNREADABLE),
+        ({"query": NAME, "variables": "3"}, "variables must be an object or null."),
+        ({"query": NAME, "operationName": "x"}, 'Unknown operation named "x".'),
+    ],
+)
+async def test_a_get_that_is_no_request_is_refused(
+    http: httpx.AsyncClient, params: dict[str, str], message: str
+) -> None:
+    check(await http.get("/graphql", params=params), 400, "BAD_REQUEST", message)
+
+
+@pytest.mark.parametrize("accept", [RESPONSE_JSON, JSON, "*/*"])
+async def test_a_mutation_by_get_is_not_allowed_and_has_no_effect(
+    http: httpx.AsyncClient, graph: Graph, unique: str, accept: str
+) -> None:
+    params = {"query": CREATE, "variables": json.dumps({"name": unique})}
+
+    response = await http.get("/graphql", params=params, headers={"accept": accept})
+
+    message = "Mutations are not allowed over GET; use POST."
+    check(response, 405, "BAD_REQUEST", message)
+    assert response.headers["allow"] == "POST"
+    assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
+
+
+async def test_a_mutation_by_get_has_no_effect_as_a_stream_either(
+    http: httpx.AsyncClient, graph: Graph, unique: str
+) -> None:
+    params = {"query": CREATE, "variables": json.dumps({"name": unique})}
+
+    response = await http.get("/graphql", params=params, headers={"accept": STREAM})
+
+    assert '"code":"BAD_REQUEST"' in response.text
+    assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("accept", [RESPONSE_JSON, JSON])
+async def test_a_subscription_needs_a_transport_that_can_carry_it(
+    http: httpx.AsyncClient, method: str, accept: str
+) -> None:
+    query = "subscription { deploymentStatus { __typename } }"
+
+    response = (
+        await post(http, {"query": query}, accept=accept)
+        if method == "POST"
+        else await http.get("/graphql", params={"query": query}, headers={"accept": accept})
+    )
+
+    message = "Subscriptions need Accept: text/event-stream, or a websocket."
+    check(response, 400, "BAD_REQUEST", message)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+async def test_other_methods_are_not_allowed(http: httpx.AsyncClient, method: str) -> None:
+    response = await http.request(method, "/graphql")
+
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET, POST"
+    if method != "HEAD":
+        check(response, 405, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"query": "{"}, "GRAPHQL_PARSE_FAILED"),
+        ({"query": "{ nope }"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": NAME, "operationName": "x"}, "BAD_REQUEST"),
+        ({"query": "query a { __typename } query b { __typename }"}, "GRAPHQL_VALIDATION_FAILED"),
+        (
+            {"query": "subscription ($id: ID!) { runProgress(runId: $id) { __typename } }"},
+            "INVALID_INPUT",
+        ),
+        ({"query": 'subscription { runProgress(runId: "x") { __typename } }'}, "INVALID_INPUT"),
+        ({"query": "{ experiments(first: 0) { nodes { id } } }"}, "INVALID_INPUT"),
+    ],
+)
+async def test_a_stream_carries_errors_with_the_same_codes(
+    http: httpx.AsyncClient, body: Json, code: str
+) -> None:
+    response = await post(http, body, accept=STREAM)
+
+    assert response.headers["content-type"].startswith(STREAM)
+    events = [line for line in response.text.splitlines() if line]
+    assert events[0] == "event: next"
+    errors = json.loads(events[1].removeprefix("data: "))["errors"]
+    assert [error["extensions"]["code"] for error in errors] == [code]
+    assert events[2] == "event: complete"
+
+
+async def test_a_stream_is_refused_like_any_request_that_is_none(http: httpx.AsyncClient) -> None:
+    check(await post(http, b"{", accept=STREAM), 400, "BAD_REQUEST", UNREADABLE)
+    check(
+        await post(http, {}, accept=STREAM),
+        400,
+        "BAD_REQUEST",
+        "No GraphQL query found in the request.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ({"query": "{ nope }"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": "query a { __typename } query b { __typename }"}, "GRAPHQL_VALIDATION_FAILED"),
+        ({"query": "query ($n: String!) { experiment(name: $n) { id } }"}, "INVALID_INPUT"),
+    ],
+)
+async def test_a_websocket_carries_errors_with_the_same_codes_and_stays_open(
+    live: Live, payload: Json, code: str
+) -> None:
+    async with socket(live.url) as opened:
+        await opened.send({"type": "subscribe", "id": "1", "payload": payload})
+        answer = await opened.receive()
+        errors = answer["payload"] if answer["type"] == "error" else answer["payload"]["errors"]
+        assert [error["extensions"]["code"] for error in errors] == [code]
+
+        await opened.send({"type": "ping"})
+        received = [await opened.receive() for _ in range(1 if answer["type"] == "error" else 2)]
+        assert {"type": "pong"} in received
+
+
+# Pages
+
+
+async def test_a_browser_gets_graphiql(http: httpx.AsyncClient) -> None:
+    response = await http.get(
+        "/graphql", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    )
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<html" in response.text
+    if (GRAPHIQL / "index.html").exists():
+        assert response.text == (GRAPHIQL / "index.html").read_text()
+
+
+async def test_a_browser_that_asks_a_query_gets_its_answer(http: httpx.AsyncClient) -> None:
+    response = await http.get(
+        "/graphql", params={"query": NAME}, headers={"accept": "text/html,*/*;q=0.8"}
+    )
+
+    assert response.json() == {"data": {"__typename": "Query"}}
+
+
+async def test_the_home_page_leads_to_graphiql(http: httpx.AsyncClient) -> None:
+    response = await http.get("/")
+
+    assert (response.status_code, response.headers["location"]) == (307, "/graphql")
+
+
+async def test_health_and_readiness_are_told(http: httpx.AsyncClient) -> None:
+    alive, ready = await http.get("/healthz"), await http.get("/readyz")
+
+    assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"ready": True, "checks": {"database": True, "migrations": True}},
+    )
+
+
+# Who asks, and in which request
+
+
+@pytest.mark.parametrize("given", ["abc", "A-1_b.c:d", "x" * 100])
+async def test_a_request_id_that_the_client_gives_comes_back(
+    http: httpx.AsyncClient, given: str
+) -> None:
+    response = await post(http, {"query": NAME}, x_request_id=given)
+
+    assert response.headers.get_list("x-request-id") == [given]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 101, 'a"b', "a,b", "<a>"])
+async def test_a_request_id_that_is_none_is_replaced(http: httpx.AsyncClient, given: str) -> None:
+    response = await post(http, {"query": NAME}, x_request_id=given)
+
+    assert UUID.fullmatch(response.headers["x-request-id"])
+
+
+async def test_each_request_has_an_id_whatever_becomes_of_it(http: httpx.AsyncClient) -> None:
+    answers = [
+        await post(http, {"query": NAME}),
+        await post(http, {"query": "{"}),
+        await post(http, b"{"),
+        await post(http, {"query": NAME}, accept="image/png"),
+        await http.put("/graphql"),
+        await http.get("/nowhere"),
+        await http.get("/healthz"),
+    ]
+
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert all(map(UUID.fullmatch, ids))
+    assert len(set(ids)) == len(ids)
+
+
+async def test_each_request_is_logged_once_with_its_id_and_operation(
+    http: httpx.AsyncClient, live: Live
+) -> None:
+    logged: list[Json] = []
+    with capture_logs() as entries:
+        await post(http, {"query": "query Fine { __typename }"}, x_request_id="the-id")
+        await http.get("/healthz")
+        logged += [dict(entry) for entry in entries if entry["event"] == "request"]
+
+    assert [(entry["method"], entry["path"], entry["status"]) for entry in logged] == [
+        ("POST", "/graphql", 200)
+    ]
+
+
+ACTORS = [
+    (None, "anonymous"),
+    (b"", "anonymous"),
+    (b"ada", "ada"),
+    ("Žofie Nováková".encode(), "Žofie Nováková"),
+    ("田中".encode(), "田中"),
+    (b"x" * 250, "x" * 250),
+    (b"\xff", "\ufffd"),
+]
+
+
+@pytest.mark.parametrize(("given", "actor"), ACTORS)
+async def test_the_header_says_who_asks(
+    http: httpx.AsyncClient, unique: str, given: bytes | None, actor: str
+) -> None:
+    headers = {} if given is None else {b"lifecycle-actor": given}
+    query = CREATE.replace(
+        "__typename", "... on CreateExperimentSuccess { experiment { createdBy } }"
+    )
+
+    response = await http.post(
+        "/graphql", json={"query": query, "variables": {"name": unique}}, headers=headers
+    )
+
+    found = response.json()["data"]["createExperiment"]
+    assert found == {"experiment": {"createdBy": actor}}
+
+
+@pytest.mark.parametrize("actor", [b"x" * 251, b"a\tb", "a\u202eb".encode(), "a\u2028b".encode()])
+async def test_an_actor_that_cannot_be_a_name_is_refused_and_has_no_effect(
+    http: httpx.AsyncClient, graph: Graph, unique: str, actor: bytes
+) -> None:
+    response = await http.post(
+        "/graphql",
+        json={"query": CREATE, "variables": {"name": unique}},
+        headers={b"lifecycle-actor": actor},
+    )
+
+    check(response, 400, "BAD_REQUEST", "Lifecycle-Actor must be a short line of text.")
+    assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
+
+
+async def test_a_websocket_says_who_asks_when_it_begins(live: Live, unique: str) -> None:
+    query = CREATE.replace(
+        "__typename", "... on CreateExperimentSuccess { experiment { createdBy } }"
+    )
+
+    async with socket(live.url, actor="Žofie") as opened:
+        id = await opened.start(query, {"name": unique})
+        assert await opened.receive() == {
+            "id": id,
+            "type": "next",
+            "payload": {"data": {"createExperiment": {"experiment": {"createdBy": "Žofie"}}}},
+        }
+
+
+# What goes wrong inside
+
+
+async def fail(*_: object, **__: object) -> Any:
+    raise RuntimeError("secret")
+
+
+@pytest.mark.parametrize(
+    ("query", "path", "data"),
+    [
+        ("{ experiments { nodes { id } } }", ["experiments"], None),
+        ('{ experiment(name: "a") { id } }', ["experiment"], {"experiment": None}),
+        (
+            'mutation { createExperiment(input: { name: "a" }) { __typename } }',
+            ["createExperiment"],
+            None,
+        ),
+    ],
+)
+async def test_a_bug_shows_nothing_but_an_id_and_is_logged_once(
+    http: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    path: list[str],
+    data: Json | None,
+) -> None:
+    monkeypatch.setattr(experiments, "page", fail)
+    monkeypatch.setattr(experiments, "by_names", fail)
+    monkeypatch.setattr(service, "create", fail)
+
+    with capture_logs() as entries:
+        response = await post(http, {"query": query}, x_request_id="the-id")
+
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["data"] == data
+    assert len(answer["errors"]) == 1
+    error = answer["errors"][0]
+    assert error["path"] == path
+    assert error["extensions"] == {"code": "INTERNAL", "requestId": "the-id"}
+    assert error["message"] == (
+        "Unexpected error. Its trace is in the server's log, under request id the-id."
+    )
+    assert "secret" not in response.text
+    logged = [entry for entry in entries if entry["event"] != "request"]
+    assert [entry["event"] for entry in logged] == ["graphql.unexpected_error"]
+    trace = logged[0]["exc_info"].__traceback__
+    assert trace is not None
+    assert str(logged[0]["exc_info"]) == "secret"
+
+
+async def test_a_bug_is_logged_with_its_trace_and_request_and_by_nobody_else(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "page", fail)
+    handler = next(
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler)
+        and isinstance(handler.formatter, ProcessorFormatter)
+    )
+    log = StringIO()
+    monkeypatch.setattr(handler, "stream", log)
+
+    await post(
+        http,
+        {"query": "query Broken { experiments { nodes { id } } }"},
+        x_request_id="the-id",
+    )
+
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    told = [line for line in lines if "secret" in json.dumps(line)]
+    assert [(line["event"], line["level"]) for line in told] == [
+        ("graphql.unexpected_error", "error")
+    ]
+    assert told[0]["request_id"] == "the-id"
+    assert told[0]["operation"] == "Broken"
+    assert told[0]["exception"].startswith("Traceback (most recent call last)")
+    assert told[0]["exception"].endswith("RuntimeError: secret")
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [(line["request_id"], line["operation"]) for line in requests] == [("the-id", "Broken")]
+
+
+async def test_two_bugs_in_one_answer_are_two_log_entries(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "by_names", fail)
+    query = '{ a: experiment(name: "a") { id } serverInfo { version } }'
+
+    with capture_logs() as entries:
+        response = await post(http, {"query": query})
+
+    assert response.json()["data"]["a"] is None
+    assert response.json()["data"]["serverInfo"]["version"]
+    assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1
+
+
+async def test_a_bug_is_masked_on_a_websocket_and_in_a_stream_too(
+    live: Live, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "page", fail)
+    query = "{ experiments { nodes { id } } }"
+
+    with capture_logs() as entries:
+        async with socket(live.url) as opened:
+            await opened.start(query)
+            over_socket = await opened.receive()
+        stream = await post(http, {"query": query}, accept=STREAM)
+
+    errors = over_socket["payload"]["errors"]
+    assert [error["extensions"]["code"] for error in errors] == ["INTERNAL"]
+    assert '"code":"INTERNAL"' in stream.text
+    assert "secret" not in json.dumps(over_socket) + stream.text
+    assert len([entry for entry in entries if entry["log_level"] == "error"]) == 2
+
+
+async def test_a_bug_outside_of_graphql_is_a_plain_500(
+    live: Live, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Request, "body", fail)
+
+    response = await post(http, {"query": NAME})
+
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+
+
+# The database goes away and comes back
+
+
+async def test_without_its_database_the_service_says_so_and_recovers_by_itself(
+    empty_database_url: str, server_url: str
+) -> None:
+    in_thread(lambda: migrate.upgrade(empty_database_url))
+    found = re.search(r"/(test_\w+)", empty_database_url)
+    assert found
+    name = found[1]
+    admin = await asyncpg.connect(server_url.replace("+asyncpg", ""))
+    unavailable = {"code": "UNAVAILABLE", "message": "The database is not available; try again."}
+
+    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+        await graph.done("createExperiment", {"name": "a"}, "experiment { id }")
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+        )
+
+        for _ in range(3):
+            response = await graph.http.post(
+                "/graphql", json={"query": '{ experiment(name: "a") { id } }'}
+            )
+            assert response.json() == {
+                "data": {"experiment": None},
+                "errors": [
+                    {
+                        "message": unavailable["message"],
+                        "locations": [{"line": 1, "column": 3}],
+                        "path": ["experiment"],
+                        "extensions": {"code": "UNAVAILABLE"},
+                    }
+                ],
+            }
+            assert await graph.mutate("createExperiment", {"name": "b"}) == {
+                "__typename": "Unavailable",
+                **unavailable,
+                "path": [],
+            }
+        nested = await graph.answer("{ experiments { nodes { runCount } } }")
+        assert nested["data"] is None
+        assert [error["extensions"] for error in nested["errors"]] == [{"code": "UNAVAILABLE"}]
+        ready, alive = await graph.http.get("/readyz"), await graph.http.get("/healthz")
+        assert (ready.status_code, ready.json()) == (
+            503,
+            {"ready": False, "checks": {"database": False, "migrations": False}},
+        )
+        assert alive.status_code == 200
+
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        seen = await graph.query(
+            '{ experiment(name: "a") { name } b: experiment(name: "b") { id } }'
+        )
+        assert seen == {"experiment": {"name": "a"}, "b": None}
+        made = await graph.done("createExperiment", {"name": "b"}, "experiment { revision }")
+        assert made == {"revision": 1}
+        assert (await graph.http.get("/readyz")).status_code == 200
+
+        # The journal too is followed again.
+        run = await graph.done("logRun", {"experimentName": "b"}, "run { id }")
+        async with asyncio.timeout(20):
+            subscription = "subscription ($id: ID!) { runProgress(runId: $id) { __typename } }"
+            kinds = []
+            async for item in graph.stream(subscription, {"id": run["id"]}):
+                kinds.append(item["data"]["runProgress"]["__typename"])
+                if kinds[-1] == "CaughtUp":
+                    await graph.done(
+                        "logRunOutput",
+                        {"runId": run["id"], "lines": [{"message": "hello"}]},
+                        "run { id }",
+                    )
+                if kinds[-1] == "RunOutputEvent":
+                    break
+        assert kinds == ["RunStatusEvent", "CaughtUp", "RunOutputEvent"]
+    await admin.close()
+
+
+async def test_the_introspection_that_graphiql_asks_for_is_within_the_limits(graph: Graph) -> None:
+    query = get_introspection_query(
+        descriptions=True,
+        specified_by_url=True,
+        directive_is_repeatable=True,
+        schema_description=True,
+        input_value_deprecation=True,
+    )
+
+    data = await graph.query(query)
+
+    names = {type_["name"] for type_ in data["__schema"]["types"]}
+    assert {"Query", "Mutation", "Subscription", "Run", "BigInt"} <= names

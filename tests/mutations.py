@@ -1,0 +1,276 @@
+"""A full input for each mutation, the objects that it speaks of, and what a database holds."""
+
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from graphql import GraphQLInputObjectType, get_named_type
+from sqlalchemy import text
+
+from lifecycle.database import Database
+from lifecycle.tables import Base
+from schema.root import schema
+from tests.client import Graph, Json
+
+_mutation_type = schema._schema.mutation_type
+assert _mutation_type is not None
+MUTATIONS = _mutation_type.fields
+NOW = "2026-01-02T03:04:05Z"
+
+
+def capital(mutation: str) -> str:
+    """The beginning of the names of a mutation's types."""
+    return mutation[0].upper() + mutation[1:]
+
+
+def input_type(mutation: str) -> GraphQLInputObjectType:
+    """The type of a mutation's one argument."""
+    found = get_named_type(MUTATIONS[mutation].args["input"].type)
+    assert isinstance(found, GraphQLInputObjectType)
+    return found
+
+
+def global_id(kind: str, hexadecimal: str | None = None) -> str:
+    """A global id as the service makes them, by default of nothing that exists."""
+    return urlsafe_b64encode(f"{kind}:{hexadecimal or uuid4().hex}".encode()).decode()
+
+
+@dataclass(frozen=True)
+class World:
+    """One object of each kind. `version` is deployed and in PRODUCTION, `spare` is neither;
+    `deployment` is ACTIVE and has a good predecessor."""
+
+    name: str
+    run: str
+    version: str
+    spare: str
+    deployment: str
+    item: str
+    drift_event: str
+
+
+_BEGIN = """
+mutation ($name: String!) {
+  createExperiment(input: { name: $name }) { __typename }
+  run: logRun(input: { experimentName: $name }) { ... on LogRunSuccess { run { id } } }
+}"""
+_VERSIONS = """
+mutation ($version: RegisterModelVersionInput!, $model: String!) {
+  version: registerModelVersion(input: $version) {
+    ... on RegisterModelVersionSuccess { modelVersion { id checklist { id } } }
+  }
+  spare: registerModelVersion(input: $version) {
+    ... on RegisterModelVersionSuccess { modelVersion { id } }
+  }
+  a: setStage(input: { modelVersion: { nameVersion: { modelName: $model, version: "1" } }
+    stage: STAGING }) { __typename }
+  b: setStage(input: { modelVersion: { nameVersion: { modelName: $model, version: "1" } }
+    stage: PRODUCTION }) { __typename }
+}"""
+_DEPLOYMENTS = """
+mutation ($deployment: CreateDeploymentInput!, $drift: RecordDriftEventInput!) {
+  good: createDeployment(input: $deployment) { ...deployment }
+  bad: createDeployment(input: $deployment) { ...deployment }
+  drift: recordDriftEvent(input: $drift) {
+    ... on RecordDriftEventSuccess { driftEvent { id } }
+  }
+}
+fragment deployment on CreateDeploymentSuccess { deployment { id } }"""
+
+
+async def a_world(graph: Graph, name: str) -> World:
+    """A new world, in which experiment and model have this name."""
+    begun = await graph.query(_BEGIN, {"name": name})
+    run = begun["run"]["run"]["id"]
+    version = {"modelName": name, "runId": run, "checklist": ["Read by somebody"]}
+    made = await graph.query(_VERSIONS, {"version": version, "model": name})
+    found = made["version"]["modelVersion"]
+    selector = {"modelVersion": {"id": found["id"]}}
+    drift = {**selector, "severity": "LOW", "metric": "psi"}
+    deployed = await graph.query(
+        _DEPLOYMENTS, {"deployment": {**selector, "environment": "PRODUCTION"}, "drift": drift}
+    )
+    good, bad = (deployed[name]["deployment"]["id"] for name in ("good", "bad"))
+    steps = [
+        f'{status}{n}: updateDeployment(input: {{ id: "{id}", status: {status}, health: HEALTHY }})'
+        " { __typename }"
+        for n, id in enumerate((good, bad))
+        for status in ("VALIDATING", "DEPLOYING", "ACTIVE")
+    ]
+    await graph.query(f"mutation {{ {' '.join(steps)} }}")
+    return World(
+        name=name,
+        run=run,
+        version=found["id"],
+        spare=made["spare"]["modelVersion"]["id"],
+        deployment=bad,
+        item=found["checklist"][0]["id"],
+        drift_event=deployed["drift"]["driftEvent"]["id"],
+    )
+
+
+def inputs(world: World) -> dict[str, Json]:
+    """For each mutation an input that succeeds and has every field, but for what says when it may
+    happen. Sent twice without a key, each would have a second effect or be refused."""
+    params = [{"key": "k", "value": "v"}]
+    tags = [{"key": "t", "value": "v"}]
+    metrics = [
+        {"key": "accuracy", "value": 0.5, "kind": "FINITE", "step": 1, "timestamp": NOW},
+        {"key": "loss", "kind": "NAN"},
+    ]
+    artifacts = [{"name": "model", "path": "a/b.pkl", "sizeBytes": 1, "digest": "sha256:0"}]
+    lines = [{"message": "hello", "level": "INFO", "timestamp": NOW}]
+    version, deployment = {"id": world.version}, {"id": world.deployment}
+    return {
+        "createExperiment": {
+            "name": f"{world.name}-new",
+            "description": "d",
+            "owner": "o",
+            "tags": tags,
+        },
+        "updateExperiment": {
+            "name": world.name,
+            "description": "d",
+            "owner": "o",
+            "status": "COMPLETED",
+            "tags": tags,
+        },
+        "logRun": {
+            "experimentName": world.name,
+            "name": "n",
+            "status": "COMPLETED",
+            "statusMessage": "m",
+            "params": params,
+            "metrics": metrics,
+            "tags": tags,
+            "artifacts": artifacts,
+            "source": "s",
+            "gitCommit": "c",
+            "datasetFacts": {"rows": 1},
+            "parentId": world.run,
+            "startedAt": NOW,
+            "endedAt": NOW,
+            "leaseSeconds": 60,
+        },
+        "updateRun": {
+            "id": world.run,
+            "name": "n",
+            "status": "COMPLETED",
+            "statusMessage": "m",
+            "metrics": metrics,
+            "tags": tags,
+            "artifacts": artifacts,
+            "endedAt": "2099-01-01T00:00:00Z",
+        },
+        "logMetrics": {
+            "runId": world.run,
+            "series": [
+                {
+                    "key": "loss",
+                    "steps": [1, 2],
+                    "values": [0.5, None],
+                    "kinds": ["FINITE", "NAN"],
+                    "timestamps": [NOW, NOW],
+                }
+            ],
+        },
+        "logRunOutput": {"runId": world.run, "lines": lines},
+        "registerModelVersion": {
+            "modelName": world.name,
+            "version": "by hand",
+            "runId": world.run,
+            "description": "d",
+            "framework": "f",
+            "hyperparameters": {"depth": 3},
+            "metrics": metrics,
+            "tags": tags,
+            "artifactPath": "a",
+            "sizeBytes": 1,
+            "checklist": ["t"],
+        },
+        "updateModelVersion": {
+            "modelVersion": {"nameVersion": {"modelName": world.name, "version": "1"}},
+            "description": "d",
+            "framework": "f",
+            "hyperparameters": {"depth": 3},
+            "metrics": metrics,
+            "tags": tags,
+            "artifactPath": "a",
+            "sizeBytes": 1,
+        },
+        "deleteModelVersion": {"modelVersion": {"id": world.spare}, "reason": "r"},
+        "updateModel": {"name": world.name, "description": "d", "owner": "o", "tags": tags},
+        "setStage": {
+            "modelVersion": {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}},
+            "stage": "STAGING",
+            "reason": "r",
+        },
+        "appendChecklistItem": {"modelVersion": version, "title": "t"},
+        "markChecklistItem": {"id": world.item, "status": "APPROVED", "note": "n"},
+        "createDeployment": {
+            "modelVersion": version,
+            "environment": "PRODUCTION",
+            "endpoint": "e",
+            "config": {"instances": 1, "instanceType": "t", "autoScaling": True},
+        },
+        "updateDeployment": {
+            **deployment,
+            "status": "FAILED",
+            "statusMessage": "m",
+            "endpoint": "e",
+            "health": "UNHEALTHY",
+            "metrics": {"requestCount": 1, "errorRate": 0.5, "avgLatencyMs": 1.5},
+            "logLines": lines,
+        },
+        "rollbackDeployment": {**deployment, "reason": "r"},
+        "terminateDeployment": {**deployment, "reason": "r"},
+        "recordDriftEvent": {
+            "modelVersion": version,
+            "deploymentId": world.deployment,
+            "severity": "HIGH",
+            "metric": "psi",
+            "feature": "f",
+            "baselineValue": 0.1,
+            "observedValue": 0.2,
+            "threshold": 0.15,
+            "method": "m",
+            "description": "d",
+            "details": {"bins": 10},
+            "detectedAt": NOW,
+        },
+        "updateDriftEvent": {
+            "id": world.drift_event,
+            "status": "RESOLVED",
+            "resolution": "r",
+        },
+    }
+
+
+def document(mutation: str, selection: str = "") -> str:
+    """The mutation with its input as the only variable."""
+    name = capital(mutation)
+    return f"""
+        mutation ($input: {name}Input!) {{
+          {mutation}(input: $input) {{
+            __typename
+            ... on Error {{ code message path }}
+            {f"... on {name}Success {{ {selection} }}" if selection else ""}
+          }}
+        }}"""
+
+
+async def contents(database: Database) -> dict[str, Any]:
+    """How many rows each table has, and a digest of them; positions in the journal, which are
+    given in the background, left out."""
+    found = {}
+    async with database.read() as session:
+        for table in sorted(Base.metadata.tables):
+            row = await session.execute(
+                text(
+                    "SELECT count(*), md5(string_agg(row, '' ORDER BY row)) FROM ("
+                    f"SELECT (to_jsonb({table}) - 'position')::text AS row FROM {table}) AS rows"
+                )
+            )
+            found[table] = tuple(row.one())
+    return found

@@ -1,0 +1,1 @@
+"""The service as those who run it meet it: commands, processes, signals, logs."""

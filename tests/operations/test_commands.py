@@ -1,0 +1,329 @@
+"""What a person types, and what is said when it cannot work: one clear line, never a traceback."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lifecycle.__main__ import main
+from lifecycle.settings import VARIABLES
+from schema import root
+
+COMMANDS = ("serve", "migrate", "sdl", "demo")
+SDL = Path(root.__file__).parent / "schema.graphql"
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    """A command in this process, in an environment of its own."""
+    clean = dict.fromkeys(VARIABLES)
+    return CliRunner().invoke(main, arguments, env={**clean, **environment})
+
+
+def lifecycle(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lifecycle", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def a_closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_help_names_every_command_option_and_variable() -> None:
+    # given
+    options = {
+        option for name in COMMANDS for each in main.commands[name].params for option in each.opts
+    }
+
+    # when
+    result = run("--help")
+
+    # then
+    assert result.exit_code == 0
+    assert set(main.commands) == set(COMMANDS)
+    assert options == {
+        "--host", "--port", "--workers", "--data-dir", "--database-url",
+        "--check", "--write", "--url", "--actor",
+    }  # fmt: skip
+    for name in (*COMMANDS, *options, *VARIABLES):
+        assert name in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_its_options(command: str) -> None:
+    # when
+    result = run(command, "--help")
+
+    # then
+    assert result.exit_code == 0
+    for option in main.commands[command].params:
+        assert option.opts[0] in result.output
+        assert getattr(option, "help", None), f"{option.opts[0]} is not explained"
+    for name in VARIABLES if command in ("serve", "migrate") else ():
+        assert name in result.output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run("--version").output == f"lifecycle, version {version('ml-lifecycle')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--port", "65536"], {}, "65536 is not in the range 0<=x<=65535"),
+        (["--port", "http"], {}, "'http' is not a valid integer range"),
+        (["--workers", "0"], {}, "0 is not in the range 1<=x<=64"),
+        (["--data-dir", __file__], {}, "is a file"),
+        (["--nonsense"], {}, "No such option '--nonsense'"),
+        ([], {"LIFECYCLE_PORT": "http"}, "LIFECYCLE_PORT must be a port number, not 'http'."),
+        ([], {"LIFECYCLE_PORT": "-1"}, "LIFECYCLE_PORT must be a port number, not '-1'."),
+        ([], {"LIFECYCLE_PORT": "65536"}, "LIFECYCLE_PORT must be a port number, not '65536'."),
+        ([], {"LIFECYCLE_LOG_FORMAT": "xml"}, "must be json or console, not 'xml'."),
+        ([], {"LIFECYCLE_DATABASE_URL": "mysql://me:secret@db/x"}, "must begin with postgresql"),
+        (["--database-url", "nonsense"], {}, "must begin with postgresql+asyncpg://."),
+        (["--database-url", "postgresql://me:secret@db:port/x"], {}, "is the port a number"),
+        (["--database-url", "postgresql://me:sec[ret@db/x"], {}, "percent-encoded"),
+    ],
+)
+def test_nonsense_is_refused_as_wrong_usage(
+    arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    # when
+    result = run("serve", *arguments, **environment)
+
+    # then
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "secret" not in result.output
+    assert isinstance(result.exception, SystemExit), "a traceback"
+
+
+def test_a_port_in_use_is_reported_in_one_line() -> None:
+    # given
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        # when: an empty variable means none
+        done = lifecycle("serve", LIFECYCLE_PORT=str(port), LIFECYCLE_HOST="")
+
+    # then
+    assert done.returncode == 1
+    assert done.stderr == f"Error: Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
+    assert done.stdout == ""
+
+
+def test_a_host_that_is_not_here_is_reported_in_one_line() -> None:
+    # when
+    done = lifecycle("serve", "--port", "0", LIFECYCLE_HOST="nonsense.invalid")
+
+    # then
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Cannot listen on nonsense.invalid:0: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_database_that_does_not_answer_stops_the_service_with_one_line() -> None:
+    # given
+    url = f"postgresql://me:secret@127.0.0.1:{a_closed_port()}/x"
+
+    # when
+    done = lifecycle("serve", "--port", "0", LIFECYCLE_DATABASE_URL=url)
+
+    # then
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The database cannot be used: ")
+    assert "Connect call failed" in done.stderr
+    assert "secret" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == "", "nothing is served, so no address is shown"
+
+
+def test_a_database_that_does_not_exist_is_named(server_url: str) -> None:
+    # given
+    base, _, query = server_url.partition("?")
+    url = f"{base.rpartition('/')[0]}/nowhere?{query}"
+
+    # when
+    result = run("migrate", "--database-url", url)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output == (
+        'Error: The database cannot be used: database "nowhere" does not exist.\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("nonsense=1", 'unrecognized configuration parameter "nonsense"'),
+        ("sslmode=nonsense", "`sslmode` parameter must be one of: disable, allow"),
+    ],
+)
+def test_a_parameter_that_means_nothing_is_reported(
+    database_url: str, parameter: str, message: str
+) -> None:
+    # given
+    url = f"{database_url}{'&' if '?' in database_url else '?'}{parameter}"
+
+    # when
+    result = run("migrate", "--database-url", url)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: The database cannot be used: ")
+    assert message in result.output
+
+
+@contextmanager
+def an_old_postgres() -> Iterator[str]:
+    """A server that lets everybody in and says that it is PostgreSQL 14."""
+
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"user\x00" not in await reader.read(4096):
+            writer.write(b"N")  # no TLS
+        writer.write(
+            message(b"R", bytes(4))
+            + message(b"S", b"server_version\x0014.12\x00")
+            + message(b"Z", b"I")
+        )
+        await reader.read()
+        writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+        stop.append((asyncio.get_running_loop(), done := asyncio.Event()))
+        ready.set()
+        await done.wait()
+        server.close()
+
+    ports: list[int] = []
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    ready = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    ready.wait()
+    yield f"postgresql://me@127.0.0.1:{ports[0]}/x"
+    loop, done = stop[0]
+    loop.call_soon_threadsafe(done.set)
+    thread.join()
+
+
+def test_a_postgres_that_is_too_old_is_refused_by_its_version() -> None:
+    with an_old_postgres() as url:
+        # when
+        result = run("migrate", "--database-url", url)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output == "Error: The database is PostgreSQL 14; 15 or later is needed.\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("/proc/nowhere", "No such file or directory"), (f"{__file__}/data", "Not a directory")],
+)
+def test_a_data_directory_that_cannot_be_written_is_named(path: str, reason: str) -> None:
+    # when
+    result = run("migrate", LIFECYCLE_DATA_DIR=path)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output == f"Error: Cannot keep data in {path}: {reason}.\n"
+
+
+def test_a_data_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+    # given
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "notes.txt").write_text("mine")
+
+    # when
+    result = run("migrate", "--data-dir", str(tmp_path))
+
+    # then
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: PostgreSQL's pg_ctl failed for")
+    assert result.output.count("\n") == 1
+    assert (tmp_path / "postgres" / "notes.txt").read_text() == "mine"
+
+
+def test_migrate_brings_an_empty_database_up_to_date_and_may_be_repeated(
+    empty_database_url: str,
+) -> None:
+    for _ in range(2):
+        result = run("migrate", LIFECYCLE_DATABASE_URL=empty_database_url)
+        assert result.output == "The database is up to date.\n"
+        assert result.exit_code == 0
+
+
+def test_migrate_check_compares_with_a_database_of_its_own() -> None:
+    result = run("migrate", "--check", LIFECYCLE_DATABASE_URL="postgresql://nobody@127.0.0.1:1/x")
+    assert result.output == "The migrations lead to the tables that the code expects.\n"
+    assert result.exit_code == 0
+
+
+def test_sdl_prints_the_schema_that_is_in_the_repository() -> None:
+    assert run("sdl").output == SDL.read_text()
+    assert run("sdl", "--check").output == "schema.graphql is up to date.\n"
+
+
+def test_sdl_check_fails_on_another_schema_and_write_repairs_it() -> None:
+    # given
+    text = SDL.read_text()
+    try:
+        SDL.write_text(text.replace("type Query", "type Question"))
+
+        # when
+        check = run("sdl", "--check")
+        write = run("sdl", "--write")
+
+        # then
+        assert check.exit_code == 1
+        assert check.output == "Error: schema.graphql is not up to date; run `make schema`.\n"
+        assert (write.exit_code, write.output) == (0, "")
+        assert SDL.read_text() == text
+    finally:
+        SDL.write_text(text)
+
+
+def test_the_demo_says_in_one_line_that_nothing_is_there() -> None:
+    # given
+    url = f"http://127.0.0.1:{a_closed_port()}"
+
+    # when
+    result = run("demo", "--url", url)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: No service answers at {url}/graphql (All connection attempts failed); "
+        "`lifecycle serve` starts one.\n"
+    )
+
+
+def test_the_demo_refuses_what_is_not_a_url() -> None:
+    result = run("demo", "--url", "nonsense")
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: 'nonsense' is not a URL that begins with http:// or https://.\n"
+    )
