@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -65,7 +66,7 @@ def _object(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a JSON object")
     _storable(value)
-    if len(repr(value)) > MAX_JSON_BYTES:
+    if len(orjson.dumps(value)) > MAX_JSON_BYTES:
         raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
     return value
 

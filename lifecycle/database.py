@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import NewType, TypeVar
 
 import asyncpg
 import orjson
-from sqlalchemy import Constraint, Index
+from sqlalchemy import Constraint, Index, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -50,15 +51,22 @@ async def check_server(url: str) -> None:
     """Raise Unavailable, saying why, unless a PostgreSQL that is new enough answers."""
     try:
         connection = await connect(url, "check")
+        version = connection.get_server_version().major
+        await connection.close(timeout=10)
     except (OSError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
         reason = str(error) or "no answer"
         raise Unavailable(f"The database cannot be used: {reason}.") from error
-    version = connection.get_server_version().major
-    await connection.close()
     if version < _OLDEST_SERVER:
         raise Unavailable(
             f"The database is PostgreSQL {version}; {_OLDEST_SERVER} or later is needed."
         )
+
+
+async def clock(session: ReadSession) -> datetime:
+    """The database's time now, which all processes share; not the transaction's, which may have
+    waited long for a lock."""
+    now: datetime = (await session.scalars(select(func.clock_timestamp()))).one()
+    return now
 
 
 class _Retry(Exception):
@@ -80,6 +88,8 @@ class Database:
             async_creator=lambda: connect(
                 url,
                 "write",
+                # What is looked at again after waiting for a lock must not be an old snapshot.
+                default_transaction_isolation="read committed",
                 lock_timeout="10s",
                 statement_timeout="30s",
                 idle_in_transaction_session_timeout="60s",
@@ -119,7 +129,9 @@ class Database:
             async with self._read() as session:
                 yield ReadSession(session)
         except Exception as error:
-            raise _expected(error) or error from error
+            if (known := _expected(error)) is None:
+                raise
+            raise known from error
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.
@@ -145,7 +157,9 @@ class Database:
             async with self._write.begin() as session:
                 yield WriteSession(ReadSession(session))
         except Exception as error:
-            raise _expected(error) or error from error
+            if (known := _expected(error)) is None:
+                raise
+            raise known from error
         finally:
             _writing.reset(token)
 
@@ -155,7 +169,7 @@ class Database:
         PostgreSQL ends it when it hears nothing for some seconds: a process that hangs, or whose
         network is gone, must not keep its locks.
         """
-        return await connect(self.url, purpose, idle_session_timeout="10s")
+        return await connect(self.url, purpose, idle_session_timeout="5s")
 
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""

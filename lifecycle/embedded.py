@@ -114,9 +114,9 @@ def _start(directory: Path) -> None:
 
 def _create(directory: Path) -> None:
     # Elsewhere first: what a killed initdb leaves behind looks finished.
-    unfinished = directory.with_name("postgres.new")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(mode=0o700)
+    for left in directory.parent.glob("initdb-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="initdb-", dir=directory.parent))
     _give(unfinished)
     _run(
         unfinished,

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from lifecycle.database import ReadSession
-from lifecycle.errors import InvalidInput
+from lifecycle.errors import InvalidInput, Path
 
 Row = TypeVar("Row")
 
@@ -134,16 +134,16 @@ class Ordering:
         plain = [str(value) if isinstance(value, float | UUID) else value for value in values]
         return urlsafe_b64encode(orjson.dumps([self._signature, *plain])).decode()
 
-    def values(self, cursor: str) -> list[Any]:
+    def values(self, cursor: str, path: Path = ("after",)) -> list[Any]:
         """The sort values in a cursor. Raises InvalidInput when it is not one of this list."""
         try:
             signature, *values = orjson.loads(urlsafe_b64decode(cursor.encode()))
             known = signature == self._signature
             parsed = [key.parse(value) for key, value in zip(self.keys, values, strict=known)]
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise InvalidInput("This is not a cursor of this list.", ("after",)) from error
+            raise InvalidInput("This is not a cursor of this list.", path) from error
         if not known:
-            raise InvalidInput("This cursor belongs to another ordering or filter.", ("after",))
+            raise InvalidInput("This cursor belongs to another ordering or filter.", path)
         return parsed
 
     def page(self, statement: Select[Any], request: PageRequest) -> Select[Any]:
@@ -151,7 +151,9 @@ class Ordering:
         more than the page, which tells whether there is another page."""
         flip = request.backward
         if request.cursor is not None:
-            statement = statement.where(self._beyond(self.values(request.cursor), flip))
+            statement = statement.where(
+                self._beyond(self.values(request.cursor, ("before" if flip else "after",)), flip)
+            )
         order = [
             key.expression.desc() if key.descending != flip else key.expression.asc()
             for key in self.keys

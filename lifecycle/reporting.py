@@ -22,7 +22,8 @@ def configure(log_format: str | None) -> None:
         cache_logger_on_first_use=True,
     )
     final: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Plain, because the pretty ones show local variables, and with them what is secret.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )
@@ -37,6 +38,6 @@ def configure(log_format: str | None) -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     # They say at INFO, or in a second voice, what the service says itself.
-    for name in ("uvicorn.access", "alembic", "strawberry.execution"):
+    for name in ("uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("strawberry.execution").setLevel(logging.CRITICAL + 1)

@@ -52,15 +52,17 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with feed.running():
-            sweeper = asyncio.create_task(_mark_lost_runs(database), name="lost-runs")
-            with _on_shutdown_signal(feed):
-                _stop_with_supervisor()
-                yield
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
-        await database.close()
+        try:
+            async with feed.running():
+                sweeper = asyncio.create_task(_mark_lost_runs(database), name="lost-runs")
+                with _on_shutdown_signal(feed):
+                    _stop_with_supervisor()
+                    yield
+                sweeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sweeper
+        finally:
+            await database.close()
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -95,13 +97,18 @@ def create_app(settings: Settings | None = None) -> Starlette:
 async def _mark_lost_runs(database: Database) -> None:
     """Looks for silent runs now and then; every process may."""
     while True:
+        lost = 0
         try:
             lost = await database.write(runs.mark_lost)
             if lost:
                 _log.warning("runs.lost", count=lost)
         except LifecycleError as error:
             _log.warning("runs.sweep_failed", error=str(error))
-        await asyncio.sleep(_SWEEP_SECONDS)
+        except Exception:  # whatever it is, the next look is due
+            _log.exception("runs.sweep_failed")
+        # A full batch says that there are more.
+        if lost < runs.SWEEP:
+            await asyncio.sleep(_SWEEP_SECONDS)
 
 
 @contextmanager

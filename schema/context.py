@@ -1,10 +1,12 @@
 """What a resolver can reach while one operation runs."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import strawberry
+import structlog
 from strawberry.extensions import SchemaExtension
 from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
@@ -16,6 +18,8 @@ from lifecycle.idempotency.service import UseCase, once
 from lifecycle.journal.feed import Feed
 from lifecycle.tables import WithId
 from schema.loaders import Loaders
+
+_log = structlog.get_logger(__name__)
 
 C = TypeVar("C", bound=Command)
 R = TypeVar("R", bound=WithId)
@@ -53,11 +57,20 @@ class FreshContext(SchemaExtension):
 
     def on_operation(self) -> Iterator[None]:
         outer: Context = self.execution_context.context
-        origin = outer.origin
-        if outer.connection_params is not None:
-            origin = replace(origin, request_id=str(uuid7()))
+        if outer.connection_params is None:
+            self.execution_context.context = Context(outer.database, outer.feed, outer.origin)
+            yield
+            return
+        # Over a websocket nobody else gives an operation its id, or says when it is over.
+        origin = replace(outer.origin, request_id=str(uuid7()))
         self.execution_context.context = Context(outer.database, outer.feed, origin)
-        yield
+        began = time.perf_counter()
+        bind_contextvars(request_id=origin.request_id)
+        try:
+            yield
+        finally:
+            took = round((time.perf_counter() - began) * 1000, 1)
+            _log.info("operation", milliseconds=took)
 
     def on_parse(self) -> Iterator[None]:
         yield

@@ -16,7 +16,7 @@ from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthSta
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
 from lifecycle.drift import repository as drift
 from lifecycle.errors import NotFound as Missing
-from lifecycle.journal.feed import CursorTooOld
+from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.pages import MAX_SIZE, PageRequest
 from schema import ids, journal
@@ -303,6 +303,7 @@ CreateDeploymentResult = Annotated[
 UpdateDeploymentResult = Annotated[
     UpdateDeploymentSuccess
     | NotFound
+    | Conflict
     | InvalidInput
     | InvalidTransition
     | StaleRevision
@@ -339,7 +340,7 @@ TerminateDeploymentResult = Annotated[
 class DeploymentStatusEvent:
     cursor: str = strawberry.field(description="Resume after this one to miss nothing.")
     from_: DeploymentStatus | None = strawberry.field(
-        name="from", description="The former status; null for the first."
+        name="from", description="The former status; null for the first, and for a present state."
     )
     to: DeploymentStatus = strawberry.field(description="The status after the change.")
     health: HealthStatus = strawberry.field(description="The health after the change.")
@@ -447,7 +448,9 @@ class DeploymentMutations:
         return TerminateDeploymentSuccess(deployment=Deployment.from_row(row))
 
 
-_FOLLOWED = frozenset({"deployment.created", service.STATUS_CHANGED})
+# What is over is shown only to those who ask for it by its id.
+_SHOWN = tuple(status for status in DeploymentStatus if status is not DeploymentStatus.TERMINATED)
+_FOLLOWED = frozenset({"deployment.created", service.STATUS_CHANGED, service.HEALTH_CHANGED})
 
 
 @strawberry.type
@@ -474,7 +477,7 @@ class DeploymentSubscriptions:
         ] = None,
     ) -> AsyncIterator[DeploymentStatusItem]:
         key = ids.decode("Deployment", deployment_id, ("deployment_id",)) if deployment_id else None
-        resumed = None if after is None else journal.position(after)
+        feed = info.context.feed
         if key is not None and await deployment_by_id(info, key) is None:
             raise Missing("deployment", "with this id", ("deployment_id",))
         chosen = {"model_name": model_name, "environment": environment}
@@ -487,29 +490,36 @@ class DeploymentSubscriptions:
         shown = DeploymentFilter(
             model_name,
             (environment,) if environment else (),
-            () if key else tuple(set(DeploymentStatus) - {DeploymentStatus.TERMINATED}),
+            ()
+            if key
+            else tuple(
+                status for status in DeploymentStatus if status is not DeploymentStatus.TERMINATED
+            ),
             key,
         )
-        with info.context.feed.follow(wanted) as follower:
+        with feed.follow(wanted) as follower:
             try:
+                resumed = None if after is None else feed.resume(after)
                 if resumed is None:
                     await follower.expect_known()
-                    async for item in _present(info, shown, follower.position):
+                    async for item in _present(info, shown):
                         yield item
                 else:
                     async for event in follower.replay(resumed):
                         yield _item(info, event)
-                yield CaughtUp(cursor=journal.cursor(follower.position))
+                yield journal.caught_up(feed, follower.position)
                 async for live in follower.live():
-                    yield _item(info, live) if live else journal.heartbeat(follower.position)
-            except CursorTooOld as error:
-                yield CursorExpired(oldest=journal.cursor(error.oldest))
+                    yield _item(info, live) if live else journal.heartbeat(feed, follower.position)
+            except feeds.CursorExpired as error:
+                yield journal.expired(feed, error)
 
 
-async def _present(
-    info: Info, shown: DeploymentFilter, position: int
-) -> AsyncIterator[DeploymentStatusEvent]:
-    """The last change of each deployment, oldest deployment first."""
+async def _present(info: Info, shown: DeploymentFilter) -> AsyncIterator[DeploymentStatusEvent]:
+    """The last change of each deployment, oldest deployment first.
+
+    Who is cut off in the middle has not seen them all: their cursor means to start anew.
+    """
+    cursor = info.context.feed.cursor(None)
     order = ((DeploymentOrderField.CREATED_AT, False),)
     request = PageRequest(MAX_SIZE)
     while True:
@@ -519,8 +529,8 @@ async def _present(
         for row in page.rows:
             last = changes[row.id][-1]
             yield DeploymentStatusEvent(
-                cursor=journal.cursor(position),
-                from_=last.from_status,
+                cursor=cursor,
+                from_=None,
                 to=row.status,
                 health=row.health,
                 message=row.status_message,
@@ -537,10 +547,10 @@ def _item(info: Info, event: Event) -> DeploymentStatusEvent:
     info.context.forget()
     former = event.before.get("status")
     status = DeploymentStatus(event.after["status"])
-    if former is None and event.type == service.STATUS_CHANGED:
+    if event.type == service.HEALTH_CHANGED:
         former = status
     return DeploymentStatusEvent(
-        cursor=journal.cursor(event.position),
+        cursor=info.context.feed.cursor(event.position),
         from_=DeploymentStatus(former) if former else None,
         to=status,
         health=HealthStatus(event.after["health"]),

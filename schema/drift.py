@@ -50,9 +50,12 @@ class DriftEvent(Node):
     detected_at: datetime = strawberry.field(description="When it was observed.")
     created_by: str = strawberry.field(description="Who recorded it.")
     created_at: datetime = strawberry.field(description="When it was recorded.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
     revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
     acknowledged_by: str | None = strawberry.field(description="Who took notice.")
+    acknowledged_at: datetime | None = strawberry.field(description="When that was.")
     resolved_by: str | None = strawberry.field(description="Who closed it.")
+    resolved_at: datetime | None = strawberry.field(description="When that was.")
     resolution: str | None = strawberry.field(description="What was done about it.")
     version_key: Private[UUID]
     deployment_key: Private[UUID | None]
@@ -74,9 +77,12 @@ class DriftEvent(Node):
             detected_at=row.detected_at,
             created_by=row.created_by,
             created_at=row.created_at,
+            updated_at=row.updated_at,
             revision=row.revision,
             acknowledged_by=row.acknowledged_by,
+            acknowledged_at=row.acknowledged_at,
             resolved_by=row.resolved_by,
+            resolved_at=row.resolved_at,
             resolution=row.resolution,
             version_key=row.model_version_id,
             deployment_key=row.deployment_id,

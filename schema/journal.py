@@ -1,11 +1,11 @@
-"""What subscriptions have in common: cursors of the journal, and the items that are no events."""
+"""What subscriptions have in common: the items that are no events."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 
 import strawberry
 
-from lifecycle.errors import InvalidInput
+from lifecycle.journal import feed as feeds
+from lifecycle.journal.feed import Feed
 
 
 @strawberry.type(description="Everything that happened before the subscription has been sent.")
@@ -27,22 +27,16 @@ class CursorExpired:
     oldest: str | None = strawberry.field(description="The earliest cursor that still works.")
 
 
-def cursor(position: int) -> str:
-    """The cursor of a position in the journal."""
-    return urlsafe_b64encode(f"journal:{position}".encode()).decode()
+def caught_up(feed: Feed, position: int) -> CaughtUp:
+    """The end of what happened before."""
+    return CaughtUp(cursor=feed.cursor(position))
 
 
-def position(cursor: str) -> int:
-    """The position of a cursor. Raises InvalidInput when it is none."""
-    try:
-        kind, _, number = urlsafe_b64decode(cursor.encode()).decode().partition(":")
-        if kind != "journal" or not number.isdecimal() or len(number) > 18:
-            raise ValueError(cursor)
-        return int(number)
-    except ValueError:
-        raise InvalidInput("This is not a cursor of this subscription.", ("after",)) from None
-
-
-def heartbeat(position: int) -> Heartbeat:
+def heartbeat(feed: Feed, position: int) -> Heartbeat:
     """A sign of life."""
-    return Heartbeat(cursor=cursor(position), at=datetime.now(UTC))
+    return Heartbeat(cursor=feed.cursor(position), at=datetime.now(UTC))
+
+
+def expired(feed: Feed, error: feeds.CursorExpired) -> CursorExpired:
+    """The end of a stream whose cursor does not work."""
+    return CursorExpired(oldest=None if error.oldest is None else feed.cursor(error.oldest))

@@ -1,7 +1,9 @@
 """What is checked of a document before it costs anything: how large it is, fragments expanded,
 and whether it says which operation is meant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from graphql import (
     DocumentNode,
@@ -9,71 +11,112 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    IntValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    VariableNode,
 )
 from strawberry.extensions import SchemaExtension
+
+from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
 
 MAX_TOKENS = 20_000
 MAX_DEPTH = 15
 MAX_FIELDS = 2_000
+MAX_OBJECTS = 50_000
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
+# Roughly how many types the schema has, each of which introspection shows.
+_TYPES = 200
 
-class _Size:
-    """Depth and number of fields of a selection, each fragment measured once."""
 
-    def __init__(self, document: DocumentNode) -> None:
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a selection is: levels, fields, and the objects that it may give at the most."""
+
+    depth: int = 0
+    fields: int = 0
+    objects: int = 0
+
+    def beside(self, other: "Size") -> "Size":
+        """Two selections of one object."""
+        return Size(
+            max(self.depth, other.depth), self.fields + other.fields, self.objects + other.objects
+        )
+
+
+class _Measure:
+    """Measures selections of one document, each fragment once."""
+
+    def __init__(self, document: DocumentNode, variables: Mapping[str, Any]) -> None:
         self._fragments = {
             node.name.value: node
             for node in document.definitions
             if isinstance(node, FragmentDefinitionNode)
         }
-        self._known: dict[str, tuple[int, int]] = {}
+        self._variables = variables
+        self._known: dict[str, Size] = {}
 
-    def of(self, selections: SelectionSetNode | None) -> tuple[int, int]:
-        """(depth, fields). Introspection is bounded by the schema itself and does not count."""
-        depth = fields = 0
+    def of(self, selections: SelectionSetNode | None) -> Size:
+        size = Size()
         for node in selections.selections if selections else ():
             if isinstance(node, FieldNode):
-                if node.name.value in ("__schema", "__type"):
-                    continue
-                below = self.of(node.selection_set)
-                depth, fields = max(depth, below[0] + 1), fields + below[1] + 1
+                size = size.beside(self._of_field(node))
+            elif isinstance(node, FragmentSpreadNode):
+                size = size.beside(self._of_fragment(node.name.value))
             else:
-                if isinstance(node, FragmentSpreadNode):
-                    below = self._of_fragment(node.name.value)
-                else:
-                    below = self.of(getattr(node, "selection_set", None))
-                depth, fields = max(depth, below[0]), fields + below[1]
-        return depth, fields
+                size = size.beside(self.of(getattr(node, "selection_set", None)))
+        return size
 
-    def _of_fragment(self, name: str) -> tuple[int, int]:
+    def _of_field(self, node: FieldNode) -> Size:
+        below = self.of(node.selection_set)
+        if node.name.value in ("__schema", "__type"):
+            # Deep by nature, and the schema has an end; but aliases can repeat it.
+            return Size(0, below.fields + 1, below.fields * _TYPES)
+        objects = self._length(node) * (below.objects + 1) if node.selection_set else 0
+        return Size(below.depth + 1, below.fields + 1, objects)
+
+    def _of_fragment(self, name: str) -> Size:
         if name not in self._known:
             # A fragment that contains itself is another rule's business; here it must only end.
-            self._known[name] = (0, 0)
+            self._known[name] = Size()
             fragment = self._fragments.get(name)
             self._known[name] = self.of(fragment.selection_set if fragment else None)
         return self._known[name]
 
+    def _length(self, node: FieldNode) -> int:
+        """How many objects a field may give: the size of its page, if it is a list of pages."""
+        for argument in node.arguments or ():
+            if argument.name.value in ("first", "last"):
+                value: Any = None
+                if isinstance(argument.value, IntValueNode):
+                    value = int(argument.value.value[:10])
+                elif isinstance(argument.value, VariableNode):
+                    value = self._variables.get(argument.value.name.value)
+                return min(max(value, 1), MAX_SIZE) if isinstance(value, int) else MAX_SIZE
+        below = node.selection_set.selections if node.selection_set else ()
+        paged = any(isinstance(n, FieldNode) and n.name.value in ("nodes", "edges") for n in below)
+        return DEFAULT_SIZE if paged else 1
 
-def refusals(document: DocumentNode) -> list[GraphQLError]:
-    """What is wrong with operations that are too deep or select too many fields."""
-    size = _Size(document)
+
+def refusals(document: DocumentNode, variables: Mapping[str, Any]) -> list[GraphQLError]:
+    """What is wrong with operations that are too large."""
+    measure = _Measure(document, variables)
     found = []
     for operation in document.definitions:
         if not isinstance(operation, OperationDefinitionNode):
             continue
         try:
-            depth, fields = size.of(operation.selection_set)
+            size = measure.of(operation.selection_set)
         except RecursionError:  # a chain of thousands of fragments
-            depth, fields = len(document.definitions), 0
-        if depth > MAX_DEPTH:
-            found.append(_refusal(operation, f"is {depth} levels deep; {MAX_DEPTH} are allowed."))
-        if fields > MAX_FIELDS:
-            found.append(
-                _refusal(operation, f"selects {fields} fields; {MAX_FIELDS:,} are allowed.")
-            )
+            size = Size(depth=len(document.definitions))
+        for what, is_, most in (
+            ("is {} levels deep", size.depth, MAX_DEPTH),
+            ("selects {} fields", size.fields, MAX_FIELDS),
+            ("may give {} objects", size.objects, MAX_OBJECTS),
+        ):
+            if is_ > most:
+                found.append(_refusal(operation, f"{what.format(is_)}; {most:,} are allowed."))
     return found
 
 
@@ -93,7 +136,7 @@ class Limits(SchemaExtension):
         context = self.execution_context
         document = context.graphql_document
         assert document is not None
-        found = refusals(document)
+        found = refusals(document, context.variables or {})
         # Strawberry would take the first operation; GraphQL says that it must be named.
         if context._provided_operation_name is None and _operations(document) > 1:
             found.append(GraphQLError("Say by operationName which of the operations is meant."))

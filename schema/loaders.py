@@ -33,7 +33,8 @@ class Loaders:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Awaitable[Value | None]:
-        """What `batch` finds for this key, or None. `args` must be hashable."""
+        """What `batch` finds for this key, or None. `args` must be hashable, and by position."""
+        assert not kwargs
         path = (batch, args)
         loader = self._loaders.get(path)
         if loader is None:

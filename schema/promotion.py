@@ -104,30 +104,40 @@ class MarkChecklistItemInput(ChangeInput):
     note: str | None = strawberry.field(default=None, description="A remark; replaces the former.")
 
 
+@strawberry.type
+class _AboutVersion:
+    """A success that shows the version as it is after the commit: by a field of its own, so that a
+    read that fails then does not make the change look undone."""
+
+    version_key: Private[UUID]
+
+    @strawberry.field(description="The version as it is now.")
+    async def model_version(
+        self, info: Info
+    ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
+        return await _version(info, self.version_key)
+
+
 @strawberry.type(description="The version is in its new stage.")
-class SetStageSuccess:
-    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = strawberry.field(
-        description="The version as it is now."
-    )
-    displaced: list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]] = (
-        strawberry.field(description="The versions that it replaced, which are ARCHIVED now.")
-    )
+class SetStageSuccess(_AboutVersion):
+    entry_key: Private[UUID]
+
+    @strawberry.field(description="The versions that it replaced, which are ARCHIVED now.")
+    async def displaced(
+        self, info: Info
+    ) -> list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
+        displaced = await info.context.loaders.load(repository.displaced_by, self.entry_key)
+        return [await _version(info, id) for id in displaced or ()]
 
 
 @strawberry.type(description="The item is on the list.")
-class AppendChecklistItemSuccess:
+class AppendChecklistItemSuccess(_AboutVersion):
     checklist_item: ChecklistItem = strawberry.field(description="The new item.")
-    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = strawberry.field(
-        description="The version as it is now."
-    )
 
 
 @strawberry.type(description="The item is marked.")
-class MarkChecklistItemSuccess:
+class MarkChecklistItemSuccess(_AboutVersion):
     checklist_item: ChecklistItem = strawberry.field(description="The item as it is now.")
-    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = strawberry.field(
-        description="The version as it is now."
-    )
 
 
 SetStageResult = Annotated[
@@ -176,11 +186,7 @@ class PromotionMutations:
     async def set_stage(self, info: Info, input: SetStageInput) -> SetStageResult:
         command = parse(service.SetStage, input)
         entry = await info.context.write(service.set_stage, command)
-        displaced = await info.context.loaders.load(repository.displaced_by, entry.id)
-        return SetStageSuccess(
-            model_version=await _version(info, entry.model_version_id),
-            displaced=[await _version(info, id) for id in displaced or ()],
-        )
+        return SetStageSuccess(version_key=entry.model_version_id, entry_key=entry.id)
 
     @strawberry.mutation(description="Add an item at the end of a version's checklist.")
     async def append_checklist_item(
@@ -190,7 +196,7 @@ class PromotionMutations:
         row = await info.context.write(service.append_item, command)
         return AppendChecklistItemSuccess(
             checklist_item=ChecklistItem.from_row(row),
-            model_version=await _version(info, row.model_version_id),
+            version_key=row.model_version_id,
         )
 
     @strawberry.mutation(description="Approve or reject an item of a checklist, or open it again.")
@@ -201,5 +207,5 @@ class PromotionMutations:
         row = await info.context.write(service.mark_item, command)
         return MarkChecklistItemSuccess(
             checklist_item=ChecklistItem.from_row(row),
-            model_version=await _version(info, row.model_version_id),
+            version_key=row.model_version_id,
         )

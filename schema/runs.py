@@ -14,7 +14,7 @@ import schema.registry
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
 from lifecycle.experiments import repository as experiments
-from lifecycle.journal.feed import CursorTooOld
+from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.logs import repository as logs
 from lifecycle.pages import PageRequest
@@ -275,7 +275,8 @@ class LogRunInput(WriteInput):
     status_message: str | None = strawberry.field(default=None, description="Why it is so.")
     params: list[ParamInput] | None = strawberry.field(default=None, description="Run with these.")
     metrics: list[MetricInput] | None = strawberry.field(
-        default=None, description="First points of its metrics, at most 10,000."
+        default=None,
+        description="First points of its metrics, at most 1,000.",
     )
     tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
     artifacts: list[ArtifactInput] | None = strawberry.field(
@@ -337,7 +338,9 @@ class MetricSeriesInput:
     )
 
 
-@strawberry.input(description="Points of a run's metrics, at most 10,000 in all.")
+@strawberry.input(
+    description="Points of a run's metrics, at most 10,000 in all, of at most 1,000 metrics."
+)
 class LogMetricsInput(WriteInput):
     run_id: strawberry.ID = strawberry.field(description="Which run.")
     series: list[MetricSeriesInput] = strawberry.field(description="The points by metric.")
@@ -553,31 +556,35 @@ class RunSubscriptions:
         ] = None,
     ) -> AsyncIterator[RunProgressItem]:
         key = ids.decode("Run", run_id, ("run_id",))
-        resumed = None if after is None else journal.position(after)
+        feed = info.context.feed
         if await run_by_id(info, key) is None:
             raise Missing("run", "with this id", ("run_id",))
-        with info.context.feed.follow(EventFilter("run", _FOLLOWED, key)) as follower:
+        with feed.follow(EventFilter("run", _FOLLOWED, key)) as follower:
             try:
+                resumed = None if after is None else feed.resume(after)
                 if resumed is None:
                     await follower.expect_known()
-                    for item in await _present(info, key, follower.position):
+                    for item in await _present(info, key):
                         yield item
                 else:
                     async for event in follower.replay(resumed):
                         yield _item(info, event)
-                yield CaughtUp(cursor=journal.cursor(follower.position))
+                yield journal.caught_up(feed, follower.position)
                 async for live in follower.live():
-                    yield _item(info, live) if live else journal.heartbeat(follower.position)
-            except CursorTooOld as error:
-                yield CursorExpired(oldest=journal.cursor(error.oldest))
+                    yield _item(info, live) if live else journal.heartbeat(feed, follower.position)
+            except feeds.CursorExpired as error:
+                yield journal.expired(feed, error)
 
 
-async def _present(info: Info, key: UUID, position: int) -> list[Any]:
-    """What a run is like at the start of a subscription: status, latest metrics, last lines."""
+async def _present(info: Info, key: UUID) -> list[Any]:
+    """What a run is like at the start of a subscription: status, latest metrics, last lines.
+
+    Who is cut off in the middle has not seen it all: the cursor means to start anew.
+    """
     async with info.context.database.read() as session:
         row = (await repository.by_ids(session, [key]))[key]
         latest = await metrics.latest(session, [key], None)
-    cursor, id = journal.cursor(position), ids.encode("Run", key)
+    cursor, id = info.context.feed.cursor(None), ids.encode("Run", key)
     items: list[Any] = [
         RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
     ]
@@ -596,7 +603,7 @@ async def _present(info: Info, key: UUID, position: int) -> list[Any]:
 
 def _item(info: Info, event: Event) -> RunMetricsEvent | RunOutputEvent | RunStatusEvent:
     info.context.forget()
-    cursor, id = journal.cursor(event.position), ids.encode("Run", event.subject_id)
+    cursor, id = info.context.feed.cursor(event.position), ids.encode("Run", event.subject_id)
     if event.type == "run.metrics_logged":
         return RunMetricsEvent(
             cursor=cursor,

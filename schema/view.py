@@ -247,7 +247,8 @@ def _actor(given: object) -> str | None:
     if not isinstance(given, str) or len(given) > _MAX_ACTOR:
         return None
     name = given.strip() or "anonymous"
-    return name if name.isprintable() else None
+    # What the service does by itself is journalled under such names.
+    return name if name.isprintable() and not name.startswith("system:") else None
 
 
 def _media_type(request: Request | WebSocket) -> str:

@@ -34,7 +34,12 @@ class Graph:
     def __init__(self, url: str, actor: str = "tester") -> None:
         self.url = url
         self.http = httpx.AsyncClient(
-            base_url=url, headers={"Lifecycle-Actor": actor}, timeout=60, trust_env=False
+            base_url=url,
+            headers={"Lifecycle-Actor": actor},
+            timeout=60,
+            # Less than the server's five seconds, or one sends while the other hangs up.
+            limits=httpx.Limits(keepalive_expiry=2),
+            trust_env=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -120,7 +125,9 @@ class Socket:
 
     async def receive(self) -> Json:
         """The next message of the protocol."""
-        found: Json = orjson.loads(await asyncio.wait_for(self.connection.recv(), 20))
+        # Not wait_for: in Python 3.11 it may swallow a cancellation.
+        async with asyncio.timeout(20):
+            found: Json = orjson.loads(await self.connection.recv())
         return found
 
     async def start(self, query: str, variables: Json | None = None) -> str:

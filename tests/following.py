@@ -1,6 +1,7 @@
 """Following subscriptions in tests, over either transport."""
 
 import asyncio
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from itertools import count
@@ -83,6 +84,11 @@ async def write_line(graph: Graph, run: str, message: str, **headers: str) -> No
 def said(items: list[Json]) -> list[str]:
     """The lines in these items."""
     return [line["message"] for item in items for line in item.get("lines", ())]
+
+
+def place(cursor: str) -> int:
+    """The position in a cursor, which clients have no business to know."""
+    return int(urlsafe_b64decode(cursor).decode().rpartition(":")[2])
 
 
 def key_of(global_id: str) -> UUID:

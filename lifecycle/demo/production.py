@@ -1,6 +1,7 @@
 """Takes versions into production, reports on them there, takes them back."""
 
 import asyncio
+import random
 from collections.abc import Mapping
 
 from lifecycle.demo import operations, training
@@ -185,9 +186,20 @@ class Production:
 
     async def roll_back(self, deployment: Object, reason: str) -> Object:
         """Go back to the last deployment that was good; return the new deployment, brought up."""
-        success = await self._client.mutate(
-            operations.ROLLBACK_DEPLOYMENT, {"id": deployment["id"], "reason": reason}
-        )
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                success = await self._client.mutate(
+                    operations.ROLLBACK_DEPLOYMENT, {"id": deployment["id"], "reason": reason}
+                )
+                break
+            except Refused as refusal:
+                # Only from the latest one can one go back, and another demo may have made a later
+                # one: give it the time to go back from that, and be the latest again.
+                if refusal.code != "CONFLICT" or attempt == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(random.uniform(2, 5))
+                await self.retire(deployment["id"])
+                deployment = await self.deploy(deployment["version"])
         created: Object = success["deployment"]
         await self._watch.until(deployment["id"], "ROLLBACK")
         return created | await self.bring_up(created)

@@ -64,7 +64,7 @@ class _Story:
 
             self._screen.step("Roll back")
             third = await self._roll_back(production, second, event)
-            for deployment in (second, first):
+            for deployment in (third["rollbackFrom"], first):
                 await production.retire(deployment["id"])
 
         outcome = await self._client.query(

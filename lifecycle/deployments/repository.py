@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.deployments.rules import DeploymentStatus, Environment
+from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
 from lifecycle.pages import (
     Ordering,
@@ -77,6 +77,21 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
         .order_by(DeploymentRow.healthy_at.desc(), DeploymentRow.id.desc())
         .limit(1)
         .execution_options(populate_existing=True)
+    )
+
+
+async def live_after(session: ReadSession, row: DeploymentRow) -> DeploymentRow | None:
+    """The last deployment of the same model and environment that is live and later than this."""
+    return await session.scalar(
+        select(DeploymentRow)
+        .where(
+            DeploymentRow.model_name == row.model_name,
+            DeploymentRow.environment == row.environment,
+            DeploymentRow.created_at > row.created_at,
+            DeploymentRow.status.in_(sorted(LIVE)),
+        )
+        .order_by(DeploymentRow.created_at.desc(), DeploymentRow.id.desc())
+        .limit(1)
     )
 
 

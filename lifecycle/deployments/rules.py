@@ -57,6 +57,12 @@ STAGES: dict[Environment, frozenset[Stage] | None] = {
 ROLLBACK_STAGE = {Environment.STAGING: Stage.STAGING, Environment.PRODUCTION: Stage.PRODUCTION}
 
 
+def check_takes_reports(status: DeploymentStatus) -> None:
+    """Raise Conflict once the deployment has ended: only its log may still grow."""
+    if status is _S.TERMINATED:
+        raise Conflict("The deployment is TERMINATED; only its log may grow.", ("id",))
+
+
 def allowed(stage: Stage, environment: Environment) -> bool:
     """Whether a version in this stage may run in this environment."""
     stages = STAGES[environment]

@@ -5,7 +5,7 @@ counts its live deployments.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, Count, Line, Name, Text
-from lifecycle.database import WriteSession
+from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository, rules
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
@@ -29,6 +29,7 @@ from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.tables import ModelVersionRow
 
 STATUS_CHANGED = "deployment.status_changed"
+HEALTH_CHANGED = "deployment.health_changed"
 
 
 class _Part(BaseModel):
@@ -106,23 +107,28 @@ async def create(session: WriteSession, origin: Origin, command: CreateDeploymen
 
 
 async def update(session: WriteSession, origin: Origin, command: UpdateDeployment) -> DeploymentRow:
-    """Take a report about a deployment. Raises NotFound, StaleRevision, InvalidTransition."""
+    """Take a report about a deployment.
+
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict once it has ended.
+    """
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
+    now = await clock(session)
     changes = command.given("endpoint", "status_message")
     if command.health is not None:
         changes["health"] = command.health
     if command.status is not None:
-        await _change_status(session, origin, row, version, command.status, changes)
-    else:
-        _note_health(row, row.status, command.health)
+        await _change_status(session, origin, row, version, command.status, changes, now)
+    elif changes or command.metrics is not None:
+        rules.check_takes_reports(row.status)
+        _note_health(row, row.status, command.health, now)
         # An endpoint alone is nothing that those who follow the status are told.
-        type = STATUS_CHANGED if changes.keys() - {"endpoint"} else "deployment.updated"
+        type = HEALTH_CHANGED if changes.keys() - {"endpoint"} else "deployment.updated"
         await journal.change(session, origin, row, changes, type=type, about=_about(row, changes))
     if command.metrics is not None:
-        await _store_metrics(session, origin, row, command.metrics)
+        await _store_metrics(session, origin, row, command.metrics, now)
     if command.log_lines:
-        await logs.append(session, row.id, row.log_lines, command.log_lines)
+        await logs.append(session, row.id, row.log_lines, command.log_lines, now)
         row.log_lines += len(command.log_lines)
     await session.flush()
     return row
@@ -135,8 +141,16 @@ async def terminate(
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
     rules.STATUS.check(row.status, DeploymentStatus.TERMINATED, ("id",))
-    changes = {"status_message": command.reason}
-    await _change_status(session, origin, row, version, DeploymentStatus.TERMINATED, changes)
+    await _change_status(
+        session,
+        origin,
+        row,
+        version,
+        DeploymentStatus.TERMINATED,
+        {"status_message": command.reason},
+        await clock(session),
+        command.reason,
+    )
     return row
 
 
@@ -147,7 +161,8 @@ async def roll_back(
 
     If the good version is no longer in a stage that may run there, it is brought back into it, and
     in production the present version makes way: stage and deployment go back together.
-    Raises NotFound, StaleRevision, InvalidTransition, Conflict when there is no good one.
+    Raises NotFound, StaleRevision, InvalidTransition, and Conflict when there is no good one, or
+    when this one has been replaced already.
     """
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
@@ -157,6 +172,13 @@ async def roll_back(
     assert row is not None
     check_revision(row.revision, command.expected_revision)
     rules.STATUS.check(row.status, DeploymentStatus.ROLLBACK, ("id",))
+    later = await repository.live_after(session, row)
+    if later is not None:
+        raise Conflict(
+            f"A later deployment of {row.model_name} in {row.environment} is {later.status}, with "
+            f"version {later.version}; it is the one to go back from.",
+            ("id",),
+        )
     if target is None:
         raise Conflict(
             f"No earlier deployment of {row.model_name} in {row.environment} was ACTIVE and "
@@ -180,6 +202,8 @@ async def roll_back(
         locked[row.model_version_id],
         DeploymentStatus.ROLLBACK,
         {"status_message": command.reason},
+        await clock(session),
+        command.reason,
     )
     return await _add(
         session,
@@ -194,6 +218,7 @@ async def roll_back(
             rollback_from_id=row.id,
             status_message=command.reason,
         ),
+        command.reason,
     )
 
 
@@ -227,7 +252,11 @@ async def _locked_target(
 
 
 async def _add(
-    session: WriteSession, origin: Origin, version: ModelVersionRow, row: DeploymentRow
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    row: DeploymentRow,
+    reason: str | None = None,
 ) -> DeploymentRow:
     row.model_version_id = version.id
     row.model_name = version.model_name
@@ -243,6 +272,7 @@ async def _add(
         "deployment.created",
         row.id,
         after={**_about(row, {}), "rollback_from_id": row.rollback_from_id},
+        reason=reason,
     )
     return row
 
@@ -254,31 +284,41 @@ async def _change_status(
     version: ModelVersionRow,
     status: DeploymentStatus,
     changes: dict[str, Any],
+    now: datetime,
+    reason: str | None = None,
 ) -> None:
     """Move a deployment to a new status, with the other fields that change along with it."""
     former = row.status
     rules.STATUS.check(former, status)
-    now = datetime.now(UTC)
     changes = {"status_message": None, **changes, "status": status}
     if status is DeploymentStatus.ACTIVE and row.deployed_at is None:
         changes["deployed_at"] = now
     if status is DeploymentStatus.TERMINATED:
         changes["terminated_at"] = now
-    _note_health(row, status, changes.get("health", row.health))
+    _note_health(row, status, changes.get("health", row.health), now)
     registry_service.count_deployments(version, (status in rules.LIVE) - (former in rules.LIVE))
     await journal.change(
-        session, origin, row, changes, type=STATUS_CHANGED, about=_about(row, changes)
+        session,
+        origin,
+        row,
+        changes,
+        type=STATUS_CHANGED,
+        about=_about(row, changes),
+        reason=reason,
+        at=now,
     )
     await _note_transition(session, origin, row, former, now)
 
 
-def _note_health(row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None) -> None:
+def _note_health(
+    row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None, now: datetime
+) -> None:
     if (
         status is DeploymentStatus.ACTIVE
         and health is HealthStatus.HEALTHY
         and row.healthy_at is None
     ):
-        row.healthy_at = datetime.now(UTC)
+        row.healthy_at = now
 
 
 async def _note_transition(
@@ -302,13 +342,17 @@ async def _note_transition(
 
 
 async def _store_metrics(
-    session: WriteSession, origin: Origin, row: DeploymentRow, metrics: ReportedMetrics
+    session: WriteSession,
+    origin: Origin,
+    row: DeploymentRow,
+    metrics: ReportedMetrics,
+    now: datetime,
 ) -> None:
     """Figures are reports, not decisions: they do not count as a revision."""
     row.request_count = metrics.request_count
     row.error_rate = metrics.error_rate
     row.avg_latency_ms = metrics.avg_latency_ms
-    row.metrics_reported_at = datetime.now(UTC)
+    row.metrics_reported_at = now
     await session.flush()
     await journal.append(
         session, origin, "deployment.metrics_reported", row.id, after=metrics.model_dump()

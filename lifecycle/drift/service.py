@@ -1,6 +1,5 @@
 """What can be done with drift events. Each function is one use case in its caller's transaction."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,14 +8,14 @@ from pydantic import Field
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
-from lifecycle.database import WriteSession
+from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository, rules
 from lifecycle.drift.rules import DriftSeverity, DriftStatus
 from lifecycle.drift.tables import DriftEventRow
 from lifecycle.errors import InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
-from lifecycle.registry import repository as registry
+from lifecycle.registry import service as registry
 from lifecycle.registry.repository import VersionSelector
 
 _log = structlog.get_logger(__name__)
@@ -53,9 +52,8 @@ class UpdateDriftEvent(Command):
 async def record(session: WriteSession, origin: Origin, command: RecordDriftEvent) -> DriftEventRow:
     """Record drift, and log a warning. Raises NotFound, InvalidInput when the deployment is of
     another version."""
-    version = await registry.find(session, command.model_version)
-    if version is None:
-        raise NotFound("version", command.model_version, ("model_version",))
+    # Held, so that what is decided about the version elsewhere sees this event or waits for it.
+    version = await registry.locked(session, command.model_version)
     if command.deployment_id is not None:
         found = await deployments.by_ids(session, [command.deployment_id])
         if command.deployment_id not in found:
@@ -75,7 +73,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         method=command.method,
         description=command.description,
         details=command.details,
-        detected_at=command.detected_at or datetime.now(UTC),
+        detected_at=command.detected_at or await clock(session),
         created_by=origin.actor,
     )
     session.add(row)
@@ -103,8 +101,8 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
         rules.STATUS.check(row.status, command.status)
         changes["status"] = command.status
         if command.status is DriftStatus.ACKNOWLEDGED:
-            changes["acknowledged_by"] = origin.actor
+            changes |= {"acknowledged_by": origin.actor, "acknowledged_at": await clock(session)}
         if command.status in rules.CLOSED:
-            changes["resolved_by"] = origin.actor
+            changes |= {"resolved_by": origin.actor, "resolved_at": await clock(session)}
     await journal.change(session, origin, row, changes)
     return row

@@ -18,8 +18,12 @@ class DriftEventRow(Revised):
     __tablename__ = "drift_event"
     __table_args__ = (
         CheckConstraint(
-            "(status IN ('RESOLVED', 'FALSE_POSITIVE')) = (resolved_by IS NOT NULL)",
-            name="resolved_by",
+            "(status IN ('RESOLVED', 'FALSE_POSITIVE')) = (resolved_by IS NOT NULL) AND "
+            "(resolved_by IS NULL) = (resolved_at IS NULL)",
+            name="resolved",
+        ),
+        CheckConstraint(
+            "(acknowledged_by IS NULL) = (acknowledged_at IS NULL)", name="acknowledged"
         ),
         Index(None, "created_at", "id"),
         Index(None, "model_name", "created_at", "id"),
@@ -43,5 +47,7 @@ class DriftEventRow(Revised):
     details: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     detected_at: Mapped[datetime]
     acknowledged_by: Mapped[str | None]
+    acknowledged_at: Mapped[datetime | None]
     resolved_by: Mapped[str | None]
+    resolved_at: Mapped[datetime | None]
     resolution: Mapped[str | None]

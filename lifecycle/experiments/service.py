@@ -1,10 +1,8 @@
 """What can be done with experiments. Each function is one use case in its caller's transaction."""
 
-from datetime import UTC, datetime
-
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, Name, Pairs, Text
-from lifecycle.database import WriteSession
+from lifecycle.database import WriteSession, clock
 from lifecycle.errors import NotFound, check_revision
 from lifecycle.experiments import repository, rules
 from lifecycle.experiments.rules import ExperimentStatus
@@ -64,7 +62,7 @@ async def update(session: WriteSession, origin: Origin, command: UpdateExperimen
         rules.STATUS.check(row.status, command.status)
         changes["status"] = command.status
         if command.status is ExperimentStatus.COMPLETED:
-            changes["completed_at"] = datetime.now(UTC)
+            changes["completed_at"] = await clock(session)
         elif command.status is ExperimentStatus.ACTIVE:
             changes["completed_at"] = None
     await journal.change(session, origin, row, changes)

@@ -6,6 +6,7 @@ table is the truth; notifications only wake, and a slow poll stands in for lost 
 """
 
 import asyncio
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Any
 import structlog
 
 from lifecycle.database import Database
-from lifecycle.errors import Unavailable
+from lifecycle.errors import InvalidInput, Unavailable
 from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
 
@@ -32,10 +33,11 @@ _PAGE = 500
 _MAILBOX = 1000
 
 
-class CursorTooOld(Exception):
-    """What came after the cursor is no longer kept; `oldest` is the first that works."""
+class CursorExpired(Exception):
+    """What came after the cursor is no longer kept, or it is a cursor of another journal; `oldest`
+    is the first position that works, if that is known."""
 
-    def __init__(self, oldest: int) -> None:
+    def __init__(self, oldest: int | None = None) -> None:
         self.oldest = oldest
         super().__init__(oldest)
 
@@ -49,6 +51,7 @@ class Feed:
     def __init__(self, database: Database, heartbeat: float = 15.0) -> None:
         self.heartbeat = heartbeat
         self.head = 0
+        self._journal = ""
         self._database = database
         self._mailboxes: set[_Mailbox] = set()
         self._deserted = asyncio.Event()
@@ -62,7 +65,8 @@ class Feed:
     async def running(self) -> AsyncIterator["Feed"]:
         """Follow the journal while the block lasts; subscribers end when it does."""
         async with self._database.read() as session:
-            self.head = (await repository.head(session)).position
+            head = await repository.head(session)
+        self.head, self._journal = head.position, head.journal_id.hex[:12]
         self._database.after_commit = self._on_commit
         self._task = asyncio.create_task(self._run(), name="journal-feed")
         try:
@@ -103,6 +107,24 @@ class Feed:
             self._mailboxes.discard(mailbox)
             if not self._mailboxes:
                 self._deserted.set()
+
+    def cursor(self, position: int | None) -> str:
+        """The cursor of a position; that of None means: start anew with the present state."""
+        place = "start" if position is None else position
+        return urlsafe_b64encode(f"{self._journal}:{place}".encode()).decode()
+
+    def resume(self, cursor: str) -> int | None:
+        """The position of a cursor, None to start anew. Raises CursorExpired when it is of another
+        journal, InvalidInput when it is none at all."""
+        try:
+            journal, _, place = urlsafe_b64decode(cursor.encode()).decode().partition(":")
+        except ValueError:
+            place = ""
+        if place != "start" and not (place.isdecimal() and place.isascii() and len(place) <= 18):
+            raise InvalidInput("This is not a cursor of a subscription.", ("after",))
+        if journal != self._journal:
+            raise CursorExpired
+        return None if place == "start" else int(place)
 
     def check_open(self) -> None:
         """Raise Unavailable once the process is shutting down."""
@@ -156,12 +178,19 @@ class Feed:
         async with self._database.read() as session:
             head = (await repository.head(session)).position
             while self.head < head and self._mailboxes:
-                events = await repository.between(session, None, self.head, head, _PAGE)
+                types = self._followed()
+                events = await repository.between(session, types, self.head, head, _PAGE)
+                if not self._followed() <= types:
+                    continue  # somebody came meanwhile who wants more
                 for event in events:
                     for mailbox in self._mailboxes:
                         mailbox.put(event)
                 self.head = events[-1].position if events else head
             self.head = head
+
+    def _followed(self) -> frozenset[str]:
+        """The types of events that anybody wants."""
+        return frozenset[str]().union(*(mailbox.wanted.types for mailbox in self._mailboxes))
 
 
 class _Mailbox:
@@ -189,7 +218,7 @@ class Follower:
     """One subscriber's way through the journal: `replay` to catch up, then `live`.
 
     `position` is that of the last event given; resuming after it misses nothing. Both raise
-    CursorTooOld when the events that come next are no longer kept.
+    CursorExpired when the events that come next are no longer kept.
     """
 
     def __init__(self, feed: Feed, database: Database, mailbox: _Mailbox) -> None:
@@ -213,7 +242,7 @@ class Follower:
             head = await repository.head(session)
         # A position that was never given comes from another database, or from before a restore.
         if after > head.position:
-            raise CursorTooOld(head.trimmed_through)
+            raise CursorExpired(head.trimmed_through)
         self.position = after
         async for event in self._read(through):
             yield event
@@ -261,7 +290,7 @@ class Follower:
                 # Looked up last: what has been removed by then may be missing among the events.
                 trimmed = (await repository.head(session)).trimmed_through
             if self.position < trimmed:
-                raise CursorTooOld(trimmed)
+                raise CursorExpired(trimmed)
             for event in events:
                 self.position = event.position
                 yield event

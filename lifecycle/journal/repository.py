@@ -49,24 +49,28 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How far the journal has been numbered, and through which position it has been trimmed."""
+    """Which journal this is, how far it has been numbered, and through where trimmed."""
 
+    journal_id: UUID
     position: int
     trimmed_through: int
 
 
 async def head(session: ReadSession) -> Head:
     """Where the journal stands."""
-    row = (
-        await session.execute(select(JournalHeadRow.position, JournalHeadRow.trimmed_through))
-    ).one()
-    return Head(row.position, row.trimmed_through)
+    row = (await session.scalars(select(JournalHeadRow))).one()
+    return Head(row.journal_id, row.position, row.trimmed_through)
 
 
 async def between(
-    session: ReadSession, wanted: EventFilter | None, after: int, through: int, limit: int
+    session: ReadSession,
+    wanted: EventFilter | frozenset[str],
+    after: int,
+    through: int,
+    limit: int,
 ) -> Sequence[Event]:
-    """Numbered events with after < position <= through, in order; `wanted` None takes all."""
+    """Numbered events with after < position <= through, in order: those that match, or all of
+    these types."""
     statement: Select[Any] = (
         select(
             EventRow.id,
@@ -83,8 +87,10 @@ async def between(
         .order_by(EventRow.position)
         .limit(limit)
     )
-    if wanted is not None:
+    if isinstance(wanted, EventFilter):
         statement = _matching(statement, wanted)
+    else:
+        statement = statement.where(EventRow.type.in_(sorted(wanted)))
     return [
         Event(
             id=row.id,

@@ -1,6 +1,7 @@
 """Writing to the journal, always in the transaction of the change itself."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ async def append(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
     reason: str | None = None,
+    at: datetime | None = None,
 ) -> None:
     """Record that something happened; it becomes visible with the change itself.
 
@@ -37,6 +39,7 @@ async def append(
             reason=reason,
             before=before,
             after=after,
+            **({"at": at} if at else {}),
         )
     )
 
@@ -50,11 +53,13 @@ async def change(
     type: str | None = None,
     about: Mapping[str, Any] | None = None,
     reason: str | None = None,
+    at: datetime | None = None,
 ) -> bool:
     """Set these fields of a row that the caller holds locked, count the revision, and record it.
 
     Says whether anything changed: values that stand there already are no change and leave no
-    trace. `about` is what readers of the event need to know besides.
+    trace. `about` is what readers of the event need to know besides; `at` is the time of the
+    change where another record of it has one too.
     """
     changed = {field: value for field, value in changes.items() if getattr(row, field) != value}
     if not changed:
@@ -72,5 +77,6 @@ async def change(
         before=before,
         after={**changed, **(about or {})},
         reason=reason,
+        at=at,
     )
     return True

@@ -1,4 +1,5 @@
-"""How events are stored. Append-only: a trigger refuses all changes but the giving of positions."""
+"""How events are stored. Append-only: triggers refuse all changes but the giving of positions,
+and all removals but of what the head says is too old to be kept."""
 
 from datetime import datetime
 from typing import Any
@@ -43,5 +44,7 @@ class JournalHeadRow(Base):
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # Tells this journal from others; cursors carry it. Give a new one after restoring a backup.
+    journal_id: Mapped[UUID] = mapped_column(server_default=func.gen_random_uuid())
     position: Mapped[int] = mapped_column(BigInteger)
     trimmed_through: Mapped[int] = mapped_column(BigInteger)

@@ -1,7 +1,7 @@
 """All SQL about log lines."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -32,11 +32,10 @@ def ordering() -> Ordering:
 
 
 async def append(
-    session: WriteSession, owner_id: UUID, written: int, lines: Sequence[NewLine]
+    session: WriteSession, owner_id: UUID, written: int, lines: Sequence[NewLine], now: datetime
 ) -> None:
     """Add lines to a log that has `written` lines. The caller holds the owner's row locked, and
     keeps the count."""
-    now = datetime.now(UTC)
     await session.execute(
         insert(LogLineRow),
         [

@@ -109,12 +109,6 @@ async def moment(session: WriteSession, model_id: UUID) -> datetime:
     return now
 
 
-async def clock(session: ReadSession) -> datetime:
-    """The database's time now, which all processes share; not the transaction's."""
-    now: datetime = (await session.scalars(select(func.clock_timestamp()))).one()
-    return now
-
-
 async def checklists(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> dict[UUID, list[ChecklistItemRow]]:

@@ -24,6 +24,8 @@ class ChecklistStatus(StrEnum):
 
 
 _S = Stage
+# What a rollback may do beyond what somebody may ask for: bring back what was there before.
+_BROUGHT_BACK = frozenset({_S.STAGING, _S.PRODUCTION})
 STAGE = StateMachine(
     {
         _S.EXPERIMENTAL: frozenset({_S.STAGING, _S.ARCHIVED}),
@@ -32,3 +34,9 @@ STAGE = StateMachine(
         _S.ARCHIVED: frozenset({_S.EXPERIMENTAL, _S.STAGING}),
     }
 )
+
+
+def check_move(current: Stage, wanted: Stage, cause: StageCause) -> None:
+    """Raise InvalidTransition unless a version may come from one stage into another so."""
+    if cause is not StageCause.ROLLED_BACK or wanted not in _BROUGHT_BACK:
+        STAGE.check(current, wanted, ("stage",))

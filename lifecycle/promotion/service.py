@@ -6,13 +6,14 @@ that the stages of one model change one after the other.
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, Line, Text
-from lifecycle.database import WriteSession
+from lifecycle.database import WriteSession, clock
 from lifecycle.errors import Conflict, InUse, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.promotion import repository, rules
@@ -92,7 +93,6 @@ async def set_stage(session: WriteSession, origin: Origin, command: SetStage) ->
     """
     version = await _locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
-    rules.STAGE.check(version.stage, command.stage, ("stage",))
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
 
 
@@ -104,8 +104,12 @@ async def move(
     cause: StageCause,
     reason: str | None,
 ) -> StageAssignmentRow:
-    """Move a version that the caller has locked along with its model; the caller has also decided
-    that it may. A version that is displaced from production is archived in the same moment."""
+    """Move a version that the caller has locked along with its model: the one door to a stage.
+
+    A version that is displaced from production is archived in the same moment. Raises
+    InvalidTransition.
+    """
+    rules.check_move(version.stage, stage, cause)
     displaced = None
     if stage is Stage.PRODUCTION:
         holder = await registry.in_production(session, version.model_id)
@@ -199,14 +203,16 @@ async def mark_item(
     assert item is not None
     if (item.status, item.note) == (command.status, command.note):
         return item
-    now = await repository.clock(session)
+    before = {"status": item.status, "note": item.note}
+    now = await clock(session)
     decided = command.status is not ChecklistStatus.PENDING
     item.status = command.status
     item.note = command.note
     item.decided_by = origin.actor if decided else None
     item.decided_at = now if decided else None
     await session.flush()
-    await _item_changed(session, origin, version, item, "model_version.checklist_item_marked")
+    type = "model_version.checklist_item_marked"
+    await _item_changed(session, origin, version, item, type, before)
     return item
 
 
@@ -251,6 +257,7 @@ async def _record(
         reason=reason,
     )
     entry = _entry(version, origin, cause, reason, moment)
+    entry.follows = moment
     session.add(entry)
     await session.flush()
     return entry
@@ -277,14 +284,11 @@ async def _item_changed(
     version: ModelVersionRow,
     item: ChecklistItemRow,
     type: str,
+    before: dict[str, Any] | None = None,
 ) -> None:
     """An item belongs to its version: its change counts as one of the version."""
     version.revision += 1
     await session.flush()
-    await journal.append(
-        session,
-        origin,
-        type,
-        version.id,
-        after={"item_id": item.id, "title": item.title, "status": item.status, "note": item.note},
-    )
+    about = {"item_id": item.id, "title": item.title}
+    now = {"status": item.status, "note": item.note}
+    await journal.append(session, origin, type, version.id, before=before, after=about | now)

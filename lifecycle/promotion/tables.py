@@ -23,6 +23,8 @@ class StageAssignmentRow(WithId):
 
     Two exclusion constraints, which the migration makes because they need a range type of ids,
     refuse overlaps: of the stages of one version, and of the versions in production of one model.
+    `follows` is where the version's entry before ended, null for its first; the foreign key to it
+    refuses gaps.
     `replaced_by_id` is the entry that pushed this version out of its former stage.
     """
 
@@ -34,8 +36,21 @@ class StageAssignmentRow(WithId):
             name="fk_stage_assignment_model_version",
         ),
         CheckConstraint("valid_from < valid_to", name="valid_to"),
-        # One entry ends where the next begins.
+        # One entry begins where the one before ended, and only the first follows none.
+        CheckConstraint("follows = valid_from", name="follows"),
         UniqueConstraint("model_version_id", "valid_from"),
+        UniqueConstraint("model_version_id", "valid_to"),
+        ForeignKeyConstraint(
+            ["model_version_id", "follows"],
+            ["stage_assignment.model_version_id", "stage_assignment.valid_to"],
+            name="fk_stage_assignment_follows",
+        ),
+        Index(
+            "uq_stage_assignment_first",
+            "model_version_id",
+            unique=True,
+            postgresql_where=text("follows IS NULL"),
+        ),
         Index(
             "uq_stage_assignment_open",
             "model_version_id",
@@ -52,6 +67,7 @@ class StageAssignmentRow(WithId):
     stage: Mapped[Stage]
     valid_from: Mapped[datetime]
     valid_to: Mapped[datetime | None]
+    follows: Mapped[datetime | None]
     actor: Mapped[str]
     reason: Mapped[str | None]
     cause: Mapped[StageCause]

@@ -80,6 +80,7 @@ class ModelVersionRow(Revised):
         Index(None, "model_name", "created_at", "id"),
         Index(None, "stage", "created_at", "id"),
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "run_id"),
     )
 

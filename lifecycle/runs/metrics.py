@@ -34,6 +34,7 @@ WITH given AS (
     SELECT :run_id, key, step, "timestamp", value FROM given
     ON CONFLICT (run_id, key, step, "timestamp") DO UPDATE SET value = excluded.value
     WHERE metric_point.value IS DISTINCT FROM excluded.value
+    RETURNING 1
 )
 INSERT INTO latest_metric AS latest (run_id, experiment_id, key, value, step, "timestamp")
 SELECT DISTINCT ON (key) :run_id, CAST(:experiment_id AS uuid), key, value, step, "timestamp"
@@ -46,7 +47,7 @@ ON CONFLICT (run_id, key) DO UPDATE SET
              AS newest (value, step, "timestamp", place)
         ORDER BY newest.step DESC, newest.timestamp DESC, place LIMIT 1
     )
-RETURNING key, value, step, "timestamp"
+RETURNING key, value, step, "timestamp", (SELECT count(*) FROM stored) AS stored
 """).bindparams(
     bindparam("keys", type_=ARRAY(Text)),
     bindparam("steps", type_=ARRAY(BigInteger)),
@@ -139,7 +140,7 @@ async def log(
     """Store points, replacing those that are there, and keep the latest of each key right.
 
     The caller holds the run's row locked, so that two writers of one run cannot deadlock. Returns
-    the latest value of each key that the points name.
+    the latest value of each key that the points name; nothing when all of them were there already.
     """
     rows = await session.execute(
         _LOG,
@@ -152,7 +153,8 @@ async def log(
             "experiment_id": experiment_id,
         },
     )
-    return sorted((MetricValue(*row) for row in rows), key=lambda metric: metric.key)
+    found = [MetricValue(*metric) for *metric, stored in rows if stored]
+    return sorted(found, key=lambda metric: metric.key)
 
 
 async def latest(

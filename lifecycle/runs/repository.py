@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Double,
     Select,
     Uuid,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
@@ -29,7 +31,6 @@ from lifecycle.pages import (
     Page,
     PageRequest,
     SortKey,
-    among,
     by_id,
     by_number,
     by_time,
@@ -68,8 +69,9 @@ class RunFilter:
 
 
 class RunOrderField(StrEnum):
+    """No UPDATED_AT: an index on it would have to be changed by every report of every run."""
+
     CREATED_AT = "CREATED_AT"
-    UPDATED_AT = "UPDATED_AT"
     METRIC = "METRIC"
 
 
@@ -159,60 +161,60 @@ async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID,
 
 async def artifacts_of_experiments(
     session: ReadSession, experiment_ids: Sequence[UUID]
-) -> dict[UUID, Sequence[ArtifactRow]]:
+) -> dict[UUID, list[ArtifactRow]]:
     """The newest artifacts that each experiment's runs wrote, newest first, 1,000 at most."""
-    return await _of_experiments(
-        session,
-        experiment_ids,
-        ArtifactRow,
-        ArtifactRow.run_id,
-        (ArtifactRow.created_at, ArtifactRow.run_id, ArtifactRow.path),
-        MAX_ARTIFACTS_SHOWN,
+    within = (ArtifactRow.created_at, ArtifactRow.path)
+    order = (ArtifactRow.created_at, ArtifactRow.run_id, ArtifactRow.path)
+    belongs = ArtifactRow.run_id == RunRow.id
+    return await _newest(
+        session, experiment_ids, ArtifactRow, belongs, within, order, MAX_ARTIFACTS_SHOWN
     )
 
 
 async def log_of_experiments(
     session: ReadSession, experiment_ids: Sequence[UUID], last: int
-) -> dict[UUID, Sequence[LogLineRow]]:
+) -> dict[UUID, list[LogLineRow]]:
     """The newest lines that each experiment's runs wrote, newest first."""
-    return await _of_experiments(
-        session,
-        experiment_ids,
-        LogLineRow,
-        LogLineRow.owner_id,
-        (LogLineRow.timestamp, LogLineRow.owner_id, LogLineRow.line),
-        last,
-    )
+    within = (LogLineRow.line,)
+    order = (LogLineRow.timestamp, LogLineRow.owner_id, LogLineRow.line)
+    belongs = LogLineRow.owner_id == RunRow.id
+    return await _newest(session, experiment_ids, LogLineRow, belongs, within, order, last)
 
 
-async def _of_experiments(
+async def _newest(
     session: ReadSession,
     experiment_ids: Sequence[UUID],
     entity: Any,
-    run_column: Any,
+    belongs: ColumnElement[bool],
+    within: Sequence[Any],
     order: Sequence[Any],
     limit: int,
-) -> dict[UUID, Sequence[Any]]:
-    rank = (
-        func.row_number()
-        .over(partition_by=RunRow.experiment_id, order_by=[key.desc() for key in order])
-        .label("rank")
-    )
-    ranked = (
-        select(RunRow.experiment_id.label("parent"), rank, entity)
-        .join(RunRow, RunRow.id == run_column)
-        .where(among(RunRow.experiment_id, experiment_ids))
-        .subquery()
+) -> dict[UUID, list[Any]]:
+    """The last rows that each experiment's runs have. Only the last of each run are looked at, by
+    the order that they have `within` it, so that the cost does not grow with all that was written.
+    """
+    ids = bindparam("ids", list(experiment_ids), ARRAY(Uuid))
+    experiment = func.unnest(ids).column_valued("experiment")
+    last_keys = [key.desc() for key in within]
+    of_run = select(entity).where(belongs).order_by(*last_keys).limit(limit).lateral("of_run")
+    newest = (
+        select(of_run)
+        .select_from(RunRow)
+        .join(of_run, true())
+        .where(RunRow.experiment_id == experiment)
+        .order_by(*(of_run.c[key.key].desc() for key in order))
+        .limit(limit)
+        .lateral("newest")
     )
     rows = await session.execute(
-        select(ranked.c.parent, aliased(entity, ranked))
-        .where(ranked.c.rank <= limit)
-        .order_by(ranked.c.parent, ranked.c.rank)
+        select(experiment, aliased(entity, newest))
+        .join(newest, true())
+        .order_by(*(newest.c[key.key].desc() for key in order))
     )
     found: dict[UUID, list[Any]] = {}
-    for parent, row in rows:
-        found.setdefault(parent, []).append(row)
-    return dict(found)
+    for id, row in rows:
+        found.setdefault(id, []).append(row)
+    return found
 
 
 async def store_artifacts(
@@ -247,11 +249,7 @@ def _sort_key(order: RunOrder) -> SortKey:
         # PostgreSQL puts NaN above all numbers: a run with it, or without the metric, comes last
         # either way.
         return by_number(func.coalesce(-value if order.descending else value, _NAN, type_=Double()))
-    columns = {
-        RunOrderField.CREATED_AT: RunRow.created_at,
-        RunOrderField.UPDATED_AT: RunRow.updated_at,
-    }
-    return by_time(columns[order.field], descending=order.descending)
+    return by_time(RunRow.created_at, descending=order.descending)
 
 
 def _matching(statement: Select[Any], wanted: RunFilter) -> Select[Any]:

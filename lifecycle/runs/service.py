@@ -5,7 +5,7 @@ speaks: from here a report reaches the database, and through the journal everybo
 """
 
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -24,7 +24,7 @@ from lifecycle.commands import (
     Pairs,
     Text,
 )
-from lifecycle.database import WriteSession
+from lifecycle.database import WriteSession, clock
 from lifecycle.errors import InvalidInput, NotFound, Path, check_revision
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments.rules import check_takes_runs
@@ -37,8 +37,10 @@ from lifecycle.runs.rules import RunStatus
 from lifecycle.runs.tables import RunRow
 
 MAX_POINTS = 10_000
+# The journal keeps the latest value of each key of a call.
+MAX_KEYS = 1_000
 MAX_PATH_BYTES = 2_500
-_SWEEP = 100
+SWEEP = 100
 _SYSTEM = Origin(actor="system:leases", request_id="lease-sweep")
 
 Step = Annotated[int, Field(ge=-BIGGEST - 1, le=BIGGEST)]
@@ -135,7 +137,7 @@ class LogRun(Command):
     status: RunStatus = RunStatus.RUNNING
     status_message: Text | None = None
     params: Pairs = {}
-    metrics: Annotated[list[NewMetric], Field(max_length=MAX_POINTS)] = []
+    metrics: Annotated[list[NewMetric], Field(max_length=MAX_KEYS)] = []
     tags: Pairs = {}
     artifacts: Annotated[list[NewArtifact], Field(max_length=1_000)] = []
     source: Line | None = None
@@ -154,7 +156,7 @@ class UpdateRun(Command):
     name: Name | None = None
     status: RunStatus | None = None
     status_message: Text | None = None
-    metrics: Annotated[list[NewMetric], Field(max_length=MAX_POINTS)] = []
+    metrics: Annotated[list[NewMetric], Field(max_length=MAX_KEYS)] = []
     tags: Pairs = {}
     artifacts: Annotated[list[NewArtifact], Field(max_length=1_000)] = []
     ended_at: Moment | None = None
@@ -165,7 +167,7 @@ class LogMetrics(Command):
     """Points of several metrics, at most 10,000 in all."""
 
     run_id: UUID
-    series: Annotated[list[NewSeries], Field(max_length=MAX_POINTS)]
+    series: Annotated[list[NewSeries], Field(max_length=MAX_KEYS)]
 
     @model_validator(mode="after")
     def _is_not_too_much(self) -> Self:
@@ -189,11 +191,11 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
     check_takes_runs(experiment.name, experiment.status)
     if command.status not in rules.INITIAL:
         raise InvalidInput(f"A run cannot begin as {command.status}.", ("status",))
-    now = datetime.now(UTC)
+    now = await clock(session)
     started = command.started_at or (None if command.status is RunStatus.PENDING else now)
     ended = None
     if command.status in rules.ENDED:
-        ended = command.ended_at or now
+        ended = command.ended_at or max(now, started or now)
     elif command.ended_at is not None:
         raise InvalidInput(f"A run that is {command.status} has not ended.", ("ended_at",))
     if started and ended and ended < started:
@@ -268,7 +270,7 @@ async def log_output(session: WriteSession, origin: Origin, command: LogRunOutpu
     """Add lines to a run's log. Raises NotFound."""
     row, _ = await _reporting(session, origin, command.run_id, path=("run_id",))
     first = row.log_lines + 1
-    await logs.append(session, row.id, row.log_lines, command.lines)
+    await logs.append(session, row.id, row.log_lines, command.lines, row.last_reported_at)
     row.log_lines += len(command.lines)
     await session.flush()
     await journal.append(
@@ -286,7 +288,7 @@ async def mark_lost(session: WriteSession) -> int:
 
     Any number of processes may do so at the same time. Returns how many were marked.
     """
-    rows = await repository.lock_silent(session, _SWEEP)
+    rows = await repository.lock_silent(session, SWEEP)
     for row in rows:
         await journal.change(
             session,
@@ -314,7 +316,7 @@ async def _reporting(
     if row is None:
         raise NotFound("run", "with this id", path)
     check_revision(row.revision, expected_revision)
-    row.last_reported_at = datetime.now(UTC)
+    row.last_reported_at = await clock(session)
     lost = row.status is RunStatus.LOST
     if lost:
         await journal.change(
@@ -331,11 +333,12 @@ def _status_change(row: RunRow, wanted: RunStatus, ended_at: datetime | None) ->
     """What changes with the status. Raises InvalidTransition, InvalidInput."""
     rules.STATUS.check(row.status, wanted)
     changes: dict[str, Any] = {"status": wanted}
-    now = datetime.now(UTC)
+    now = row.last_reported_at
     if wanted is RunStatus.RUNNING and row.started_at is None:
         changes["started_at"] = now
     if wanted in rules.ENDED:
-        changes["ended_at"] = ended_at or now
+        # The clock of the host that said when the run started may be ahead.
+        changes["ended_at"] = ended_at or max(now, row.started_at or now)
         if row.started_at and changes["ended_at"] < row.started_at:
             raise InvalidInput("A run cannot end before it started.", ("ended_at",))
     return changes
@@ -357,10 +360,12 @@ async def _add_results(
         )
         await _store_points(session, origin, row, points)
     if artifacts:
-        now = datetime.now(UTC)
         # The last one wins; PostgreSQL refuses to update a row twice in one statement.
         by_path = {artifact.path: artifact for artifact in artifacts}
-        plain = [{**by_path[path].model_dump(), "created_at": now} for path in sorted(by_path)]
+        plain = [
+            {**by_path[path].model_dump(), "created_at": row.last_reported_at}
+            for path in sorted(by_path)
+        ]
         await repository.store_artifacts(session, row.id, plain)
         await journal.append(
             session, origin, "run.artifacts_logged", row.id, after={"paths": sorted(by_path)}
@@ -371,6 +376,8 @@ async def _store_points(session: WriteSession, origin: Origin, row: RunRow, poin
     if not points.keys:
         return
     latest = await metrics.log(session, row.id, row.experiment_id, points)
+    if not latest:
+        return
     await journal.append(
         session,
         origin,

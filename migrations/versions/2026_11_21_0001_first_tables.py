@@ -46,6 +46,24 @@ $$
 CREATE TRIGGER append_only BEFORE UPDATE ON event
     FOR EACH ROW EXECUTE FUNCTION refuse_event_change()
 """,
+    """
+CREATE FUNCTION refuse_event_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND OLD.position <= (SELECT trimmed_through FROM journal_head) THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'only events that are too old to be kept are removed';
+END
+$$
+""",
+    """
+CREATE TRIGGER keep BEFORE DELETE ON event
+    FOR EACH ROW EXECUTE FUNCTION refuse_event_removal()
+""",
+    """
+CREATE TRIGGER keep_all BEFORE TRUNCATE ON event
+    EXECUTE FUNCTION refuse_event_removal()
+""",
     "INSERT INTO journal_head (id, position, trimmed_through) VALUES (1, 0, 0)",
 )
 
@@ -168,6 +186,9 @@ def upgrade() -> None:
     op.create_table(
         "journal_head",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column(
+            "journal_id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False
+        ),
         sa.Column("position", sa.BigInteger(), nullable=False),
         sa.Column("trimmed_through", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("id = 1", name=op.f("ck_journal_head_single")),
@@ -440,6 +461,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
+        op.f("ix_model_version_updated_at_id"), "model_version", ["updated_at", "id"], unique=False
+    )
+    op.create_index(
         "uq_model_version_production",
         "model_version",
         ["model_id"],
@@ -631,6 +655,7 @@ def upgrade() -> None:
         ),
         sa.Column("valid_from", sa.DateTime(timezone=True), nullable=False),
         sa.Column("valid_to", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("follows", sa.DateTime(timezone=True), nullable=True),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column(
@@ -650,7 +675,13 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("replaced_by_id", sa.Uuid(), nullable=True),
+        sa.CheckConstraint("follows = valid_from", name=op.f("ck_stage_assignment_follows")),
         sa.CheckConstraint("valid_from < valid_to", name=op.f("ck_stage_assignment_valid_to")),
+        sa.ForeignKeyConstraint(
+            ["model_version_id", "follows"],
+            ["stage_assignment.model_version_id", "stage_assignment.valid_to"],
+            name="fk_stage_assignment_follows",
+        ),
         sa.ForeignKeyConstraint(
             ["model_version_id", "model_id"],
             ["model_version.id", "model_version.model_id"],
@@ -666,6 +697,11 @@ def upgrade() -> None:
             "model_version_id",
             "valid_from",
             name=op.f("uq_stage_assignment_model_version_id_valid_from"),
+        ),
+        sa.UniqueConstraint(
+            "model_version_id",
+            "valid_to",
+            name=op.f("uq_stage_assignment_model_version_id_valid_to"),
         ),
     )
     op.create_index(
@@ -685,6 +721,13 @@ def upgrade() -> None:
         "stage_assignment",
         ["replaced_by_id"],
         unique=False,
+    )
+    op.create_index(
+        "uq_stage_assignment_first",
+        "stage_assignment",
+        ["model_version_id"],
+        unique=True,
+        postgresql_where=sa.text("follows IS NULL"),
     )
     op.create_index(
         "uq_stage_assignment_open",
@@ -808,7 +851,9 @@ def upgrade() -> None:
         ),
         sa.Column("detected_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("acknowledged_by", sa.Text(), nullable=True),
+        sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("resolved_by", sa.Text(), nullable=True),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("resolution", sa.Text(), nullable=True),
         sa.Column(
             "updated_at",
@@ -825,8 +870,12 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.CheckConstraint(
-            "(status IN ('RESOLVED', 'FALSE_POSITIVE')) = (resolved_by IS NOT NULL)",
-            name=op.f("ck_drift_event_resolved_by"),
+            "(status IN ('RESOLVED', 'FALSE_POSITIVE')) = (resolved_by IS NOT NULL) AND (resolved_by IS NULL) = (resolved_at IS NULL)",
+            name=op.f("ck_drift_event_resolved"),
+        ),
+        sa.CheckConstraint(
+            "(acknowledged_by IS NULL) = (acknowledged_at IS NULL)",
+            name=op.f("ck_drift_event_acknowledged"),
         ),
         sa.ForeignKeyConstraint(
             ["deployment_id"], ["deployment.id"], name=op.f("fk_drift_event_deployment_id")
@@ -884,6 +933,11 @@ def downgrade() -> None:
         table_name="stage_assignment",
         postgresql_where=sa.text("valid_to IS NULL"),
     )
+    op.drop_index(
+        "uq_stage_assignment_first",
+        table_name="stage_assignment",
+        postgresql_where=sa.text("follows IS NULL"),
+    )
     op.drop_index(op.f("ix_stage_assignment_replaced_by_id"), table_name="stage_assignment")
     op.drop_index(op.f("ix_stage_assignment_model_id_valid_from_id"), table_name="stage_assignment")
     op.drop_index(
@@ -903,6 +957,7 @@ def downgrade() -> None:
         table_name="model_version",
         postgresql_where=sa.text("stage = 'PRODUCTION'"),
     )
+    op.drop_index(op.f("ix_model_version_updated_at_id"), table_name="model_version")
     op.drop_index(op.f("ix_model_version_stage_created_at_id"), table_name="model_version")
     op.drop_index(op.f("ix_model_version_run_id"), table_name="model_version")
     op.drop_index(op.f("ix_model_version_model_name_created_at_id"), table_name="model_version")
@@ -953,4 +1008,5 @@ def downgrade() -> None:
     )
     op.drop_table("event")
     op.execute("DROP FUNCTION refuse_event_change")
+    op.execute("DROP FUNCTION refuse_event_removal")
     op.execute("DROP TYPE uuid_range")

@@ -411,21 +411,22 @@ async def test_the_ends_of_time_can_be_asked_about(graph: Graph, unique: str, at
 async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    old = await a_version_in(graph, unique, "STAGING")
     new = await a_version_in(graph, unique, "STAGING")
-    # What the former version does next happened on a clock that was an hour ahead.
+    old = await a_version(graph, unique)
+    # It was registered by a clock that was an hour ahead.
     await sql.execute(
         "UPDATE stage_assignment SET valid_from = valid_from + interval '1 hour' "
-        "WHERE model_version_id = (SELECT id FROM model_version "
-        "  WHERE model_name = $1 AND version = '1') AND valid_to IS NULL",
+        "WHERE model_version_id = "
+        "(SELECT id FROM model_version WHERE model_name = $1 AND version = '2')",
         unique,
     )
+    await set_stage(graph, old["id"], "STAGING")
 
     for version in (old, new):
         await set_stage(graph, version["id"], "PRODUCTION")
 
     entries = [e for e in await history(graph, unique) if e["stage"] == "PRODUCTION"]
-    assert [e["modelVersion"]["version"] for e in entries] == ["1", "2"]
+    assert [e["modelVersion"]["version"] for e in entries] == ["2", "1"]
     assert entries[0]["validTo"] == entries[1]["validFrom"] > entries[0]["validFrom"]
     assert (await a_version(graph, unique))["version"] == "3"
     assert await in_stage(graph, unique, "EXPERIMENTAL") == "3"
@@ -433,19 +434,31 @@ async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
 
 # What the database refuses by itself
 
+ENTRY = """
+INSERT INTO stage_assignment (id, model_id, model_version_id, actor, cause,
+                              stage, valid_from, valid_to, follows)
+SELECT gen_random_uuid(), model_id, id, 'sql', 'REQUESTED', $3, $4, $5, $6
+FROM model_version WHERE model_name = $1 AND version = $2
+"""
 
-async def test_the_database_refuses_a_second_version_in_production(
+
+async def refusal(sql: asyncpg.Connection, statement: str, *args: object) -> str:
+    """The constraint that refuses a statement."""
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+        async with sql.transaction():
+            await sql.execute(statement, *args)
+    return str(refused.value.constraint_name)
+
+
+async def test_the_database_refuses_a_stepversion_in_production(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
     await a_version_in(graph, unique, "PRODUCTION")
     await a_version_in(graph, unique, "STAGING")
 
-    with pytest.raises(asyncpg.UniqueViolationError) as refused:
-        await sql.execute(
-            "UPDATE model_version SET stage = 'PRODUCTION' WHERE model_name = $1", unique
-        )
+    promote_all = "UPDATE model_version SET stage = 'PRODUCTION' WHERE model_name = $1"
 
-    assert refused.value.constraint_name == "uq_model_version_production"
+    assert await refusal(sql, promote_all, unique) == "uq_model_version_production"
 
 
 @pytest.mark.parametrize("table", ["model_version", "stage_assignment"])
@@ -453,49 +466,46 @@ async def test_the_database_knows_the_stages(
     graph: Graph, sql: asyncpg.Connection, unique: str, table: str
 ) -> None:
     await a_version(graph, unique)
+    invent = (
+        f"UPDATE {table} SET stage = 'LIVE' WHERE model_id = (SELECT id FROM model WHERE name = $1)"
+    )
 
-    with pytest.raises(asyncpg.CheckViolationError) as refused:
-        await sql.execute(
-            f"UPDATE {table} SET stage = 'LIVE' "
-            "WHERE model_id = (SELECT id FROM model WHERE name = $1)",
-            unique,
-        )
-
-    assert refused.value.constraint_name == f"ck_{table}_stage"
+    assert await refusal(sql, invent, unique) == f"ck_{table}_stage"
 
 
-ENTRY = """
-INSERT INTO stage_assignment (id, model_id, model_version_id, stage, actor, cause,
-                              valid_from, valid_to)
-SELECT gen_random_uuid(), model_id, id, $2, 'sql', 'REQUESTED',
-       $3::timestamptz, $4::timestamptz
-FROM model_version WHERE model_name = $1 AND version = $5
-"""
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "constraint"),
-    [
-        (10, 20, "ex_stage_assignment_model_version"),
-        (-10, 10, "ex_stage_assignment_model_version"),
-        (-20, -20, "ck_stage_assignment_valid_to"),
-        (-10, -20, "ck_stage_assignment_valid_to"),
-    ],
-    ids=["within", "into", "empty", "backwards"],
-)
-async def test_the_database_refuses_entries_of_a_version_that_overlap_or_have_no_length(
-    graph: Graph, sql: asyncpg.Connection, unique: str, start: int, end: int, constraint: str
+async def test_the_database_refuses_overlaps_and_gaps_in_the_history_of_a_version(
+    graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    await a_version(graph, unique)
-    since = datetime.fromisoformat((await history(graph, unique))[0]["validFrom"])
-    times = since + timedelta(seconds=start), since + timedelta(seconds=end)
+    await a_version_in(graph, unique, "STAGING")
+    first, second = await history(graph, unique)
+    start = datetime.fromisoformat(first["validFrom"])
+    change = datetime.fromisoformat(second["validFrom"])
+    step = timedelta(seconds=1)
 
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
-        await sql.execute(ENTRY, unique, "STAGING", *times, "1")
+    async def entry(begin: datetime, end: datetime | None, follows: datetime | None) -> str:
+        return await refusal(sql, ENTRY, unique, "1", "ARCHIVED", begin, end, follows)
 
-    assert refused.value.constraint_name == constraint
-    with pytest.raises(asyncpg.UniqueViolationError, match="uq_stage_assignment_open"):
-        await sql.execute(ENTRY, unique, "STAGING", since - timedelta(seconds=10), None, "1")
+    # Overlaps: with the open entry, with both, and another open one.
+    within = change + step
+    assert await entry(within, within + step, within) == "ex_stage_assignment_model_version"
+    again = await entry(start, within, start)
+    assert again == "uq_stage_assignment_model_version_id_valid_from"
+    assert await entry(start - step, None, start - step) == "uq_stage_assignment_open"
+    # No length, or less.
+    early = start - step
+    assert await entry(early, early, early) == "ck_stage_assignment_valid_to"
+    assert await entry(early, early - step, early) == "ck_stage_assignment_valid_to"
+    # Gaps: an entry before the first, a second first one, one that follows another moment.
+    assert await entry(early - step, early, early - step) == "fk_stage_assignment_follows"
+    assert await entry(early - step, early, None) == "uq_stage_assignment_first"
+    assert await entry(early - step, early, start) == "ck_stage_assignment_follows"
+    shorten = (
+        "UPDATE stage_assignment SET valid_to = valid_to - interval '1 microsecond' "
+        "WHERE valid_to IS NOT NULL "
+        "AND model_id = (SELECT id FROM model WHERE name = $1)"
+    )
+    assert await refusal(sql, shorten, unique) == "fk_stage_assignment_follows"
+    assert await history(graph, unique) == [first, second]
 
 
 async def test_the_database_refuses_two_in_production_at_any_moment_of_the_past(
@@ -504,20 +514,25 @@ async def test_the_database_refuses_two_in_production_at_any_moment_of_the_past(
     for model in (unique, f"{unique}-other"):
         await a_version(graph, model)
         await a_version(graph, model)
+    forget = "DELETE FROM stage_assignment WHERE model_id IN (SELECT id FROM model WHERE name = $1)"
 
-    async def was_in_production(model: str, version: str, first: int, last: int) -> None:
-        days = (datetime(2020, 1, day, tzinfo=UTC) for day in (first, last))
-        await sql.execute(ENTRY, model, "PRODUCTION", *days, version)
+    def produced(model: str, version: str, first: int, last: int) -> tuple[object, ...]:
+        begin, end = (datetime(2020, 1, day, tzinfo=UTC) for day in (first, last))
+        return model, version, "PRODUCTION", begin, end, None
 
-    await was_in_production(unique, "1", 10, 20)
-    await was_in_production(f"{unique}-other", "1", 10, 20)
+    transaction = sql.transaction()
+    await transaction.start()
+    for model in (unique, f"{unique}-other"):
+        await sql.execute(forget, model)
+    await sql.execute(ENTRY, *produced(unique, "1", 10, 20))
+    await sql.execute(ENTRY, *produced(f"{unique}-other", "1", 10, 20))
+
+    for first, last in ((19, 21), (9, 11), (12, 13), (5, 25)):
+        refused = await refusal(sql, ENTRY, *produced(unique, "2", first, last))
+        assert refused == "ex_stage_assignment_production"
     # One may begin where the other ends.
-    await was_in_production(unique, "2", 20, 25)
-
-    for version, first, last in (("2", 19, 20), ("2", 9, 11), ("1", 24, 26), ("1", 21, 22)):
-        with pytest.raises(asyncpg.ExclusionViolationError) as refused:
-            await was_in_production(unique, version, first, last)
-        assert refused.value.constraint_name == "ex_stage_assignment_production"
+    await sql.execute(ENTRY, *produced(unique, "2", 20, 25))
+    await transaction.rollback()
 
 
 async def test_the_database_keeps_entries_with_the_model_of_their_version(
@@ -525,16 +540,14 @@ async def test_the_database_keeps_entries_with_the_model_of_their_version(
 ) -> None:
     await a_version(graph, unique)
     await a_version(graph, f"{unique}-other")
+    give_away = (
+        "UPDATE stage_assignment SET model_id = (SELECT id FROM model WHERE name = $2) "
+        "WHERE model_id = (SELECT id FROM model WHERE name = $1)"
+    )
 
-    with pytest.raises(asyncpg.ForeignKeyViolationError) as refused:
-        await sql.execute(
-            "UPDATE stage_assignment SET model_id = (SELECT id FROM model WHERE name = $2) "
-            "WHERE model_id = (SELECT id FROM model WHERE name = $1)",
-            unique,
-            f"{unique}-other",
-        )
+    refused = await refusal(sql, give_away, unique, f"{unique}-other")
 
-    assert refused.value.constraint_name == "fk_stage_assignment_model_version"
+    assert refused == "fk_stage_assignment_model_version"
 
 
 # Checklists
@@ -711,10 +724,8 @@ async def test_the_database_keeps_decisions_of_items_whole(
         "decided_by = 'eve', decided_at = now()",
         "status = 'APPROVED', decided_at = now()",
     ):
-        with pytest.raises(asyncpg.CheckViolationError) as refused:
-            await sql.execute(
-                f"UPDATE checklist_item SET {change} WHERE model_version_id = "
-                "(SELECT id FROM model_version WHERE model_name = $1)",
-                unique,
-            )
-        assert refused.value.constraint_name == "ck_checklist_item_decided"
+        statement = (
+            f"UPDATE checklist_item SET {change} WHERE model_version_id = "
+            "(SELECT id FROM model_version WHERE model_name = $1)"
+        )
+        assert await refusal(sql, statement, unique) == "ck_checklist_item_decided"

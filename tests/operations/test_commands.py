@@ -1,11 +1,11 @@
 """What a person types, and what is said when it cannot work: one clear line, never a traceback."""
 
-import asyncio
+import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,10 +27,13 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, arguments, env={**clean, **environment})
 
 
-def lifecycle(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def lifecycle(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """A command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "lifecycle", *arguments],
+        cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,
@@ -198,35 +201,22 @@ def an_old_postgres() -> Iterator[str]:
     def message(kind: bytes, body: bytes) -> bytes:
         return kind + (len(body) + 4).to_bytes(4, "big") + body
 
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while b"user\x00" not in await reader.read(4096):
-            writer.write(b"N")  # no TLS
-        writer.write(
-            message(b"R", bytes(4))
-            + message(b"S", b"server_version\x0014.12\x00")
-            + message(b"Z", b"I")
-        )
-        await reader.read()
-        writer.close()
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while b"user\x00" not in connection.recv(4096):
+                connection.sendall(b"N")  # no TLS
+            connection.sendall(
+                message(b"R", bytes(4))  # no password either
+                + message(b"S", b"server_version\x0014.12\x00")
+                + message(b"Z", b"I")
+            )
+            connection.recv(4096)  # good-bye
 
-    async def serve() -> None:
-        server = await asyncio.start_server(greet, "127.0.0.1", 0)
-        ports.append(server.sockets[0].getsockname()[1])
-        stop.append((asyncio.get_running_loop(), done := asyncio.Event()))
-        ready.set()
-        await done.wait()
-        server.close()
-
-    ports: list[int] = []
-    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-    ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    ready.wait()
-    yield f"postgresql://me@127.0.0.1:{ports[0]}/x"
-    loop, done = stop[0]
-    loop.call_soon_threadsafe(done.set)
-    thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve)
+        yield f"postgresql://me@127.0.0.1:{listener.getsockname()[1]}/x"
+        served.result()
 
 
 def test_a_postgres_that_is_too_old_is_refused_by_its_version() -> None:
@@ -287,23 +277,26 @@ def test_sdl_prints_the_schema_that_is_in_the_repository() -> None:
     assert run("sdl", "--check").output == "schema.graphql is up to date.\n"
 
 
-def test_sdl_check_fails_on_another_schema_and_write_repairs_it() -> None:
+def test_sdl_check_fails_on_another_schema_and_write_repairs_it(tmp_path: Path) -> None:
     # given
-    text = SDL.read_text()
-    try:
-        SDL.write_text(text.replace("type Query", "type Question"))
+    for package in ("lifecycle", "schema"):
+        shutil.copytree(
+            SDL.parents[1] / package,
+            tmp_path / package,
+            ignore=shutil.ignore_patterns("__pycache__", "graphiql"),
+        )
+    copy = tmp_path / "schema" / SDL.name
+    copy.write_text(SDL.read_text().replace("type Query", "type Question"))
 
-        # when
-        check = run("sdl", "--check")
-        write = run("sdl", "--write")
+    # when
+    check = lifecycle("sdl", "--check", cwd=tmp_path)
+    write = lifecycle("sdl", "--write", cwd=tmp_path)
 
-        # then
-        assert check.exit_code == 1
-        assert check.output == "Error: schema.graphql is not up to date; run `make schema`.\n"
-        assert (write.exit_code, write.output) == (0, "")
-        assert SDL.read_text() == text
-    finally:
-        SDL.write_text(text)
+    # then
+    assert check.returncode == 1
+    assert check.stderr == "Error: schema.graphql is not up to date; run `make schema`.\n"
+    assert write.returncode == 0
+    assert copy.read_text() == SDL.read_text()
 
 
 def test_the_demo_says_in_one_line_that_nothing_is_there() -> None:

@@ -1,0 +1,362 @@
+"""What a query costs: as many SQL statements for many parents as for one, on every nested path."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from graphql import (
+    GraphQLField,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    get_named_type,
+    is_leaf_type,
+)
+from graphql.pyutils import Undefined
+from sqlalchemy import event
+
+from lifecycle.database import Database
+from schema.root import schema
+from tests.client import Graph, Json
+from tests.conftest import Live
+from tests.mutations import global_id
+
+MANY = 4
+DEPTH = 3
+
+# What required arguments are filled with; an argument that is not here fails the walk.
+ARGUMENTS = {
+    "first": "3",
+    "keys": '["accuracy"]',
+    "metric": '"accuracy"',
+    "stage": "PRODUCTION",
+}
+
+
+@contextmanager
+def recorded(database: Database) -> Iterator[list[str]]:
+    """The statements that are sent while the block lasts, but for those of the background."""
+    statements: list[str] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        background = "journal_head" in statement or "SKIP LOCKED" in statement
+        if not background:
+            statements.append(statement)
+
+    engines = [database.read_engine.sync_engine, database.write_engine.sync_engine]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", record)
+    try:
+        yield statements
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", record)
+
+
+def object_type(name: str) -> GraphQLObjectType:
+    found = schema._schema.type_map[name]
+    assert isinstance(found, GraphQLObjectType)
+    return found
+
+
+def arguments(field: GraphQLField) -> str:
+    """The arguments without which the field cannot be asked for, and a bound of lists."""
+    given = [
+        f"{name}: {ARGUMENTS[name]}"
+        for name, argument in field.args.items()
+        if name == "first"
+        or (isinstance(argument.type, GraphQLNonNull) and argument.default_value is Undefined)
+    ]
+    return f"({', '.join(given)})" if given else ""
+
+
+def item_type(field: GraphQLField) -> tuple[GraphQLObjectType | None, bool]:
+    """The type of the objects that a field leads to, if it does, and whether by a connection."""
+    named = get_named_type(field.type)
+    if not isinstance(named, GraphQLObjectType):
+        return None, False
+    if named.name.endswith("Connection"):
+        items = get_named_type(named.fields["nodes"].type)
+        assert isinstance(items, GraphQLObjectType)
+        return items, True
+    return named, False
+
+
+def leaves(type_: GraphQLObjectType) -> str:
+    """All fields of a type that have no fields themselves."""
+    chosen = [
+        f"{name}{arguments(field)}"
+        for name, field in type_.fields.items()
+        if is_leaf_type(get_named_type(field.type))
+    ]
+    return " ".join(["__typename", *chosen])
+
+
+def paths(type_: GraphQLObjectType, depth: int) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every way down from a type, as the names of the fields and the selection that follows it."""
+    for name, field in type_.fields.items():
+        inner, connected = item_type(field)
+        if inner is None:
+            continue
+        begin = f"{name}{arguments(field)} {{ {'totalCount nodes { ' if connected else ''}"
+        end = " } }" if connected else " }"
+        yield (name,), begin + leaves(inner) + end
+        if depth > 1:
+            for further, selection in paths(inner, depth - 1):
+                yield (name, *further), begin + selection + end
+
+
+# A root field, its arguments for so many parents, and the type that the paths begin at.
+ROOTS = {
+    "experiments": ('experiments(filter: {{ nameContains: "{name}" }}, first: {n})', "Experiment"),
+    "runs": ('runs(filter: {{ tag: {{ key: "of", equals: "{name}" }} }}, first: {n})', "Run"),
+    "models": ('models(filter: {{ nameContains: "{name}" }}, first: {n})', "Model"),
+    "modelVersions": (
+        'modelVersions(filter: {{ modelName: "{name}-0" }}, first: {n})',
+        "ModelVersion",
+    ),
+    "deployments": ('deployments(filter: {{ modelName: "{name}-0" }}, first: {n})', "Deployment"),
+    "driftEvents": ('driftEvents(filter: {{ modelName: "{name}-0" }}, first: {n})', "DriftEvent"),
+}
+WAYS = [
+    (root, path, selection)
+    for root, (_, name) in ROOTS.items()
+    for path, selection in paths(object_type(name), DEPTH - 1)
+]
+
+
+@pytest.fixture(scope="module")
+async def rich(graph: Graph) -> AsyncIterator[str]:
+    """The beginning of the names of experiments and models that have, one like the other, four of
+    everything, each with everything that it can have."""
+    name = f"s{uuid4().hex[:10]}"
+    for n in range(MANY):
+        await enrich(graph, name, f"{name}-{n}")
+    yield name
+
+
+async def enrich(graph: Graph, common: str, name: str) -> None:
+    await graph.done("createExperiment", {"name": name}, "experiment { id }")
+    parent = None
+    for n in range(MANY):
+        run = await graph.done(
+            "logRun",
+            {
+                "experimentName": name,
+                "parentId": parent,
+                "tags": [{"key": "of", "value": common}],
+                "metrics": [{"key": "accuracy", "value": n / 10}],
+                "artifacts": [{"name": "model", "path": "model.pkl"}],
+            },
+            "run { id }",
+        )
+        parent = run["id"]
+        lines = {"runId": run["id"], "lines": [{"message": "hello"}]}
+        await graph.done("logRunOutput", lines, "run { id }")
+        registered = {"modelName": name, "runId": run["id"], "checklist": ["Read by somebody"]}
+        version = await graph.done("registerModelVersion", registered, "modelVersion { id }")
+        of_version = {"modelVersion": version}
+        for stage in ("STAGING", "PRODUCTION"):
+            await graph.done("setStage", {**of_version, "stage": stage}, "modelVersion { id }")
+        deployed = {**of_version, "environment": "DEVELOPMENT"}
+        good = await graph.done("createDeployment", deployed, "deployment { id }")
+        bad = await graph.done("createDeployment", deployed, "deployment { id }")
+        for id in (good["id"], bad["id"]):
+            for status in ("VALIDATING", "DEPLOYING", "ACTIVE"):
+                input = {
+                    "id": id,
+                    "status": status,
+                    "health": "HEALTHY",
+                    "logLines": [{"message": "hello"}],
+                }
+                await graph.done("updateDeployment", input, "deployment { id }")
+        new = await graph.done("rollbackDeployment", {"id": bad["id"]}, "deployment { id }")
+        input = {"id": new["id"], "logLines": [{"message": "hello"}]}
+        await graph.done("updateDeployment", input, "deployment { id }")
+        drift: Json = {**of_version, "severity": "LOW", "metric": "psi", "deploymentId": new["id"]}
+        await graph.done("recordDriftEvent", drift, "driftEvent { id }")
+
+
+async def cost(live: Live, graph: Graph, query: str) -> tuple[int, Any]:
+    """How many statements a query takes, and its data."""
+    with recorded(live.database) as statements:
+        data = await graph.query(query)
+    return len(statements), data
+
+
+def reached(data: Any, path: tuple[str, ...]) -> int:
+    """How many objects there are at the end of a path."""
+    if data is None:
+        return 0
+    if isinstance(data, list):
+        return sum(reached(item, path) for item in data)
+    if "nodes" in data:
+        return reached(data["nodes"], path)
+    return reached(data[path[0]], path[1:]) if path else 1
+
+
+@pytest.mark.parametrize("root", ROOTS)
+async def test_many_parents_take_no_more_statements_than_one_on_every_path(
+    live: Live, graph: Graph, rich: str, root: str
+) -> None:
+    begin, _ = ROOTS[root]
+    wrong = []
+    for of, path, selection in WAYS:
+        if of != root:
+            continue
+        (one, few), (many, all_) = [
+            await cost(
+                live, graph, f"{{ {begin.format(name=rich, n=n)} {{ nodes {{ {selection} }} }} }}"
+            )
+            for n in (1, MANY)
+        ]
+        where = ".".join((root, *path))
+        if many > one:
+            wrong.append(f"{where}: {one} for one parent, {many} for {MANY}")
+        # Each step of the path is one statement, or two where it finds an id first; a leaf may be
+        # a count or two.
+        if one > 1 + 2 * len(path) + 2:
+            wrong.append(f"{where}: {one} statements")
+        if not reached(few[root], path) or reached(all_[root], path) <= reached(few[root], path):
+            wrong.append(f"{where}: leads nowhere")
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("root", ROOTS)
+async def test_everything_at_once_takes_no_more_statements_for_many_parents(
+    live: Live, graph: Graph, rich: str, root: str
+) -> None:
+    begin, name = ROOTS[root]
+    selection = leaves(object_type(name)) + " ".join(
+        selection for path, selection in paths(object_type(name), 1)
+    )
+
+    (one, _), (many, _) = [
+        await cost(
+            live, graph, f"{{ {begin.format(name=rich, n=n)} {{ nodes {{ {selection} }} }} }}"
+        )
+        for n in (1, MANY)
+    ]
+
+    assert many == one
+
+
+async def test_objects_by_id_are_fetched_together_by_kind(
+    live: Live, graph: Graph, rich: str
+) -> None:
+    found = await graph.query(
+        f'{{ experiments(filter: {{ nameContains: "{rich}" }}) {{ nodes {{ id runs {{ nodes '
+        "{ id modelVersions { id deployments { nodes { id driftEvents { nodes { id } } } } } } } } } }"
+    )
+    ids = sorted(set(_ids(found)))
+    assert len(ids) > 50
+
+    query = "query ($ids: [ID!]!) { nodes(ids: $ids) { id } }"
+    with recorded(live.database) as statements:
+        data = await graph.query(query, {"ids": ids[:90]})
+
+    assert [node["id"] for node in data["nodes"]] == ids[:90]
+    assert len(statements) == 5
+
+
+def _ids(data: Any) -> Iterator[str]:
+    if isinstance(data, list):
+        for item in data:
+            yield from _ids(item)
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            if name == "id":
+                yield value
+            else:
+                yield from _ids(value)
+
+
+CONNECTIONS = [
+    "experiments",
+    "runs",
+    "models",
+    "modelVersions",
+    "deployments",
+    "driftEvents",
+    'experiment(name: "{name}") {{ runs',
+    'model(name: "{name}") {{ versions',
+    'model(name: "{name}") {{ stageHistory',
+    'modelVersion(by: {{ nameVersion: {{ modelName: "{name}", version: "1" }} }}) {{ deployments',
+    'modelVersion(by: {{ nameVersion: {{ modelName: "{name}", version: "1" }} }}) {{ driftEvents',
+    "runs(first: 1) {{ nodes {{ logs",
+    "deployments(first: 1) {{ nodes {{ logs",
+    "deployments(first: 1) {{ nodes {{ driftEvents",
+]
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+async def test_a_total_is_counted_only_if_it_is_selected(
+    live: Live, graph: Graph, rich: str, connection: str
+) -> None:
+    begin = connection.format(name=f"{rich}-0")
+    end = "}" * begin.count("{") if " {{ " in connection else ""
+    end = "}" * (connection.count("{{") - connection.count("}}"))
+
+    without, _ = await cost(
+        live,
+        graph,
+        f"{{ {begin} {{ nodes {{ __typename }} edges {{ cursor }} pageInfo "
+        f"{{ hasNextPage hasPreviousPage endCursor }} }} {end} }}",
+    )
+    counted, _ = await cost(
+        live, graph, f"{{ {begin} {{ nodes {{ __typename }} totalCount }} {end} }}"
+    )
+
+    # A log's length is kept with what it is the log of.
+    assert counted - without == (0 if begin.endswith("logs") else 1)
+
+
+async def test_no_field_of_a_plain_object_takes_a_statement(
+    live: Live, graph: Graph, rich: str
+) -> None:
+    for root, (begin, name) in ROOTS.items():
+        plain = [
+            field_name
+            for field_name, field in object_type(name).fields.items()
+            if is_leaf_type(get_named_type(field.type))
+            and field_name not in ("runCount", "deploymentCount")
+        ]
+        query = f"{{ {begin.format(name=rich, n=MANY)} {{ nodes {{ {' '.join(plain)} }} }} }}"
+        assert (await cost(live, graph, query))[0] == 1, root
+
+
+async def test_what_is_not_there_is_not_looked_for_again(live: Live, graph: Graph) -> None:
+    unknown = global_id("Run")
+    query = (
+        "query ($id: ID!) { a: run(id: $id) { id } b: run(id: $id) { id } c: node(id: $id) { id } }"
+    )
+
+    with recorded(live.database) as statements:
+        data = await graph.query(query, {"id": unknown})
+
+    assert data == {"a": None, "b": None, "c": None}
+    assert len(statements) == 1
+
+
+async def test_a_refused_operation_takes_no_statement(live: Live, graph: Graph) -> None:
+    with recorded(live.database) as statements:
+        await graph.answer("{ experiments { nodes { nope } } }")
+        await graph.answer("{ experiments(first: 101) { nodes { id } } }")
+        await graph.answer('{ runs(after: "garbage") { nodes { id } } }')
+        await graph.answer('{ run(id: "garbage") { id } }')
+        await graph.mutate("createExperiment", {"name": ""})
+        await graph.mutate("updateRun", {"id": "garbage"})
+
+    assert statements == []
+
+
+def test_lists_are_lists_of_objects() -> None:
+    """What the walk relies on: it goes through every object field, wrapped or not."""
+    assert isinstance(
+        get_named_type(object_type("Run").fields["artifacts"].type), GraphQLObjectType
+    )
+    assert isinstance(GraphQLNonNull(GraphQLList(object_type("Run"))), GraphQLNonNull)
+    assert len(WAYS) > 100
