@@ -202,9 +202,9 @@ def sdl(check: bool, write: bool) -> None:
 
 
 @main.command()
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The service.")
+@click.option("--url", help="The service (default: where `serve` would be).")
 @click.option("--actor", default="demo", show_default=True, help="The name it acts under.")
-def demo(url: str, actor: str) -> None:
+def demo(url: str | None, actor: str) -> None:
     """A model's life on real data, told to a running service through its public API.
 
     Needs the extra `demo`: pip install 'ml-lifecycle[demo]'.
@@ -215,8 +215,9 @@ def demo(url: str, actor: str) -> None:
     except ModuleNotFoundError as error:
         hint = "pip install 'ml-lifecycle[demo]'"
         raise click.ClickException(f"{error.name} is not installed: {hint}") from error
+    settings = _settings()
     try:
-        asyncio.run(tell(url, actor))
+        asyncio.run(tell(url or f"http://{settings.host}:{settings.port}", actor))
     except DemoFailed as error:
         raise click.ClickException(str(error)) from error
 

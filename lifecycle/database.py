@@ -203,11 +203,14 @@ def _expected(error: Exception) -> Exception | None:
 
 
 def _violation(error: IntegrityError) -> LifecycleError | None:
-    name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+    cause = getattr(error.orig, "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    # "Key (name)=(churn) already exists."
+    value = (getattr(cause, "detail", None) or "").partition("=(")[2].rpartition(")")[0]
     for table in Base.metadata.tables.values():
         rules: list[Constraint | Index] = [*table.constraints, *table.indexes]
         for rule in rules:
             if rule.name == name and "violation" in rule.info:
-                made: LifecycleError = rule.info["violation"]()
+                made: LifecycleError = rule.info["violation"](value)
                 return made
     return None

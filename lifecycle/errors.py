@@ -44,9 +44,6 @@ class AlreadyExists(LifecycleError):
 
     code = "ALREADY_EXISTS"
 
-    def __init__(self, kind: str, path: Path = ("name",)) -> None:
-        super().__init__(f"There is such {kind} already.", path)
-
 
 class InvalidInput(LifecycleError):
     """A value is not acceptable; `path` leads to it."""

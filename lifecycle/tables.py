@@ -31,7 +31,7 @@ class Base(DeclarativeBase):
     """The root of all mapped classes.
 
     A constraint whose violation is an expected failure says which one in
-    `info={"violation": SomeError(...)}`; `lifecycle.database` raises it.
+    `info={"violation": lambda value: SomeError(...)}`; `lifecycle.database` raises it.
     """
 
     # Predictable names, because violations are recognised by them.

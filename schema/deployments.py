@@ -30,7 +30,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, parse
+from schema.inputs import ChangeInput, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
@@ -397,7 +397,7 @@ class DeploymentQueries:
         request = PageRequest.parse(first, after, last, before)
         given = filter or DeploymentFilterInput()
         wanted = DeploymentFilter(
-            given.model_name, tuple(given.environments or ()), tuple(given.statuses or ())
+            given.model_name, choices(given.environments), choices(given.statuses)
         )
         order = directions(order_by)
         return await listed(

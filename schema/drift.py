@@ -25,7 +25,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, parse
+from schema.inputs import ChangeInput, WriteInput, choices, parse
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.scalars import as_json
@@ -188,7 +188,7 @@ class DriftQueries:
         request = PageRequest.parse(first, after, last, before)
         given = filter or DriftEventFilterInput()
         wanted = DriftEventFilter(
-            given.model_name, tuple(given.severities or ()), tuple(given.statuses or ())
+            given.model_name, choices(given.severities), choices(given.statuses)
         )
         return await listed(
             info,

@@ -28,7 +28,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, parse
+from schema.inputs import ChangeInput, WriteInput, choices, parse
 from schema.logs import LogLine, lines_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -239,7 +239,7 @@ class ExperimentQueries:
     ) -> Connection[Experiment]:
         request = PageRequest.parse(first, after, last, before)
         given = filter or ExperimentFilterInput()
-        wanted = ExperimentFilter(given.owner, tuple(given.statuses or ()), given.name_contains)
+        wanted = ExperimentFilter(given.owner, choices(given.statuses), given.name_contains)
         order = directions(order_by)
         return await listed(
             info,

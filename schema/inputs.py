@@ -1,7 +1,9 @@
 """From GraphQL inputs to commands: the edge where what a client sent is checked."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import strawberry
@@ -15,6 +17,7 @@ from schema import ids
 from schema.errors import shown_path
 
 Model = TypeVar("Model", bound=BaseModel)
+Choice = TypeVar("Choice", bound=StrEnum)
 
 _MOMENT: TypeAdapter[datetime | None] = TypeAdapter(Moment | None)
 
@@ -38,6 +41,11 @@ class ChangeInput(WriteInput):
         default=None,
         description="Refuse with StaleRevision if the object's revision is another one by now.",
     )
+
+
+def choices(values: Sequence[Choice] | None) -> tuple[Choice, ...]:
+    """The members of an enum that a filter names, each once and always in the same order."""
+    return tuple(sorted(set(values or ())))
 
 
 def parse(model: type[Model], input: object, path: Path = (), **id_kinds: str) -> Model:

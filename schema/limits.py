@@ -12,6 +12,7 @@ from graphql import (
     FragmentSpreadNode,
     GraphQLError,
     IntValueNode,
+    ListValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
     VariableNode,
@@ -32,16 +33,21 @@ _TYPES = 200
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a selection is: levels, fields, and the objects that it may give at the most."""
+    """How large a selection is: levels, fields, and the objects that it may give at the most;
+    `paged` if it is one of a page."""
 
     depth: int = 0
     fields: int = 0
     objects: int = 0
+    paged: bool = False
 
     def beside(self, other: "Size") -> "Size":
         """Two selections of one object."""
         return Size(
-            max(self.depth, other.depth), self.fields + other.fields, self.objects + other.objects
+            max(self.depth, other.depth),
+            self.fields + other.fields,
+            self.objects + other.objects,
+            self.paged or other.paged,
         )
 
 
@@ -73,8 +79,10 @@ class _Measure:
         if node.name.value in ("__schema", "__type"):
             # Deep by nature, and the schema has an end; but aliases can repeat it.
             return Size(0, below.fields + 1, below.fields * _TYPES)
-        objects = self._length(node) * (below.objects + 1) if node.selection_set else 0
-        return Size(below.depth + 1, below.fields + 1, objects)
+        length = self._length(node, DEFAULT_SIZE if below.paged else 1)
+        objects = length * (below.objects + 1) if node.selection_set else 0
+        paged = node.name.value in ("nodes", "edges")
+        return Size(below.depth + 1, below.fields + 1, objects, paged)
 
     def _of_fragment(self, name: str) -> Size:
         if name not in self._known:
@@ -84,19 +92,21 @@ class _Measure:
             self._known[name] = self.of(fragment.selection_set if fragment else None)
         return self._known[name]
 
-    def _length(self, node: FieldNode) -> int:
-        """How many objects a field may give: the size of its page, if it is a list of pages."""
+    def _length(self, node: FieldNode, default: int) -> int:
+        """How many objects a field may give: the size of its page, or as many as it names."""
         for argument in node.arguments or ():
-            if argument.name.value in ("first", "last"):
-                value: Any = None
-                if isinstance(argument.value, IntValueNode):
-                    value = int(argument.value.value[:10])
-                elif isinstance(argument.value, VariableNode):
-                    value = self._variables.get(argument.value.name.value)
-                return min(max(value, 1), MAX_SIZE) if isinstance(value, int) else MAX_SIZE
-        below = node.selection_set.selections if node.selection_set else ()
-        paged = any(isinstance(n, FieldNode) and n.name.value in ("nodes", "edges") for n in below)
-        return DEFAULT_SIZE if paged else 1
+            name, value = argument.name.value, argument.value
+            given: Any = None
+            if isinstance(value, VariableNode):
+                given = self._variables.get(value.name.value)
+            if name == "ids":
+                ids = value.values if isinstance(value, ListValueNode) else given
+                return len(ids) if isinstance(ids, list | tuple) else 1
+            if name in ("first", "last"):
+                if isinstance(value, IntValueNode):
+                    given = int(value.value[:10])
+                return min(max(given, 1), MAX_SIZE) if isinstance(given, int) else MAX_SIZE
+        return default
 
 
 def refusals(document: DocumentNode, variables: Mapping[str, Any]) -> list[GraphQLError]:

@@ -50,6 +50,7 @@ class MetricSeries:
     key: str = strawberry.field(description="The metric's name.")
     steps: list[BigInt] = strawberry.field(description="The steps.")
     values: list[float | None] = strawberry.field(description="Null where it was not finite.")
+    kinds: list[NumberKind] = strawberry.field(description="What each is; FINITE has a value.")
     timestamps: list[datetime] = strawberry.field(description="When each was measured.")
     total_points: BigInt = strawberry.field(description="How many points there are to sample from.")
 
@@ -59,6 +60,7 @@ class MetricSeries:
             key=series.key,
             steps=[BigInt(step) for step in series.steps],
             values=[finite(value) for value in series.values],
+            kinds=[kind_of(value) for value in series.values],
             timestamps=series.timestamps,
             total_points=BigInt(series.total),
         )

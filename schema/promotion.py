@@ -101,7 +101,9 @@ class AppendChecklistItemInput(ChangeInput):
 class MarkChecklistItemInput(ChangeInput):
     id: strawberry.ID = strawberry.field(description="Which item.")
     status: ChecklistStatus = strawberry.field(description="PENDING opens it again.")
-    note: str | None = strawberry.field(default=None, description="A remark; replaces the former.")
+    note: str | None = strawberry.field(
+        default=None, description="A remark on this decision; the former one goes with its own."
+    )
 
 
 @strawberry.type

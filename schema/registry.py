@@ -1,6 +1,6 @@
 """Models and their versions as clients see them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
@@ -43,7 +43,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, moment, parse
+from schema.inputs import ChangeInput, WriteInput, choices, moment, parse
 from schema.metrics import Metric, MetricInput, finite, metrics_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -146,15 +146,22 @@ class Model(Node):
 
     @strawberry.field(description="Which version was in which stage and when, newest first.")
     async def stage_history(
-        self, info: Info, first: First = None, after: After = None
+        self,
+        info: Info,
+        stages: Annotated[
+            list[Stage] | None,
+            strawberry.argument(description="Only these stages; by default all."),
+        ] = None,
+        first: First = None,
+        after: After = None,
     ) -> Connection[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
         request = PageRequest.parse(first, after)
-        loaders = info.context.loaders
-        page = await loaders.load(promotion.history_pages, self.key, request)
+        loaders, wanted = info.context.loaders, choices(stages)
+        page = await loaders.load(promotion.history_pages, self.key, wanted, request)
         return connection(
             page,
             schema.promotion.StageAssignment.from_row,
-            lambda: loaders.load(promotion.history_counts, self.key),
+            lambda: loaders.load(promotion.history_counts, self.key, wanted),
         )
 
 
@@ -213,7 +220,9 @@ class ModelVersion(Node):
     async def run(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
         return await schema.runs.run_by_id(info, self.run_key)
 
-    @strawberry.field(description="Its metrics, by key, as they were when it was registered.")
+    @strawberry.field(
+        description="Its metrics, by key: as given, or as its run had them when it was registered."
+    )
     async def metrics(self, info: Info) -> list[Metric]:
         return metrics_of(await info.context.loaders.load(repository.metrics, self.key))
 
@@ -223,6 +232,13 @@ class ModelVersion(Node):
     ) -> list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]]:
         rows = await info.context.loaders.load(promotion.checklists, self.key)
         return [schema.promotion.ChecklistItem.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="The stages that it was in, oldest first.")
+    async def stage_history(
+        self, info: Info
+    ) -> list[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
+        rows = await info.context.loaders.load(promotion.history_of_versions, self.key)
+        return [schema.promotion.StageAssignment.from_row(row) for row in rows or ()]
 
     @strawberry.field(description="Where it runs and has run, newest first.")
     async def deployments(
@@ -420,11 +436,17 @@ UpdateModelResult = Annotated[
 ]
 
 
+@strawberry.input(description="Whether more or less of a metric is better.")
+class MetricGoalInput:
+    key: str = strawberry.field(description="The metric's name.")
+    goal: MetricGoal = strawberry.field(description="What counts as better.")
+
+
 @strawberry.type(description="A metric of several versions, by position in `versions`.")
 class MetricComparison:
     key: str = strawberry.field(description="The metric's name.")
     goal: MetricGoal = strawberry.field(
-        description="Whether more or less is better, judged by the metric's name."
+        description="Whether more or less is better: as given, else judged by the metric's name."
     )
     values: list[float | None] = strawberry.field(
         description="Null where there is no finite value."
@@ -460,7 +482,7 @@ async def version_by_id(info: Info, id: UUID | None) -> ModelVersion | None:
 def _version_filter(given: ModelVersionFilterInput | None) -> VersionFilter:
     if given is None:
         return VersionFilter()
-    return VersionFilter(given.model_name, tuple(given.stages or ()))
+    return VersionFilter(given.model_name, choices(given.stages))
 
 
 @strawberry.type
@@ -544,6 +566,12 @@ class RegistryQueries:
                 description="One of them; differences are to it. By default the first."
             ),
         ] = None,
+        goals: Annotated[
+            list[MetricGoalInput] | None,
+            strawberry.argument(
+                description="Whether more or less is better, where the metric's name misleads."
+            ),
+        ] = None,
     ) -> ModelComparison:
         if not 1 <= len(versions) <= _MAX_COMPARED or len(set(versions)) < len(versions):
             raise InvalidArgument("Name 1 to 50 versions, each once.", ("versions",))
@@ -559,11 +587,17 @@ class RegistryQueries:
             rows = [found[version] for version in versions]
             metrics = await repository.metrics(session, [row.id for row in rows])
             sources = await runs.by_ids(session, [row.run_id for row in rows if row.run_id])
-        return _comparison(rows, metrics, sources, versions.index(baseline) if baseline else 0)
+        wanted = {given.key: given.goal for given in goals or ()}
+        base = versions.index(baseline) if baseline else 0
+        return _comparison(rows, metrics, sources, base, wanted)
 
 
 def _comparison(
-    rows: Sequence[ModelVersionRow], metrics: Any, sources: Any, baseline: int
+    rows: Sequence[ModelVersionRow],
+    metrics: Any,
+    sources: Any,
+    baseline: int,
+    goals: Mapping[str, MetricGoal],
 ) -> ModelComparison:
     values = [{m.key: m.value for m in metrics.get(row.id, ())} for row in rows]
     params = [
@@ -580,7 +614,7 @@ def _comparison(
                 differences=[None if d is None else finite(d) for d in compared.differences],
                 best=None if compared.best is None else rows[compared.best].version,
             )
-            for compared in rules.compare_metrics(values, baseline)
+            for compared in rules.compare_metrics(values, baseline, goals)
         ],
         params=[
             ParamComparison(

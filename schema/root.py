@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import strawberry
 from strawberry.schema.config import StrawberryConfig
-from strawberry.tools import merge_types
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
@@ -96,29 +95,41 @@ async def _node(info: Info, global_id: str) -> Node | None:
     return from_row(row) if row else None
 
 
-Query = merge_types(
-    "Query",
-    (
-        RootQueries,
-        ExperimentQueries,
-        RunQueries,
-        RegistryQueries,
-        DeploymentQueries,
-        DriftQueries,
-    ),
+@strawberry.type(
+    description="What there is to know. Lists are connections: 25 items unless `first` or `last` "
+    "says otherwise, 100 at most, continued by cursor. A look-up that finds nothing is null. "
+    "Times are RFC 3339 with their zone."
 )
-Mutation = merge_types(
-    "Mutation",
-    (
-        ExperimentMutations,
-        RunMutations,
-        RegistryMutations,
-        PromotionMutations,
-        DeploymentMutations,
-        DriftMutations,
-    ),
+class Query(
+    RootQueries,
+    ExperimentQueries,
+    RunQueries,
+    RegistryQueries,
+    DeploymentQueries,
+    DriftQueries,
+): ...
+
+
+@strawberry.type(
+    description="What can be done. Each answers with its success or with a failure that implements "
+    "Error and has changed nothing: spread `... on Error { code message path }`. With an "
+    "`idempotencyKey` a call can be repeated safely."
 )
-Subscription = merge_types("Subscription", (DeploymentSubscriptions, RunSubscriptions))
+class Mutation(
+    ExperimentMutations,
+    RunMutations,
+    RegistryMutations,
+    PromotionMutations,
+    DeploymentMutations,
+    DriftMutations,
+): ...
+
+
+@strawberry.type(
+    description="What happens, as it happens. Each item has a cursor; who comes back with the last "
+    "one by `after` gets everything that happened since, once and in order."
+)
+class Subscription(DeploymentSubscriptions, RunSubscriptions): ...
 
 
 class _Schema(strawberry.Schema):

@@ -36,7 +36,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, parse
+from schema.inputs import ChangeInput, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
 from schema.metrics import Metric, MetricInput, MetricSeries, metrics_of
@@ -296,8 +296,8 @@ class LogRunInput(WriteInput):
     )
     lease_seconds: int | None = strawberry.field(
         default=None,
-        description="How long its writer may be silent before it is LOST, 1 second to 7 days; "
-        "by default 3,600.",
+        description="How long its writer may be silent while it is RUNNING before it is LOST, in "
+        "seconds, up to 7 days; by default 3,600. It is found out within some seconds.",
     )
 
 
@@ -307,6 +307,12 @@ class UpdateRunInput(ChangeInput):
     name: strawberry.Maybe[str | None] = strawberry.field(description="Need not be unique.")
     status: RunStatus | None = strawberry.field(default=None, description="Its new status.")
     status_message: strawberry.Maybe[str | None] = strawberry.field(description="Why it is so.")
+    params: list[ParamInput] | None = strawberry.field(
+        default=None, description="Further parameters; those that it has cannot change."
+    )
+    dataset_facts: strawberry.Maybe[JSON | None] = strawberry.field(
+        description="All that is known of the data from now on, a JSON object."
+    )
     metrics: list[MetricInput] | None = strawberry.field(
         default=None, description="Further points of its metrics."
     )
@@ -379,6 +385,7 @@ LogRunResult = Annotated[
 UpdateRunResult = Annotated[
     UpdateRunSuccess
     | NotFound
+    | Conflict
     | InvalidInput
     | InvalidTransition
     | StaleRevision
@@ -452,7 +459,7 @@ def run_filter(given: RunFilterInput | None) -> RunFilter:
     metric = given.metric
     return RunFilter(
         experiment_name=given.experiment_name,
-        statuses=tuple(given.statuses or ()),
+        statuses=choices(given.statuses),
         created_by=given.created_by,
         metric=MetricCondition(metric.key, metric.gte, metric.lte) if metric else None,
         param=(given.param.key, given.param.equals) if given.param else None,
@@ -523,7 +530,8 @@ class RunMutations:
         return UpdateRunSuccess(run=Run.from_row(row))
 
     @strawberry.mutation(
-        description="Store points of a run's metrics. Sent again, they change nothing."
+        description="Store points of a run's metrics, also after it has ended. Sent again, they "
+        "change nothing."
     )
     async def log_metrics(self, info: Info, input: LogMetricsInput) -> LogMetricsResult:
         command = parse(service.LogMetrics, input, run_id="Run")

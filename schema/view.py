@@ -215,6 +215,15 @@ class View(GraphQL[Context, None]):
             protocol=transport.protocol if transport else "http",
         )
 
+    def parse_json(self, data: str | bytes) -> Any:
+        try:
+            return self.decode_json(data)
+        except orjson.JSONDecodeError as error:
+            raise HTTPException(
+                400,
+                "This is not JSON. (Nor are NaN and Infinity: send a null value and a kind.)",
+            ) from error
+
     def decode_json(self, data: str | bytes) -> object:
         return orjson.loads(data)
 

@@ -15,7 +15,14 @@ class ExperimentRow(Revised):
 
     __tablename__ = "experiment"
     __table_args__ = (
-        UniqueConstraint("name", info={"violation": lambda: AlreadyExists("an experiment")}),
+        UniqueConstraint(
+            "name",
+            info={
+                "violation": lambda name: AlreadyExists(
+                    f"There is an experiment {name}.", ("name",)
+                )
+            },
+        ),
         # Archiving a completed experiment keeps the time of its completion.
         CheckConstraint(
             "status = 'ARCHIVED' OR (status = 'COMPLETED') = (completed_at IS NOT NULL)",

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession
@@ -23,32 +24,45 @@ from lifecycle.promotion.tables import ChecklistItemRow, StageAssignmentRow
 from lifecycle.registry.rules import Stage
 
 
-def history_ordering() -> Ordering:
-    """The order of a model's stage history, newest first."""
-    return Ordering(
-        [by_time(StageAssignmentRow.valid_from), by_id(StageAssignmentRow.id)], "stage history"
-    )
-
-
 async def history_pages(
-    session: ReadSession, model_ids: Sequence[UUID], request: PageRequest
+    session: ReadSession, model_ids: Sequence[UUID], stages: tuple[Stage, ...], request: PageRequest
 ) -> dict[UUID, Page[StageAssignmentRow]]:
-    """A page of each model's stage history."""
+    """A page of each model's stage history, newest first; all stages when none are given."""
+    ordering = Ordering(
+        [by_time(StageAssignmentRow.valid_from), by_id(StageAssignmentRow.id)],
+        "stage history",
+        stages,
+    )
     return await fetch_each(
         session,
         model_ids,
         StageAssignmentRow,
         StageAssignmentRow.model_id,
-        select(StageAssignmentRow),
-        history_ordering(),
+        _in_stages(stages),
+        ordering,
         request,
     )
 
 
-async def history_counts(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, int]:
+async def history_counts(
+    session: ReadSession, model_ids: Sequence[UUID], stages: tuple[Stage, ...]
+) -> dict[UUID, int]:
     """How many entries each model's stage history has."""
-    column = StageAssignmentRow.model_id
-    return await totals(session, model_ids, column, select(StageAssignmentRow))
+    return await totals(session, model_ids, StageAssignmentRow.model_id, _in_stages(stages))
+
+
+async def history_of_versions(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, list[StageAssignmentRow]]:
+    """The stages that each version was in, oldest first."""
+    statement = select(StageAssignmentRow).order_by(StageAssignmentRow.valid_from)
+    column = StageAssignmentRow.model_version_id
+    return await fetch_all(session, version_ids, column, statement)
+
+
+def _in_stages(stages: tuple[Stage, ...]) -> Select[Any]:
+    statement = select(StageAssignmentRow)
+    return statement.where(StageAssignmentRow.stage.in_(stages)) if stages else statement
 
 
 async def versions_in_stage(

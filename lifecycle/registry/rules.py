@@ -57,12 +57,13 @@ class ParamComparison:
 
 
 def compare_metrics(
-    versions: Sequence[Mapping[str, float]], baseline: int
+    versions: Sequence[Mapping[str, float]], baseline: int, goals: Mapping[str, MetricGoal] = {}
 ) -> list[MetricComparison]:
-    """The metrics that any version has, each with its differences to the baseline's value."""
+    """The metrics that any version has, each with its differences to the baseline's value. What
+    `goals` does not say is judged by the metric's name."""
     compared = []
     for key in sorted({key for version in versions for key in version}):
-        goal = usual_goal(key)
+        goal = goals.get(key) or usual_goal(key)
         values = [_finite(version.get(key)) for version in versions]
         base = values[baseline]
         known = [value for value in values if value is not None]

@@ -10,7 +10,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text
 from lifecycle.database import WriteSession
-from lifecycle.errors import InvalidInput, NotFound, check_revision
+from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.registry import repository
 from lifecycle.registry.repository import VersionSelector
@@ -89,6 +89,8 @@ async def add_version(
     """
     if command.run_id and not await runs.by_ids(session, [command.run_id]):
         raise NotFound("run", "with this id", ("run_id",))
+    if command.version:
+        await _check_new(session, model, command.version)
     row = ModelVersionRow(
         model_id=model.id,
         model_name=model.name,
@@ -180,6 +182,17 @@ def count_deployments(version: ModelVersionRow, difference: int) -> None:
     them: for clients the version has not changed, and not its revision nor its time of change."""
     version.live_deployments += difference
     flag_modified(version, "updated_at")
+
+
+async def _check_new(session: WriteSession, model: ModelRow, version: str) -> None:
+    if not await repository.taken_versions(session, model.name, [version]):
+        return
+    there = await repository.versions_by_names(session, model.name, [version])
+    which = f"version {version} of model {model.name}"
+    raise AlreadyExists(
+        f"There is {which}." if there else f"There was {which}; its name is not used again.",
+        ("version",),
+    )
 
 
 async def _next_number(session: WriteSession, model: ModelRow) -> str:

@@ -31,7 +31,10 @@ class ModelRow(Revised):
 
     __tablename__ = "model"
     __table_args__ = (
-        UniqueConstraint("name", info={"violation": lambda: AlreadyExists("a model")}),
+        UniqueConstraint(
+            "name",
+            info={"violation": lambda name: AlreadyExists(f"There is a model {name}.", ("name",))},
+        ),
         UniqueConstraint("id", "name"),
         Index(None, "created_at", "id"),
     )
@@ -56,7 +59,7 @@ class ModelVersionRow(Revised):
         UniqueConstraint(
             "model_name",
             "version",
-            info={"violation": lambda: AlreadyExists("a version of this model", ("version",))},
+            info={"violation": lambda _: AlreadyExists("There is such a version.", ("version",))},
         ),
         UniqueConstraint("id", "model_id"),
         ForeignKeyConstraint(
@@ -73,7 +76,7 @@ class ModelVersionRow(Revised):
         CheckConstraint(
             "deleted_at IS NULL OR (live_deployments = 0 AND stage = 'ARCHIVED')",
             name="deleted",
-            info={"violation": lambda: InUse("The version is in use.")},
+            info={"violation": lambda _: InUse("The version is in use.")},
         ),
         CheckConstraint("size_bytes >= 0", name="size_bytes"),
         Index(None, "model_id", "created_at", "id"),

@@ -1,7 +1,9 @@
 """Which status of a run may follow which, and what a report from its writer means."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
+from lifecycle.errors import Conflict
 from lifecycle.states import StateMachine
 
 
@@ -36,3 +38,11 @@ STATUS = StateMachine(
 ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 # A run cannot begin as lost: somebody has just reported it.
 INITIAL = frozenset(_S) - {_S.LOST}
+
+
+def check_params(known: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """Raise Conflict if a parameter that a run has would get another value: what a run was run
+    with does not change."""
+    for key, value in given.items():
+        if known.get(key, value) != value:
+            raise Conflict(f"Parameter {key} is {known[key]} already.", ("params",))

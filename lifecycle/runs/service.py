@@ -150,12 +150,15 @@ class LogRun(Command):
 
 
 class UpdateRun(Command):
-    """A report about a run: what is left out stays, tags are replaced, the rest is added."""
+    """A report about a run: what is left out stays, tags and facts are replaced, the rest is
+    added."""
 
     id: UUID
     name: Name | None = None
     status: RunStatus | None = None
     status_message: Text | None = None
+    params: Pairs = {}
+    dataset_facts: JsonObject | None = None
     metrics: Annotated[list[NewMetric], Field(max_length=MAX_KEYS)] = []
     tags: Pairs = {}
     artifacts: Annotated[list[NewArtifact], Field(max_length=1_000)] = []
@@ -233,7 +236,10 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
 
 
 async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:
-    """Take a report about a run. Raises NotFound, StaleRevision, InvalidTransition, InvalidInput.
+    """Take a report about a run.
+
+    Raises NotFound, StaleRevision, InvalidTransition, InvalidInput, and Conflict when it would
+    change a parameter.
 
     Whoever reports is alive: a run that was thought LOST is RUNNING again before anything else.
     """
@@ -243,7 +249,9 @@ async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> R
     if revived and command.status is RunStatus.LOST:
         # It was lost already; this is no report of its writer.
         rules.STATUS.check(RunStatus.LOST, command.status)
-    changes = command.given("name", "tags", "status_message")
+    rules.check_params(row.params, command.params)
+    changes = command.given("name", "tags", "status_message", "dataset_facts")
+    changes["params"] = row.params | command.params
     if command.status is None or (revived and command.status is RunStatus.RUNNING):
         await journal.change(session, origin, row, changes)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from lifecycle.deployments.rules import STATUS, DeploymentStatus
+from lifecycle.deployments.rules import LIVE, STATUS, DeploymentStatus
 from lifecycle.promotion.rules import STAGE
 from lifecycle.registry.rules import Stage
 from tests.client import Graph, Json
@@ -451,10 +451,10 @@ class Worker:
         operations: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.promote,
             self.deploy,
-            self.deploy,
             self.report,
             self.roll_back,
             self.roll_back,
+            self.terminate,
             self.terminate,
             self.delete,
         ]
@@ -472,9 +472,11 @@ class Worker:
         if environment != "DEVELOPMENT" and self.random.random() < 0.7:
             version = {"inStage": {"modelName": self.model, "stage": environment}}
         input = {"modelVersion": version, "environment": environment}
-        result = await self.do("createDeployment", input, DEPLOYMENT)
+        await self.bring_up(await self.do("createDeployment", input, DEPLOYMENT))
+
+    async def bring_up(self, result: Json) -> None:
+        """Make what was made ACTIVE and HEALTHY, unless somebody else changes it in between."""
         for status in WAY["ACTIVE"]:
-            # Unless somebody else has changed it in between.
             if "deployment" in result:
                 input = {"id": result["deployment"]["id"], "status": status, "health": "HEALTHY"}
                 result = await self.do("updateDeployment", input, DEPLOYMENT)
@@ -482,14 +484,15 @@ class Worker:
     async def report(self) -> None:
         status = self.random.choice(list(DeploymentStatus))
         metrics = {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 1.0}
-        input = {"id": self.deployment(), "status": status, "metrics": metrics}
+        input = {"id": self.deployment("ACTIVE"), "status": status, "metrics": metrics}
         await self.do("updateDeployment", input, DEPLOYMENT)
 
     async def roll_back(self) -> None:
-        await self.do("rollbackDeployment", {"id": self.deployment()}, DEPLOYMENT)
+        input = {"id": self.deployment("ACTIVE")}
+        await self.bring_up(await self.do("rollbackDeployment", input, DEPLOYMENT))
 
     async def terminate(self) -> None:
-        await self.do("terminateDeployment", {"id": self.deployment()}, DEPLOYMENT)
+        await self.do("terminateDeployment", {"id": self.deployment(*LIVE)}, DEPLOYMENT)
 
     async def delete(self) -> None:
         version = self.version()
@@ -503,10 +506,11 @@ class Worker:
     def version(self) -> Json:
         return {"id": self.random.choice(self.versions)}
 
-    def deployment(self) -> str:
-        """One that runs, if there is any."""
-        running = [id for id, status in self.status.items() if status == "ACTIVE"]
-        return self.random.choice(running or list(self.status))
+    def deployment(self, *statuses: str) -> str:
+        """One of the newest in one of these statuses, as far as is known. Only the newest of an
+        environment can be gone back from."""
+        fitting = [id for id, status in self.status.items() if status in statuses]
+        return self.random.choice(fitting[-6:] or list(self.status))
 
     async def do(self, mutation: str, input: Json, selection: str) -> Json:
         result = await self.graph.mutate(mutation, input, selection)

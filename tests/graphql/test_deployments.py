@@ -844,6 +844,36 @@ async def test_what_has_ended_cannot_end_again(graph: Graph, live: Live, unique:
     assert await live_deployments(live, version) == 0
 
 
+@pytest.mark.parametrize(
+    "input",
+    [
+        {"health": "UNHEALTHY"},
+        {"endpoint": "https://new"},
+        {"statusMessage": None},
+        {"metrics": {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 0.0}},
+    ],
+    ids=["health", "endpoint", "message", "figures"],
+)
+async def test_only_the_log_of_what_has_ended_may_grow(
+    graph: Graph, unique: str, input: Json
+) -> None:
+    version = await a_version(graph, unique)
+    id = await a_deployment(graph, version, status="TERMINATED")
+    before = await read(graph, id)
+
+    result = await graph.mutate(
+        "updateDeployment", {"id": id, "logLines": [{"message": "lost"}], **input}
+    )
+
+    assert result == {
+        "__typename": "Conflict",
+        "code": "CONFLICT",
+        "message": "The deployment is TERMINATED; only its log may grow.",
+        "path": ["id"],
+    }
+    assert await read(graph, id) == before
+
+
 async def test_a_version_counts_its_live_deployments_on_every_path(
     graph: Graph, live: Live, unique: str
 ) -> None:

@@ -13,7 +13,8 @@ from tests.factories import a_deployment, a_version
 
 FIELDS = """
     id severity status metric feature baselineValue observedValue threshold method description
-    details detectedAt createdBy createdAt revision acknowledgedBy resolvedBy resolution
+    details detectedAt createdBy createdAt updatedAt revision
+    acknowledgedBy acknowledgedAt resolvedBy resolvedAt resolution
     modelVersion { id version } deployment { id }
 """
 EVENT = f"driftEvent {{ {FIELDS} }}"
@@ -108,9 +109,12 @@ async def test_an_event_keeps_all_that_was_observed(graph: Graph, unique: str) -
         "detectedAt": "2026-02-03T02:05:06.789000+00:00",
         "createdBy": "tester",
         "createdAt": made["createdAt"],
+        "updatedAt": made["updatedAt"],
         "revision": 1,
         "acknowledgedBy": None,
+        "acknowledgedAt": None,
         "resolvedBy": None,
+        "resolvedAt": None,
         "resolution": None,
         "modelVersion": {"id": version["id"], "version": "1"},
         "deployment": {"id": deployment},
@@ -321,15 +325,21 @@ async def test_a_legal_change_of_status_is_made(
     async with Graph(live.url, "ada") as ada:
         after = await change(ada, id, status=wanted, resolution="retrained")
 
-    closed = wanted in ("RESOLVED", "FALSE_POSITIVE")
-    assert after == {
+    expected = {
         **before,
         "status": wanted,
         "resolution": "retrained",
         "revision": before["revision"] + 1,
-        "acknowledgedBy": "ada" if wanted == "ACKNOWLEDGED" else before["acknowledgedBy"],
-        "resolvedBy": "ada" if closed else None,
+        "updatedAt": after["updatedAt"],
     }
+    if wanted == "ACKNOWLEDGED":
+        expected |= {"acknowledgedBy": "ada", "acknowledgedAt": after["acknowledgedAt"]}
+    if wanted in ("RESOLVED", "FALSE_POSITIVE"):
+        expected |= {"resolvedBy": "ada", "resolvedAt": after["resolvedAt"]}
+    assert after == expected
+    for who in ("acknowledged", "resolved"):
+        assert (after[f"{who}By"] is None) == (after[f"{who}At"] is None)
+    assert after["updatedAt"] > before["updatedAt"]
     assert before["acknowledgedBy"] == ("tester" if current == "ACKNOWLEDGED" else None)
     assert await read(graph, id) == after
 

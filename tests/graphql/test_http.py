@@ -192,7 +192,7 @@ async def test_an_error_that_leaves_no_data_was_still_an_execution(http: httpx.A
     }
 
 
-UNREADABLE = "Unable to parse request body as JSON"
+UNREADABLE = "This is not JSON. (Nor are NaN and Infinity: send a null value and a kind.)"
 NO_OBJECT = "The body must be one JSON object; batches are not taken."
 
 

@@ -189,7 +189,7 @@ async def test_a_version_string_must_be_new_for_its_model(graph: Graph, unique: 
     assert again == {
         "__typename": "AlreadyExists",
         "code": "ALREADY_EXISTS",
-        "message": "There is such a version of this model already.",
+        "message": f"There is version 1.0.0 of model {unique}.",
         "path": ["version"],
     }
     assert await versions_of(graph, unique) == ["1.0.0"]

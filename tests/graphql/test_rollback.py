@@ -210,7 +210,6 @@ async def test_what_failed_or_was_rolled_back_from_is_not_good_even_when_it_was_
             {"health": "DEGRADED"},
             {"status": "ACTIVE"},
             {"status": "TERMINATED"},
-            {"health": "HEALTHY"},
         ],
         [
             {"status": "VALIDATING"},
@@ -236,7 +235,7 @@ async def test_without_a_good_deployment_there_is_no_rollback(
     assert await state(graph, live, unique) == before
 
 
-async def test_other_models_environments_and_later_deployments_are_not_gone_back_to(
+async def test_deployments_of_other_models_and_in_other_environments_are_not_gone_back_to(
     graph: Graph, live: Live, unique: str
 ) -> None:
     version = await a_version_in(graph, unique, "STAGING")
@@ -244,13 +243,65 @@ async def test_other_models_environments_and_later_deployments_are_not_gone_back
     await a_good_deployment(graph, version, "DEVELOPMENT")
     await a_good_deployment(graph, other, "STAGING")
     id = await a_good_deployment(graph, version, "STAGING")
-    await a_good_deployment(graph, version, "STAGING")
     before = await state(graph, live, unique)
 
     result = await graph.mutate("rollbackDeployment", {"id": id})
 
     assert result == no_good_one(unique, "STAGING")
     assert await state(graph, live, unique) == before
+
+
+async def test_going_back_never_leads_to_a_later_deployment(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    bad, later = await a_version(graph, unique), await a_version(graph, unique)
+    id = await a_deployment(graph, bad, status="ACTIVE")
+    await a_good_deployment(graph, later, end="TERMINATED")
+    before = await state(graph, live, unique)
+
+    result = await graph.mutate("rollbackDeployment", {"id": id})
+
+    assert result == no_good_one(unique, "DEVELOPMENT")
+    assert await state(graph, live, unique) == before
+
+
+@pytest.mark.parametrize("status", ["PENDING", "VALIDATING", "DEPLOYING", "ACTIVE"])
+async def test_what_a_live_deployment_has_replaced_is_not_rolled_back(
+    graph: Graph, live: Live, unique: str, status: str
+) -> None:
+    good = await a_version_in(graph, unique, "PRODUCTION")
+    await a_good_deployment(graph, good, "PRODUCTION")
+    bad = await a_version_in(graph, unique, "PRODUCTION")
+    id = await a_deployment(graph, bad, "PRODUCTION", "ACTIVE")
+    later = await a_version_in(graph, unique, "PRODUCTION")
+    await a_deployment(graph, later, "PRODUCTION", status)
+    before = await state(graph, live, unique)
+
+    result = await graph.mutate("rollbackDeployment", {"id": id})
+
+    assert result == {
+        "__typename": "Conflict",
+        "code": "CONFLICT",
+        "message": f"A later deployment of {unique} in PRODUCTION is {status}, with version 3; "
+        "it is the one to go back from.",
+        "path": ["id"],
+    }
+    assert await state(graph, live, unique) == before
+
+
+async def test_later_deployments_that_are_over_or_elsewhere_do_not_hinder_a_rollback(
+    graph: Graph, unique: str
+) -> None:
+    good, bad = await a_version(graph, unique), await a_version_in(graph, unique, "STAGING")
+    other = await a_version(graph, f"{unique}-b")
+    await a_good_deployment(graph, good)
+    id = await a_deployment(graph, bad, status="ACTIVE")
+    for status in ("FAILED", "ROLLBACK", "TERMINATED"):
+        await a_deployment(graph, bad, status=status)
+    await a_deployment(graph, bad, "STAGING", "ACTIVE")
+    await a_deployment(graph, other, status="ACTIVE")
+
+    assert (await roll_back(graph, id))["modelVersion"] == {"id": good["id"]}
 
 
 async def test_a_failed_deployment_is_rolled_back_too(
@@ -354,7 +405,6 @@ async def test_a_version_that_was_deleted_is_passed_over(
     await a_good_deployment(graph, older, end="TERMINATED")
     await a_good_deployment(graph, deleted, end="TERMINATED")
     id = await a_deployment(graph, bad, status="ACTIVE")
-    again = await a_deployment(graph, bad, status="ACTIVE")
 
     async def delete(version: Json) -> None:
         input = {"modelVersion": {"id": version["id"]}}
@@ -364,6 +414,7 @@ async def test_a_version_that_was_deleted_is_passed_over(
     new = await roll_back(graph, id)
     await graph.done("terminateDeployment", {"id": new["id"]}, "deployment { id }")
     await delete(older)
+    again = await a_deployment(graph, bad, status="ACTIVE")
     before = await state(graph, live, unique)
     result = await graph.mutate("rollbackDeployment", {"id": again})
 

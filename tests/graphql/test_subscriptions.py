@@ -92,7 +92,8 @@ async def test_a_deployment_is_shown_as_it_is_and_then_as_it_changes(
         after = await take(stream, 3)
 
     assert [item["__typename"] for item in start] == ["DeploymentStatusEvent", "CaughtUp"]
-    assert changed(start[0]) == ("PENDING", "VALIDATING", "UNKNOWN", None, "tester")
+    # The present state came from nowhere: it is no event.
+    assert changed(start[0]) == (None, "VALIDATING", "UNKNOWN", None, "tester")
     assert [changed(item) for item in after] == [
         ("VALIDATING", "DEPLOYING", "UNKNOWN", "pulling the image", "tester"),
         ("DEPLOYING", "ACTIVE", "HEALTHY", None, "tester"),
@@ -194,7 +195,7 @@ async def test_terminated_deployments_are_shown_only_when_they_are_named(
 
     assert who(of_model) == [failed]
     assert [changed(item) for item in named[:-1]] == [
-        ("PENDING", "TERMINATED", "UNKNOWN", None, "tester")
+        (None, "TERMINATED", "UNKNOWN", None, "tester")
     ]
 
 

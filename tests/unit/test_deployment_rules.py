@@ -10,6 +10,7 @@ from lifecycle.deployments.rules import (
     Environment,
     allowed,
     check_allowed,
+    check_takes_reports,
 )
 from lifecycle.errors import Conflict, InvalidTransition
 from lifecycle.registry.rules import Stage
@@ -56,6 +57,16 @@ def test_a_refusal_says_in_words_what_is_allowed() -> None:
 def test_terminated_is_final(wanted: DeploymentStatus) -> None:
     with pytest.raises(InvalidTransition, match="allowed next: nothing: it is final"):
         STATUS.check(DeploymentStatus.TERMINATED, wanted)
+
+
+@pytest.mark.parametrize("status", DeploymentStatus)
+def test_reports_are_taken_until_the_deployment_has_ended(status: DeploymentStatus) -> None:
+    if status is not DeploymentStatus.TERMINATED:
+        check_takes_reports(status)
+        return
+
+    with pytest.raises(Conflict, match="only its log may grow"):
+        check_takes_reports(status)
 
 
 def test_what_has_stopped_to_be_live_never_becomes_live_again() -> None:

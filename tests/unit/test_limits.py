@@ -1,13 +1,15 @@
 """How large a document is, measured before it is validated."""
 
+import json
+
 import pytest
 from graphql import get_introspection_query, parse
 
 from schema.limits import MAX_DEPTH, MAX_FIELDS, refusals
 
 
-def refused(document: str) -> list[str]:
-    errors = refusals(parse(document), {})
+def refused(document: str, **variables: object) -> list[str]:
+    errors = refusals(parse(document), variables)
     assert all(error.extensions == {"code": "LIMIT_EXCEEDED"} for error in errors)
     return [error.message for error in errors]
 
@@ -101,3 +103,56 @@ def test_each_operation_is_measured() -> None:
 def test_introspection_does_not_count() -> None:
     assert refused(get_introspection_query()) == []
     assert refused('{ __type(name: "Query") ' + nested(20) + "}") == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{ a(first: 100) { nodes { b(last: 100) { nodes { c(first: 99) { d } } } } } }",
+        "{ a(first: 100) { nodes { b(first: 100) { nodes { c(first: $n) { d } } } } } }",
+        "{ a(first: 999) { nodes { b(first: 999) { nodes { c(first: $n) { d } } } } } }",
+    ],
+)
+def test_pages_multiply(document: str) -> None:
+    # 100 times: the page, its nodes, and in each the next.
+    assert refused(document, n=99) == [
+        f"The operation may give {100 * (1 + 1 + 100 * (1 + 1 + 99))} objects; 50,000 are allowed."
+    ]
+
+
+def test_a_page_has_25_items_unless_it_is_said_otherwise() -> None:
+    three = "{ a { nodes { b { nodes { c { nodes { d } } } } } } }"
+
+    assert refused(three.replace("c {", "c(first: 1) {")) == []
+    assert refused(three.replace("c {", "c(first: 100) {")) != []
+
+
+def test_pages_behind_fragments_multiply_too() -> None:
+    pages = "{ a { ...f } } fragment f on A { nodes { b { ... on B { nodes { c { ...g } } } } } } "
+
+    assert refused(pages + "fragment g on C { edges { node { d { e } } } }") == refused(
+        "{ a { nodes { b { nodes { c { edges { node { d { e } } } } } } } } }"
+    )
+
+
+@pytest.mark.parametrize("first", [None, "x", [], True, 1e9])
+def test_a_size_that_is_none_counts_as_the_largest_or_is_refused_elsewhere(first: object) -> None:
+    document = "{ a(first: $n) { nodes { b(first: 100) { nodes { c(first: 3) { d } } } } } }"
+
+    assert (refused(document, n=first) == []) == (first is True)
+
+
+def test_as_many_objects_as_ids_are_asked_for() -> None:
+    each = (
+        "{ ... on Experiment { runs(first: 100) { nodes { logs(first: 5) { nodes { line } } } } } }"
+    )
+
+    assert refused(f"query ($ids: [ID!]!) {{ nodes(ids: $ids) {each} }}", ids=["a"]) == []
+    assert refused(f"query ($ids: [ID!]!) {{ nodes(ids: $ids) {each} }}", ids=["a"] * 100) != []
+    assert refused(f"{{ nodes(ids: {json.dumps(['a'] * 100)}) {each} }}") != []
+
+
+def test_what_graphiql_asks_at_first_is_allowed_once_but_not_a_hundred_times() -> None:
+    again = " ".join(f"a{n}: __schema {{ types {{ fields {{ name }} }} }}" for n in range(100))
+
+    assert refused(f"{{ {again} }}") != []

@@ -1,0 +1,194 @@
+"""What the database refuses by itself, whoever writes to it: the last line of defence."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from itertools import count
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy import Enum
+
+from lifecycle.metadata import metadata
+from tests.client import Graph
+from tests.factories import a_version, a_version_in
+from tests.following import connect, key_of
+
+# Table, column, and what Python knows as its values.
+CHOICES = [
+    (table.name, column.name, set(column.type.enums))
+    for table in metadata.sorted_tables
+    for column in table.columns
+    if isinstance(column.type, Enum)
+]
+
+CHECKS = """
+SELECT pg_get_constraintdef(c.oid) FROM pg_constraint AS c
+JOIN pg_attribute ON attrelid = conrelid AND conkey = ARRAY[attnum]
+WHERE contype = 'c' AND conrelid = $1::regclass AND attname = $2
+"""
+
+# An entry of the version $1 that begins and ends so many seconds after the open entry of $2.
+STAGE = """
+INSERT INTO stage_assignment (
+    id, model_id, model_version_id, stage, follows, valid_from, valid_to, actor, cause
+)
+SELECT gen_random_uuid(), model_id, $1, $3, valid_from + $4 * interval '1 s',
+    valid_from + $4 * interval '1 s', valid_from + $5 * interval '1 s', 'me', 'REQUESTED'
+FROM stage_assignment WHERE model_version_id = $2 AND valid_to IS NULL
+"""
+
+
+@pytest_asyncio.fixture
+async def past(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A way past the service; what is written on it does not stay."""
+    connection = await connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    yield connection
+    await transaction.rollback()
+    await connection.close()
+
+
+async def refused(past: asyncpg.Connection, statement: str, *arguments: object) -> str:
+    """Who refuses the statement: the name of the constraint, or what the trigger says."""
+    with pytest.raises((asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)) as raised:
+        async with past.transaction():
+            await past.execute(statement, *arguments)
+    name: str | None = raised.value.constraint_name
+    return name or str(raised.value)
+
+
+async def version(graph: Graph, model: str, stage: str = "EXPERIMENTAL") -> UUID:
+    return key_of((await a_version_in(graph, model, stage))["id"])
+
+
+@pytest.mark.parametrize(("table", "column", "values"), CHOICES)
+async def test_a_choice_has_the_same_values_here_and_there(
+    past: asyncpg.Connection, table: str, column: str, values: set[str]
+) -> None:
+    # when
+    rows = await past.fetch(CHECKS, table, column)
+
+    # then
+    [check] = [row[0] for row in rows if "ANY" in row[0]]
+    assert set(re.findall(r"'(\w+)'", check)) == values
+
+
+def test_the_choices_are_those_that_there_are() -> None:
+    assert {(table, column) for table, column, _ in CHOICES} >= {
+        ("experiment", "status"),
+        ("run", "status"),
+        ("model_version", "stage"),
+        ("stage_assignment", "stage"),
+        ("stage_assignment", "cause"),
+        ("checklist_item", "status"),
+        ("deployment", "status"),
+        ("deployment", "environment"),
+        ("deployment", "health"),
+        ("deployment_transition", "from_status"),
+        ("deployment_transition", "to_status"),
+        ("drift_event", "severity"),
+        ("drift_event", "status"),
+    }
+
+
+async def test_a_second_version_in_production_is_refused(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    await version(graph, unique, "PRODUCTION")
+    second = await version(graph, unique)
+
+    # then
+    statement = "UPDATE model_version SET stage = 'PRODUCTION' WHERE id = $1"
+    assert await refused(past, statement, second) == "uq_model_version_production"
+
+
+async def test_stages_of_one_version_do_not_overlap(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    id = await version(graph, unique)
+
+    # then
+    for begin, end in ((-1, 0.000001), (1, 2), (-2, 2)):
+        name = await refused(past, STAGE, id, id, "STAGING", begin, end)
+        assert name == "ex_stage_assignment_model_version"
+
+
+async def test_production_of_one_model_was_never_two_versions_at_once(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    producing = await version(graph, unique, "PRODUCTION")
+    later = await version(graph, unique)
+    other = await version(graph, f"{unique}-other")
+
+    # then: before it was registered, so that its own history has room
+    name = await refused(past, STAGE, later, producing, "PRODUCTION", 0.000001, 0.000002)
+    assert name == "ex_stage_assignment_production"
+    assert await refused(past, STAGE, other, producing, "PRODUCTION", 0, 0.000001) == (
+        "fk_stage_assignment_model_version"
+    )
+
+
+async def test_stages_of_a_version_have_no_gap_and_one_beginning(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    id = await version(graph, unique)
+
+    # then
+    assert await refused(past, STAGE, id, id, "STAGING", -2, -1) == "fk_stage_assignment_follows"
+    first = STAGE.replace("valid_from + $4 * interval '1 s',", "NULL,", 1)
+    assert await refused(past, first, id, id, "STAGING", -2, 0) == "uq_stage_assignment_first"
+
+
+async def test_a_stage_ends_after_it_began(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    id = await version(graph, unique)
+    for end in (-2, -3):
+        name = await refused(past, STAGE, id, id, "STAGING", -2, end)
+        assert name == "ck_stage_assignment_valid_to"
+
+
+async def test_an_event_changes_only_once_and_only_by_getting_its_position(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    id = await version(graph, unique)
+    async with asyncio.timeout(30):
+        for _ in count():
+            if await past.fetchval("SELECT position FROM event WHERE subject_id = $1", id):
+                break
+
+    # then
+    for change in ("actor = 'x'", "after = NULL", "at = now()", "position = 1", "position = NULL"):
+        statement = f"UPDATE event SET {change} WHERE subject_id = $1"
+        assert await refused(past, statement, id) == "events are append-only"
+    too_old = "only events that are too old to be kept are removed"
+    assert await refused(past, "DELETE FROM event WHERE subject_id = $1", id) == too_old
+    assert await refused(past, "TRUNCATE event") == too_old
+
+
+async def test_a_version_of_which_something_is_deployed_is_not_deleted(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    made = await a_version(graph, unique)
+    input = {"modelVersion": {"id": made["id"]}, "environment": "DEVELOPMENT"}
+    await graph.done("createDeployment", input, "deployment { id }")
+
+    # then
+    statement = "UPDATE model_version SET deleted_at = now(), stage = 'ARCHIVED' WHERE id = $1"
+    assert await refused(past, statement, key_of(made["id"])) == "ck_model_version_deleted"
+
+
+async def test_the_head_of_the_journal_is_one(past: asyncpg.Connection) -> None:
+    statement = "INSERT INTO journal_head (id, position, trimmed_through) VALUES ({}, 0, 0)"
+    assert await refused(past, statement.format(1)) == "pk_journal_head"
+    assert await refused(past, statement.format(2)) == "ck_journal_head_single"
