@@ -490,11 +490,7 @@ class DeploymentSubscriptions:
         shown = DeploymentFilter(
             model_name,
             (environment,) if environment else (),
-            ()
-            if key
-            else tuple(
-                status for status in DeploymentStatus if status is not DeploymentStatus.TERMINATED
-            ),
+            () if key else _SHOWN,
             key,
         )
         with feed.follow(wanted) as follower:

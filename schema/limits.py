@@ -17,6 +17,7 @@ from graphql import (
     SelectionSetNode,
     VariableNode,
 )
+from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.extensions import SchemaExtension
 
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
@@ -26,6 +27,10 @@ MAX_DEPTH = 15
 MAX_FIELDS = 2_000
 MAX_OBJECTS = 50_000
 MAX_BODY_BYTES = 8 * 1024 * 1024
+
+# What may be spent on comparing fields of one name with each other; graphql-core would spend a
+# second.
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 50_000
 
 # Roughly how many types the schema has, each of which introspection shows.
 _TYPES = 200

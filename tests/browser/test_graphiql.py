@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import ConsoleMessage, Page, WebSocket, expect, sync_playwright
 
+SOURCE = Path(__file__).parents[2] / "schema" / "graphiql"
 BUILT = Path(__file__).parents[2] / "schema" / "static" / "graphiql" / "index.html"
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -28,12 +30,6 @@ FLAGS = [
     # No internet: every other name fails to resolve.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-
-pytestmark = [
-    pytest.mark.skipif(not BUILT.exists(), reason="GraphiQL is not built: make web"),
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: make test installs one"),
-]
-
 
 class Served(Protocol):
     @property
@@ -67,8 +63,18 @@ class Opened:
         expect(self.page.locator(".graphiql-response .view-lines")).to_contain_text(text)
 
 
+@pytest.fixture(scope="module")
+def built() -> None:
+    """The page, built if nobody has: `make test` does so, plain pytest need not have."""
+    if not BUILT.exists():
+        assert shutil.which("npm"), "To build GraphiQL, install Node.js with npm."
+        for command in (["npm", "ci"], ["npm", "run", "build"]):
+            subprocess.run(command, cwd=SOURCE, check=True)
+    assert CHROMIUM, "The tests of GraphiQL need Chromium or Chrome; please install it."
+
+
 @pytest.fixture
-def graphiql(served: Served) -> Iterator[Opened]:
+def graphiql(built: None, served: Served) -> Iterator[Opened]:
     # Opened anew for each test: while Playwright is at work in this thread, no asynchronous
     # fixture or test can be.
     with sync_playwright() as playwright:

@@ -434,6 +434,7 @@ async def test_what_goes_to_production_was_in_its_stage_in_that_moment(
 
 CLIENTS = 16
 OPERATIONS = 14
+ENVIRONMENTS = ["DEVELOPMENT", "STAGING", "PRODUCTION"]
 
 
 class Worker:
@@ -467,7 +468,7 @@ class Worker:
         await self.do("setStage", input, VERSION)
 
     async def deploy(self) -> None:
-        environment = self.random.choice(["DEVELOPMENT", "STAGING", "PRODUCTION"])
+        environment = self.random.choices(ENVIRONMENTS, [1, 2, 3])[0]
         version = self.version()
         if environment != "DEVELOPMENT" and self.random.random() < 0.7:
             version = {"inStage": {"modelName": self.model, "stage": environment}}
@@ -484,15 +485,28 @@ class Worker:
     async def report(self) -> None:
         status = self.random.choice(list(DeploymentStatus))
         metrics = {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 1.0}
-        input = {"id": self.deployment("ACTIVE"), "status": status, "metrics": metrics}
+        input = {"id": self.deployment(), "status": status, "metrics": metrics}
         await self.do("updateDeployment", input, DEPLOYMENT)
 
     async def roll_back(self) -> None:
-        input = {"id": self.deployment("ACTIVE")}
-        await self.bring_up(await self.do("rollbackDeployment", input, DEPLOYMENT))
+        # Only the last one can be gone back from. Most are deployed elsewhere.
+        environment = self.random.choices(ENVIRONMENTS, [3, 2, 1])[0]
+        found = await self.graph.query(
+            "query ($filter: DeploymentFilter!) { deployments(filter: $filter, first: 1) "
+            "{ nodes { id } } }",
+            {
+                "filter": {
+                    "modelName": self.model,
+                    "environments": [environment],
+                    "statuses": ["ACTIVE"],
+                }
+            },
+        )
+        for node in found["deployments"]["nodes"]:
+            await self.bring_up(await self.do("rollbackDeployment", node, DEPLOYMENT))
 
     async def terminate(self) -> None:
-        await self.do("terminateDeployment", {"id": self.deployment(*LIVE)}, DEPLOYMENT)
+        await self.do("terminateDeployment", {"id": self.deployment()}, DEPLOYMENT)
 
     async def delete(self) -> None:
         version = self.version()
@@ -506,11 +520,10 @@ class Worker:
     def version(self) -> Json:
         return {"id": self.random.choice(self.versions)}
 
-    def deployment(self, *statuses: str) -> str:
-        """One of the newest in one of these statuses, as far as is known. Only the newest of an
-        environment can be gone back from."""
-        fitting = [id for id, status in self.status.items() if status in statuses]
-        return self.random.choice(fitting[-6:] or list(self.status))
+    def deployment(self) -> str:
+        """One that is live, as far as is known."""
+        live = [id for id, status in self.status.items() if status in LIVE]
+        return self.random.choice(live or list(self.status))
 
     async def do(self, mutation: str, input: Json, selection: str) -> Json:
         result = await self.graph.mutate(mutation, input, selection)
@@ -524,12 +537,12 @@ async def test_the_books_are_right_after_many_clients_did_everything_at_once(
     graph: Graph, live: Live, database_url: str, unique: str
 ) -> None:
     good = await a_version_in(graph, unique, "PRODUCTION")
-    for environment in ("DEVELOPMENT", "STAGING", "PRODUCTION"):
+    for environment in ENVIRONMENTS:
         await a_good_deployment(graph, good, environment)
     other = await a_version_in(graph, unique, "PRODUCTION")
     status = {
         await a_deployment(graph, other, environment, "ACTIVE"): "ACTIVE"
-        for environment in ("DEVELOPMENT", "STAGING", "PRODUCTION")
+        for environment in ENVIRONMENTS
     }
     versions = [good["id"], other["id"]]
     for stage in ["STAGING"] * 2 + ["EXPERIMENTAL"] * 4:

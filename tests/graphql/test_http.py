@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -504,18 +504,25 @@ async def test_each_request_has_an_id_whatever_becomes_of_it(http: httpx.AsyncCl
     assert len(set(ids)) == len(ids)
 
 
-async def test_each_request_is_logged_once_with_its_id_and_operation(
-    http: httpx.AsyncClient, live: Live
+async def test_each_request_is_logged_once_but_for_those_that_ask_after_health(
+    http: httpx.AsyncClient,
 ) -> None:
-    logged: list[Json] = []
     with capture_logs() as entries:
-        await post(http, {"query": "query Fine { __typename }"}, x_request_id="the-id")
         await http.get("/healthz")
-        logged += [dict(entry) for entry in entries if entry["event"] == "request"]
+        await http.get("/readyz")
+        await post(http, {"query": "query Fine { __typename }"})
+        await until_logged(entries)
 
-    assert [(entry["method"], entry["path"], entry["status"]) for entry in logged] == [
+    assert [(entry["method"], entry["path"], entry["status"]) for entry in entries] == [
         ("POST", "/graphql", 200)
     ]
+
+
+async def until_logged(entries: Sequence[Mapping[str, Any]]) -> None:
+    """The answer is sent before its line is written."""
+    async with asyncio.timeout(10):
+        while not any(entry["event"] == "request" for entry in entries):
+            await asyncio.sleep(0.001)
 
 
 ACTORS = [
@@ -644,7 +651,11 @@ async def test_a_bug_is_logged_with_its_trace_and_request_and_by_nobody_else(
         x_request_id="the-id",
     )
 
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    lines: list[Json] = []
+    async with asyncio.timeout(10):
+        while not any(line["event"] == "request" for line in lines):
+            await asyncio.sleep(0.001)
+            lines = [json.loads(line) for line in log.getvalue().splitlines()]
     told = [line for line in lines if "secret" in json.dumps(line)]
     assert [(line["event"], line["level"]) for line in told] == [
         ("graphql.unexpected_error", "error")
@@ -657,7 +668,7 @@ async def test_a_bug_is_logged_with_its_trace_and_request_and_by_nobody_else(
     assert [(line["request_id"], line["operation"]) for line in requests] == [("the-id", "Broken")]
 
 
-async def test_two_bugs_in_one_answer_are_two_log_entries(
+async def test_a_bug_in_one_field_leaves_the_others_alone(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(experiments, "by_names", fail)
@@ -793,3 +804,68 @@ async def test_the_introspection_that_graphiql_asks_for_is_within_the_limits(gra
 
     names = {type_["name"] for type_ in data["__schema"]["types"]}
     assert {"Query", "Mutation", "Subscription", "Run", "BigInt"} <= names
+
+
+# Limits; how they count is in tests/unit/test_limits.py.
+
+ROUND = "experiment { runs(first: 1) { nodes { "
+DEEP = f"{{ runs(first: 1) {{ nodes {{ {ROUND * 5} id {'} } } ' * 5} }} }} }}"
+TOO_LARGE = {
+    "deep": DEEP,
+    "wide": f"{{ {' '.join(f'a{n}: __typename' for n in range(2_001))} }}",
+    "multiplied by fragments": "{ ...a ...a ...a } fragment a on Query { ...b ...b ...b } "
+    f"fragment b on Query {{ {' '.join(f'a{n}: __typename' for n in range(300))} }}",
+    "more objects than anybody reads": "{ experiments(first: 100) { nodes { runs(first: 100) "
+    "{ nodes { logs(first: 100) { nodes { line } } } } } } }",
+    "endless in tokens": f"{{ {'a ' * 20_001} }}",
+    "endless in arguments": f"{{ nodes(ids: [{'1 ' * 20_001}]) {{ id }} }}",
+    "nested without end": "{ a " * 5_000 + "}" * 5_000,
+    "a list of lists of lists": f"{{ nodes(ids: {'[' * 3_000}{']' * 3_000}) {{ id }} }}",
+    "a type of lists of lists": f"query ($a: {'[' * 3_000}Int{']' * 3_000}) {{ __typename }}",
+    "too much to compare": f"{{ {'serverInfo { version } ' * 999} }}",
+}
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+async def test_an_operation_that_is_too_large_is_refused_before_it_is_run(
+    http: httpx.AsyncClient, what: str
+) -> None:
+    response = await post(http, {"query": TOO_LARGE[what]})
+
+    assert response.status_code == 422
+    assert {error["extensions"]["code"] for error in response.json()["errors"]} == {
+        "LIMIT_EXCEEDED"
+    }
+    assert "data" not in response.json()
+
+
+@pytest.mark.parametrize("what", ["deep", "wide", "multiplied by fragments", "too much to compare"])
+async def test_the_limits_hold_on_websockets_and_in_streams_too(
+    live: Live, http: httpx.AsyncClient, what: str
+) -> None:
+    async with socket(live.url) as opened:
+        id = await opened.start(TOO_LARGE[what])
+        refused = await opened.receive()
+        assert (refused["type"], refused["id"]) == ("error", id)
+        assert refused["payload"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
+    stream = await post(http, {"query": TOO_LARGE[what]}, accept=STREAM)
+
+    assert '"code":"LIMIT_EXCEEDED"' in stream.text
+
+
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        "fragment f on Query { ...f }",
+        "fragment f on Query { ...g } fragment g on Query { ...f }",
+        "fragment f on Query { serverInfo { ...g } } fragment g on ServerInfo { version ...g }",
+    ],
+)
+async def test_fragments_in_a_circle_are_refused(http: httpx.AsyncClient, fragments: str) -> None:
+    check(await post(http, {"query": "{ ...f } " + fragments}), 422, "GRAPHQL_VALIDATION_FAILED")
+
+
+async def test_a_thousand_aliases_are_within_the_limits(http: httpx.AsyncClient) -> None:
+    query = f"{{ {' '.join(f'a{n}: __typename' for n in range(1_000))} }}"
+
+    assert len((await post(http, {"query": query})).json()["data"]) == 1_000

@@ -1,7 +1,8 @@
 """Each list reads as many rows as it shows: an index gives them in the list's order.
 
 What is explained is what the service sends. Sequential scans and sorts are made expensive, so that
-one in a plan means that there is no index to do without.
+one in a plan means that there is no index to do without. An incremental sort is none: it only puts
+in order the few rows that are alike in the first key.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -40,12 +41,96 @@ LISTS = [
     'driftEvents(first: 3, filter: { modelName: "$" }) { nodes { id } }',
 ]
 
-# What belongs to one object.
+# What belongs to one object, $, or to its version, run or deployment.
 CHILDREN = [
     'experiment(name: "$") { runs(first: 3) { nodes { id } } }',
     'model(name: "$") { versions(first: 3) { nodes { id } } }',
     'model(name: "$") { stageHistory(first: 3) { nodes { stage } } }',
-    'modelVersion(by: $v) { stageHistory(first: 3) { nodes { stage } } }',
-    'modelVersion(by: $v) { deployments(first: 3) { nodes { id } } }',
-    'modelVersion(by: $v) { driftEvents(first: 3) { nodes { id } } }',
+    "modelVersion(by: { id: $version }) { stageHistory { stage } }",
+    "modelVersion(by: { id: $version }) { deployments(first: 3) { nodes { id } } }",
+    "modelVersion(by: { id: $version }) { driftEvents(first: 3) { nodes { id } } }",
+    "run(id: $run) { logs(last: 3) { nodes { line } } }",
+    'run(id: $run) { metricHistory(keys: ["accuracy"]) { steps } }',
+    'run(id: $run) { metricHistory(keys: ["accuracy"], maxPoints: 3) { steps } }',
+    "deployment(id: $deployment) { statusHistory { to } }",
+    "deployment(id: $deployment) { driftEvents(first: 3) { nodes { id } } }",
+    "deployment(id: $deployment) { logs(last: 3) { nodes { line } } }",
 ]
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+@contextmanager
+def recorded(database: Database) -> Iterator[list[Statement]]:
+    """What is read while the block lasts, but for what the background reads."""
+    statements: list[Statement] = []
+
+    def record(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "journal_head" not in statement:
+            statements.append((statement, parameters))
+
+    engine = database.read_engine.sync_engine
+    event.listen(engine, "before_cursor_execute", record)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", record)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def names(graph: Graph) -> dict[str, str]:
+    """Of an object of each kind, with some others beside it."""
+    name = "t-indexes"
+    input = {"series": [{"key": "accuracy", "steps": [*range(20)], "values": [0.5] * 20}]}
+    for _ in range(3):
+        run = await a_run(graph, name)
+        await graph.done("logMetrics", {"runId": run, **input}, "run { id }")
+        version = await a_version_in(graph, name, "PRODUCTION", runId=run)
+        deployment = await a_deployment(graph, version, status="ACTIVE")
+    return {
+        "$version": f'"{version["id"]}"',
+        "$run": f'"{run}"',
+        "$deployment": f'"{deployment}"',
+        "$": name,
+    }
+
+
+@pytest_asyncio.fixture(scope="module")
+async def explaining(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(database_url)
+    await connection.execute("SET enable_seqscan = off; SET enable_sort = off")
+    yield connection
+    await connection.close()
+
+
+def steps(plan: dict[str, Any], bounded: bool = False) -> Iterator[tuple[str, bool]]:
+    """The kinds of a plan's steps, and whether each works for a step that takes only so many."""
+    kind = plan["Node Type"]
+    yield kind, bounded
+    for inner in plan.get("Plans", ()):
+        yield from steps(inner, bounded or kind == "Limit")
+
+
+@pytest.mark.parametrize("field", [*LISTS, *CHILDREN])
+async def test_an_index_gives_the_rows_in_their_order(
+    graph: Graph,
+    live: Live,
+    explaining: asyncpg.Connection,
+    names: dict[str, str],
+    field: str,
+) -> None:
+    # when
+    for placeholder, value in names.items():
+        field = field.replace(placeholder, value)
+    with recorded(live.database) as statements:
+        await graph.query(f"{{ {field} }}")
+
+    # then
+    assert statements
+    for statement, parameters in statements:
+        answer = await explaining.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters)
+        plan = orjson.loads(answer)[0]["Plan"]
+        found = set(steps(plan))
+        assert "Seq Scan" not in {kind for kind, _ in found}, answer
+        assert ("Sort", True) not in found, answer
+        assert any("Index" in kind for kind, _ in found), answer
