@@ -95,7 +95,10 @@ migrate: setup ## Bring the database up to date
 
 migration: setup ## A new migration: make migration m="add owners"
 	@test -n "$(m)" || { echo 'Say what it does: make migration m="add owners"' >&2; exit 1; }
+	$(RUN) alembic upgrade head
 	$(RUN) alembic revision --autogenerate -m "$(m)"
+	$(RUN) ruff check --quiet --fix-only migrations
+	$(RUN) ruff format --quiet migrations
 
 wheel: setup web ## A wheel in dist/, GraphiQL and migrations inside
 	$(UV) build --wheel

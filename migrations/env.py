@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from alembic import context
+from alembic.operations import MigrationScript
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -29,6 +32,12 @@ def _database_url() -> Iterator[str]:
             yield url
 
 
+def _number(migration: MigrationContext, revision: Any, directives: list[MigrationScript]) -> None:
+    """Number a new migration after the one that it follows."""
+    head = migration.get_current_revision() or "0"
+    directives[0].rev_id = f"{int(head) + 1:04d}"
+
+
 def _migrate(connection: Connection) -> None:
     connection.execute(text("SET statement_timeout = '0'"))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
@@ -40,6 +49,7 @@ def _migrate(connection: Connection) -> None:
         target_metadata=metadata,
         transaction_per_migration=True,
         compare_type=True,
+        process_revision_directives=_number,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -1,17 +1,15 @@
 """${message}
 
 Revision ID: ${up_revision}
-Revises: ${down_revision | comma,n}
+Revises:${(" " + down_revision) if down_revision else ""}
 """
 
 import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-
-
+revision = "${up_revision}"
+down_revision = ${'"' + down_revision + '"' if down_revision else "None"}
 
 
 def upgrade() -> None:

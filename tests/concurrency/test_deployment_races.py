@@ -452,10 +452,10 @@ class Worker:
         operations: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.promote,
             self.deploy,
+            self.deploy,
             self.report,
             self.roll_back,
             self.roll_back,
-            self.terminate,
             self.terminate,
             self.delete,
         ]
@@ -483,9 +483,10 @@ class Worker:
                 result = await self.do("updateDeployment", input, DEPLOYMENT)
 
     async def report(self) -> None:
-        status = self.random.choice(list(DeploymentStatus))
         metrics = {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 1.0}
-        input = {"id": self.deployment(), "status": status, "metrics": metrics}
+        input: Json = {"id": self.deployment(), "metrics": metrics, "health": "DEGRADED"}
+        if self.random.random() < 0.5:
+            input["status"] = self.random.choice(list(DeploymentStatus))
         await self.do("updateDeployment", input, DEPLOYMENT)
 
     async def roll_back(self) -> None:

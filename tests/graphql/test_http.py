@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from io import StringIO
 from typing import Any
 
@@ -23,6 +23,7 @@ from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
 from tests.client import Graph, Json, socket
 from tests.conftest import Live, in_thread, serving
+from tests.following import until
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
@@ -511,18 +512,12 @@ async def test_each_request_is_logged_once_but_for_those_that_ask_after_health(
         await http.get("/healthz")
         await http.get("/readyz")
         await post(http, {"query": "query Fine { __typename }"})
-        await until_logged(entries)
+        # The answer is sent before its line is written.
+        await until(lambda: any(entry["event"] == "request" for entry in entries))
 
     assert [(entry["method"], entry["path"], entry["status"]) for entry in entries] == [
         ("POST", "/graphql", 200)
     ]
-
-
-async def until_logged(entries: Sequence[Mapping[str, Any]]) -> None:
-    """The answer is sent before its line is written."""
-    async with asyncio.timeout(10):
-        while not any(entry["event"] == "request" for entry in entries):
-            await asyncio.sleep(0.001)
 
 
 ACTORS = [
@@ -651,11 +646,8 @@ async def test_a_bug_is_logged_with_its_trace_and_request_and_by_nobody_else(
         x_request_id="the-id",
     )
 
-    lines: list[Json] = []
-    async with asyncio.timeout(10):
-        while not any(line["event"] == "request" for line in lines):
-            await asyncio.sleep(0.001)
-            lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    await until(lambda: '"event": "request"' in log.getvalue())
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
     told = [line for line in lines if "secret" in json.dumps(line)]
     assert [(line["event"], line["level"]) for line in told] == [
         ("graphql.unexpected_error", "error")
