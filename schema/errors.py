@@ -149,7 +149,13 @@ class TopLevelErrors(SchemaExtension):
 
     def on_operation(self) -> Iterator[None]:
         self._streaming = False
-        yield
+        self._logged: set[int] = set()
+        try:
+            yield
+        except _UNCLEAR:
+            raise
+        except Exception as error:  # outside of all resolvers; Strawberry would show its message
+            raise self._shown(GraphQLError(str(error), original_error=error)) from error
         result = self.execution_context.result
         if not self._streaming and getattr(result, "errors", None):
             result.errors = [self._shown(error) for error in result.errors]  # type: ignore[union-attr]
@@ -188,12 +194,15 @@ class TopLevelErrors(SchemaExtension):
             error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
             return error
         request_id = self.execution_context.context.origin.request_id
-        _log.error(
-            "graphql.unexpected_error",
-            exc_info=cause,
-            path=error.path,
-            operation=self.execution_context.operation_name,
-        )
+        # A loader that fails does so for everybody who waits for it.
+        if id(cause) not in self._logged:
+            self._logged.add(id(cause))
+            _log.error(
+                "graphql.unexpected_error",
+                exc_info=cause,
+                path=error.path,
+                operation=self.execution_context.operation_name,
+            )
         return GraphQLError(
             f"Unexpected error. Its trace is in the server's log, under request id {request_id}.",
             error.nodes,

@@ -158,9 +158,11 @@ def inputs(world: World) -> dict[str, Json]:
             "name": "n",
             "status": "COMPLETED",
             "statusMessage": "m",
+            "params": params,
             "metrics": metrics,
             "tags": tags,
             "artifacts": artifacts,
+            "datasetFacts": {"rows": 1},
             "endedAt": "2099-01-01T00:00:00Z",
         },
         "logMetrics": {

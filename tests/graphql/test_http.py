@@ -19,6 +19,8 @@ from structlog.testing import capture_logs
 from lifecycle import migrate
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments import service
+from lifecycle.runs import metrics
+from schema import limits
 from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
 from tests.client import Graph, Json, socket
@@ -671,6 +673,42 @@ async def test_a_bug_in_one_field_leaves_the_others_alone(
 
     assert response.json()["data"]["a"] is None
     assert response.json()["data"]["serverInfo"]["version"]
+    assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1
+
+
+async def test_a_bug_that_many_wait_for_is_logged_once(
+    http: httpx.AsyncClient, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        await graph.done("createExperiment", {"name": f"{unique}-{n}"}, "experiment { id }")
+    monkeypatch.setattr(metrics, "best_runs", fail)
+    query = (
+        f'{{ experiments(filter: {{ nameContains: "{unique}" }}) '
+        '{ nodes { bestRun(metric: "accuracy") { id } } } }'
+    )
+
+    with capture_logs() as entries:
+        response = await post(http, {"query": query})
+
+    assert response.json()["data"] == {"experiments": {"nodes": [{"bestRun": None}] * 3}}
+    assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["INTERNAL"] * 3
+    assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1
+
+
+async def test_a_bug_outside_of_all_fields_is_masked_too(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(limits, "refusals", broken)
+
+    with capture_logs() as entries:
+        response = await post(http, {"query": NAME}, x_request_id="the-id")
+
+    message = "Unexpected error. Its trace is in the server's log, under request id the-id."
+    check(response, 500, "INTERNAL", message)
+    assert "secret" not in response.text
     assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1
 
 
