@@ -29,6 +29,7 @@ _USER = "pgserver"
 _CONNECTIONS = 1100
 # After a crash it first recovers, for as long as there is work since the last checkpoint.
 _START_SECONDS = 300
+_END_SECONDS = 10
 # The longest path of a socket is 103 bytes on macOS and 107 on Linux.
 _LONGEST_SOCKET = 103
 
@@ -88,28 +89,35 @@ def _start(directory: Path) -> None:
     if not directory.exists():
         _create(directory)
     if not _is_running(directory):
-        # PostgreSQL refuses to start if another process has got the number in this file.
-        (directory / "postmaster.pid").unlink(missing_ok=True)
-        options = {
-            "listen_addresses": "",
-            "unix_socket_directories": f'"{_socket_directory(directory)}"',
-            "max_connections": _CONNECTIONS,
-        }
-        _run(
-            directory,
-            "pg_ctl",
-            "start",
-            f"--pgdata={directory}",
-            f"--log={directory / 'log'}",
-            f"--timeout={_START_SECONDS}",
-            f"--options={' '.join(shlex.quote(f'--{key}={options[key]}') for key in options)}",
-        )
+        _launch(directory)
     # One that was left behind may be starting still.
     deadline = time.monotonic() + _START_SECONDS
     while _lock_lines(directory)[7:] != ["ready"]:
         if not _is_running(directory) or time.monotonic() > deadline:
             raise Unavailable(f"PostgreSQL does not start; {directory / 'log'} says why.")
         time.sleep(0.05)
+
+
+def _launch(directory: Path) -> None:
+    # It refuses to start if another process has got the number in this file, or as long as there
+    # are processes of a killed one, which need a moment to notice.
+    (directory / "postmaster.pid").unlink(missing_ok=True)
+    left = [each for each in psutil.process_iter() if _belongs(each, directory)]
+    psutil.wait_procs(left, timeout=_END_SECONDS)
+    options = {
+        "listen_addresses": "",
+        "unix_socket_directories": f'"{_socket_directory(directory)}"',
+        "max_connections": _CONNECTIONS,
+    }
+    _run(
+        directory,
+        "pg_ctl",
+        "start",
+        f"--pgdata={directory}",
+        f"--log={directory / 'log'}",
+        f"--timeout={_START_SECONDS}",
+        f"--options={' '.join(shlex.quote(f'--{key}={options[key]}') for key in options)}",
+    )
 
 
 def _create(directory: Path) -> None:
@@ -186,10 +194,15 @@ def _is_running(directory: Path) -> bool:
     """Whether the process with the number in PostgreSQL's lock file is that PostgreSQL: after a
     crash of the machine it may be anything."""
     try:
-        process = psutil.Process(int(_lock_lines(directory)[0]))
-        return process.name() == "postgres" and Path(process.cwd()) == directory
+        return _belongs(psutil.Process(int(_lock_lines(directory)[0])), directory)
     except (IndexError, ValueError, psutil.Error):
         return False
+
+
+def _belongs(process: psutil.Process, directory: Path) -> bool:
+    with suppress(psutil.Error):
+        return process.name() == "postgres" and Path(process.cwd()) == directory
+    return False
 
 
 def _socket_directory(directory: Path) -> Path:

@@ -21,7 +21,7 @@ from tests.factories import VERSION, WAY, a_deployment, a_version, a_version_in
 DEPLOYMENT = "deployment { id version status createdAt revision rollbackFrom { id } }"
 
 # A race is not lost the same way every time.
-ROUNDS = 4
+ROUNDS = 3
 
 
 async def a_good_deployment(graph: Graph, version: Json, environment: str) -> str:
