@@ -23,8 +23,10 @@ COPY --from=web /src/schema/static ./schema/static
 RUN uv sync --frozen --no-dev --no-editable
 
 FROM python:3.13-slim
-# Without LIFECYCLE_DATABASE_URL the embedded PostgreSQL keeps its data here.
-ENV LIFECYCLE_DATA_DIR=/var/lib/lifecycle \
+# Whatever is published reaches it on every address; without LIFECYCLE_DATABASE_URL the embedded
+# PostgreSQL keeps its data here.
+ENV LIFECYCLE_HOST=0.0.0.0 \
+    LIFECYCLE_DATA_DIR=/var/lib/lifecycle \
     PATH=/opt/lifecycle/bin:$PATH \
     PYTHONUNBUFFERED=1
 RUN useradd --system --uid 1000 --home-dir /var/lib/lifecycle --create-home lifecycle
@@ -36,4 +38,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD \
     ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('LIFECYCLE_PORT', '8000') + '/healthz', timeout=4)"]
-CMD ["lifecycle", "serve", "--host", "0.0.0.0"]
+CMD ["lifecycle", "serve"]

@@ -197,7 +197,7 @@ class Production:
                 # one: give it the time to go back from that, and be the latest again.
                 if refusal.code != "CONFLICT" or attempt == _ATTEMPTS:
                     raise
-                await asyncio.sleep(random.uniform(2, 5))
+                await asyncio.sleep(random.uniform(1, 3))
                 await self.retire(deployment["id"])
                 deployment = await self.deploy(deployment["version"])
         created: Object = success["deployment"]

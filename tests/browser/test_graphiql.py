@@ -31,6 +31,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
+
 class Served(Protocol):
     @property
     def url(self) -> str: ...

@@ -416,7 +416,7 @@ async def test_each_order_is_kept_by_pages_in_both_directions(
         ('after: "x", before: "x"', "before"),
     ],
 )
-@by_field
+@pytest.mark.parametrize("listed", [LISTS[0], LISTS[6], LISTS[8], LISTS[13]], ids=str)
 async def test_bounds_that_make_no_sense_are_refused(
     grown: Grown, listed: List, args: str, argument: str
 ) -> None:

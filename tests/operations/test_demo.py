@@ -5,6 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
+from lifecycle.demo.story import tell
 from tests.conftest import Process
 
 
@@ -20,20 +23,36 @@ async def demo(url: str, directory: Path) -> tuple[int | None, str]:
     return running.returncode, output.decode()
 
 
-async def test_the_demo_works_alone_again_and_twice_at_once(
-    served: Process, tmp_path: Path
+def check(output: str) -> None:
+    """The story was told to its end."""
+    for part in (
+        "6. Roll back",
+        "What there is now",
+        "PENDING → VALIDATING → DEPLOYING → ACTIVE, HEALTHY; rolled back from version",
+        "To try next in GraphiQL",
+    ):
+        assert part in output, output
+    assert output.count("live") > 10, output
+
+
+async def test_the_demo_works_beside_another_and_again(
+    served: Process,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # when
-    told = [await demo(served.url, tmp_path)]
-    told += await asyncio.gather(*(demo(served.url, tmp_path) for _ in range(2)))
+    # given
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+
+    # when: as a command, and beside it without the time that it takes to start
+    (code, output), _ = await asyncio.gather(demo(served.url, tmp_path), tell(served.url))
+    beside = capsys.readouterr().out
+    await tell(served.url)
+    again = capsys.readouterr().out
 
     # then
-    for code, output in told:
-        assert code == 0, output
-        assert f"{served.url}/graphql" in output
-        assert "What there is now" in output
-        assert "PENDING → VALIDATING → DEPLOYING → ACTIVE, HEALTHY; rolled back" in output
-        assert "live" in output
-        assert "To try next in GraphiQL" in output
-        assert "Traceback" not in output
-    assert "in production: nothing yet" not in told[1][1]
+    assert code == 0, output
+    for told in (output, beside, again):
+        check(told)
+    assert "in production: nothing yet" not in again
