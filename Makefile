@@ -12,8 +12,8 @@ WEB_PAGE := schema/static/graphiql/index.html
 WEB_SOURCES := $(wildcard $(addprefix $(WEB)/,*.html *.js *.jsx examples/*))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup web serve demo test test-pg check fix schema migrate migration wheel clean \
-	browser test-database
+.PHONY: help setup web serve demo test test-slow check fix schema migrate migration wheel clean \
+	browser
 
 help: ## This list
 	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'
@@ -51,14 +51,11 @@ serve: setup ## The service on 127.0.0.1:8000, with an embedded PostgreSQL
 demo: setup ## A model's life on real data, against a running service
 	@$(RUN) --extra demo lifecycle demo $(ARGS)
 
-test: setup web browser ## All tests, on the embedded PostgreSQL
+test: setup web browser ## The tests, some minutes; on LIFECYCLE_TEST_DATABASE_URL, if set
 	$(RUN) pytest $(ARGS)
 
-test-pg: test-database test ## All tests, on the server in LIFECYCLE_TEST_DATABASE_URL
-
-test-database:
-	@test -n "$$LIFECYCLE_TEST_DATABASE_URL" || { echo 'Set LIFECYCLE_TEST_DATABASE_URL, \
-	for example to postgresql+asyncpg://postgres@127.0.0.1:5432/postgres.' >&2; exit 1; }
+test-slow: setup web ## Those that kill processes, fill queues, tell the demo's story
+	$(RUN) pytest -m slow $(ARGS)
 
 browser:
 	@for name in chromium chromium-browser google-chrome; do \

@@ -536,6 +536,7 @@ class Worker:
         return result
 
 
+@pytest.mark.slow
 async def test_the_books_are_right_after_many_clients_did_everything_at_once(
     graph: Graph, live: Live, database_url: str, unique: str
 ) -> None:

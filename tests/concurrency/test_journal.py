@@ -249,6 +249,7 @@ async def cut_off(url: str, cursor: str | None, run: str) -> AsyncIterator[Socke
             opened.connection.transport.abort()
 
 
+@pytest.mark.slow
 async def test_a_client_that_is_cut_off_again_and_again_gets_each_event_once_and_in_order(
     live: Live, other: Live, graph: Graph, unique: str
 ) -> None:
@@ -427,6 +428,7 @@ def checked_out(live: Live) -> int:
 
 
 @pytest.mark.parametrize("manner", ["goodbye", "abrupt", "sse"])
+@pytest.mark.slow
 async def test_a_hundred_subscribers_leave_nothing_behind(
     live: Live, graph: Graph, unique: str, manner: str
 ) -> None:

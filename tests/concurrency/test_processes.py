@@ -29,6 +29,8 @@ from tests.following import (
     write_line,
 )
 
+pytestmark = pytest.mark.slow
+
 GONE = (
     ConnectionClosed,
     InvalidHandshake,

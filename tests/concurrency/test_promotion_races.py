@@ -4,6 +4,7 @@ from asyncio import gather
 from itertools import pairwise
 
 import asyncpg
+import pytest
 
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
@@ -21,6 +22,7 @@ async def set_stage(graph: Graph, id: str, stage: str, **input: object) -> Json:
     )
 
 
+@pytest.mark.slow
 async def test_fifty_promotions_at_once_leave_one_in_production_at_every_moment(
     graph: Graph, live: Live, sql: asyncpg.Connection, unique: str
 ) -> None:

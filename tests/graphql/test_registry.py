@@ -657,7 +657,7 @@ async def test_models_are_listed_by_name_and_filtered(graph: Graph, unique: str)
     assert await listed(nameContains=f"{unique}_50%") == ["_50%"]
     assert await listed(nameContains=f"{unique}%") == []
     assert await listed(owner=unique) == ["-b"]
-    assert await listed(owner=unique, nameContains="-A") == []
+    assert await listed(owner=unique, nameContains=f"{unique}-A") == []
 
 
 async def test_a_cursor_of_another_list_is_refused(graph: Graph, unique: str) -> None:

@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+import pytest
 
 from lifecycle import embedded
 from tests.client import Graph, Json
 from tests.conftest import process
 from tests.following import connect, until
+
+pytestmark = pytest.mark.slow
 
 EXPERIMENT = "query ($name: String!) { experiment(name: $name) { name } }"
 

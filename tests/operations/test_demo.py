@@ -10,6 +10,8 @@ import pytest
 from lifecycle.demo.story import tell
 from tests.conftest import Process
 
+pytestmark = pytest.mark.slow
+
 
 async def demo(url: str, directory: Path) -> tuple[int | None, str]:
     """The exit code and the output of `lifecycle demo`."""

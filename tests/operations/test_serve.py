@@ -9,12 +9,15 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from lifecycle import embedded, migrate
 from tests.client import Graph, socket
 from tests.conftest import Process, in_thread, process, serving
 from tests.factories import a_deployment, a_version
 from tests.following import until
+
+pytestmark = pytest.mark.slow
 
 DEPLOYMENT_STATUS = """
 subscription {
