@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ async def demo(url: str, directory: Path) -> tuple[int | None, str]:
         *(sys.executable, "-m", "lifecycle", "demo", "--url", url),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=os.environ | {"COLUMNS": "100", "TMPDIR": str(directory)},
+        env=os.environ | {"TMPDIR": str(directory)},
     )
     output, _ = await running.communicate()
     return running.returncode, output.decode()
@@ -27,13 +28,14 @@ async def demo(url: str, directory: Path) -> tuple[int | None, str]:
 
 def check(output: str) -> None:
     """The story was told to its end."""
+    plain = re.sub(r"[\s│]+", " ", output)  # without the frame, and the ends of its lines
     for part in (
         "6. Roll back",
         "What there is now",
         "PENDING → VALIDATING → DEPLOYING → ACTIVE, HEALTHY; rolled back from version",
         "To try next in GraphiQL",
     ):
-        assert part in output, output
+        assert part in plain, output
     assert output.count("live") > 10, output
 
 
@@ -45,7 +47,6 @@ async def test_the_demo_works_beside_another_and_again(
 ) -> None:
     # given
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "100")
 
     # when: as a command, and beside it without the time that it takes to start
     (code, output), _ = await asyncio.gather(demo(served.url, tmp_path), tell(served.url))
