@@ -9,7 +9,7 @@ from typing import NewType, TypeVar
 
 import asyncpg
 import orjson
-from sqlalchemy import Constraint, Index, func, select
+from sqlalchemy import Constraint, Index, event, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -67,6 +67,11 @@ async def clock(session: ReadSession) -> datetime:
     waited long for a lock."""
     now: datetime = (await session.scalars(select(func.clock_timestamp()))).one()
     return now
+
+
+def once_committed(session: WriteSession, call: Callable[[], object]) -> None:
+    """Call this when the session's transaction has committed, and never if it does not."""
+    event.listen(session.sync_session, "after_commit", lambda _: call(), once=True)
 
 
 class _Retry(Exception):

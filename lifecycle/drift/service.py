@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
-from lifecycle.database import WriteSession, clock
+from lifecycle.database import WriteSession, clock, once_committed
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository, rules
 from lifecycle.drift.rules import DriftSeverity, DriftStatus
@@ -86,7 +86,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         "feature": row.feature,
     }
     await journal.append(session, origin, "drift_event.recorded", row.id, after=facts)
-    _log.warning("drift.recorded", **facts)
+    once_committed(session, lambda: _log.warning("drift.recorded", **facts))
     return row
 
 

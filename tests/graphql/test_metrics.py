@@ -69,7 +69,8 @@ def statements(engine: AsyncEngine) -> Iterator[list[str]]:
     sent: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
+        if "SKIP LOCKED" not in statement:  # the search for lost runs, in the background
+            sent.append(statement)
 
     event.listen(engine.sync_engine, "before_cursor_execute", note)
     yield sent
