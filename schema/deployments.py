@@ -30,7 +30,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, choices, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
@@ -414,7 +414,7 @@ class DeploymentMutations:
         description="Deploy a version. Refused with Conflict when its stage does not allow it."
     )
     async def create_deployment(
-        self, info: Info, input: CreateDeploymentInput
+        self, info: Info, input: Given[CreateDeploymentInput]
     ) -> CreateDeploymentResult:
         command = parse(service.CreateDeployment, input)
         row = await info.context.write(service.create, command)
@@ -422,7 +422,7 @@ class DeploymentMutations:
 
     @strawberry.mutation(description="Report what became of a deployment, and how it is.")
     async def update_deployment(
-        self, info: Info, input: UpdateDeploymentInput
+        self, info: Info, input: Given[UpdateDeploymentInput]
     ) -> UpdateDeploymentResult:
         command = parse(service.UpdateDeployment, input, id="Deployment")
         row = await info.context.write(service.update, command)
@@ -433,7 +433,7 @@ class DeploymentMutations:
         "was ACTIVE and HEALTHY. Its version's stage comes back with it."
     )
     async def rollback_deployment(
-        self, info: Info, input: RollbackDeploymentInput
+        self, info: Info, input: Given[RollbackDeploymentInput]
     ) -> RollbackDeploymentResult:
         command = parse(service.RollbackDeployment, input, id="Deployment")
         row = await info.context.write(service.roll_back, command)
@@ -441,7 +441,7 @@ class DeploymentMutations:
 
     @strawberry.mutation(description="End a deployment.")
     async def terminate_deployment(
-        self, info: Info, input: TerminateDeploymentInput
+        self, info: Info, input: Given[TerminateDeploymentInput]
     ) -> TerminateDeploymentResult:
         command = parse(service.TerminateDeployment, input, id="Deployment")
         row = await info.context.write(service.terminate, command)

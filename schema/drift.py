@@ -25,7 +25,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, choices, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.scalars import as_json
@@ -202,7 +202,7 @@ class DriftQueries:
 class DriftMutations:
     @strawberry.mutation(description="Record drift that was observed.")
     async def record_drift_event(
-        self, info: Info, input: RecordDriftEventInput
+        self, info: Info, input: Given[RecordDriftEventInput]
     ) -> RecordDriftEventResult:
         command = parse(service.RecordDriftEvent, input, deployment_id="Deployment")
         row = await info.context.write(service.record, command)
@@ -210,7 +210,7 @@ class DriftMutations:
 
     @strawberry.mutation(description="Acknowledge, mitigate, resolve or dismiss drift.")
     async def update_drift_event(
-        self, info: Info, input: UpdateDriftEventInput
+        self, info: Info, input: Given[UpdateDriftEventInput]
     ) -> UpdateDriftEventResult:
         command = parse(service.UpdateDriftEvent, input, id="DriftEvent")
         row = await info.context.write(service.update, command)

@@ -28,7 +28,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, choices, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.logs import LogLine, lines_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -45,6 +45,8 @@ from schema.pagination import (
 
 if TYPE_CHECKING:
     from schema.runs import Artifact, Run, RunFilterInput, RunOrderInput
+
+_LINES_SHOWN = 100
 
 
 @strawberry.type(description="What is being tried: runs under one name.")
@@ -140,8 +142,11 @@ class Experiment(Node):
     async def logs(
         self,
         info: Info,
-        last: Annotated[int, strawberry.argument(description="How many, 1 to 1,000.")] = 100,
+        last: Annotated[
+            int | None, strawberry.argument(description="How many, 1 to 1,000; by default 100.")
+        ] = 100,
     ) -> list[LogLine]:
+        last = _LINES_SHOWN if last is None else last
         if not 1 <= last <= 1_000:
             raise errors.InvalidInput("Ask for 1 to 1,000 lines.", ("last",))
         rows = await info.context.loaders.load(runs.log_of_experiments, self.key, last)
@@ -253,7 +258,7 @@ class ExperimentQueries:
 class ExperimentMutations:
     @strawberry.mutation(description="Make an experiment.")
     async def create_experiment(
-        self, info: Info, input: CreateExperimentInput
+        self, info: Info, input: Given[CreateExperimentInput]
     ) -> CreateExperimentResult:
         command = parse(service.CreateExperiment, input)
         row = await info.context.write(service.create, command)
@@ -261,7 +266,7 @@ class ExperimentMutations:
 
     @strawberry.mutation(description="Change an experiment.")
     async def update_experiment(
-        self, info: Info, input: UpdateExperimentInput
+        self, info: Info, input: Given[UpdateExperimentInput]
     ) -> UpdateExperimentResult:
         command = parse(service.UpdateExperiment, input)
         row = await info.context.write(service.update, command)

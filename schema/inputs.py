@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import strawberry
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -16,10 +16,17 @@ from lifecycle.errors import InvalidInput, Path
 from schema import ids
 from schema.errors import shown_path
 
+Input = TypeVar("Input")
 Model = TypeVar("Model", bound=BaseModel)
 Choice = TypeVar("Choice", bound=StrEnum)
 
 _MOMENT: TypeAdapter[datetime | None] = TypeAdapter(Moment | None)
+
+
+# What every mutation takes; a client reads the rest in the input's own description.
+Given: TypeAlias = Annotated[
+    Input, strawberry.argument(description="What is to be done, and under which key.")
+]
 
 
 @strawberry.input

@@ -23,7 +23,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, parse
+from schema.inputs import ChangeInput, Given, parse
 
 if TYPE_CHECKING:
     from schema.registry import ModelVersion, ModelVersionSelector
@@ -185,14 +185,14 @@ class PromotionMutations:
         description="Move a version to another stage. One that it displaces from PRODUCTION is "
         "ARCHIVED in the same moment."
     )
-    async def set_stage(self, info: Info, input: SetStageInput) -> SetStageResult:
+    async def set_stage(self, info: Info, input: Given[SetStageInput]) -> SetStageResult:
         command = parse(service.SetStage, input)
         entry = await info.context.write(service.set_stage, command)
         return SetStageSuccess(version_key=entry.model_version_id, entry_key=entry.id)
 
     @strawberry.mutation(description="Add an item at the end of a version's checklist.")
     async def append_checklist_item(
-        self, info: Info, input: AppendChecklistItemInput
+        self, info: Info, input: Given[AppendChecklistItemInput]
     ) -> AppendChecklistItemResult:
         command = parse(service.AppendChecklistItem, input)
         row = await info.context.write(service.append_item, command)
@@ -203,7 +203,7 @@ class PromotionMutations:
 
     @strawberry.mutation(description="Approve or reject an item of a checklist, or open it again.")
     async def mark_checklist_item(
-        self, info: Info, input: MarkChecklistItemInput
+        self, info: Info, input: Given[MarkChecklistItemInput]
     ) -> MarkChecklistItemResult:
         command = parse(service.MarkChecklistItem, input, id="ChecklistItem")
         row = await info.context.write(service.mark_item, command)

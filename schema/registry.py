@@ -43,7 +43,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, choices, moment, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
 from schema.metrics import Metric, MetricInput, finite, metrics_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -629,7 +629,7 @@ def _comparison(
 class RegistryMutations:
     @strawberry.mutation(description="Register a version of a model. It begins as EXPERIMENTAL.")
     async def register_model_version(
-        self, info: Info, input: RegisterModelVersionInput
+        self, info: Info, input: Given[RegisterModelVersionInput]
     ) -> RegisterModelVersionResult:
         command = parse(service.RegisterModelVersion, input, run_id="Run")
         row = await info.context.write(promotion_service.register, command)
@@ -637,7 +637,7 @@ class RegistryMutations:
 
     @strawberry.mutation(description="Change a version.")
     async def update_model_version(
-        self, info: Info, input: UpdateModelVersionInput
+        self, info: Info, input: Given[UpdateModelVersionInput]
     ) -> UpdateModelVersionResult:
         command = parse(service.UpdateModelVersion, input)
         row = await info.context.write(service.update_version, command)
@@ -647,14 +647,14 @@ class RegistryMutations:
         description="Delete a version. Refused while it is deployed or in PRODUCTION."
     )
     async def delete_model_version(
-        self, info: Info, input: DeleteModelVersionInput
+        self, info: Info, input: Given[DeleteModelVersionInput]
     ) -> DeleteModelVersionResult:
         command = parse(promotion_service.DeleteModelVersion, input)
         row = await info.context.write(promotion_service.delete, command)
         return DeleteModelVersionSuccess(model_version=ModelVersion.from_row(row))
 
     @strawberry.mutation(description="Change a model.")
-    async def update_model(self, info: Info, input: UpdateModelInput) -> UpdateModelResult:
+    async def update_model(self, info: Info, input: Given[UpdateModelInput]) -> UpdateModelResult:
         command = parse(service.UpdateModel, input)
         row = await info.context.write(service.update_model, command)
         return UpdateModelSuccess(model=Model.from_row(row))

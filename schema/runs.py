@@ -36,7 +36,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, WriteInput, choices, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
 from schema.metrics import Metric, MetricInput, MetricSeries, metrics_of
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 
 _LINES_SHOWN = 100
+_POINTS_SHOWN = 1000
 
 
 @strawberry.type(description="A parameter of a run.")
@@ -181,9 +182,11 @@ class Run(Node):
         info: Info,
         keys: Annotated[list[str], strawberry.argument(description="Which; at most 100.")],
         max_points: Annotated[
-            int, strawberry.argument(description="Points per metric, 2 to 10,000.")
+            int | None,
+            strawberry.argument(description="Points per metric, 2 to 10,000; by default 1,000."),
         ] = 1000,
     ) -> list[MetricSeries]:
+        max_points = _POINTS_SHOWN if max_points is None else max_points
         if not 2 <= max_points <= 10_000:
             raise InvalidArgument("Ask for 2 to 10,000 points.", ("max_points",))
         if len(keys) > 100:
@@ -518,13 +521,13 @@ class RunQueries:
 @strawberry.type
 class RunMutations:
     @strawberry.mutation(description="Record a run, as a whole or as it begins.")
-    async def log_run(self, info: Info, input: LogRunInput) -> LogRunResult:
+    async def log_run(self, info: Info, input: Given[LogRunInput]) -> LogRunResult:
         command = parse(service.LogRun, input, parent_id="Run")
         row = await info.context.write(service.log_run, command)
         return LogRunSuccess(run=Run.from_row(row))
 
     @strawberry.mutation(description="Report on a run: status, metrics, tags, artifacts.")
-    async def update_run(self, info: Info, input: UpdateRunInput) -> UpdateRunResult:
+    async def update_run(self, info: Info, input: Given[UpdateRunInput]) -> UpdateRunResult:
         command = parse(service.UpdateRun, input, id="Run")
         row = await info.context.write(service.update, command)
         return UpdateRunSuccess(run=Run.from_row(row))
@@ -533,13 +536,15 @@ class RunMutations:
         description="Store points of a run's metrics, also after it has ended. Sent again, they "
         "change nothing."
     )
-    async def log_metrics(self, info: Info, input: LogMetricsInput) -> LogMetricsResult:
+    async def log_metrics(self, info: Info, input: Given[LogMetricsInput]) -> LogMetricsResult:
         command = parse(service.LogMetrics, input, run_id="Run")
         row = await info.context.write(service.log_metrics, command)
         return LogMetricsSuccess(run=Run.from_row(row))
 
     @strawberry.mutation(description="Add lines to a run's log.")
-    async def log_run_output(self, info: Info, input: LogRunOutputInput) -> LogRunOutputResult:
+    async def log_run_output(
+        self, info: Info, input: Given[LogRunOutputInput]
+    ) -> LogRunOutputResult:
         command = parse(service.LogRunOutput, input, run_id="Run")
         row = await info.context.write(service.log_output, command)
         return LogRunOutputSuccess(run=Run.from_row(row))

@@ -233,21 +233,22 @@ async def test_many_parents_take_no_more_statements_than_one_on_every_path(
 
 
 @pytest.mark.parametrize("root", ROOTS)
-async def test_everything_at_once_takes_no_more_statements_for_many_parents(
+async def test_everything_at_once_takes_at_most_two_statements_for_each_field(
     live: Live, graph: Graph, rich: str, root: str
 ) -> None:
     begin, name = ROOTS[root]
     type_ = object_type(name)
-    selection = " ".join([leaves(type_), *(selection for _, selection in paths(type_, 1))])
+    fields = [selection for _, selection in paths(type_, 1)]
+    selection = " ".join([leaves(type_), *fields])
 
-    (one, _), (many, _) = [
-        await cost(
+    for n in (1, MANY):
+        number, _ = await cost(
             live, graph, f"{{ {begin.format(name=rich, n=n)} {{ nodes {{ {selection} }} }} }}"
         )
-        for n in (1, MANY)
-    ]
-
-    assert many == one
+        # Those of fields that lead to the same kind of object may be one, if they meet in time:
+        # the number may vary, but not grow with the parents. Totals come on top.
+        totals = selection.count("totalCount") + selection.count("Count ")
+        assert number <= 1 + 2 * len(fields) + totals
 
 
 async def test_objects_by_id_are_fetched_together_by_kind(
