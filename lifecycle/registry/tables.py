@@ -36,7 +36,6 @@ class ModelRow(Revised):
             info={"violation": lambda name: AlreadyExists(f"There is a model {name}.", ("name",))},
         ),
         UniqueConstraint("id", "name"),
-        Index(None, "created_at", "id"),
     )
 
     name: Mapped[str] = mapped_column(Text(collation="C"))

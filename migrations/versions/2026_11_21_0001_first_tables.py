@@ -231,7 +231,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", "name", name=op.f("uq_model_id_name")),
         sa.UniqueConstraint("name", name=op.f("uq_model_name")),
     )
-    op.create_index(op.f("ix_model_created_at_id"), "model", ["created_at", "id"], unique=False)
     op.create_table(
         "run",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -991,7 +990,6 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_run_experiment_id_created_at_id"), table_name="run")
     op.drop_index(op.f("ix_run_created_at_id"), table_name="run")
     op.drop_table("run")
-    op.drop_index(op.f("ix_model_created_at_id"), table_name="model")
     op.drop_table("model")
     op.drop_table("log_line")
     op.drop_table("journal_head")
