@@ -12,9 +12,10 @@ import schema.deployments
 import schema.registry
 from lifecycle.drift import repository, service
 from lifecycle.drift.repository import DriftEventFilter
-from lifecycle.drift.rules import DriftSeverity, DriftStatus
+from lifecycle.drift.rules import DriftStatus
 from lifecycle.drift.tables import DriftEventRow
 from lifecycle.pages import PageRequest
+from lifecycle.registry.rules import DriftSeverity
 from schema import ids
 from schema.context import Info
 from schema.errors import (

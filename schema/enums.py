@@ -8,12 +8,12 @@ import strawberry
 
 from lifecycle.deployments.repository import DeploymentOrderField
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
-from lifecycle.drift.rules import DriftSeverity, DriftStatus
+from lifecycle.drift.rules import DriftStatus
 from lifecycle.experiments.repository import ExperimentOrderField
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.promotion.rules import ChecklistStatus, StageCause
 from lifecycle.registry.repository import VersionOrderField
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.runs.repository import RunOrderField
 from lifecycle.runs.rules import MetricGoal, RunStatus
 from lifecycle.runs.service import NumberKind

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.drift.rules import DriftSeverity, DriftStatus
+from lifecycle.drift.rules import DriftStatus
 from lifecycle.drift.tables import DriftEventRow
 from lifecycle.pages import (
     Ordering,
@@ -21,6 +21,7 @@ from lifecycle.pages import (
     total,
     totals,
 )
+from lifecycle.registry.rules import DriftSeverity
 
 _BY_IDS = select(DriftEventRow).where(DriftEventRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 

@@ -1,15 +1,8 @@
-"""How bad drift is, and what may become of it."""
+"""What may become of drift."""
 
 from enum import StrEnum
 
 from lifecycle.states import StateMachine
-
-
-class DriftSeverity(StrEnum):
-    LOW = "LOW"
-    MEDIUM = "MEDIUM"
-    HIGH = "HIGH"
-    CRITICAL = "CRITICAL"
 
 
 class DriftStatus(StrEnum):

@@ -11,12 +11,13 @@ from lifecycle.commands import Command, JsonObject, Moment, Name, Text
 from lifecycle.database import WriteSession, clock, once_committed
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository, rules
-from lifecycle.drift.rules import DriftSeverity, DriftStatus
+from lifecycle.drift.rules import DriftStatus
 from lifecycle.drift.tables import DriftEventRow
 from lifecycle.errors import InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.registry import service as registry
 from lifecycle.registry.repository import VersionSelector
+from lifecycle.registry.rules import DriftSeverity
 
 _log = structlog.get_logger(__name__)
 

@@ -8,7 +8,8 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lifecycle.drift.rules import DriftSeverity, DriftStatus
+from lifecycle.drift.rules import DriftStatus
+from lifecycle.registry.rules import DriftSeverity
 from lifecycle.tables import Revised
 
 

@@ -17,6 +17,15 @@ class Stage(StrEnum):
     ARCHIVED = "ARCHIVED"
 
 
+class DriftSeverity(StrEnum):
+    """How bad drift of a version is, from the least on."""
+
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+    CRITICAL = "CRITICAL"
+
+
 # Parts of the usual names of metrics of which less is better; of all others, more is.
 _LESS_IS_BETTER = frozenset(
     {"loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "msle", "logloss", "brier"}
