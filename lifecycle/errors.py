@@ -9,9 +9,13 @@
     ├─ StaleRevision        somebody changed the object first; says its revision now
     ├─ IdempotencyConflict  the key was used before, with another input
     ├─ InUse                something still depends on the object
+    ├─ GateFailed           the policy of a stage is not met     (lifecycle.promotion.gates)
+    ├─ ApprovalRequired     nothing but an approval is missing   (lifecycle.promotion.gates)
+    ├─ Forbidden            this actor may not do it
     └─ Unavailable          the database cannot answer now; trying again may help
 
-Services raise them, the schema turns each into a member of the mutation's result union.
+Services raise them, the schema turns each into a member of the mutation's result union; Forbidden
+is a top-level error.
 `path` leads into the input, in the names that Python uses.
 """
 
@@ -75,11 +79,9 @@ class StaleRevision(LifecycleError):
 
     code = "STALE_REVISION"
 
-    def __init__(self, expected: int, current: int) -> None:
+    def __init__(self, expected: int, current: int, path: Path = ("expected_revision",)) -> None:
         self.current_revision = current
-        super().__init__(
-            f"Revision {expected} was expected, but it is {current} now.", ("expected_revision",)
-        )
+        super().__init__(f"Revision {expected} was expected, but it is {current} now.", path)
 
 
 class IdempotencyConflict(LifecycleError):
@@ -100,6 +102,12 @@ class InUse(LifecycleError):
     code = "IN_USE"
 
 
+class Forbidden(LifecycleError):
+    """The actor may not do this; somebody else may."""
+
+    code = "FORBIDDEN"
+
+
 class Unavailable(LifecycleError):
     """The database cannot answer now. Nothing was changed, unless the connection broke during
     the commit itself: repeat with the same idempotency key to be sure."""
@@ -107,7 +115,7 @@ class Unavailable(LifecycleError):
     code = "UNAVAILABLE"
 
 
-def check_revision(current: int, expected: int | None) -> None:
+def check_revision(current: int, expected: int | None, path: Path = ("expected_revision",)) -> None:
     """Raise StaleRevision unless the caller expects this revision, or none in particular."""
     if expected is not None and expected != current:
-        raise StaleRevision(expected, current)
+        raise StaleRevision(expected, current, path)

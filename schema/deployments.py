@@ -49,6 +49,7 @@ from schema.scalars import BigInt
 
 if TYPE_CHECKING:
     from schema.drift import DriftEvent
+    from schema.promotion import ApprovalRequired
     from schema.registry import ModelVersion, ModelVersionSelector
 
 
@@ -291,10 +292,12 @@ class TerminateDeploymentSuccess:
     deployment: Deployment = strawberry.field(description="The deployment as it was left.")
 
 
+_ApprovalRequired = Annotated["ApprovalRequired", strawberry.lazy("schema.promotion")]
 CreateDeploymentResult = Annotated[
     CreateDeploymentSuccess
     | NotFound
     | Conflict
+    | _ApprovalRequired
     | InvalidInput
     | IdempotencyConflict
     | Unavailable,
@@ -304,6 +307,7 @@ UpdateDeploymentResult = Annotated[
     UpdateDeploymentSuccess
     | NotFound
     | Conflict
+    | _ApprovalRequired
     | InvalidInput
     | InvalidTransition
     | StaleRevision
@@ -315,6 +319,7 @@ RollbackDeploymentResult = Annotated[
     RollbackDeploymentSuccess
     | NotFound
     | Conflict
+    | _ApprovalRequired
     | InvalidInput
     | InvalidTransition
     | StaleRevision
