@@ -578,8 +578,8 @@ def describe(rule: Rule) -> str:
         case AutomaticApprovalRule():
             return (
                 f"A submission is approved without a person when {rule.key} is at most "
-                f"{_figure(rule.tolerance)} worse than in production; from {_figure(rule.better_by)} better on "
-                "it is an improvement."
+                f"{_figure(rule.tolerance)} worse than in production; from "
+                f"{_figure(rule.better_by)} better on it is an improvement."
             )
     if isinstance(rule, ApprovalsRule) or rule.severity is CheckSeverity.BLOCKING:
         return said
