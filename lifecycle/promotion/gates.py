@@ -226,9 +226,9 @@ def _named(key: str) -> None:
 def _bounded(at_least: float | None, at_most: float | None) -> None:
     given = [bound for bound in (at_least, at_most) if bound is not None]
     if not given or not all(map(math.isfinite, given)):
-        raise ValueError("give at_least, at_most or both, as finite numbers")
+        raise ValueError("give a lower bound, an upper bound or both, as finite numbers")
     if at_least is not None and at_most is not None and at_least > at_most:
-        raise ValueError("at_least must not be above at_most")
+        raise ValueError("the lower bound must not be above the upper one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,7 +493,7 @@ class EvidenceAgeRule:
 
     def __post_init__(self) -> None:
         if not 0 < self.max_days <= 36_500:
-            raise ValueError("max_days must be more than 0 and at most 36,500")
+            raise ValueError("the days must be more than 0 and at most 36,500")
 
     def check(self, facts: Facts) -> Check:
         """Look at the metrics' times."""
@@ -531,7 +531,7 @@ class AutomaticApprovalRule:
     def __post_init__(self) -> None:
         _named(self.key)
         if not (math.isfinite(self.better_by) and math.isfinite(self.tolerance)):
-            raise ValueError("better_by and tolerance must be finite numbers")
+            raise ValueError("the figures must be finite numbers")
 
 
 _Figure: TypeAlias = MetricRule | DatasetFactRule | HyperparameterRule

@@ -346,9 +346,9 @@ async def mark_stale(
     approval = await repository.present_approval(session, version.id)
     if approval is None or approval.status not in OPEN | IN_FORCE:
         return None
-    approval.status = ApprovalStatus.STALE
-    approval.stale_reason, approval.stale_at = why, await clock(session)
-    approval.cause_id = cause_id
+    now = await clock(session)
+    approval.status, approval.stale_at = ApprovalStatus.STALE, now
+    approval.stale_reason, approval.cause_id = why, cause_id
     await _changed(session, origin, version, approval, "approval_stale", why)
     return approval
 
@@ -387,6 +387,7 @@ async def _bypass(
     approval.reason = "An administrator went past the policy."
     approval.decided_by, approval.decided_at = origin.actor, approval.submitted_at
     approval.notes, approval.report_id = command.notes, stored.id
+    await session.flush()
     session.add(_said(approval, origin, command, approval.submitted_at))
     await _changed(
         session,
