@@ -1,7 +1,9 @@
 """Deployments as clients see them, and their live status."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
@@ -16,7 +18,6 @@ from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthSta
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
 from lifecycle.drift import repository as drift
 from lifecycle.errors import NotFound as Missing
-from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.pages import MAX_SIZE, PageRequest
 from schema import ids, journal
@@ -482,7 +483,6 @@ class DeploymentSubscriptions:
         ] = None,
     ) -> AsyncIterator[DeploymentStatusItem]:
         key = ids.decode("Deployment", deployment_id, ("deployment_id",)) if deployment_id else None
-        feed = info.context.feed
         if key is not None and await deployment_by_id(info, key) is None:
             raise Missing("deployment", "with this id", ("deployment_id",))
         chosen = {"model_name": model_name, "environment": environment}
@@ -498,21 +498,12 @@ class DeploymentSubscriptions:
             () if key else _SHOWN,
             key,
         )
-        with feed.follow(wanted) as follower:
-            try:
-                resumed = None if after is None else feed.resume(after)
-                if resumed is None:
-                    await follower.expect_known()
-                    async for item in _present(info, shown):
-                        yield item
-                else:
-                    async for event in follower.replay(resumed):
-                        yield _item(info, event)
-                yield journal.caught_up(feed, follower.position)
-                async for live in follower.live():
-                    yield _item(info, live) if live else journal.heartbeat(feed, follower.position)
-            except feeds.CursorExpired as error:
-                yield journal.expired(feed, error)
+        followed = journal.follow(
+            info.context.feed, wanted, after, _present(info, shown), partial(_item, info)
+        )
+        async with aclosing(followed) as items:
+            async for item in items:
+                yield item
 
 
 async def _present(info: Info, shown: DeploymentFilter) -> AsyncIterator[DeploymentStatusEvent]:

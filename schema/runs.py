@@ -1,7 +1,9 @@
 """Runs as clients see them."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
@@ -14,7 +16,6 @@ import schema.registry
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
 from lifecycle.experiments import repository as experiments
-from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.logs import repository as logs
 from lifecycle.pages import PageRequest
@@ -444,6 +445,7 @@ class RunStatusEvent:
     at: datetime = strawberry.field(description="When it became so.")
 
 
+RunProgressEvent = RunMetricsEvent | RunOutputEvent | RunStatusEvent
 RunProgressItem = Annotated[
     RunMetricsEvent | RunOutputEvent | RunStatusEvent | CaughtUp | Heartbeat | CursorExpired,
     strawberry.union("RunProgressItem", description="What runProgress sends."),
@@ -570,27 +572,21 @@ class RunSubscriptions:
         ] = None,
     ) -> AsyncIterator[RunProgressItem]:
         key = ids.decode("Run", run_id, ("run_id",))
-        feed = info.context.feed
         if await run_by_id(info, key) is None:
             raise Missing("run", "with this id", ("run_id",))
-        with feed.follow(EventFilter("run", _FOLLOWED, key)) as follower:
-            try:
-                resumed = None if after is None else feed.resume(after)
-                if resumed is None:
-                    await follower.expect_known()
-                    for item in await _present(info, key):
-                        yield item
-                else:
-                    async for event in follower.replay(resumed):
-                        yield _item(info, event)
-                yield journal.caught_up(feed, follower.position)
-                async for live in follower.live():
-                    yield _item(info, live) if live else journal.heartbeat(feed, follower.position)
-            except feeds.CursorExpired as error:
-                yield journal.expired(feed, error)
+        followed = journal.follow(
+            info.context.feed,
+            EventFilter("run", _FOLLOWED, key),
+            after,
+            _present(info, key),
+            partial(_item, info),
+        )
+        async with aclosing(followed) as items:
+            async for item in items:
+                yield item
 
 
-async def _present(info: Info, key: UUID) -> list[Any]:
+async def _present(info: Info, key: UUID) -> AsyncIterator[RunProgressEvent]:
     """What a run is like at the start of a subscription: status, latest metrics, last lines.
 
     Who is cut off in the middle has not seen it all: the cursor means to start anew.
@@ -599,23 +595,18 @@ async def _present(info: Info, key: UUID) -> list[Any]:
         row = (await repository.by_ids(session, [key]))[key]
         latest = await metrics.latest(session, [key], None)
     cursor, id = info.context.feed.cursor(None), ids.encode("Run", key)
-    items: list[Any] = [
-        RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
-    ]
+    yield RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
     if key in latest:
         shown = metrics_of(latest[key])
-        items.append(RunMetricsEvent(cursor=cursor, run_id=id, metrics=shown, at=row.updated_at))
+        yield RunMetricsEvent(cursor=cursor, run_id=id, metrics=shown, at=row.updated_at)
     if row.log_lines:
         first = max(1, row.log_lines - _LINES_SHOWN + 1)
-        items.append(
-            RunOutputEvent(
-                cursor=cursor, run_id=id, key=key, first_line=first, last_line=row.log_lines
-            )
+        yield RunOutputEvent(
+            cursor=cursor, run_id=id, key=key, first_line=first, last_line=row.log_lines
         )
-    return items
 
 
-def _item(info: Info, event: Event) -> RunMetricsEvent | RunOutputEvent | RunStatusEvent:
+def _item(info: Info, event: Event) -> RunProgressEvent:
     info.context.forget()
     cursor, id = info.context.feed.cursor(event.position), ids.encode("Run", event.subject_id)
     if event.type == "run.metrics_logged":
