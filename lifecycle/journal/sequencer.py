@@ -7,8 +7,6 @@ There it knows what comes before what, so that it is also the one who chains the
 waits for another's hash.
 """
 
-from itertools import accumulate
-
 import asyncpg
 
 from lifecycle.journal.chain import DIGEST, link
@@ -27,8 +25,8 @@ WITH pending AS (
         WHERE position IS NULL ORDER BY id LIMIT $1
     )
 )
-SELECT id, pending.position, digest, journal_head.position AS head, chain_position, chain_hash
-FROM pending, journal_head ORDER BY pending.position, id LIMIT $1
+SELECT pending.*, journal_head.position AS head, chain_position, chain_hash
+FROM pending, journal_head ORDER BY pending.position, pending.id LIMIT $1
 """
 
 _NUMBER = """
@@ -70,26 +68,21 @@ async def number(connection: asyncpg.Connection) -> int:
     pending = await connection.fetch(_PENDING, BATCH)
     if not pending:
         return 0
-    head, chained, last = (pending[0][name] for name in ("head", "chain_position", "chain_hash"))
-    # Each follows the one before; those that have a position already have these.
-    positions = range(chained + 1, chained + 1 + len(pending))
-    hashes = list(
-        accumulate(
-            zip(positions, (row["digest"] for row in pending), strict=True),
-            lambda previous, event: link(previous, *event),
-            initial=last,
-        )
-    )[1:]
+    head, chained, former = (pending[0][name] for name in ("head", "chain_position", "chain_hash"))
+    positions, hashes = [chained], [former]
+    for row in pending:
+        positions.append(row["position"] or max(head, positions[-1]) + 1)
+        hashes.append(link(hashes[-1], positions[-1], row["digest"]))
     numbered: int | None = await connection.fetchval(
         _NUMBER,
         [row["id"] for row in pending],
-        positions,
-        hashes,
+        positions[1:],
+        hashes[1:],
         positions[-1],
         hashes[-1],
         head,
         chained,
-        last,
+        former,
         CHANNEL,
     )
     if numbered is None:

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from lifecycle.tables import Base
 
-
 # What comes before the first event, where a hash has to stand.
 ZERO = bytes(32)
 
