@@ -7,16 +7,17 @@ gaps, so whoever has kept one hash can tell whether everything up to it is still
 
 import hashlib
 
-# What a digest is of: PostgreSQL's binary form of the row, in which each value has its type and
-# its length or is marked as null, so that no two events have the same; text is UTF-8 on all our
+# What a digest is of: PostgreSQL's binary form of the row `entry`, in which each value has its type
+# and its length or is marked as null, so that no two events have the same; text is UTF-8 on all our
 # connections, `at` microseconds, JSON the text that PostgreSQL shows. It is computed where the
 # values are, which may be large and many. psql checks it too, with nothing of ours:
-#   SELECT position FROM (SELECT *, lag(hash) OVER (ORDER BY position) AS before_it FROM event) AS e
-#   WHERE hash <> sha256(before_it || int8send(position) || <this>)
+#   SELECT position
+#   FROM (SELECT *, lag(hash) OVER (ORDER BY position) AS former FROM event) AS entry
+#   WHERE hash <> sha256(former || int8send(position) || <this>)
 DIGEST = """
 pg_catalog.sha256(pg_catalog.record_send(ROW(
-    id, type, subject_kind, subject_id, at, actor, request_id, idempotency_key, reason,
-    before, after
+    entry.id, entry.type, entry.subject_kind, entry.subject_id, entry.at, entry.actor,
+    entry.request_id, entry.idempotency_key, entry.reason, entry.before, entry.after
 )))
 """
 

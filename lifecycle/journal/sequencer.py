@@ -15,18 +15,17 @@ from lifecycle.journal.chain import DIGEST, link
 _LOCK = 0x6C696665
 
 # What the release before numbered has a position but no hash; it comes before what has neither.
+# Digests are computed last, of no more events than these.
 _PENDING = f"""
-WITH pending AS (
+SELECT entry.id, entry.position, {DIGEST} AS digest,
+    journal_head.position AS head, chain_position, chain_hash
+FROM journal_head, LATERAL (
     (
-        SELECT id, position, {DIGEST} AS digest FROM event
-        WHERE position > (SELECT chain_position FROM journal_head) ORDER BY position LIMIT $1
+        SELECT * FROM event WHERE position > chain_position ORDER BY position LIMIT $1
     ) UNION ALL (
-        SELECT id, position, {DIGEST} FROM event
-        WHERE position IS NULL ORDER BY id LIMIT $1
-    )
-)
-SELECT pending.*, journal_head.position AS head, chain_position, chain_hash
-FROM pending, journal_head ORDER BY pending.position, pending.id LIMIT $1
+        SELECT * FROM event WHERE position IS NULL ORDER BY id LIMIT $1
+    ) ORDER BY position, id LIMIT $1
+) AS entry
 """
 
 _NUMBER = """
