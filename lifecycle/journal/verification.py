@@ -184,7 +184,7 @@ async def verify(url: str, kept: Sequence[Anchor] = ()) -> Verdict:
         try:
             return await _verify(connection, kept)
         finally:
-            connection.terminate()
+            await connection.close(timeout=10)
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
         raise Unavailable("The database is not up to date; run `lifecycle migrate`.") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
