@@ -51,8 +51,8 @@ def in_thread(function: Callable[[], object]) -> None:
 
 
 @contextmanager
-def a_database(server_url: str, template: str = "template1") -> Iterator[str]:
-    """A database on the server, empty or a copy of another, dropped afterwards."""
+def a_database(server_url: str) -> Iterator[str]:
+    """An empty database on the server, dropped afterwards."""
     name = f"test_{uuid4().hex}"
 
     async def run(statement: str) -> None:
@@ -60,7 +60,7 @@ def a_database(server_url: str, template: str = "template1") -> Iterator[str]:
         await connection.execute(statement)
         await connection.close()
 
-    in_thread(lambda: asyncio.run(run(f"CREATE DATABASE {name} TEMPLATE {template}")))
+    in_thread(lambda: asyncio.run(run(f"CREATE DATABASE {name}")))
     yield re.sub(r"/[^/?]*(\?|$)", rf"/{name}\1", server_url, count=1)
     in_thread(lambda: asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)")))
 
