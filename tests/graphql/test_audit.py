@@ -84,6 +84,44 @@ async def test_an_entry_says_who_did_what_to_what_and_why_and_what_was_there_bef
     assert registered["before"] is registered["reason"] is registered["idempotencyKey"] is None
 
 
+async def test_what_is_replaced_is_kept_beside_what_replaced_it(graph: Graph, unique: str) -> None:
+    # given
+    model = {"name": "model", "path": "model.pkl", "sizeBytes": 1, "digest": "sha256:a"}
+    facts = {"rows": 3}
+    run = await a_run(graph, unique, name="one", artifacts=[model], datasetFacts=facts)
+    made = await a_version(graph, unique)
+    input = {"modelVersion": {"id": made["id"]}, "environment": "DEVELOPMENT", "endpoint": "here"}
+    deployment = (await graph.done("createDeployment", input, "deployment { id }"))["id"]
+
+    # when
+    other = {"name": "weights", "path": "weights.bin"}
+    replaced = [other, {**model, "digest": "sha256:b"}]
+    await graph.done("updateRun", {"id": run, "artifacts": replaced}, "run { id }")
+    for requests in (5, 9):
+        metrics = {"requestCount": requests, "errorRate": 0.25, "avgLatencyMs": 1.5}
+        await graph.done(
+            "updateDeployment", {"id": deployment, "metrics": metrics}, "deployment { id }"
+        )
+
+    # then
+    as_kept = {"name": "model", "path": "model.pkl", "size_bytes": 1, "digest": "sha256:a"}
+    again, first, created = await entries(graph, 3, subject=run)
+    assert (first["before"], first["after"]) == ({"artifacts": []}, {"artifacts": [as_kept]})
+    assert again["before"] == {"artifacts": [as_kept]}
+    assert again["after"]["artifacts"] == [
+        {**as_kept, "digest": "sha256:b"},
+        {"name": "weights", "path": "weights.bin", "size_bytes": None, "digest": None},
+    ]
+    assert created["after"]["name"] == "one"
+    assert created["after"]["dataset_facts"] == facts
+    again, first, created = await entries(graph, 3, subject=deployment)
+    assert first["before"]["request_count"] == 0
+    assert again["before"] == first["after"]
+    assert again["after"] == {"request_count": 9, "error_rate": 0.25, "avg_latency_ms": 1.5}
+    assert created["after"]["endpoint"] == "here"
+    assert created["after"]["instances"] == 1
+
+
 async def test_a_mutation_that_was_refused_or_repeated_leaves_no_entry(
     graph: Graph, unique: str
 ) -> None:
