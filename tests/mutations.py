@@ -263,15 +263,16 @@ def document(mutation: str, selection: str = "") -> str:
 
 
 async def contents(database: Database) -> dict[str, Any]:
-    """How many rows each table has, and a digest of them; positions in the journal, which are
-    given in the background, left out."""
+    """How many rows each table has, and a digest of them; what the journal's events are given in
+    the background, and its head, are left out."""
     found = {}
+    given = "'{position,hash,chain_position,chain_hash}'::text[]"
     async with database.read() as session:
         for table in sorted(Base.metadata.tables):
             row = await session.execute(
                 text(
                     "SELECT count(*), md5(string_agg(row, '' ORDER BY row)) FROM ("
-                    f"SELECT (to_jsonb({table}) - 'position')::text AS row FROM {table}) AS rows"
+                    f"SELECT (to_jsonb({table}) - {given})::text AS row FROM {table}) AS rows"
                 )
             )
             found[table] = tuple(row.one())

@@ -149,6 +149,10 @@ type ModelComparison { versions: [ModelVersion!]! metrics: [MetricComparison!]!
 type MetricComparison { key: String! goal: MetricGoal! values: [Float]! differences: [Float]!
   best: String }
 type ParamComparison { key: String! values: [String]! differs: Boolean! }
+type AuditEntry { position: BigInt! at: DateTime! actor: String! action: String!
+  subjectKind: String! subjectId: ID! subject: Node before: JSON after: JSON reason: String
+  requestId: String! idempotencyKey: String policyVersion: Int hash: String }
+type AuditHead { position: BigInt! hash: String! anchor: String! }
 type ServerInfo { version: String! schemaHash: String! features: [String!]! }
 
 input ModelVersionSelector { id: ID nameVersion: NameVersionInput inStage: NameStageInput }
@@ -163,6 +167,8 @@ input ModelVersionFilter { modelName: String stages: [Stage!] }
 input DeploymentFilter { modelName: String environments: [Environment!]
   statuses: [DeploymentStatus!] }
 input DriftEventFilter { modelName: String severities: [DriftSeverity!] statuses: [DriftStatus!] }
+input AuditLogFilter { actors: [String!] subject: ID subjectKinds: [String!] actions: [String!]
+  from: DateTime to: DateTime }
 
 type Query {
   node(id: ID!): Node
@@ -186,6 +192,9 @@ type Query {
     last: Int, before: String): DeploymentConnection!
   driftEvents(filter: DriftEventFilter, first: Int, after: String, last: Int, before: String):
     DriftEventConnection!
+  auditLog(filter: AuditLogFilter, first: Int, after: String, last: Int, before: String):
+    AuditEntryConnection!
+  auditHead: AuditHead!
   serverInfo: ServerInfo!
 }
 
@@ -408,7 +417,7 @@ def test_objects_with_a_life_are_nodes(name: str) -> None:
 def test_connections_are_made_alike() -> None:
     connections = [type_ for name, type_ in TYPES.items() if name.endswith("Connection")]
 
-    assert len(connections) == 8
+    assert len(connections) == 9
     for connection in connections:
         assert isinstance(connection, GraphQLObjectType)
         assert list(connection.fields) == ["nodes", "edges", "pageInfo", "totalCount"]

@@ -285,7 +285,14 @@ async def _add(
         origin,
         "deployment.created",
         row.id,
-        after={**_about(row, {}), "rollback_from_id": row.rollback_from_id},
+        after={
+            **_about(row, {}),
+            "endpoint": row.endpoint,
+            "instances": row.instances,
+            "instance_type": row.instance_type,
+            "auto_scaling": row.auto_scaling,
+            "rollback_from_id": row.rollback_from_id,
+        },
         reason=reason,
     )
     return row
@@ -363,14 +370,15 @@ async def _store_metrics(
     now: datetime,
 ) -> None:
     """Figures are reports, not decisions: they do not count as a revision."""
+    after = metrics.model_dump()
+    before = {field: getattr(row, field) for field in after}
     row.request_count = metrics.request_count
     row.error_rate = metrics.error_rate
     row.avg_latency_ms = metrics.avg_latency_ms
     row.metrics_reported_at = now
     await session.flush()
-    await journal.append(
-        session, origin, "deployment.metrics_reported", row.id, after=metrics.model_dump()
-    )
+    type = "deployment.metrics_reported"
+    await journal.append(session, origin, type, row.id, before=before, after=after)
 
 
 def _about(row: DeploymentRow, changes: Mapping[str, Any]) -> dict[str, Any]:

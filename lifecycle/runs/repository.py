@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Select,
+    Text,
     Uuid,
     any_,
     bindparam,
@@ -215,6 +216,16 @@ async def _newest(
     for id, row in rows:
         found.setdefault(id, []).append(row)
     return found
+
+
+async def artifacts_at(
+    session: ReadSession, run_id: UUID, paths: Sequence[str]
+) -> Sequence[ArtifactRow]:
+    """Those of a run's artifacts that have one of these paths, by path."""
+    statement = select(ArtifactRow).where(
+        ArtifactRow.run_id == run_id, ArtifactRow.path == any_(literal(list(paths), ARRAY(Text)))
+    )
+    return (await session.scalars(statement.order_by(ArtifactRow.path))).all()
 
 
 async def store_artifacts(

@@ -290,6 +290,7 @@ CONNECTIONS = [
     "modelVersions FIELDS",
     "deployments FIELDS",
     "driftEvents FIELDS",
+    "auditLog FIELDS",
     'experiment(name: "NAME") { runs FIELDS }',
     'model(name: "NAME") { versions FIELDS }',
     'model(name: "NAME") { stageHistory FIELDS }',
@@ -315,6 +316,20 @@ async def test_a_total_is_counted_only_if_it_is_selected(
 
     # A log's length is kept with what it is the log of.
     assert counted - without == (0 if "logs" in connection else 1)
+
+
+async def test_the_subjects_of_an_audit_log_take_one_statement_for_each_kind(
+    live: Live, graph: Graph, rich: str
+) -> None:
+    kinds = '["Model", "ModelVersion", "Deployment"]'
+    selection = "nodes { action before after hash subject { __typename id } }"
+    log = f"auditLog(filter: {{ subjectKinds: {kinds} }}, first: 100) {{ {selection} }}"
+
+    number, data = await cost(live, graph, f"{{ {log} }}")
+
+    found = {node["subject"]["__typename"] for node in data["auditLog"]["nodes"]}
+    assert found == {"Model", "ModelVersion", "Deployment"}
+    assert number == 1 + 3
 
 
 async def test_no_field_of_a_plain_object_takes_a_statement(

@@ -39,6 +39,12 @@ LISTS = [
     'deployments(first: 3, filter: { modelName: "$" }) { nodes { id } }',
     "driftEvents(first: 3) { nodes { id } }",
     'driftEvents(first: 3, filter: { modelName: "$" }) { nodes { id } }',
+    "auditLog(first: 3) { nodes { hash } }",
+    'auditLog(first: 3, filter: { actors: ["me"] }) { nodes { hash } }',
+    "auditLog(first: 3, filter: { subject: $run }) { nodes { hash } }",
+    'auditLog(first: 3, filter: { subjectKinds: ["Run"] }) { nodes { hash } }',
+    'auditLog(first: 3, filter: { actions: ["run.created"] }) { nodes { hash } }',
+    'auditLog(first: 3, filter: { from: "2026-01-01T00:00:00Z" }) { nodes { hash } }',
 ]
 
 # What belongs to one object, $, or to its version, run or deployment.

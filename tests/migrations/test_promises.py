@@ -152,7 +152,7 @@ async def test_a_stage_ends_after_it_began(
         assert name == "ck_stage_assignment_valid_to"
 
 
-async def test_an_event_changes_only_once_and_only_by_getting_its_position(
+async def test_an_event_changes_only_once_and_only_by_getting_its_position_and_its_hash(
     past: asyncpg.Connection, graph: Graph, unique: str
 ) -> None:
     # given
@@ -163,12 +163,52 @@ async def test_an_event_changes_only_once_and_only_by_getting_its_position(
                 break
 
     # then
-    for change in ("actor = 'x'", "after = NULL", "at = now()", "position = 1", "position = NULL"):
+    for change in (
+        "actor = 'x'", "after = NULL", "at = now()", "position = 1", "position = NULL",
+        "hash = sha256('')", "hash = NULL", "position = NULL, hash = NULL",
+    ):  # fmt: skip
         statement = f"UPDATE event SET {change} WHERE subject_id = $1"
         assert await refused(past, statement, id) == "events are append-only"
     too_old = "only events that are too old to be kept are removed"
     assert await refused(past, "DELETE FROM event WHERE subject_id = $1", id) == too_old
     assert await refused(past, "TRUNCATE event") == too_old
+
+
+async def test_a_position_may_come_before_the_hash_but_not_after_it_and_nothing_with_them(
+    past: asyncpg.Connection,
+) -> None:
+    # given: as the release before numbers
+    insert = (
+        "INSERT INTO event (type, subject_kind, subject_id, actor, request_id) "
+        "VALUES ('x.y', 'x', gen_random_uuid(), 'me', 'r') RETURNING id"
+    )
+    beyond = "position = (SELECT position FROM journal_head) + 100"
+    hash = "hash = sha256('')"
+    id = await past.fetchval(insert)
+
+    # then
+    for change in (
+        hash, "actor = 'x'", f"{beyond}, actor = 'x'", f"{beyond}, hash = 'short'",
+        f"{beyond}, {hash}, reason = 'x'",
+    ):  # fmt: skip
+        statement = f"UPDATE event SET {change} WHERE id = $1"
+        assert await refused(past, statement, id) == "events are append-only"
+    await past.execute(f"UPDATE event SET {beyond} WHERE id = $1", id)
+    for change in ("position = position + 1", f"position = position + 1, {hash}", "reason = 'x'"):
+        statement = f"UPDATE event SET {change} WHERE id = $1"
+        assert await refused(past, statement, id) == "events are append-only"
+    await past.execute(f"UPDATE event SET {hash} WHERE id = $1", id)
+    statement = "UPDATE event SET hash = sha256('x') WHERE id = $1"
+    assert await refused(past, statement, id) == "events are append-only"
+
+
+async def test_the_chain_lies_within_the_journal(past: asyncpg.Connection) -> None:
+    for change in (
+        "anchor_position = chain_position + 1", "chain_position = position + 1",
+        "chain_hash = ''", "anchor_hash = ''",
+    ):  # fmt: skip
+        statement = f"UPDATE journal_head SET {change}"
+        assert await refused(past, statement) == "ck_journal_head_chain"
 
 
 async def test_a_version_of_which_something_is_deployed_is_not_deleted(

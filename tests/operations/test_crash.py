@@ -18,6 +18,7 @@ import pytest
 
 from lifecycle import embedded
 from lifecycle.errors import Unavailable
+from lifecycle.journal.verification import verify
 from tests.client import Graph, Json
 from tests.conftest import process
 from tests.following import connect, until
@@ -121,12 +122,15 @@ async def test_a_killed_service_keeps_every_acknowledged_write_and_no_half_one(
         rows = await connection.fetch("SELECT version FROM model_version ORDER BY created_at, id")
         half_written = await connection.fetch(HALF_WRITTEN)
         await connection.close()
+        verdict = await verify(url)
         code = second.stop()
 
     written = [int(row["version"]) for row in rows]
     assert set(acknowledged) < set(written)
     assert sorted(written) == list(range(1, len(written) + 1))
     assert [row["version"] for row in half_written] == [str(len(written))], "it has no metrics"
+    assert (verdict.faults, verdict.not_chained) == ([], 0)
+    assert verdict.entries + verdict.waiting == 1 + len(written)
     assert code == 0
 
 
