@@ -102,9 +102,11 @@ type Run {
   startedAt: DateTime endedAt: DateTime durationSeconds: Float updatedAt: DateTime! revision: Int!
   modelVersions: [ModelVersion!]!
 }
+type MetricGoalSetting { key: String! goal: MetricGoal! }
+input MetricGoalInput { key: String! goal: MetricGoal! }
 type Model {
   id: ID! name: String! description: String owner: String tags: [Tag!]! createdAt: DateTime!
-  updatedAt: DateTime!
+  updatedAt: DateTime! metricGoals: [MetricGoalSetting!]!
   versions(filter: ModelVersionFilter, first: Int, after: String, last: Int, before: String):
     ModelVersionConnection!
   versionInStage(stage: Stage!, at: DateTime): ModelVersion
@@ -113,8 +115,8 @@ type Model {
 type ModelVersion {
   id: ID! model: Model! modelName: String! version: String! stage: Stage! run: Run
   description: String framework: String hyperparameters: JSON metrics: [Metric!]! tags: [Tag!]!
-  artifactPath: String sizeBytes: BigInt createdBy: String! createdAt: DateTime!
-  updatedAt: DateTime! revision: Int! checklist: [ChecklistItem!]!
+  artifactPath: String artifactDigest: String sizeBytes: BigInt createdBy: String!
+  createdAt: DateTime! updatedAt: DateTime! revision: Int! checklist: [ChecklistItem!]!
   deployments(first: Int, after: String): DeploymentConnection! deploymentCount: Int!
   driftEvents(first: Int, after: String): DriftEventConnection!
 }
@@ -185,8 +187,8 @@ type Query {
   modelVersion(by: ModelVersionSelector!): ModelVersion
   modelVersions(filter: ModelVersionFilter, orderBy: [ModelVersionOrder!], first: Int,
     after: String, last: Int, before: String): ModelVersionConnection!
-  compareModelVersions(modelName: String!, versions: [String!]!, baseline: String):
-    ModelComparison!
+  compareModelVersions(modelName: String!, versions: [String!]!, baseline: String,
+    goals: [MetricGoalInput!]): ModelComparison!
   deployment(id: ID!): Deployment
   deployments(filter: DeploymentFilter, orderBy: [DeploymentOrder!], first: Int, after: String,
     last: Int, before: String): DeploymentConnection!
@@ -236,9 +238,10 @@ input MetricSeriesInput { key: String! steps: [BigInt!]! values: [Float]!
   timestamps: [DateTime!] }
 input LogRunOutputInput { runId: ID! lines: [LogLineInput!]! }
 input RegisterModelVersionInput { modelName: String! version: String runId: ID framework: String
-  hyperparameters: JSON metrics: [MetricInput!] artifactPath: String sizeBytes: BigInt
-  checklist: [String!] description: String tags: [TagInput!] }
-input UpdateModelVersionInput { modelVersion: ModelVersionSelector! }
+  hyperparameters: JSON metrics: [MetricInput!] artifactPath: String artifactDigest: String
+  sizeBytes: BigInt checklist: [String!] description: String tags: [TagInput!] }
+input UpdateModelVersionInput { modelVersion: ModelVersionSelector! artifactDigest: String }
+input UpdateModelInput { name: String! metricGoals: [MetricGoalInput!] }
 input DeleteModelVersionInput { modelVersion: ModelVersionSelector! }
 input SetStageInput { modelVersion: ModelVersionSelector! stage: Stage! reason: String }
 input AppendChecklistItemInput { modelVersion: ModelVersionSelector! }

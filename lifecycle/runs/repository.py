@@ -160,6 +160,11 @@ async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID,
     return await fetch_all(session, run_ids, ArtifactRow.run_id, statement)
 
 
+async def artifact(session: ReadSession, run_id: UUID, path: str) -> ArtifactRow | None:
+    """The artifact that a run wrote at exactly this path."""
+    return await session.get(ArtifactRow, (run_id, path))
+
+
 async def artifacts_of_experiments(
     session: ReadSession, experiment_ids: Sequence[UUID]
 ) -> dict[UUID, list[ArtifactRow]]:
