@@ -1,6 +1,7 @@
 """Runs migrations: one process at a time, and never waiting long for a lock."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from lifecycle.settings import Settings
 
 # Held while migrating, so that processes that start at the same time do it one after the other.
 _LOCK = 0x6D696772
+_RETRY_SECONDS = 0.1
 
 
 @contextmanager
@@ -40,8 +42,11 @@ def _number(migration: MigrationContext, revision: Any, directives: list[Migrati
 
 def _migrate(connection: Connection) -> None:
     connection.execute(text("SET statement_timeout = '0'"))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-    # Only now, for it counts for that lock too.
+    # Asked for again and again: a statement that waits for it would be waited for in its turn by
+    # whoever has it and makes an index CONCURRENTLY.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+        connection.commit()
+        time.sleep(_RETRY_SECONDS)
     connection.execute(text("SET lock_timeout = '5s'"))
     connection.commit()
     context.configure(

@@ -11,6 +11,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from lifecycle.datasets import repository as datasets
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -19,6 +20,7 @@ from lifecycle.registry import repository as registry
 from lifecycle.runs import repository as runs
 from schema import ids
 from schema.context import FreshContext, Info
+from schema.datasets import DataSet, DataSetQueries
 from schema.deployments import (
     Deployment,
     DeploymentMutations,
@@ -29,16 +31,18 @@ from schema.drift import DriftEvent, DriftMutations, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors
 from schema.experiments import Experiment, ExperimentMutations, ExperimentQueries
 from schema.limits import Limits
+from schema.lineage import LineageQueries
 from schema.nodes import Node
 from schema.promotion import PromotionMutations
 from schema.registry import Model, ModelVersion, RegistryMutations, RegistryQueries
 from schema.runs import Run, RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
 
-FEATURES = ("idempotency", "resumable-subscriptions", "stage-history")
+FEATURES = ("idempotency", "lineage", "resumable-subscriptions", "stage-history")
 MAX_NODES = 100
 
 _NODES: dict[str, tuple[Any, Any]] = {
+    "DataSet": (datasets.by_ids, DataSet.from_row),
     "Deployment": (deployments.by_ids, Deployment.from_row),
     "DriftEvent": (drift.by_ids, DriftEvent.from_row),
     "Experiment": (experiments.by_ids, Experiment.from_row),
@@ -104,9 +108,11 @@ class Query(
     RootQueries,
     ExperimentQueries,
     RunQueries,
+    DataSetQueries,
     RegistryQueries,
     DeploymentQueries,
     DriftQueries,
+    LineageQueries,
 ): ...
 
 
