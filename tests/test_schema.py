@@ -75,6 +75,8 @@ enum ChecklistStatus { PENDING APPROVED REJECTED }
 enum StageCause { REGISTERED REQUESTED APPROVED DISPLACED ROLLED_BACK AUTOMATION }
 enum NumberKind { FINITE NAN POSITIVE_INFINITY NEGATIVE_INFINITY }
 enum MetricGoal { MAXIMIZE MINIMIZE }
+enum LineageDirection { UPSTREAM DOWNSTREAM BOTH }
+enum LineageKind { CONTAINS USED_BY PARENT_OF PRODUCED DEPLOYED_AS ROLLED_BACK_TO SHOWED }
 
 type Tag { key: String! value: String! }
 type Param { key: String! value: String! }
@@ -101,7 +103,19 @@ type Run {
   source: String gitCommit: String datasetFacts: JSON createdBy: String! createdAt: DateTime!
   startedAt: DateTime endedAt: DateTime durationSeconds: Float updatedAt: DateTime! revision: Int!
   modelVersions: [ModelVersion!]!
+  dataSet: DataSet
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
 }
+type DataSet {
+  id: ID! name: String! digest: String createdBy: String! createdAt: DateTime!
+  runs(filter: RunFilter, orderBy: [RunOrder!], first: Int, after: String, last: Int,
+    before: String): RunConnection!
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
+}
+type Lineage { nodes: [Node!]! edges: [LineageEdge!]! truncated: Boolean! }
+type LineageEdge { from: ID! to: ID! kind: LineageKind! }
 type Model {
   id: ID! name: String! description: String owner: String tags: [Tag!]! createdAt: DateTime!
   updatedAt: DateTime!
@@ -161,7 +175,8 @@ input MetricConditionInput { key: String! gte: Float lte: Float }
 input ParamConditionInput { key: String! equals: String! }
 input ModelVersionFilter { modelName: String stages: [Stage!] }
 input DeploymentFilter { modelName: String environments: [Environment!]
-  statuses: [DeploymentStatus!] }
+  statuses: [DeploymentStatus!] activeAt: DateTime }
+input DataSetFilter { name: String }
 input DriftEventFilter { modelName: String severities: [DriftSeverity!] statuses: [DriftStatus!] }
 
 type Query {
@@ -186,6 +201,10 @@ type Query {
     last: Int, before: String): DeploymentConnection!
   driftEvents(filter: DriftEventFilter, first: Int, after: String, last: Int, before: String):
     DriftEventConnection!
+  dataSet(name: String!, digest: String): DataSet
+  dataSets(filter: DataSetFilter, first: Int, after: String, last: Int, before: String):
+    DataSetConnection!
+  lineage(of: ID!, direction: LineageDirection! = BOTH, depth: Int! = 5): Lineage
   serverInfo: ServerInfo!
 }
 
@@ -396,7 +415,7 @@ def _kept(
 
 
 @pytest.mark.parametrize(
-    "name", ["Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent"]
+    "name", ["DataSet", "Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent"]
 )
 def test_objects_with_a_life_are_nodes(name: str) -> None:
     found = TYPES[name]
@@ -408,7 +427,7 @@ def test_objects_with_a_life_are_nodes(name: str) -> None:
 def test_connections_are_made_alike() -> None:
     connections = [type_ for name, type_ in TYPES.items() if name.endswith("Connection")]
 
-    assert len(connections) == 8
+    assert len(connections) == 9
     for connection in connections:
         assert isinstance(connection, GraphQLObjectType)
         assert list(connection.fields) == ["nodes", "edges", "pageInfo", "totalCount"]
