@@ -83,7 +83,7 @@ class ModelVersionRow(Revised):
         Index(None, "stage", "created_at", "id"),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
-        Index(None, "run_id"),
+        Index(None, "run_id", "created_at", "id"),
     )
 
     model_id: Mapped[UUID]

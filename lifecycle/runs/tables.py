@@ -31,7 +31,7 @@ class RunRow(Revised):
         CheckConstraint("parent_id <> id", name="parent_id"),
         Index(None, "experiment_id", "created_at", "id"),
         Index(None, "created_at", "id"),
-        Index(None, "parent_id"),
+        Index(None, "parent_id", "created_at", "id"),
         Index(None, "data_set_id", "created_at", "id"),
         # The few that the search for lost runs looks at.
         Index("ix_run_running", "id", postgresql_where=text("status = 'RUNNING'")),

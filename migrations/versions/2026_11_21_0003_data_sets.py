@@ -54,8 +54,12 @@ $$
 # Made while others write.
 INDEXES = (
     ("run", ["data_set_id", "created_at", "id"]),
+    ("run", ["parent_id", "created_at", "id"]),
+    ("model_version", ["run_id", "created_at", "id"]),
     ("deployment_transition", ["deployment_id", "at", "id"]),
 )
+# By two of those.
+REPLACED = (("run", "parent_id"), ("model_version", "run_id"))
 
 
 def upgrade() -> None:
@@ -96,9 +100,15 @@ def upgrade() -> None:
             # One that could not be finished is there, but of no use.
             op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
             op.create_index(name, table, columns, postgresql_concurrently=True)
+        for table, column in REPLACED:
+            name = op.f(f"ix_{table}_{column}")
+            op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
 
 
 def downgrade() -> None:
+    for table, column in REPLACED:
+        op.create_index(op.f(f"ix_{table}_{column}"), table, [column])
+        op.drop_index(op.f(f"ix_{table}_{column}_created_at_id"), table)
     op.drop_index(
         op.f("ix_deployment_transition_deployment_id_at_id"), table_name="deployment_transition"
     )
