@@ -13,6 +13,7 @@ from tests.following import key_of
 from tests.graphql.test_statements import recorded
 from tests.mutations import global_id
 
+NONE = "0" * 32
 LINEAGE = """
     query ($of: ID!, $direction: LineageDirection! = BOTH, $depth: Int! = 5) {
       lineage(of: $of, direction: $direction, depth: $depth) {
@@ -373,7 +374,13 @@ async def test_an_object_that_does_not_exist_has_none(graph: Graph, kind: str) -
 
 
 @pytest.mark.parametrize(
-    "of", ["", "garbage", "a\x00b", global_id("Run", "0"), global_id("Model"), global_id("Nothing")]
+    "of",
+    [
+        "",
+        "garbage",
+        "a\x00b",
+        *(global_id(*of) for of in (("Run", "0"), ("Model", NONE), ("X", NONE))),
+    ],
 )
 async def test_what_has_no_lineage_is_refused(graph: Graph, of: str) -> None:
     error = await graph.error(LINEAGE, {"of": of})
