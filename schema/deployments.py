@@ -31,7 +31,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
@@ -202,6 +202,11 @@ class DeploymentFilterInput:
     )
     statuses: list[DeploymentStatus] | None = strawberry.field(
         default=None, description="Any of these."
+    )
+    active_at: datetime | None = strawberry.field(
+        default=None,
+        description="Which were ACTIVE at this moment, whatever they are now. One that ceased to "
+        "be ACTIVE at exactly this moment is not among them; in the future it is now.",
     )
 
 
@@ -403,7 +408,10 @@ class DeploymentQueries:
         request = PageRequest.parse(first, after, last, before)
         given = filter or DeploymentFilterInput()
         wanted = DeploymentFilter(
-            given.model_name, choices(given.environments), choices(given.statuses)
+            given.model_name,
+            choices(given.environments),
+            choices(given.statuses),
+            active_at=moment(given.active_at, ("filter", "active_at")),
         )
         order = directions(order_by)
         return await listed(

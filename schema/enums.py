@@ -11,6 +11,7 @@ from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthSta
 from lifecycle.drift.rules import DriftStatus
 from lifecycle.experiments.repository import ExperimentOrderField
 from lifecycle.experiments.rules import ExperimentStatus
+from lifecycle.lineage.rules import LineageDirection, LineageKind
 from lifecycle.promotion.gates import CheckSeverity, RuleKind
 from lifecycle.promotion.rules import ChecklistStatus, Decision, StageCause
 from lifecycle.registry.repository import VersionOrderField
@@ -84,4 +85,17 @@ strawberry.enum(
     description="OPEN → ACKNOWLEDGED | MITIGATED | RESOLVED | FALSE_POSITIVE; ACKNOWLEDGED → "
     "MITIGATED | RESOLVED | FALSE_POSITIVE; MITIGATED → RESOLVED | FALSE_POSITIVE; the last two "
     "are final.",
+)
+strawberry.enum(
+    LineageDirection,
+    description="UPSTREAM is what an object came from, DOWNSTREAM what came of it. BOTH is the one "
+    "and the other, not all that is connected: what else came of that from which the object came "
+    "is left out.",
+)
+strawberry.enum(
+    LineageKind,
+    description="How one object led to another. An experiment CONTAINS a run; a data set was "
+    "USED_BY a run; a run is PARENT_OF its parts; a run PRODUCED a version; a version was "
+    "DEPLOYED_AS a deployment; a deployment was ROLLED_BACK_TO the one that replaced it, from "
+    "which only further rollbacks are followed; a version or a deployment SHOWED drift.",
 )

@@ -75,6 +75,8 @@ enum ChecklistStatus { PENDING APPROVED REJECTED }
 enum StageCause { REGISTERED REQUESTED APPROVED DISPLACED ROLLED_BACK AUTOMATION }
 enum NumberKind { FINITE NAN POSITIVE_INFINITY NEGATIVE_INFINITY }
 enum MetricGoal { MAXIMIZE MINIMIZE }
+enum LineageDirection { UPSTREAM DOWNSTREAM BOTH }
+enum LineageKind { CONTAINS USED_BY PARENT_OF PRODUCED DEPLOYED_AS ROLLED_BACK_TO SHOWED }
 
 type Tag { key: String! value: String! }
 type Param { key: String! value: String! }
@@ -101,9 +103,21 @@ type Run {
   source: String gitCommit: String datasetFacts: JSON createdBy: String! createdAt: DateTime!
   startedAt: DateTime endedAt: DateTime durationSeconds: Float updatedAt: DateTime! revision: Int!
   modelVersions: [ModelVersion!]!
+  dataSet: DataSet
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
 }
 type MetricGoalSetting { key: String! goal: MetricGoal! }
 input MetricGoalInput { key: String! goal: MetricGoal! }
+type DataSet {
+  id: ID! name: String! digest: String createdBy: String! createdAt: DateTime!
+  runs(filter: RunFilter, orderBy: [RunOrder!], first: Int, after: String, last: Int,
+    before: String): RunConnection!
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
+}
+type Lineage { nodes: [Node!]! edges: [LineageEdge!]! truncated: Boolean! }
+type LineageEdge { from: ID! to: ID! kind: LineageKind! }
 type Model {
   id: ID! name: String! description: String owner: String tags: [Tag!]! createdAt: DateTime!
   updatedAt: DateTime! metricGoals: [MetricGoalSetting!]!
@@ -167,7 +181,8 @@ input MetricConditionInput { key: String! gte: Float lte: Float }
 input ParamConditionInput { key: String! equals: String! }
 input ModelVersionFilter { modelName: String stages: [Stage!] }
 input DeploymentFilter { modelName: String environments: [Environment!]
-  statuses: [DeploymentStatus!] }
+  statuses: [DeploymentStatus!] activeAt: DateTime }
+input DataSetFilter { name: String }
 input DriftEventFilter { modelName: String severities: [DriftSeverity!] statuses: [DriftStatus!] }
 input AuditLogFilter { actors: [String!] subject: ID subjectKinds: [String!] actions: [String!]
   from: DateTime to: DateTime }
@@ -197,6 +212,10 @@ type Query {
   auditLog(filter: AuditLogFilter, first: Int, after: String, last: Int, before: String):
     AuditEntryConnection!
   auditHead: AuditHead!
+  dataSet(name: String!, digest: String): DataSet
+  dataSets(filter: DataSetFilter, first: Int, after: String, last: Int, before: String):
+    DataSetConnection!
+  lineage(of: ID!, direction: LineageDirection! = BOTH, depth: Int! = 5): Lineage
   serverInfo: ServerInfo!
 }
 
@@ -408,7 +427,7 @@ def _kept(
 
 
 @pytest.mark.parametrize(
-    "name", ["Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent"]
+    "name", ["DataSet", "Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent"]
 )
 def test_objects_with_a_life_are_nodes(name: str) -> None:
     found = TYPES[name]

@@ -57,7 +57,11 @@ class DeploymentTransitionRow(Base):
     """A deployment came from one status to another; the first entry comes from none."""
 
     __tablename__ = "deployment_transition"
-    __table_args__ = (Index(None, "deployment_id", "id"),)
+    __table_args__ = (
+        Index(None, "deployment_id", "id"),
+        # What it was at a moment.
+        Index(None, "deployment_id", "at", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployment.id"))

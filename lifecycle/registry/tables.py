@@ -99,7 +99,7 @@ class ModelVersionRow(Revised):
         Index(None, "approval_status", "created_at", "id"),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
-        Index(None, "run_id"),
+        Index(None, "run_id", "created_at", "id"),
     )
 
     model_id: Mapped[UUID]

@@ -117,6 +117,7 @@ ROOTS = {
         "ModelVersion",
     ),
     "deployments": ('deployments(filter: {{ modelName: "{name}-0" }}, first: {n})', "Deployment"),
+    "dataSets": ('dataSets(filter: {{ name: "{name}" }}, first: {n})', "DataSet"),
     "driftEvents": ('driftEvents(filter: {{ modelName: "{name}-0" }}, first: {n})', "DriftEvent"),
 }
 WAYS = [
@@ -146,6 +147,7 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
             {
                 "experimentName": name,
                 "parentId": parent,
+                "datasetFacts": {"name": common, "digest": name},
                 "params": [{"key": "depth", "value": "3"}],
                 "tags": tags,
                 "metrics": [{"key": "accuracy", "value": 0.5}],
@@ -175,9 +177,10 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
         ):
             input = {"id": id, "status": status, "health": "HEALTHY", "logLines": lines}
             await graph.done("updateDeployment", input, "deployment { id }")
-        for _ in range(2):
+        # The last one stays live, and is what runs and data sets affect.
+        for status in ("FAILED", "VALIDATING"):
             bad = await graph.done("rollbackDeployment", {"id": bad["id"]}, "deployment { id }")
-            input = {"id": bad["id"], "status": "FAILED", "logLines": lines}
+            input = {"id": bad["id"], "status": status, "logLines": lines}
             await graph.done("updateDeployment", input, "deployment { id }")
             drift = {**of_version, "severity": "LOW", "metric": "psi", "deploymentId": bad["id"]}
             await graph.done("recordDriftEvent", drift, "driftEvent { id }")
@@ -291,6 +294,7 @@ CONNECTIONS = [
     "deployments FIELDS",
     "driftEvents FIELDS",
     "auditLog FIELDS",
+    "dataSets FIELDS",
     'experiment(name: "NAME") { runs FIELDS }',
     'model(name: "NAME") { versions FIELDS }',
     'model(name: "NAME") { stageHistory FIELDS }',
@@ -299,6 +303,9 @@ CONNECTIONS = [
     'deployments(filter: { modelName: "NAME" }) { nodes { driftEvents FIELDS } }',
     'deployments(filter: { modelName: "NAME" }) { nodes { logs FIELDS } }',
     'runs(filter: { experimentName: "NAME" }) { nodes { logs FIELDS } }',
+    'runs(filter: { experimentName: "NAME" }) { nodes { affectedDeployments FIELDS } }',
+    "dataSets(first: 3) { nodes { runs FIELDS } }",
+    "dataSets(first: 3) { nodes { affectedDeployments FIELDS } }",
 ]
 
 
@@ -376,7 +383,15 @@ def test_the_walk_goes_everywhere() -> None:
 
     assert walked == {
         field_name
-        for name in ("Run", "Experiment", "Model", "ModelVersion", "Deployment", "DriftEvent")
+        for name in (
+            "Run",
+            "Experiment",
+            "Model",
+            "ModelVersion",
+            "Deployment",
+            "DriftEvent",
+            "DataSet",
+        )
         for field_name, field in object_type(name).fields.items()
         if item_type(field)[0]
     }
