@@ -75,11 +75,10 @@ class StaleRevision(LifecycleError):
 
     code = "STALE_REVISION"
 
-    def __init__(self, expected: int, current: int) -> None:
+    def __init__(self, expected: int, current: int, path: Path = ("expected_revision",)) -> None:
         self.current_revision = current
-        super().__init__(
-            f"Revision {expected} was expected, but it is {current} now.", ("expected_revision",)
-        )
+        what = str(path[-1]).removeprefix("expected_").capitalize()
+        super().__init__(f"{what} {expected} was expected, but it is {current} now.", path)
 
 
 class IdempotencyConflict(LifecycleError):
@@ -107,7 +106,7 @@ class Unavailable(LifecycleError):
     code = "UNAVAILABLE"
 
 
-def check_revision(current: int, expected: int | None) -> None:
+def check_revision(current: int, expected: int | None, path: Path = ("expected_revision",)) -> None:
     """Raise StaleRevision unless the caller expects this revision, or none in particular."""
     if expected is not None and expected != current:
-        raise StaleRevision(expected, current)
+        raise StaleRevision(expected, current, path)

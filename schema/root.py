@@ -25,7 +25,7 @@ from schema.deployments import (
     DeploymentQueries,
     DeploymentSubscriptions,
 )
-from schema.drift import DriftEvent, DriftMutations, DriftQueries
+from schema.drift import DriftEvent, DriftMutations, DriftPolicy, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors
 from schema.experiments import Experiment, ExperimentMutations, ExperimentQueries
 from schema.limits import Limits
@@ -41,6 +41,7 @@ MAX_NODES = 100
 _NODES: dict[str, tuple[Any, Any]] = {
     "Deployment": (deployments.by_ids, Deployment.from_row),
     "DriftEvent": (drift.by_ids, DriftEvent.from_row),
+    "DriftPolicy": (drift.policies_by_ids, DriftPolicy.from_row),
     "Experiment": (experiments.by_ids, Experiment.from_row),
     "Model": (registry.models_by_ids, Model.from_row),
     "ModelVersion": (registry.versions_by_ids, ModelVersion.from_row),

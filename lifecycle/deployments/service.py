@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command, Count, Line, Name, Text
+from lifecycle.commands import Command, Count, Figures, Line, Name, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository, rules
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
@@ -45,11 +45,12 @@ class NewEndpointConfig(_Part):
 
 
 class ReportedMetrics(_Part):
-    """What the endpoint measured."""
+    """What the endpoint measured, and what was observed of it: figures such as accuracy."""
 
     request_count: Count
     error_rate: Annotated[float, Field(ge=0, le=1)]
     avg_latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    observed: Figures = {}
 
 
 class CreateDeployment(Command):
@@ -352,11 +353,12 @@ async def _store_metrics(
     row.request_count = metrics.request_count
     row.error_rate = metrics.error_rate
     row.avg_latency_ms = metrics.avg_latency_ms
+    if "observed" in metrics.model_fields_set:
+        row.observed = metrics.observed
     row.metrics_reported_at = now
     await session.flush()
-    await journal.append(
-        session, origin, "deployment.metrics_reported", row.id, after=metrics.model_dump()
-    )
+    told = metrics.model_dump(exclude_unset=True)
+    await journal.append(session, origin, "deployment.metrics_reported", row.id, after=told)
 
 
 def _about(row: DeploymentRow, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,49 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lifecycle.drift.rules import DriftStatus
+from lifecycle.drift.rules import DriftAction, DriftOutcome, DriftStatus
 from lifecycle.registry.rules import DriftSeverity
-from lifecycle.tables import Revised
+from lifecycle.tables import Identified, Revised, WithId
+
+
+class DriftPolicyRow(Identified):
+    """What counts as degradation and what is done about drift: of one model, or of all that have
+    no policy of their own. Never changed, which a trigger holds: the newest version holds."""
+
+    __tablename__ = "drift_policy"
+    __table_args__ = (
+        UniqueConstraint("model_id", "version", postgresql_nulls_not_distinct=True),
+        ForeignKeyConstraint(
+            ["model_id", "model_name"], ["model.id", "model.name"], name="fk_drift_policy_model"
+        ),
+        CheckConstraint("(model_id IS NULL) = (model_name IS NULL)", name="model"),
+        CheckConstraint("version >= 1", name="version"),
+    )
+
+    model_id: Mapped[UUID | None]
+    model_name: Mapped[str | None] = mapped_column(Text(collation="C"))
+    version: Mapped[int]
+    responses: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    degradation: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    reason: Mapped[str]
 
 
 class DriftEventRow(Revised):
-    """One observation that a version no longer behaves as it did."""
+    """One observation that a version no longer behaves as it did.
+
+    `policy_id` is the policy that held when it was recorded, null from before there were any.
+    """
 
     __tablename__ = "drift_event"
     __table_args__ = (
@@ -26,8 +58,10 @@ class DriftEventRow(Revised):
         CheckConstraint(
             "(acknowledged_by IS NULL) = (acknowledged_at IS NULL)", name="acknowledged"
         ),
+        UniqueConstraint("model_version_id", "dedup_key"),
         Index(None, "created_at", "id"),
         Index(None, "model_name", "created_at", "id"),
+        Index(None, "model_name", "dedup_key"),
         Index(None, "model_version_id", "created_at", "id"),
         Index(None, "deployment_id", "created_at", "id"),
         Index(None, "status", "created_at", "id"),
@@ -52,3 +86,28 @@ class DriftEventRow(Revised):
     resolved_by: Mapped[str | None]
     resolved_at: Mapped[datetime | None]
     resolution: Mapped[str | None]
+    dedup_key: Mapped[str | None]
+    policy_id: Mapped[UUID | None] = mapped_column(ForeignKey("drift_policy.id"))
+
+    # Not stored: false on what this very transaction has recorded, true on what it found.
+    duplicate = True
+
+
+class DriftResponseRow(WithId):
+    """What a policy had done about an event, and what came of it.
+
+    `deployment_id` is the deployment that a rollback made.
+    """
+
+    __tablename__ = "drift_response"
+    __table_args__ = (
+        UniqueConstraint("drift_event_id", "action"),
+        Index(None, "deployment_id"),
+    )
+
+    drift_event_id: Mapped[UUID] = mapped_column(ForeignKey("drift_event.id"))
+    action: Mapped[DriftAction]
+    outcome: Mapped[DriftOutcome]
+    message: Mapped[str]
+    deployment_id: Mapped[UUID | None] = mapped_column(ForeignKey("deployment.id"))
+    at: Mapped[datetime]

@@ -91,7 +91,7 @@ async def set_stage(session: WriteSession, origin: Origin, command: SetStage) ->
 
     Raises NotFound, StaleRevision, InvalidTransition.
     """
-    version = await _locked_with_model(session, command.model_version)
+    version = await locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
 
@@ -141,7 +141,7 @@ async def delete(
 
     Raises NotFound, StaleRevision, InUse.
     """
-    version = await _locked_with_model(session, command.model_version)
+    version = await locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     path = ("model_version",)
     if version.live_deployments:
@@ -225,7 +225,9 @@ async def lock_for_move(
     return await registry.lock_versions(session, [*ids, *([holder] if holder else [])])
 
 
-async def _locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
+async def locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
+    """The version that is meant, held until the transaction ends along with its model and the
+    version in production. Raises NotFound."""
     found = await registry.find(session, selector)
     if found is not None:
         await registry.lock_model(session, found.model_id)
