@@ -395,13 +395,10 @@ class DriftQueries:
         ] = None,
     ) -> DriftPolicy:
         async with info.context.database.read() as session:
-            model = None
-            if model_name is not None:
-                model = (await registry.models_by_names(session, [model_name])).get(model_name)
-                if model is None:
-                    # Names are at most this long; what is sent may not be.
-                    raise Missing("model", model_name[:250], ("model_name",))
-            row = await repository.policy_in_force(session, model.id if model else None)
+            if model_name is not None and not await registry.models_by_names(session, [model_name]):
+                # Names are at most this long; what is sent may not be.
+                raise Missing("model", model_name[:250], ("model_name",))
+            row = await repository.policy_in_force(session, model_name)
         return DriftPolicy.from_row(row)
 
     @strawberry.field(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, or_, select
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.drift.rules import CLOSED, DriftStatus
@@ -116,31 +116,26 @@ async def policies_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUI
     return {row.id: row for row in rows}
 
 
-async def policy_in_force(session: ReadSession, model_id: UUID | None) -> DriftPolicyRow:
+async def policy_in_force(session: ReadSession, model_name: str | None) -> DriftPolicyRow:
     """The policy that holds for a model, its own or else the general one; without a model the
     general one."""
-    general = DriftPolicyRow.model_id.is_(None)
-    return (
-        await session.scalars(
-            select(DriftPolicyRow)
-            .where(or_(general, DriftPolicyRow.model_id == model_id))
-            .order_by(general, DriftPolicyRow.version.desc())
-            .limit(1)
-        )
-    ).one()
+    own = None if model_name is None else await last_policy(session, model_name)
+    found = own or await last_policy(session, None)
+    assert found is not None
+    return found
 
 
-async def last_policy(session: ReadSession, model_id: UUID | None) -> DriftPolicyRow | None:
+async def last_policy(session: ReadSession, model_name: str | None) -> DriftPolicyRow | None:
     """The newest policy of just this scope: a model, or all."""
-    statement = select(DriftPolicyRow).where(DriftPolicyRow.model_id.is_not_distinct_from(model_id))
-    return await session.scalar(statement.order_by(DriftPolicyRow.version.desc()).limit(1))
+    newest = _policies(model_name).order_by(DriftPolicyRow.version.desc()).limit(1)
+    return (await session.scalars(newest)).one_or_none()
 
 
 async def lock_general_policy(session: WriteSession) -> None:
     """Hold the first general policy until the transaction ends: whoever makes the next does."""
     await session.execute(
         select(DriftPolicyRow.id)
-        .where(DriftPolicyRow.model_id.is_(None), DriftPolicyRow.version == 1)
+        .where(DriftPolicyRow.model_name.is_(None), DriftPolicyRow.version == 1)
         .with_for_update(key_share=True)
     )
 
@@ -162,8 +157,9 @@ async def policies_count(session: ReadSession, model_name: str | None) -> int:
     return await total(session, _policies(model_name))
 
 
-def _policies(model_name: str | None) -> Select[Any]:
-    return select(DriftPolicyRow).where(DriftPolicyRow.model_name.is_not_distinct_from(model_name))
+def _policies(model_name: str | None) -> Select[DriftPolicyRow]:
+    # Without a model it says IS NULL.
+    return select(DriftPolicyRow).where(DriftPolicyRow.model_name == model_name)
 
 
 def ordering(wanted: DriftEventFilter) -> Ordering:

@@ -140,7 +140,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         detected_at=command.detected_at or await clock(session),
         dedup_key=command.dedup_key,
     )
-    policy = await repository.policy_in_force(session, version.model_id)
+    policy = await repository.policy_in_force(session, version.model_name)
     await _add(session, origin, version, policy, row)
     return row
 
@@ -203,19 +203,17 @@ async def set_policy(
 
     Raises NotFound, StaleRevision when the last version is not the expected one.
     """
-    model_id = None
     if command.model_name is None:
         await repository.lock_general_policy(session)
     else:
         found = await registry.models_by_names(session, [command.model_name])
         if command.model_name not in found:
             raise NotFound("model", command.model_name, ("model_name",))
-        model_id = (await registry.lock_model(session, found[command.model_name].id)).id
-    last = await repository.last_policy(session, model_id)
+        await registry.lock_model(session, found[command.model_name].id)
+    last = await repository.last_policy(session, command.model_name)
     number = last.version if last else 0
     check_revision(number, command.expected_version, ("expected_version",))
     row = DriftPolicyRow(
-        model_id=model_id,
         model_name=command.model_name,
         version=number + 1,
         responses=[asdict(rule) for rule in command.responses],
@@ -277,7 +275,7 @@ async def _degraded(
     if command.metrics is None or found is None or found.status not in LIVE:
         return None
     [version] = (await registry.versions_by_ids(session, [found.model_version_id])).values()
-    policy = await repository.policy_in_force(session, version.model_id)
+    policy = await repository.policy_in_force(session, version.model_name)
     own = (await registry.metrics(session, [version.id])).get(version.id, [])
     figures = command.metrics
     findings = rules.degradation(

@@ -7,10 +7,10 @@ from uuid import UUID
 from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -26,16 +26,17 @@ class DriftPolicyRow(Identified):
 
     __tablename__ = "drift_policy"
     __table_args__ = (
-        UniqueConstraint("model_id", "version", postgresql_nulls_not_distinct=True),
-        ForeignKeyConstraint(
-            ["model_id", "model_name"], ["model.id", "model.name"], name="fk_drift_policy_model"
+        UniqueConstraint("model_name", "version"),
+        Index(
+            "uq_drift_policy_general",
+            "version",
+            unique=True,
+            postgresql_where=text("model_name IS NULL"),
         ),
-        CheckConstraint("(model_id IS NULL) = (model_name IS NULL)", name="model"),
         CheckConstraint("version >= 1", name="version"),
     )
 
-    model_id: Mapped[UUID | None]
-    model_name: Mapped[str | None] = mapped_column(Text(collation="C"))
+    model_name: Mapped[str | None] = mapped_column(Text(collation="C"), ForeignKey("model.name"))
     version: Mapped[int]
     responses: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     degradation: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)

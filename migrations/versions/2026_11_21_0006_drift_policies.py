@@ -4,8 +4,6 @@ Revision ID: 0006
 Revises: 0005
 """
 
-from uuid import UUID
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -28,39 +26,30 @@ CREATE TRIGGER never_changed BEFORE UPDATE OR DELETE ON drift_policy
 )
 
 # What holds until an administrator decides otherwise. Nothing rolls back by itself.
-DEFAULT_POLICY = {
-    "id": UUID("00000000-0000-7000-8000-000000000006"),
-    "version": 1,
-    "responses": [
+DEFAULT_POLICY = """
+INSERT INTO drift_policy (id, version, responses, degradation, reason, created_by) VALUES (
+    '00000000-0000-7000-8000-000000000006',
+    1,
+    '[
         {"from_severity": "HIGH", "action": "MARK_STALE"},
-        {"from_severity": "HIGH", "action": "OPEN_REVIEW"},
-    ],
-    "degradation": [
-        {
-            "figure": "AVG_LATENCY_MS",
-            "metric": "inference_time_ms",
-            "limit": "MAX_RATIO",
-            "value": 1.5,
-            "severity": "MEDIUM",
-        },
-        {
-            "figure": "OBSERVED",
-            "metric": "accuracy",
-            "limit": "MAX_DECREASE",
-            "value": 0.05,
-            "severity": "HIGH",
-        },
-    ],
-    "reason": "The default.",
-    "created_by": "system:default",
-}
+        {"from_severity": "HIGH", "action": "OPEN_REVIEW"}
+    ]',
+    '[
+        {"figure": "AVG_LATENCY_MS", "metric": "inference_time_ms", "limit": "MAX_RATIO",
+         "value": 1.5, "severity": "MEDIUM"},
+        {"figure": "OBSERVED", "metric": "accuracy", "limit": "MAX_DECREASE",
+         "value": 0.05, "severity": "HIGH"}
+    ]',
+    'The default.',
+    'system:default'
+)
+"""
 
 
 def upgrade() -> None:
-    policies = op.create_table(
+    op.create_table(
         "drift_policy",
         sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("model_id", sa.Uuid(), nullable=True),
         sa.Column("model_name", sa.Text(collation="C"), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("responses", postgresql.JSONB(), nullable=False),
@@ -73,16 +62,19 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.CheckConstraint("(model_id IS NULL) = (model_name IS NULL)", name="model"),
         sa.CheckConstraint("version >= 1", name="version"),
-        sa.ForeignKeyConstraint(
-            ["model_id", "model_name"], ["model.id", "model.name"], name="fk_drift_policy_model"
-        ),
+        sa.ForeignKeyConstraint(["model_name"], ["model.name"]),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("model_id", "version", postgresql_nulls_not_distinct=True),
+        sa.UniqueConstraint("model_name", "version"),
     )
-    op.bulk_insert(policies, [DEFAULT_POLICY])
-    for statement in NEVER_CHANGED:
+    op.create_index(
+        "uq_drift_policy_general",
+        "drift_policy",
+        ["version"],
+        unique=True,
+        postgresql_where=sa.text("model_name IS NULL"),
+    )
+    for statement in (DEFAULT_POLICY, *NEVER_CHANGED):
         op.execute(statement)
 
     op.add_column(

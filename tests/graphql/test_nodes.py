@@ -14,7 +14,8 @@ async def world(graph: Graph, unique: str) -> World:
 
 async def test_every_kind_of_object_is_found_by_its_id(graph: Graph, world: World) -> None:
     data = await graph.query(
-        "query ($name: String!) { experiment(name: $name) { id } model(name: $name) { id } }",
+        "query ($name: String!) { experiment(name: $name) { id } model(name: $name) { id } "
+        "driftPolicy { id } }",
         {"name": world.name},
     )
     ids = {
@@ -24,6 +25,7 @@ async def test_every_kind_of_object_is_found_by_its_id(graph: Graph, world: Worl
         "ModelVersion": world.version,
         "Deployment": world.deployment,
         "DriftEvent": world.drift_event,
+        "DriftPolicy": data["driftPolicy"]["id"],
     }
 
     for kind, id in ids.items():

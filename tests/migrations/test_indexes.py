@@ -39,6 +39,8 @@ LISTS = [
     'deployments(first: 3, filter: { modelName: "$" }) { nodes { id } }',
     "driftEvents(first: 3) { nodes { id } }",
     'driftEvents(first: 3, filter: { modelName: "$" }) { nodes { id } }',
+    "driftPolicies(first: 3) { nodes { id } }",
+    'driftPolicies(first: 3, modelName: "$") { nodes { id } }',
 ]
 
 # What belongs to one object, $, or to its version, run or deployment.
@@ -54,6 +56,8 @@ CHILDREN = [
     'run(id: $run) { metricHistory(keys: ["accuracy"], maxPoints: 3) { steps } }',
     "deployment(id: $deployment) { statusHistory { to } }",
     "deployment(id: $deployment) { driftEvents(first: 3) { nodes { id } } }",
+    "deployment(id: $deployment) { driftEvents(first: 3) { nodes { responses { at } } } }",
+    "deployment(id: $deployment) { cause { id } }",
     "deployment(id: $deployment) { logs(last: 3) { nodes { line } } }",
 ]
 
