@@ -9,9 +9,13 @@
     ├─ StaleRevision        somebody changed the object first; says its revision now
     ├─ IdempotencyConflict  the key was used before, with another input
     ├─ InUse                something still depends on the object
+    ├─ GateFailed           the policy of a stage is not met     (lifecycle.promotion.gates)
+    ├─ ApprovalRequired     nothing but an approval is missing   (lifecycle.promotion.gates)
+    ├─ Forbidden            this actor may not do it
     └─ Unavailable          the database cannot answer now; trying again may help
 
-Services raise them, the schema turns each into a member of the mutation's result union.
+Services raise them, the schema turns each into a member of the mutation's result union; Forbidden
+is a top-level error.
 `path` leads into the input, in the names that Python uses.
 """
 
@@ -97,6 +101,12 @@ class InUse(LifecycleError):
     """Something still depends on the object."""
 
     code = "IN_USE"
+
+
+class Forbidden(LifecycleError):
+    """The actor may not do this; somebody else may."""
+
+    code = "FORBIDDEN"
 
 
 class Unavailable(LifecycleError):

@@ -11,6 +11,8 @@ VARIABLES = {
     "LIFECYCLE_DATA_DIR": "Where the embedded PostgreSQL keeps its data (default ./.lifecycle).",
     "LIFECYCLE_HOST": "Address to serve on (default 127.0.0.1).",
     "LIFECYCLE_PORT": "Port to serve on, 0 for any free one (default 8000).",
+    "LIFECYCLE_ADMINISTRATORS": "Names, with commas between them, of those who set policies and go "
+    "past them (default admin).",
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
 }
 
@@ -23,6 +25,7 @@ class Settings:
     data_dir: Path = Path(".lifecycle")
     host: str = "127.0.0.1"
     port: int = 8000
+    administrators: frozenset[str] = frozenset({"admin"})
     log_format: str | None = None
 
     @classmethod
@@ -40,6 +43,11 @@ class Settings:
             data_dir=Path(environ.get("LIFECYCLE_DATA_DIR") or ".lifecycle"),
             host=environ.get("LIFECYCLE_HOST") or "127.0.0.1",
             port=int(port),
+            administrators=frozenset(
+                name.strip()
+                for name in environ.get("LIFECYCLE_ADMINISTRATORS", "admin").split(",")
+                if name.strip()
+            ),
             log_format=log_format,
         )
 

@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     reporting.configure(settings.log_format)
     database = Database(settings.database_url)
     feed = Feed(database)
-    view = View(database, feed)
+    view = View(database, feed, settings.administrators)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -50,6 +50,7 @@ from schema.scalars import BigInt
 
 if TYPE_CHECKING:
     from schema.drift import DriftEvent
+    from schema.promotion import ApprovalRequired
     from schema.registry import ModelVersion, ModelVersionSelector
 
 
@@ -325,10 +326,12 @@ class TerminateDeploymentSuccess:
     deployment: Deployment = strawberry.field(description="The deployment as it was left.")
 
 
+_ApprovalRequired = Annotated["ApprovalRequired", strawberry.lazy("schema.promotion")]
 CreateDeploymentResult = Annotated[
     CreateDeploymentSuccess
     | NotFound
     | Conflict
+    | _ApprovalRequired
     | InvalidInput
     | IdempotencyConflict
     | Unavailable,
@@ -338,6 +341,7 @@ UpdateDeploymentResult = Annotated[
     UpdateDeploymentSuccess
     | NotFound
     | Conflict
+    | _ApprovalRequired
     | InvalidInput
     | InvalidTransition
     | StaleRevision
@@ -349,6 +353,7 @@ RollbackDeploymentResult = Annotated[
     RollbackDeploymentSuccess
     | NotFound
     | Conflict
+    | _ApprovalRequired
     | InvalidInput
     | InvalidTransition
     | StaleRevision

@@ -358,6 +358,12 @@ SetDriftPolicyResult = Annotated[
 ]
 
 
+async def event_by_id(info: Info, id: UUID | None) -> DriftEvent | None:
+    """A drift event, or None."""
+    row = await info.context.loaders.load(repository.by_ids, id) if id else None
+    return DriftEvent.from_row(row) if row else None
+
+
 @strawberry.type
 class DriftQueries:
     @strawberry.field(description="Drift events, newest first.")

@@ -17,9 +17,10 @@ from lifecycle.drift.rules import (
 )
 from lifecycle.experiments.repository import ExperimentOrderField
 from lifecycle.experiments.rules import ExperimentStatus
-from lifecycle.promotion.rules import ChecklistStatus, StageCause
+from lifecycle.promotion.gates import CheckSeverity, RuleKind
+from lifecycle.promotion.rules import ChecklistStatus, Decision, StageCause
 from lifecycle.registry.repository import VersionOrderField
-from lifecycle.registry.rules import DriftSeverity, Stage
+from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage
 from lifecycle.runs.repository import RunOrderField
 from lifecycle.runs.rules import MetricGoal, RunStatus
 from lifecycle.runs.service import NumberKind
@@ -53,8 +54,22 @@ strawberry.enum(
 strawberry.enum(
     StageCause,
     description="Why a version came into a stage: it was REGISTERED; somebody REQUESTED it; it was "
-    "APPROVED; another version DISPLACED it; a deployment was ROLLED_BACK; AUTOMATION decided it.",
+    "APPROVED; it was BYPASSED past its policy; another version DISPLACED it; a deployment was "
+    "ROLLED_BACK; AUTOMATION decided it.",
 )
+strawberry.enum(
+    ApprovalStatus,
+    description="PENDING waits for people; NEEDS_REVIEW too, because the automatic decision has "
+    "found something to look at; APPROVED and BYPASSED, past the policy by an administrator, let a "
+    "version into production; STALE was one of these four until what it was for has changed.",
+)
+strawberry.enum(
+    Decision,
+    description="APPROVE needs somebody who neither registered nor submitted the version; BYPASS "
+    "needs an administrator and notes.",
+)
+strawberry.enum(RuleKind, description="What kind of rule it is; see PolicyRuleInput.")
+strawberry.enum(CheckSeverity, description="Only what is BLOCKING stands in the way.")
 strawberry.enum(ChecklistStatus, description="What was decided about an item, if anything.")
 strawberry.enum(
     Environment,

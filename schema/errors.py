@@ -1,7 +1,7 @@
 """How failures look to clients: expected ones as members of a mutation's result union, the others
 as top-level errors with a code. Nothing that PostgreSQL or Python says gets out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -85,44 +85,48 @@ class InUse(Error): ...
 class Unavailable(Error): ...
 
 
-class _Handler:
-    """Turns one domain error into one GraphQL type; further fields are attributes of the error."""
+class ErrorHandler:
+    """Turns one domain error into one GraphQL type; `details` gives its further fields."""
 
     def __init__(
-        self, exception_type: type[errors.LifecycleError], error_type: type[Error], *fields: str
+        self,
+        exception_type: type[errors.LifecycleError],
+        error_type: type[Error],
+        details: Callable[[Any], dict[str, Any]] = lambda _: {},
     ) -> None:
         self.exception_type = exception_type
         self.error_type = error_type
-        self._fields = fields
+        self._details = details
 
     def handle(
         self, exception: errors.LifecycleError, *, field: StrawberryField, info: Info
     ) -> Error:
-        details: dict[str, Any] = {name: getattr(exception, name) for name in self._fields}
-        if isinstance(exception, errors.InvalidTransition):
-            details = {
-                "from_": exception.current,
-                "to": exception.wanted,
-                "allowed": exception.allowed,
-            }
         return self.error_type(
             code=ErrorCode(exception.code),
             message=str(exception),
             path=shown_path(exception.path),
-            **details,
+            **self._details(exception),
         )
 
 
+def _transition(error: Any) -> dict[str, Any]:
+    return {"from_": error.current, "to": error.wanted, "allowed": error.allowed}
+
+
+def _revision(error: Any) -> dict[str, Any]:
+    return {"current_revision": error.current_revision}
+
+
 HANDLERS: list[Any] = [
-    _Handler(errors.NotFound, NotFound),
-    _Handler(errors.AlreadyExists, AlreadyExists),
-    _Handler(errors.InvalidInput, InvalidInput),
-    _Handler(errors.InvalidTransition, InvalidTransition),
-    _Handler(errors.Conflict, Conflict),
-    _Handler(errors.StaleRevision, StaleRevision, "current_revision"),
-    _Handler(errors.IdempotencyConflict, IdempotencyConflict),
-    _Handler(errors.InUse, InUse),
-    _Handler(errors.Unavailable, Unavailable),
+    ErrorHandler(errors.NotFound, NotFound),
+    ErrorHandler(errors.AlreadyExists, AlreadyExists),
+    ErrorHandler(errors.InvalidInput, InvalidInput),
+    ErrorHandler(errors.InvalidTransition, InvalidTransition, _transition),
+    ErrorHandler(errors.Conflict, Conflict),
+    ErrorHandler(errors.StaleRevision, StaleRevision, _revision),
+    ErrorHandler(errors.IdempotencyConflict, IdempotencyConflict),
+    ErrorHandler(errors.InUse, InUse),
+    ErrorHandler(errors.Unavailable, Unavailable),
 ]
 
 

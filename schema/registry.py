@@ -20,6 +20,7 @@ from lifecycle.errors import NotFound as Missing
 from lifecycle.errors import Path
 from lifecycle.pages import PageRequest
 from lifecycle.promotion import repository as promotion
+from lifecycle.promotion import review
 from lifecycle.promotion import service as promotion_service
 from lifecycle.registry import repository, rules, service
 from lifecycle.registry.repository import (
@@ -28,7 +29,7 @@ from lifecycle.registry.repository import (
     VersionOrderField,
     VersionSelector,
 )
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import MetricGoal
@@ -62,7 +63,13 @@ from schema.scalars import BigInt, as_json
 if TYPE_CHECKING:
     from schema.deployments import Deployment
     from schema.drift import DriftEvent
-    from schema.promotion import ChecklistItem, StageAssignment
+    from schema.promotion import (
+        Approval,
+        ChecklistItem,
+        StageAssignment,
+        ValidationCheck,
+        ValidationReport,
+    )
     from schema.runs import Run
 
 
@@ -75,6 +82,9 @@ class ModelVersionFilterInput:
         default=None, description="Of the model of exactly this name."
     )
     stages: list[Stage] | None = strawberry.field(default=None, description="In any of these.")
+    approval_statuses: list[ApprovalStatus] | None = strawberry.field(
+        default=None, description="With an approval that stands at any of these."
+    )
 
 
 @strawberry.type(description="A named model; its versions are what is deployed.")
@@ -232,6 +242,40 @@ class ModelVersion(Node):
     ) -> list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]]:
         rows = await info.context.loaders.load(promotion.checklists, self.key)
         return [schema.promotion.ChecklistItem.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="Whether it may go into production, and who says so.")
+    async def approval(
+        self, info: Info
+    ) -> Annotated["Approval", strawberry.lazy("schema.promotion")]:
+        row = await info.context.loaders.load(promotion.approvals, self.key)
+        return schema.promotion.Approval.from_row(row)
+
+    @strawberry.field(description="All its submissions and what became of them, newest first.")
+    async def approval_history(
+        self, info: Info
+    ) -> list[Annotated["Approval", strawberry.lazy("schema.promotion")]]:
+        rows = await info.context.loaders.load(promotion.approval_history, self.key)
+        return [schema.promotion.Approval.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="What a policy found when it was last asked about it.")
+    async def validation(
+        self, info: Info
+    ) -> Annotated["ValidationReport", strawberry.lazy("schema.promotion")] | None:
+        row = await info.context.loaders.load(promotion.last_reports, self.key)
+        return schema.promotion.ValidationReport.from_row(row) if row else None
+
+    @strawberry.field(
+        description="What stands between it and a stage: each rule that is not met, and the "
+        "approval if that is missing. Nothing when setStage would move it there now."
+    )
+    async def why_not(
+        self,
+        info: Info,
+        stage: Annotated[Stage, strawberry.argument(description="The stage.")] = Stage.PRODUCTION,
+    ) -> list[Annotated["ValidationCheck", strawberry.lazy("schema.promotion")]]:
+        found = await info.context.loaders.load(promotion_service.why_not, self.key, stage)
+        assert found is not None
+        return [schema.promotion.ValidationCheck.from_check(check) for check in found.unmet]
 
     @strawberry.field(description="The stages that it was in, oldest first.")
     async def stage_history(
@@ -482,7 +526,7 @@ async def version_by_id(info: Info, id: UUID | None) -> ModelVersion | None:
 def _version_filter(given: ModelVersionFilterInput | None) -> VersionFilter:
     if given is None:
         return VersionFilter()
-    return VersionFilter(given.model_name, choices(given.stages))
+    return VersionFilter(given.model_name, choices(given.stages), choices(given.approval_statuses))
 
 
 @strawberry.type
@@ -640,7 +684,7 @@ class RegistryMutations:
         self, info: Info, input: Given[UpdateModelVersionInput]
     ) -> UpdateModelVersionResult:
         command = parse(service.UpdateModelVersion, input)
-        row = await info.context.write(service.update_version, command)
+        row = await info.context.write(review.update_version, command)
         return UpdateModelVersionSuccess(model_version=ModelVersion.from_row(row))
 
     @strawberry.mutation(

@@ -15,6 +15,7 @@ from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.experiments import repository as experiments
+from lifecycle.promotion import repository as promotion
 from lifecycle.registry import repository as registry
 from lifecycle.runs import repository as runs
 from schema import ids
@@ -30,12 +31,14 @@ from schema.errors import HANDLERS, TopLevelErrors
 from schema.experiments import Experiment, ExperimentMutations, ExperimentQueries
 from schema.limits import Limits
 from schema.nodes import Node
-from schema.promotion import PromotionMutations
+from schema.policies import PolicyMutations, PolicyQueries, StagePolicy
+from schema.promotion import HANDLERS as GATE_HANDLERS
+from schema.promotion import PromotionMutations, PromotionQueries
 from schema.registry import Model, ModelVersion, RegistryMutations, RegistryQueries
 from schema.runs import Run, RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
 
-FEATURES = ("idempotency", "resumable-subscriptions", "stage-history")
+FEATURES = ("idempotency", "promotion-gates", "resumable-subscriptions", "stage-history")
 MAX_NODES = 100
 
 _NODES: dict[str, tuple[Any, Any]] = {
@@ -46,6 +49,7 @@ _NODES: dict[str, tuple[Any, Any]] = {
     "Model": (registry.models_by_ids, Model.from_row),
     "ModelVersion": (registry.versions_by_ids, ModelVersion.from_row),
     "Run": (runs.by_ids, Run.from_row),
+    "StagePolicy": (promotion.policies_by_ids, StagePolicy.from_row),
 }
 
 
@@ -106,6 +110,8 @@ class Query(
     ExperimentQueries,
     RunQueries,
     RegistryQueries,
+    PromotionQueries,
+    PolicyQueries,
     DeploymentQueries,
     DriftQueries,
 ): ...
@@ -121,6 +127,7 @@ class Mutation(
     RunMutations,
     RegistryMutations,
     PromotionMutations,
+    PolicyMutations,
     DeploymentMutations,
     DriftMutations,
 ): ...
@@ -146,7 +153,7 @@ schema = _Schema(
     Mutation,
     Subscription,
     extensions=[FreshContext, TopLevelErrors, Limits],
-    exception_handlers=HANDLERS,
+    exception_handlers=[*HANDLERS, *GATE_HANDLERS],
     config=StrawberryConfig(scalar_map={BigInt: BIG_INT}),
 )
 

@@ -18,6 +18,7 @@ from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.logs import repository as logs
 from lifecycle.pages import PageRequest
+from lifecycle.promotion import review
 from lifecycle.registry import repository as registry
 from lifecycle.runs import metrics, repository, service
 from lifecycle.runs.metrics import MetricValue
@@ -529,7 +530,7 @@ class RunMutations:
     @strawberry.mutation(description="Report on a run: status, metrics, tags, artifacts.")
     async def update_run(self, info: Info, input: Given[UpdateRunInput]) -> UpdateRunResult:
         command = parse(service.UpdateRun, input, id="Run")
-        row = await info.context.write(service.update, command)
+        row = await info.context.write(review.update_run, command)
         return UpdateRunSuccess(run=Run.from_row(row))
 
     @strawberry.mutation(

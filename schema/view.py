@@ -6,7 +6,6 @@ there is an operation is answered in the same form.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -125,7 +124,9 @@ class View(GraphQL[Context, None]):
     graphql_transport_ws_handler_class = _WebSocketHandler
     websocket_adapter_class = _WebSocket
 
-    def __init__(self, database: Database, feed: Feed) -> None:
+    def __init__(
+        self, database: Database, feed: Feed, administrators: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(
             schema,
             graphql_ide="graphiql",
@@ -135,6 +136,7 @@ class View(GraphQL[Context, None]):
         )
         self._database = database
         self._feed = feed
+        self._administrators = administrators
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -159,7 +161,10 @@ class View(GraphQL[Context, None]):
         actor = _actor(header.decode("utf-8", "replace"))
         if actor is None:
             raise HTTPException(400, "Lifecycle-Actor must be a short line of text.")
-        return Context(self._database, self._feed, Origin(actor, request.scope["request_id"]))
+        return Context(self._database, self._feed, self._origin(actor, request.scope["request_id"]))
+
+    def _origin(self, actor: str, request_id: str) -> Origin:
+        return Origin(actor, request_id, administrator=actor in self._administrators)
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         given = (context.connection_params or {}).get("actor")
@@ -167,7 +172,7 @@ class View(GraphQL[Context, None]):
             actor = _actor(given)
             if actor is None:
                 raise ConnectionRejectionError
-            context.origin = replace(context.origin, actor=actor)
+            context.origin = self._origin(actor, context.origin.request_id)
         return await super().on_ws_connect(context)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:

@@ -92,9 +92,11 @@ class TerminateDeployment(Command):
 
 
 async def create(session: WriteSession, origin: Origin, command: CreateDeployment) -> DeploymentRow:
-    """Make a deployment. Raises NotFound, Conflict when the version may not run there."""
+    """Make a deployment. Raises NotFound, Conflict when the version may not run there, and
+    ApprovalRequired when production wants a version whose approval is not in force."""
     version = await registry_service.locked(session, command.model_version)
     rules.check_allowed(version.version, version.stage, command.environment)
+    await _check_approved(session, version, command.environment)
     return await _add(
         session,
         origin,
@@ -110,7 +112,8 @@ async def create(session: WriteSession, origin: Origin, command: CreateDeploymen
 async def update(session: WriteSession, origin: Origin, command: UpdateDeployment) -> DeploymentRow:
     """Take a report about a deployment.
 
-    Raises NotFound, StaleRevision, InvalidTransition, Conflict once it has ended.
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict once it has ended, and
+    ApprovalRequired when it is to go on to DEPLOYING in production but is not approved any more.
     """
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
@@ -119,6 +122,8 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
     if command.health is not None:
         changes["health"] = command.health
     if command.status is not None:
+        if command.status is DeploymentStatus.DEPLOYING:
+            await _check_approved(session, version, row.environment)
         await _change_status(session, origin, row, version, command.status, changes, now)
     elif changes or command.metrics is not None:
         rules.check_takes_reports(row.status)
@@ -162,8 +167,8 @@ async def roll_back(
 
     If the good version is no longer in a stage that may run there, it is brought back into it, and
     in production the present version makes way: stage and deployment go back together.
-    Raises NotFound, StaleRevision, InvalidTransition, and Conflict when there is no good one, or
-    when this one has been replaced already.
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict when there is no good one or when
+    this one has been replaced already, and ApprovalRequired as `create` does.
     """
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
@@ -187,6 +192,7 @@ async def roll_back(
             ("id",),
         )
     good = locked[target.model_version_id]
+    await _check_approved(session, good, row.environment)
     if not rules.allowed(good.stage, row.environment):
         await promotion.move(
             session,
@@ -221,6 +227,14 @@ async def roll_back(
         ),
         command.reason,
     )
+
+
+async def _check_approved(
+    session: WriteSession, version: ModelVersionRow, environment: Environment
+) -> None:
+    """Nothing that is not approved at this very moment goes into production."""
+    if environment is Environment.PRODUCTION:
+        await promotion.check_approved(session, version)
 
 
 async def _locked(session: WriteSession, id: UUID) -> tuple[DeploymentRow, ModelVersionRow]:

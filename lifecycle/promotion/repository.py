@@ -1,14 +1,15 @@
-"""All SQL about stage history and checklists."""
+"""All SQL about policies, reports, approvals, stage history and checklists."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
+from pydantic import Discriminator, TypeAdapter
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from lifecycle.database import ReadSession, WriteSession
+from lifecycle.database import ReadSession, WriteSession, clock
 from lifecycle.pages import (
     Ordering,
     Page,
@@ -16,12 +17,44 @@ from lifecycle.pages import (
     among,
     by_id,
     by_time,
+    fetch,
     fetch_all,
     fetch_each,
+    total,
     totals,
 )
-from lifecycle.promotion.tables import ChecklistItemRow, StageAssignmentRow
+from lifecycle.promotion.gates import (
+    ApprovalFacts,
+    BaselineFacts,
+    Check,
+    Facts,
+    Policy,
+    Report,
+    Rule,
+    RunFacts,
+)
+from lifecycle.promotion.rules import IN_FORCE, OPEN, Decision
+from lifecycle.promotion.tables import (
+    ApprovalDecisionRow,
+    ApprovalRow,
+    ChecklistItemRow,
+    StageAssignmentRow,
+    StagePolicyRow,
+    ValidationReportRow,
+)
+from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import Stage
+from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.runs import repository as runs
+
+# Whoever decides by a policy shares this lock, and whoever changes one has it alone: a decision is
+# made before a change or after it. Any constant will do that nothing else on the
+# same database uses.
+_POLICIES = 0x706F6C69
+
+Rules: TypeAlias = tuple[Annotated[Rule, Discriminator("kind")], ...]
+RULES: TypeAdapter[Rules] = TypeAdapter(Rules)
+_CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(tuple[Check, ...])
 
 
 async def history_pages(
@@ -145,3 +178,253 @@ async def last_place(session: WriteSession, version_id: UUID) -> int:
 async def item(session: ReadSession, id: UUID) -> ChecklistItemRow | None:
     """One checklist item as the database has it now."""
     return await session.get(ChecklistItemRow, id, populate_existing=True)
+
+
+# Policies
+
+
+async def hold_policies(session: WriteSession) -> None:
+    """No policy changes until the transaction ends. To be called before any row is locked."""
+    await session.execute(select(func.pg_advisory_xact_lock_shared(_POLICIES)))
+
+
+async def hold_policies_alone(session: WriteSession) -> None:
+    """Nobody decides by a policy until the transaction ends. To be called before any row is
+    locked."""
+    await session.execute(select(func.pg_advisory_xact_lock(_POLICIES)))
+
+
+async def last_policy(
+    session: ReadSession, model_id: UUID | None, stage: Stage
+) -> StagePolicyRow | None:
+    """The last version of a model's own policy, or of the general one."""
+    return await session.scalar(
+        select(StagePolicyRow)
+        .where(StagePolicyRow.model_id.is_not_distinct_from(model_id))
+        .where(StagePolicyRow.stage == stage)
+        .order_by(StagePolicyRow.version.desc())
+        .limit(1)
+    )
+
+
+async def policies_in_force(
+    session: ReadSession, model_ids: Sequence[UUID], stage: Stage
+) -> dict[UUID, StagePolicyRow]:
+    """The policy that holds for each of the models: its own, else the general one."""
+    statement = (
+        select(StagePolicyRow)
+        .ext(distinct_on(StagePolicyRow.model_id))
+        .where(StagePolicyRow.stage == stage)
+        .where(or_(StagePolicyRow.model_id.is_(None), among(StagePolicyRow.model_id, model_ids)))
+        .order_by(StagePolicyRow.model_id, StagePolicyRow.version.desc())
+    )
+    rows = {row.model_id: row for row in await session.scalars(statement)}
+    own = {id: row for id, row in rows.items() if row.rules is not None}
+    return {id: own.get(id) or rows[None] for id in model_ids}
+
+
+async def policy_in_force(
+    session: ReadSession, model_id: UUID | None, stage: Stage
+) -> StagePolicyRow | None:
+    """The policy that holds for a model, or in general; None for a stage that nothing guards."""
+    own = await last_policy(session, model_id, stage) if model_id else None
+    return own if own and own.rules is not None else await last_policy(session, None, stage)
+
+
+async def policies_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, StagePolicyRow]:
+    """The versions of policies among `ids`."""
+    statement = select(StagePolicyRow).where(among(StagePolicyRow.id, ids))
+    return {row.id: row for row in await session.scalars(statement)}
+
+
+async def policy_page(
+    session: ReadSession, model_id: UUID | None, stage: Stage, request: PageRequest
+) -> Page[StagePolicyRow]:
+    """A page of the versions of a model's own policy, or of the general one, newest first."""
+    ordering = Ordering(
+        [by_time(StagePolicyRow.created_at), by_id(StagePolicyRow.id)],
+        "stage policies",
+        (model_id, stage),
+    )
+    return await fetch(session, _policies(model_id, stage), ordering, request)
+
+
+async def policy_count(session: ReadSession, model_id: UUID | None, stage: Stage) -> int:
+    """How many versions a policy has had."""
+    return await total(session, _policies(model_id, stage))
+
+
+def _policies(model_id: UUID | None, stage: Stage) -> Select[Any]:
+    return select(StagePolicyRow).where(
+        StagePolicyRow.model_id.is_not_distinct_from(model_id), StagePolicyRow.stage == stage
+    )
+
+
+def rules_of(row: StagePolicyRow) -> Rules | None:
+    """The rules of a policy; None where the general ones hold."""
+    return None if row.rules is None else RULES.validate_python(row.rules)
+
+
+def policy_of(row: StagePolicyRow) -> Policy:
+    """A policy with rules of its own."""
+    return Policy(row.id, row.stage, row.version, rules_of(row) or ())
+
+
+# Reports and approvals
+
+
+def report_of(row: ValidationReportRow) -> Report:
+    """A report as the rules made it."""
+    checks = _CHECKS.validate_python(row.checks)
+    return Report(row.stage, row.policy_version, checks, row.created_at)
+
+
+async def last_reports(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, ValidationReportRow]:
+    """The last report about each version."""
+    column = ValidationReportRow.model_version_id
+    statement = (
+        select(ValidationReportRow)
+        .ext(distinct_on(column))
+        .where(among(column, version_ids))
+        .order_by(column, ValidationReportRow.created_at.desc(), ValidationReportRow.id.desc())
+    )
+    return {row.model_version_id: row for row in await session.scalars(statement)}
+
+
+async def reports_by_ids(
+    session: ReadSession, ids: Sequence[UUID]
+) -> dict[UUID, ValidationReportRow]:
+    """The reports among `ids`."""
+    statement = select(ValidationReportRow).where(among(ValidationReportRow.id, ids))
+    return {row.id: row for row in await session.scalars(statement)}
+
+
+async def approvals(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, ApprovalRow]:
+    """Each version's present approval; those that were never submitted are absent."""
+    statement = select(ApprovalRow).where(
+        among(ApprovalRow.model_version_id, version_ids), ApprovalRow.superseded_at.is_(None)
+    )
+    return {row.model_version_id: row for row in await session.scalars(statement)}
+
+
+async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalRow | None:
+    """The version's present approval as it stands. The caller holds the version locked."""
+    return await session.scalar(
+        select(ApprovalRow)
+        .where(ApprovalRow.model_version_id == version_id, ApprovalRow.superseded_at.is_(None))
+        .execution_options(populate_existing=True)
+    )
+
+
+async def approval_history(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, list[ApprovalRow]]:
+    """All submissions of each version, newest first."""
+    statement = select(ApprovalRow).order_by(ApprovalRow.submitted_at.desc(), ApprovalRow.id.desc())
+    return await fetch_all(session, version_ids, ApprovalRow.model_version_id, statement)
+
+
+async def approvals_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ApprovalRow]:
+    """The submissions among `ids`."""
+    statement = select(ApprovalRow).where(among(ApprovalRow.id, ids))
+    return {row.id: row for row in await session.scalars(statement)}
+
+
+async def decisions(
+    session: ReadSession, approval_ids: Sequence[UUID]
+) -> dict[UUID, list[ApprovalDecisionRow]]:
+    """What was said to each submission, in order."""
+    statement = select(ApprovalDecisionRow).order_by(
+        ApprovalDecisionRow.at, ApprovalDecisionRow.actor
+    )
+    return await fetch_all(session, approval_ids, ApprovalDecisionRow.approval_id, statement)
+
+
+async def supersede(session: WriteSession, version_id: UUID, moment: datetime) -> None:
+    """End the present approval's being so. The caller holds the version locked."""
+    await session.execute(
+        update(ApprovalRow)
+        .where(ApprovalRow.model_version_id == version_id, ApprovalRow.superseded_at.is_(None))
+        .values(superseded_at=moment)
+    )
+
+
+async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -> list[UUID]:
+    """The versions of the model, or of all models, whose submission was made under another policy
+    than the one in force, and waits for a decision or has not let them into production yet."""
+    statement = (
+        select(ModelVersionRow.id, ModelVersionRow.model_id, ApprovalRow.policy_id)
+        .join(ApprovalRow, ApprovalRow.model_version_id == ModelVersionRow.id)
+        .where(
+            ModelVersionRow.approval_status.in_(OPEN | IN_FORCE),
+            ApprovalRow.superseded_at.is_(None),
+            ApprovalRow.used_at.is_(None),
+        )
+    )
+    if model_id is not None:
+        statement = statement.where(ModelVersionRow.model_id == model_id)
+    found = (await session.execute(statement)).all()
+    models = list({row.model_id for row in found})
+    in_force = await policies_in_force(session, models, Stage.PRODUCTION)
+    return [row.id for row in found if row.policy_id != in_force[row.model_id].id]
+
+
+async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, Facts]:
+    """All that rules may look at, of each version: as locked as the caller holds it."""
+    now = await clock(session)
+    ids = [version.id for version in versions]
+    model_ids = [version.model_id for version in versions]
+    holders = await registry.holders(session, model_ids)
+    metrics = await registry.metrics(session, [*ids, *(row.id for row in holders.values())])
+    models = await registry.models_by_ids(session, model_ids)
+    run_ids = [version.run_id for version in versions if version.run_id]
+    of_runs = await runs.by_ids(session, run_ids) if run_ids else {}
+    items = await checklists(session, ids)
+    submitted = await approvals(session, ids)
+    said = await decisions(session, [row.id for row in submitted.values()]) if submitted else {}
+    found = {}
+    for version in versions:
+        own = metrics.get(version.id, [])
+        holder = holders.get(version.model_id)
+        run = of_runs.get(version.run_id) if version.run_id else None
+        approval = submitted.get(version.id)
+        found[version.id] = Facts(
+            id=version.id,
+            version=version.version,
+            stage=version.stage,
+            author=version.created_by,
+            metrics={metric.key: metric.value for metric in own},
+            measured_at=max((metric.timestamp for metric in own), default=None),
+            hyperparameters=version.hyperparameters or {},
+            artifact_path=version.artifact_path,
+            artifact_digest=version.artifact_digest,
+            open_drift=version.open_drift,
+            checklist=[(item.title, item.status) for item in items.get(version.id, [])],
+            goals=models[version.model_id].metric_goals,
+            run=RunFacts(run.id, run.status, run.params, run.dataset_facts or {}) if run else None,
+            baseline=BaselineFacts(
+                holder.id,
+                holder.version,
+                {metric.key: metric.value for metric in metrics.get(holder.id, [])},
+            )
+            if holder and holder.id != version.id
+            else None,
+            approval=ApprovalFacts(
+                approval.id,
+                approval.status,
+                approval.submitted_by,
+                [
+                    row.actor
+                    for row in said.get(approval.id, [])
+                    if row.decision is Decision.APPROVE
+                ],
+                approval.evidence_digest,
+                approval.checklist_digest,
+            )
+            if approval
+            else None,
+            now=now,
+        )
+    return found

@@ -1,32 +1,36 @@
-"""What moves a version along: registration, stages, checklists, deletion.
+"""What moves a version along: registration, stages, deletion.
 
 Whoever changes a stage holds the model's row first and then the versions', in order of id, so
 that the stages of one model change one after the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command, Line, Text
-from lifecycle.database import WriteSession, clock
-from lifecycle.errors import Conflict, InUse, NotFound, check_revision
+from lifecycle.commands import Command, Text
+from lifecycle.database import ReadSession, WriteSession
+from lifecycle.errors import InUse, NotFound, check_revision
 from lifecycle.journal import service as journal
-from lifecycle.promotion import repository, rules
-from lifecycle.promotion.rules import ChecklistStatus, StageCause
-from lifecycle.promotion.tables import ChecklistItemRow, StageAssignmentRow
+from lifecycle.promotion import gates, repository, rules
+from lifecycle.promotion.gates import Facts, Policy, Report
+from lifecycle.promotion.rules import IN_FORCE, StageCause
+from lifecycle.promotion.tables import (
+    ApprovalRow,
+    ChecklistItemRow,
+    StageAssignmentRow,
+    ValidationReportRow,
+)
 from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.service import RegisterModelVersion
 from lifecycle.registry.tables import ModelVersionRow
-
-MAX_ITEMS = 200
 
 
 class SetStage(Command):
@@ -35,6 +39,7 @@ class SetStage(Command):
     model_version: VersionSelector
     stage: Stage
     reason: Text | None = None
+    dry_run: bool = False
     expected_revision: int | None = None
 
 
@@ -43,23 +48,6 @@ class DeleteModelVersion(Command):
 
     model_version: VersionSelector
     reason: Text | None = None
-    expected_revision: int | None = None
-
-
-class AppendChecklistItem(Command):
-    """One more thing to check."""
-
-    model_version: VersionSelector
-    title: Line
-    expected_revision: int | None = None
-
-
-class MarkChecklistItem(Command):
-    """Decide an item, or open it again."""
-
-    id: UUID
-    status: ChecklistStatus
-    note: Text | None = None
     expected_revision: int | None = None
 
 
@@ -89,11 +77,58 @@ async def register(
 async def set_stage(session: WriteSession, origin: Origin, command: SetStage) -> StageAssignmentRow:
     """Move a version to another stage; what it replaces in production is archived with it.
 
-    Raises NotFound, StaleRevision, InvalidTransition.
+    Raises NotFound, StaleRevision, InvalidTransition, GateFailed, ApprovalRequired.
     """
+    await repository.hold_policies(session)
     version = await locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What `set_stage` would do: which version would be displaced, and what its policy finds."""
+
+    version_id: UUID
+    displaced: Sequence[UUID]
+    report: Report | None
+
+
+async def rehearse(session: ReadSession, command: SetStage) -> Rehearsal:
+    """Do all of `set_stage` but the change itself. Raises what it raises."""
+    version = await registry.find(session, command.model_version)
+    if version is None:
+        raise NotFound("version", command.model_version, ("model_version",))
+    check_revision(version.revision, command.expected_revision)
+    rules.check_move(version.stage, command.stage, StageCause.REQUESTED)
+    report = None
+    if rules.is_guarded(version.stage, command.stage):
+        policy, facts = await judged_by(session, version, command.stage)
+        report = gates.evaluate(policy, facts)
+        gates.enforce(report, facts)
+    displaced = []
+    if command.stage is Stage.PRODUCTION:
+        displaced = [row.id for row in (await _holder(session, version))]
+    return Rehearsal(version.id, displaced, report)
+
+
+async def why_not(
+    session: ReadSession, version_ids: Sequence[UUID], stage: Stage
+) -> dict[UUID, Report]:
+    """What stands between each version and a stage; nothing when `set_stage` would move it."""
+    versions = list((await registry.versions_by_ids(session, version_ids)).values())
+    facts = await repository.facts(session, versions)
+    found = {}
+    if stage in rules.GUARDED:
+        models = [version.model_id for version in versions]
+        policies = await repository.policies_in_force(session, models, stage)
+        for version in versions:
+            policy = repository.policy_of(policies[version.model_id])
+            found[version.id] = gates.outlook(policy, facts[version.id])
+    else:
+        for version in versions:
+            found[version.id] = gates.outlook(Policy(version.id, stage, 0, ()), facts[version.id])
+    return found
 
 
 async def move(
@@ -104,34 +139,97 @@ async def move(
     cause: StageCause,
     reason: str | None,
 ) -> StageAssignmentRow:
-    """Move a version that the caller has locked along with its model: the one door to a stage.
+    """Move a version that the caller has locked by `lock_for_move`: the one door to a stage.
 
-    A version that is displaced from production is archived in the same moment. Raises
-    InvalidTransition.
+    Upwards it leads past the stage's policy, and into production only with an approval in force,
+    whatever the cause; a rollback needs nothing else. A version that is displaced from production
+    is archived in the same moment. Raises InvalidTransition, GateFailed, ApprovalRequired.
     """
     rules.check_move(version.stage, stage, cause)
-    displaced = None
-    if stage is Stage.PRODUCTION:
-        holder = await registry.in_production(session, version.model_id)
-        if holder is not None:
-            displaced = (await registry.lock_versions(session, [holder]))[holder]
+    approval = report = None
+    if rules.is_guarded(version.stage, stage):
+        policy, facts = await judged_by(session, version, stage)
+        if cause is StageCause.ROLLED_BACK:
+            policy = gates.without_rules(policy)
+        found = gates.evaluate(policy, facts)
+        gates.enforce(found, facts)
+        if found.checks:
+            report = await store_report(session, origin, version, policy, found)
+        if stage is Stage.PRODUCTION:
+            approval = await repository.present_approval(session, version.id)
+            cause = _said_openly(cause, facts)
+    displaced = await _holder(session, version) if stage is Stage.PRODUCTION else []
     moment = await repository.moment(session, version.model_id)
-    pushed_out = None
-    if displaced is not None:
-        pushed_out = await _record(
+    pushed_out = [
+        await _record(
             session,
             origin,
-            displaced,
+            row,
             Stage.ARCHIVED,
             StageCause.DISPLACED,
             f"Displaced by version {version.version}.",
             moment,
         )
-    entry = await _record(session, origin, version, stage, cause, reason, moment)
-    if pushed_out is not None:
-        pushed_out.replaced_by_id = entry.id
-        await session.flush()
+        for row in displaced
+    ]
+    entry = await _record(
+        session, origin, version, stage, cause, reason, moment, approval=approval, report=report
+    )
+    for each in pushed_out:
+        each.replaced_by_id = entry.id
+    if approval is not None and approval.used_at is None:
+        approval.used_at = moment
+    await session.flush()
     return entry
+
+
+def _said_openly(cause: StageCause, facts: Facts) -> StageCause:
+    """Who comes in past the policy is seen to."""
+    if facts.status is ApprovalStatus.BYPASSED and cause is not StageCause.ROLLED_BACK:
+        return StageCause.BYPASSED
+    return cause
+
+
+async def judged_by(
+    session: ReadSession, version: ModelVersionRow, stage: Stage
+) -> tuple[Policy, Facts]:
+    """The policy that guards a stage for a version, and what it looks at: as locked as the caller
+    holds them."""
+    policies = await repository.policies_in_force(session, [version.model_id], stage)
+    facts = await repository.facts(session, [version])
+    return repository.policy_of(policies[version.model_id]), facts[version.id]
+
+
+async def check_approved(session: WriteSession, version: ModelVersionRow) -> None:
+    """Raise ApprovalRequired unless the approval of a version, which the caller has locked, is in
+    force."""
+    if version.approval_status in IN_FORCE:
+        return
+    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    gates.enforce(gates.evaluate(gates.without_rules(policy), facts), facts)
+
+
+async def store_report(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    policy: Policy,
+    report: Report,
+) -> ValidationReportRow:
+    """Keep what a policy found about a version."""
+    row = ValidationReportRow(
+        model_version_id=version.id,
+        stage=report.stage,
+        policy_id=policy.id,
+        policy_version=policy.version,
+        passed=report.passed,
+        checks=[asdict(check) for check in report.checks],
+        recommendations=report.recommendations,
+        created_by=origin.actor,
+    )
+    session.add(row)
+    await session.flush()
+    return row
 
 
 async def delete(
@@ -166,76 +264,34 @@ async def delete(
     return version
 
 
-async def append_item(
-    session: WriteSession, origin: Origin, command: AppendChecklistItem
-) -> ChecklistItemRow:
-    """Add an item at the end of a version's checklist.
-
-    Raises NotFound, StaleRevision, Conflict when the list is full.
-    """
-    version = await registry_service.locked(session, command.model_version)
-    check_revision(version.revision, command.expected_revision)
-    place = await repository.last_place(session, version.id) + 1
-    if place > MAX_ITEMS:
-        raise Conflict(f"A checklist has at most {MAX_ITEMS} items.", ("title",))
-    item = ChecklistItemRow(
-        model_version_id=version.id, place=place, title=command.title, created_by=origin.actor
-    )
-    session.add(item)
-    await session.flush()
-    await _item_changed(session, origin, version, item, "model_version.checklist_item_appended")
-    return item
-
-
-async def mark_item(
-    session: WriteSession, origin: Origin, command: MarkChecklistItem
-) -> ChecklistItemRow:
-    """Approve or reject an item, or set it back to PENDING. Raises NotFound, StaleRevision."""
-    item = await repository.item(session, command.id)
-    if item is None:
-        raise NotFound("checklist item", "with this id")
-    id = item.model_version_id
-    version = (await registry.lock_versions(session, [id]))[id]
-    if version.deleted_at is not None:
-        raise NotFound("checklist item", "with this id")
-    check_revision(version.revision, command.expected_revision)
-    item = await repository.item(session, command.id)
-    assert item is not None
-    if (item.status, item.note) == (command.status, command.note):
-        return item
-    before = {"status": item.status, "note": item.note}
-    now = await clock(session)
-    decided = command.status is not ChecklistStatus.PENDING
-    item.status = command.status
-    item.note = command.note
-    item.decided_by = origin.actor if decided else None
-    item.decided_at = now if decided else None
-    await session.flush()
-    type = "model_version.checklist_item_marked"
-    await _item_changed(session, origin, version, item, type, before)
-    return item
-
-
 async def lock_for_move(
     session: WriteSession, model_id: UUID, ids: Iterable[UUID]
 ) -> dict[UUID, ModelVersionRow]:
-    """A model and some of its versions, held in the order that this module keeps to."""
+    """A model, some of its versions and the one in production, held in the order that this module
+    keeps to."""
     await registry.lock_model(session, model_id)
     holder = await registry.in_production(session, model_id)
     return await registry.lock_versions(session, [*ids, *([holder] if holder else [])])
 
 
 async def locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
-    """The version that is meant, held until the transaction ends along with its model and the
-    version in production. Raises NotFound."""
+    """The version that is meant, ready to be moved. Raises NotFound."""
     found = await registry.find(session, selector)
-    if found is not None:
-        await registry.lock_model(session, found.model_id)
-        # Again: with the model held, nothing moves between this and the decision.
-        found = await registry.find(session, selector)
-    if found is None:
-        raise NotFound("version", selector, ("model_version",))
-    return (await lock_for_move(session, found.model_id, [found.id]))[found.id]
+    while found is not None:
+        rows = await lock_for_move(session, found.model_id, [found.id])
+        # Another version may have come into the stage before the model was held.
+        meant = await registry.find(session, selector) if selector.in_stage else found
+        if meant is not None and meant.id in rows and rows[meant.id].deleted_at is None:
+            return rows[meant.id]
+        if meant is None or meant.id in rows:
+            break
+        found = meant
+    raise NotFound("version", selector, ("model_version",))
+
+
+async def _holder(session: ReadSession, version: ModelVersionRow) -> list[ModelVersionRow]:
+    """The version that makes way in production, if there is one."""
+    return list((await registry.holders(session, [version.model_id])).values())
 
 
 async def _record(
@@ -246,6 +302,9 @@ async def _record(
     cause: StageCause,
     reason: str | None,
     moment: datetime,
+    *,
+    approval: ApprovalRow | None = None,
+    report: ValidationReportRow | None = None,
 ) -> StageAssignmentRow:
     """Close the version's entry in the history and open the next one at the same moment."""
     await repository.close_entry(session, version.id, moment)
@@ -255,11 +314,20 @@ async def _record(
         version,
         {"stage": stage, "stage_changed_at": moment},
         type="model_version.stage_changed",
-        about={"model_name": version.model_name, "version": version.version, "cause": cause},
+        about={
+            "model_name": version.model_name,
+            "version": version.version,
+            "cause": cause,
+            "approval_id": approval.id if approval else None,
+            "report_id": report.id if report else None,
+            "policy_version": report.policy_version if report else None,
+        },
         reason=reason,
     )
     entry = _entry(version, origin, cause, reason, moment)
     entry.follows = moment
+    entry.approval_id = approval.id if approval else None
+    entry.report_id = report.id if report else None
     session.add(entry)
     await session.flush()
     return entry
@@ -278,19 +346,3 @@ def _entry(
         reason=reason,
         cause=cause,
     )
-
-
-async def _item_changed(
-    session: WriteSession,
-    origin: Origin,
-    version: ModelVersionRow,
-    item: ChecklistItemRow,
-    type: str,
-    before: dict[str, Any] | None = None,
-) -> None:
-    """An item belongs to its version: its change counts as one of the version."""
-    version.revision += 1
-    await session.flush()
-    about = {"item_id": item.id, "title": item.title}
-    now = {"status": item.status, "note": item.note}
-    await journal.append(session, origin, type, version.id, before=before, after=about | now)

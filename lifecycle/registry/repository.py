@@ -19,6 +19,7 @@ from lifecycle.pages import (
     Ordering,
     Page,
     PageRequest,
+    among,
     by_id,
     by_text,
     by_time,
@@ -28,7 +29,7 @@ from lifecycle.pages import (
     total,
     totals,
 )
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
 from lifecycle.runs.metrics import MetricValue
 
@@ -88,6 +89,7 @@ class VersionFilter:
 
     model_name: str | None = None
     stages: tuple[Stage, ...] = ()
+    approval_statuses: tuple[ApprovalStatus, ...] = ()
 
 
 class VersionOrderField(StrEnum):
@@ -158,6 +160,14 @@ async def in_production(session: ReadSession, model_id: UUID) -> UUID | None:
             ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION
         )
     )
+
+
+async def holders(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
+    """The version of each model that is in production now; models without one are absent."""
+    statement = select(ModelVersionRow).where(
+        among(ModelVersionRow.model_id, model_ids), ModelVersionRow.stage == Stage.PRODUCTION
+    )
+    return {row.model_id: row for row in await session.scalars(statement)}
 
 
 async def ensure_model(session: WriteSession, name: str, actor: str) -> tuple[ModelRow, bool]:
@@ -335,4 +345,6 @@ def _versions(statement: Select[Any], wanted: VersionFilter) -> Select[Any]:
         statement = statement.where(ModelVersionRow.model_name == wanted.model_name)
     if wanted.stages:
         statement = statement.where(ModelVersionRow.stage.in_(wanted.stages))
+    if wanted.approval_statuses:
+        statement = statement.where(ModelVersionRow.approval_status.in_(wanted.approval_statuses))
     return statement

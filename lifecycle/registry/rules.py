@@ -17,6 +17,19 @@ class Stage(StrEnum):
     ARCHIVED = "ARCHIVED"
 
 
+class ApprovalStatus(StrEnum):
+    """Where the approval of a version stands."""
+
+    NOT_SUBMITTED = "NOT_SUBMITTED"
+    PENDING = "PENDING"
+    NEEDS_REVIEW = "NEEDS_REVIEW"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    STALE = "STALE"
+    BYPASSED = "BYPASSED"
+    WITHDRAWN = "WITHDRAWN"
+
+
 class DriftSeverity(StrEnum):
     """How bad drift of a version is, from the least on."""
 
@@ -40,6 +53,11 @@ def usual_goal(key: str) -> MetricGoal:
     # scikit-learn negates what should be small: neg_mean_squared_error.
     less = "neg" not in words and any(word in _LESS_IS_BETTER for word in words)
     return MetricGoal.MINIMIZE if less else MetricGoal.MAXIMIZE
+
+
+def goal_of(key: str, goals: Mapping[str, MetricGoal]) -> MetricGoal:
+    """Whether more or less of a metric is better: as the model says, else as is usual."""
+    return goals.get(key) or usual_goal(key)
 
 
 @dataclass(frozen=True, slots=True)

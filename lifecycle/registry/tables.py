@@ -22,7 +22,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lifecycle.errors import AlreadyExists, InUse
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import ApprovalStatus, Stage
+from lifecycle.runs.rules import MetricGoal
 from lifecycle.tables import Base, Revised
 
 
@@ -42,6 +43,9 @@ class ModelRow(Revised):
     description: Mapped[str | None]
     owner: Mapped[str | None]
     tags: Mapped[dict[str, str]]
+    metric_goals: Mapped[dict[str, MetricGoal]] = mapped_column(
+        JSONB(none_as_null=True), server_default=text("'{}'")
+    )
     last_number: Mapped[int] = mapped_column(default=0)
 
 
@@ -49,8 +53,9 @@ class ModelVersionRow(Revised):
     """One version of a model. A deleted one keeps its row, for lineage and history.
 
     `live_deployments` counts the deployments that keep it from being deleted; it is changed by
-    whoever holds this row locked. `stage` repeats the last entry of the stage history, which is
-    open until the version is deleted.
+    whoever holds this row locked; so does `open_drift`, by severity, the drift events that are not
+    closed. `stage` repeats the last entry of the stage history, which is
+    open until the version is deleted, and `approval_status` the present approval's.
     """
 
     __tablename__ = "model_version"
@@ -81,6 +86,7 @@ class ModelVersionRow(Revised):
         Index(None, "model_id", "created_at", "id"),
         Index(None, "model_name", "created_at", "id"),
         Index(None, "stage", "created_at", "id"),
+        Index(None, "approval_status", "created_at", "id"),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "run_id"),
@@ -97,8 +103,15 @@ class ModelVersionRow(Revised):
     hyperparameters: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     tags: Mapped[dict[str, str]]
     artifact_path: Mapped[str | None]
+    artifact_digest: Mapped[str | None]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    approval_status: Mapped[ApprovalStatus] = mapped_column(
+        default=ApprovalStatus.NOT_SUBMITTED, server_default=ApprovalStatus.NOT_SUBMITTED
+    )
     live_deployments: Mapped[int] = mapped_column(default=0)
+    open_drift: Mapped[dict[str, int]] = mapped_column(
+        JSONB(none_as_null=True), server_default=text("'{}'")
+    )
     deleted_at: Mapped[datetime | None]
 
 

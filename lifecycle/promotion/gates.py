@@ -1,0 +1,836 @@
+"""What has to be true before a version comes into a stage: rules as data, and their evaluation.
+
+A stage policy is a list of rules. `evaluate` is the one evaluation of them: facts in, report out,
+whoever asks. `decide` is the automatic decision about a submission. All pure. Figures are compared
+as the decimal numbers that people write: 0.75 is exactly 0.05 lower than 0.80.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+from lifecycle.errors import LifecycleError
+from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
+from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, goal_of
+from lifecycle.runs.rules import MetricGoal
+
+
+class RuleKind(StrEnum):
+    METRIC = "METRIC"
+    DATASET_FACT = "DATASET_FACT"
+    HYPERPARAMETER = "HYPERPARAMETER"
+    BASELINE = "BASELINE"
+    CHECKLIST = "CHECKLIST"
+    APPROVALS = "APPROVALS"
+    ARTIFACT_DIGEST = "ARTIFACT_DIGEST"
+    RUN_COMPLETED = "RUN_COMPLETED"
+    NO_OPEN_DRIFT = "NO_OPEN_DRIFT"
+    EVIDENCE_AGE = "EVIDENCE_AGE"
+    AUTOMATIC_APPROVAL = "AUTOMATIC_APPROVAL"
+
+
+class CheckSeverity(StrEnum):
+    BLOCKING = "BLOCKING"
+    WARNING = "WARNING"
+    INFO = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The object that a figure comes from: its table and id."""
+
+    kind: str
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one rule found. `observed` and `required` are JSON; a number that is not finite is its
+    name."""
+
+    name: str
+    category: str
+    severity: CheckSeverity
+    passed: bool
+    observed: Any
+    required: Any
+    message: str
+    evidence: Evidence | None = None
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a policy's rules found. It passed unless a BLOCKING check did not."""
+
+    stage: Stage
+    policy_version: int
+    checks: Sequence[Check]
+    at: datetime
+
+    @property
+    def unmet(self) -> list[Check]:
+        """The checks that stand in the way."""
+        return [
+            check
+            for check in self.checks
+            if not check.passed and check.severity is CheckSeverity.BLOCKING
+        ]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.unmet
+
+    @property
+    def recommendations(self) -> list[str]:
+        """What could be done about each check that did not pass."""
+        return [check.advice for check in self.checks if not check.passed and check.advice]
+
+
+class GateFailed(LifecycleError):
+    """The policy of the stage is not met; `report` has every check."""
+
+    code = "GATE_FAILED"
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        found = " ".join(check.message for check in report.unmet)
+        super().__init__(f"{report.stage} is refused: {found}", ("model_version",))
+
+
+class ApprovalRequired(LifecycleError):
+    """Nothing but an approval is missing; `report` has every check."""
+
+    code = "APPROVAL_REQUIRED"
+
+    def __init__(self, status: ApprovalStatus, report: Report) -> None:
+        self.status, self.report = status, report
+        super().__init__(" ".join(check.message for check in report.unmet), ("model_version",))
+
+
+# The facts that rules look at
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """The run that a version came out of."""
+
+    id: UUID
+    status: str
+    params: Mapping[str, str]
+    dataset_facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineFacts:
+    """The version in production."""
+
+    id: UUID
+    version: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalFacts:
+    """The version's last submission, and who has approved it so far."""
+
+    id: UUID
+    status: ApprovalStatus
+    submitted_by: str
+    approved_by: Sequence[str]
+    evidence_digest: str | None
+    checklist_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that rules may look at, as of `now`. `measured_at` is the newest metric's time."""
+
+    id: UUID
+    version: str
+    stage: Stage
+    author: str
+    metrics: Mapping[str, float]
+    measured_at: datetime | None
+    hyperparameters: Mapping[str, Any]
+    artifact_path: str | None
+    artifact_digest: str | None
+    open_drift: Mapping[str, int]
+    checklist: Sequence[tuple[str, ChecklistStatus]]
+    goals: Mapping[str, MetricGoal]
+    run: RunFacts | None
+    baseline: BaselineFacts | None
+    approval: ApprovalFacts | None
+    now: datetime
+
+    @property
+    def itself(self) -> Evidence:
+        """The version as evidence."""
+        return Evidence("model_version", self.id)
+
+    @property
+    def status(self) -> ApprovalStatus:
+        """Where its approval stands; STALE if it is not for what the version is now."""
+        if self.approval is None:
+            return ApprovalStatus.NOT_SUBMITTED
+        return ApprovalStatus.STALE if self.is_stale else self.approval.status
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the present submission, if it is open or in force, is for another content. While
+        it is open the checklist may be worked on; once decided, it is part of the content."""
+        approval = self.approval
+        if approval is None or approval.status not in OPEN | IN_FORCE:
+            return False
+        return approval.evidence_digest != self.evidence_digest() or (
+            approval.status in IN_FORCE and approval.checklist_digest != self.checklist_digest()
+        )
+
+    def evidence_digest(self) -> str:
+        """What an approval is bound to: the same for the same metrics, artifact, hyperparameters,
+        run, parameters and data-set facts."""
+        run = self.run
+        return _digest(
+            {key: repr(value) for key, value in self.metrics.items()},
+            self.artifact_path,
+            self.artifact_digest,
+            self.hyperparameters,
+            [str(run.id), run.params, run.dataset_facts] if run else None,
+        )
+
+    def checklist_digest(self) -> str:
+        """The same for the same items, marked alike."""
+        return _digest(self.checklist)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+# The rules
+
+
+def _named(key: str) -> None:
+    if not key.strip() or len(key) > 250:
+        raise ValueError("a key must have 1 to 250 characters")
+
+
+def _bounded(at_least: float | None, at_most: float | None) -> None:
+    given = [bound for bound in (at_least, at_most) if bound is not None]
+    if not given or not all(map(math.isfinite, given)):
+        raise ValueError("give at_least, at_most or both, as finite numbers")
+    if at_least is not None and at_most is not None and at_least > at_most:
+        raise ValueError("at_least must not be above at_most")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRule:
+    """A metric of the version lies within bounds, which are included."""
+
+    key: str
+    at_least: float | None = None
+    at_most: float | None = None
+    required: bool = False
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.METRIC] = RuleKind.METRIC
+
+    def __post_init__(self) -> None:
+        _named(self.key)
+        _bounded(self.at_least, self.at_most)
+
+    def check(self, facts: Facts) -> Check:
+        """Look at the metric."""
+        return _within(self, "performance", facts.metrics.get(self.key), facts.itself)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFactRule:
+    """A fact about the data of the run lies within bounds, which are included."""
+
+    key: str
+    at_least: float | None = None
+    at_most: float | None = None
+    required: bool = False
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.DATASET_FACT] = RuleKind.DATASET_FACT
+
+    def __post_init__(self) -> None:
+        _named(self.key)
+        _bounded(self.at_least, self.at_most)
+
+    def check(self, facts: Facts) -> Check:
+        """Look at the fact."""
+        value = facts.run.dataset_facts.get(self.key) if facts.run else None
+        return _within(self, "data quality", value, _run(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class HyperparameterRule:
+    """A hyperparameter of the version, else a parameter of its run, lies within bounds, which are
+    included."""
+
+    key: str
+    at_least: float | None = None
+    at_most: float | None = None
+    required: bool = False
+    severity: CheckSeverity = CheckSeverity.WARNING
+    kind: Literal[RuleKind.HYPERPARAMETER] = RuleKind.HYPERPARAMETER
+
+    def __post_init__(self) -> None:
+        _named(self.key)
+        _bounded(self.at_least, self.at_most)
+
+    def check(self, facts: Facts) -> Check:
+        """Look at the hyperparameter."""
+        if self.key in facts.hyperparameters or facts.run is None:
+            return _within(self, "complexity", facts.hyperparameters.get(self.key), facts.itself)
+        return _within(self, "complexity", facts.run.params.get(self.key), _run(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineRule:
+    """A metric is at most `tolerance` worse than that of the version in production: absolutely, or
+    as a part of its figure. A negative tolerance is by how much it must be better."""
+
+    key: str
+    tolerance: float
+    relative: bool = False
+    goal: MetricGoal | None = None
+    required: bool = False
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.BASELINE] = RuleKind.BASELINE
+
+    def __post_init__(self) -> None:
+        _named(self.key)
+        if not math.isfinite(self.tolerance):
+            raise ValueError("tolerance must be a finite number")
+
+    def check(self, facts: Facts) -> Check:
+        """Compare with production."""
+        name = f"{self.key} against production"
+        required: dict[str, Any] = {"tolerance": self.tolerance, "relative": self.relative}
+        base = facts.baseline
+        if base is None:
+            return Check(
+                name, "baseline", self.severity, True, None, required, "Nothing is in production."
+            )
+        required |= {
+            "baselineVersion": base.version,
+            "baseline": _shown(base.metrics.get(self.key)),
+        }
+        value, reference = facts.metrics.get(self.key), base.metrics.get(self.key)
+        evidence = Evidence("model_version", base.id)
+        worse = _worse_by(value, reference, self.goal or goal_of(self.key, facts.goals))
+        if worse is None or reference is None:
+            return Check(
+                name,
+                "baseline",
+                self.severity,
+                not self.required,
+                _shown(value),
+                required,
+                f"{self.key} cannot be compared with version {base.version} in production: "
+                f"{_said(value)} here, {_said(reference)} there.",
+                evidence,
+                f"Give version {facts.version} a metric {self.key}.",
+            )
+        allowed = Decimal(str(self.tolerance))
+        if self.relative:
+            allowed *= abs(Decimal(str(reference)))
+        difference = f"{abs(worse).normalize():f} {'worse' if worse > 0 else 'better'} than"
+        limit = f"{self.tolerance:.4%}" if self.relative else f"{self.tolerance!r}"
+        return Check(
+            name,
+            "baseline",
+            self.severity,
+            worse <= allowed,
+            _shown(value),
+            required,
+            f"{self.key} is {_said(value)}, {difference if worse else 'the same as'} that of "
+            f"version {base.version} in production; at most {limit} worse is allowed.",
+            evidence,
+            f"Improve {self.key}, or let an administrator decide with BYPASS.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChecklistRule:
+    """Every item of the checklist is APPROVED; with `required` there is at least one."""
+
+    required: bool = False
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.CHECKLIST] = RuleKind.CHECKLIST
+
+    def check(self, facts: Facts) -> Check:
+        """Look at the items."""
+        open_items = [t for t, status in facts.checklist if status is not ChecklistStatus.APPROVED]
+        done = len(facts.checklist) - len(open_items)
+        passed = not open_items and (bool(facts.checklist) or not self.required)
+        what = ", ".join(f"“{title}”" for title in open_items[:5])
+        return Check(
+            "checklist",
+            "review",
+            self.severity,
+            passed,
+            {"approved": done, "items": len(facts.checklist), "open": open_items[:100]},
+            {"complete": True, "required": self.required},
+            f"{done} of {len(facts.checklist)} items of the checklist are APPROVED"
+            + (f"; open or rejected: {what}." if what else "."),
+            facts.itself,
+            "Mark the items of the checklist." if facts.checklist else "Append checklist items.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalsRule:
+    """So many people have approved, none of them author or submitter; if `approvers` names any,
+    only those count. Without this rule one is enough, or the automatic decision."""
+
+    count: int = 1
+    approvers: tuple[str, ...] = ()
+    kind: Literal[RuleKind.APPROVALS] = RuleKind.APPROVALS
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= 20:
+            raise ValueError("count must be 1 to 20")
+        if self.approvers and len(set(self.approvers)) < self.count:
+            raise ValueError("there must be at least as many approvers as approvals")
+        if len(self.approvers) > 1_000 or not all(map(str.strip, self.approvers)):
+            raise ValueError("approvers must be at most 1,000 names")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactDigestRule:
+    """The version names its artifact and the artifact's digest."""
+
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.ARTIFACT_DIGEST] = RuleKind.ARTIFACT_DIGEST
+
+    def check(self, facts: Facts) -> Check:
+        """Look for the digest."""
+        there = bool(facts.artifact_path and facts.artifact_digest)
+        return Check(
+            "artifact digest",
+            "artifact",
+            self.severity,
+            there,
+            {"artifactPath": facts.artifact_path, "artifactDigest": facts.artifact_digest},
+            {"artifactDigest": "present"},
+            "The artifact has a digest." if there else "The artifact has no path or no digest.",
+            facts.itself,
+            "Give artifactPath and artifactDigest with updateModelVersion.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompletedRule:
+    """The version came out of a run, and that run is COMPLETED."""
+
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.RUN_COMPLETED] = RuleKind.RUN_COMPLETED
+
+    def check(self, facts: Facts) -> Check:
+        """Look at the run."""
+        status = facts.run.status if facts.run else None
+        said = f"The run is {status}." if status else "The version names no run."
+        return Check(
+            "run completed",
+            "lineage",
+            self.severity,
+            status == "COMPLETED",
+            status,
+            "COMPLETED",
+            said,
+            _run(facts),
+            "Complete the run." if status else "Register a version with its runId.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NoOpenDriftRule:
+    """No drift event of the version from this severity on is still open."""
+
+    from_severity: DriftSeverity = DriftSeverity.HIGH
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.NO_OPEN_DRIFT] = RuleKind.NO_OPEN_DRIFT
+
+    def check(self, facts: Facts) -> Check:
+        """Count the open events."""
+        scale = list(DriftSeverity)
+        counted = scale[scale.index(self.from_severity) :]
+        found = {each: facts.open_drift[each] for each in counted if facts.open_drift.get(each)}
+        said = ", ".join(f"{number} {severity}" for severity, number in found.items())
+        return Check(
+            "no open drift",
+            "drift",
+            self.severity,
+            not found,
+            found,
+            {"fromSeverity": self.from_severity, "open": 0},
+            f"Open drift events: {said}."
+            if found
+            else f"No drift event from {self.from_severity} on is open.",
+            facts.itself,
+            "Resolve the drift events with updateDriftEvent.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceAgeRule:
+    """The newest metric of the version is at most so many days old."""
+
+    max_days: float
+    severity: CheckSeverity = CheckSeverity.BLOCKING
+    kind: Literal[RuleKind.EVIDENCE_AGE] = RuleKind.EVIDENCE_AGE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_days <= 36_500:
+            raise ValueError("max_days must be more than 0 and at most 36,500")
+
+    def check(self, facts: Facts) -> Check:
+        """Look at the metrics' times."""
+        measured = facts.measured_at
+        passed = measured is not None and facts.now - measured <= timedelta(days=self.max_days)
+        said = (
+            f"The newest metric is of {measured:%Y-%m-%d %H:%M:%S %Z}"
+            if measured
+            else "There are no metrics"
+        )
+        return Check(
+            "age of the evidence",
+            "freshness",
+            self.severity,
+            passed,
+            measured.isoformat() if measured else None,
+            {"maxDays": self.max_days},
+            f"{said}; at most {self.max_days:g} days old is required.",
+            facts.itself,
+            "Evaluate the version again and update its metrics.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticApprovalRule:
+    """A submission is approved without a person when this metric is at most `tolerance` worse than
+    in production, or nothing is in production. From `better_by` on it counts as an improvement."""
+
+    key: str
+    better_by: float
+    tolerance: float
+    goal: MetricGoal | None = None
+    kind: Literal[RuleKind.AUTOMATIC_APPROVAL] = RuleKind.AUTOMATIC_APPROVAL
+
+    def __post_init__(self) -> None:
+        _named(self.key)
+        if not (math.isfinite(self.better_by) and math.isfinite(self.tolerance)):
+            raise ValueError("better_by and tolerance must be finite numbers")
+
+
+_Figure: TypeAlias = MetricRule | DatasetFactRule | HyperparameterRule
+# What is there to be checked without people, what people do during a review, and how it is decided.
+_Automatic: TypeAlias = (
+    _Figure
+    | BaselineRule
+    | ArtifactDigestRule
+    | RunCompletedRule
+    | NoOpenDriftRule
+    | EvidenceAgeRule
+)
+Rule: TypeAlias = _Automatic | ChecklistRule | ApprovalsRule | AutomaticApprovalRule
+
+
+def describe(rule: Rule) -> str:
+    """A rule in words."""
+    match rule:
+        case MetricRule() | DatasetFactRule() | HyperparameterRule():
+            what = {
+                RuleKind.METRIC: "metric",
+                RuleKind.DATASET_FACT: "data-set fact",
+                RuleKind.HYPERPARAMETER: "hyperparameter",
+            }[rule.kind]
+            where = "" if rule.required else ", where it is reported"
+            said = f"The {what} {rule.key} is {_bounds(rule)}{where}."
+        case BaselineRule():
+            limit = f"{rule.tolerance:.4%}" if rule.relative else f"{rule.tolerance!r}"
+            said = f"The metric {rule.key} is at most {limit} worse than in production."
+        case ChecklistRule():
+            least = ", and there is at least one" if rule.required else ""
+            said = f"All items of the checklist are APPROVED{least}."
+        case ApprovalsRule():
+            among = f" among {', '.join(rule.approvers)}" if rule.approvers else ""
+            said = f"{rule.count} people{among} have approved, author and submitter not counted."
+        case ArtifactDigestRule():
+            said = "The artifact has a path and a digest."
+        case RunCompletedRule():
+            said = "The version came out of a run that is COMPLETED."
+        case NoOpenDriftRule():
+            said = f"No drift event from {rule.from_severity} on is open."
+        case EvidenceAgeRule():
+            said = f"The newest metric is at most {rule.max_days:g} days old."
+        case AutomaticApprovalRule():
+            return (
+                f"A submission is approved without a person when {rule.key} is at most "
+                f"{rule.tolerance!r} worse than in production; from {rule.better_by!r} better on "
+                "it is an improvement."
+            )
+    if isinstance(rule, ApprovalsRule) or rule.severity is CheckSeverity.BLOCKING:
+        return said
+    return f"{said} ({rule.severity})"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What has to be true before a version comes into a stage, as of a version of the policy."""
+
+    id: UUID
+    stage: Stage
+    version: int
+    rules: tuple[Rule, ...]
+
+    @property
+    def approvals(self) -> ApprovalsRule | None:
+        """The rule about the number of approvals, if there is one."""
+        return next((rule for rule in self.rules if isinstance(rule, ApprovalsRule)), None)
+
+    @property
+    def needed(self) -> int:
+        """How many people must approve, where the automatic decision does not."""
+        return self.approvals.count if self.approvals else 1
+
+
+# The evaluation
+
+
+def validate(policy: Policy, facts: Facts) -> Report:
+    """What the policy finds without people: its checklist and its approvals are left out."""
+    checks = [rule.check(facts) for rule in policy.rules if isinstance(rule, _Automatic)]
+    return Report(policy.stage, policy.version, checks, facts.now)
+
+
+def review(policy: Policy, facts: Facts) -> Report:
+    """What must be true when people have approved: what `validate` finds, and the checklist."""
+    checks = [
+        rule.check(facts) for rule in policy.rules if isinstance(rule, _Automatic | ChecklistRule)
+    ]
+    return Report(policy.stage, policy.version, checks, facts.now)
+
+
+def evaluate(policy: Policy, facts: Facts) -> Report:
+    """All that stands between a version and a stage: what `review` finds, and for production the
+    approval, whether the policy speaks of it or not."""
+    checks = list(review(policy, facts).checks)
+    if policy.stage is Stage.PRODUCTION or policy.approvals:
+        checks.append(approval_check(policy, facts))
+    return Report(policy.stage, policy.version, checks, facts.now)
+
+
+def without_rules(policy: Policy) -> Policy:
+    """What is left of a policy when only the approval counts."""
+    return replace(policy, rules=())
+
+
+def outlook(policy: Policy, facts: Facts) -> Report:
+    """What `evaluate` finds for a version wherever it is now, and whether it may go there from its
+    present stage."""
+    stage = policy.stage
+    checks = []
+    if stage not in STAGE.following[facts.stage]:
+        checks.append(_way(facts, stage))
+    if facts.stage is not stage and is_guarded(facts.stage, stage):
+        checks += evaluate(policy, facts).checks
+        if facts.status is ApprovalStatus.BYPASSED:
+            checks = [replace(each, severity=CheckSeverity.INFO) for each in checks]
+    return Report(stage, policy.version, checks, facts.now)
+
+
+def _way(facts: Facts, stage: Stage) -> Check:
+    following = STAGE.following[facts.stage]
+    allowed = ", ".join(sorted(following))
+    here = facts.stage is stage
+    then = "" if here else f" Move it to {' or '.join(_ways(facts.stage, stage))} first."
+    return Check(
+        "stage",
+        "stage",
+        CheckSeverity.BLOCKING,
+        False,
+        facts.stage,
+        {"stage": stage, "allowed": sorted(following)},
+        f"Version {facts.version} is in {facts.stage}"
+        + (" already." if here else f", from where it can go to {allowed}.{then}"),
+        facts.itself,
+        then.strip() or None,
+    )
+
+
+def _ways(current: Stage, wanted: Stage) -> list[Stage]:
+    return sorted(each for each in STAGE.following[current] if wanted in STAGE.following[each])
+
+
+def approval_check(policy: Policy, facts: Facts) -> Check:
+    """Whether the version's approval is in force, and by enough people."""
+    rule, approval, status = policy.approvals, facts.approval, facts.status
+    people = eligible(rule, facts, approval.approved_by) if approval else []
+    enough = rule is None or len(people) >= rule.count or status is ApprovalStatus.BYPASSED
+    passed = status in IN_FORCE and enough
+    said = f"Version {facts.version} is {status}"
+    if status in IN_FORCE and not enough and rule:
+        said += f", but {rule.count} approvals are needed and there are {len(people)}"
+    return Check(
+        "approval",
+        "approval",
+        CheckSeverity.BLOCKING,
+        passed,
+        {"status": status, "approvedBy": people},
+        {"status": ApprovalStatus.APPROVED, "approvals": rule.count if rule else None},
+        f"{said}." if passed else f"{said}; {_next_step(status)}",
+        facts.itself,
+        None if passed else _next_step(status)[0].upper() + _next_step(status)[1:],
+    )
+
+
+def _next_step(status: ApprovalStatus) -> str:
+    if status in OPEN:
+        return "somebody who may approve it has to decide, with decideApproval."
+    return "submit it for approval first, with submitForApproval."
+
+
+def enforce(report: Report, facts: Facts) -> None:
+    """Raise GateFailed, or ApprovalRequired when an approval is all that is missing, unless nothing
+    stands in the way or an administrator has decided to go past it."""
+    unmet = report.unmet
+    if not unmet or facts.status is ApprovalStatus.BYPASSED:
+        return
+    if [check.category for check in unmet] == ["approval"]:
+        raise ApprovalRequired(facts.status, report)
+    raise GateFailed(report)
+
+
+def eligible(rule: ApprovalsRule | None, facts: Facts, people: Sequence[str]) -> list[str]:
+    """Those among the people whose approval counts."""
+    barred = {facts.author, facts.approval.submitted_by if facts.approval else None}
+    named = rule.approvers if rule and rule.approvers else None
+    return [each for each in people if each not in barred and (named is None or each in named)]
+
+
+def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus, str]:
+    """The automatic decision about a submission and its reason; `report` is what `validate` found.
+
+    Figures of D3: see AutomaticApprovalRule. What cannot be judged is left to people.
+    """
+    if not report.passed:
+        return ApprovalStatus.REJECTED, " ".join(check.message for check in report.unmet)
+    if policy.approvals:
+        count = policy.approvals.count
+        return (
+            ApprovalStatus.PENDING,
+            f"The policy wants {count} approval{'s' if count > 1 else ''}.",
+        )
+    unfinished = [check.message for check in review(policy, facts).unmet]
+    if unfinished:
+        return ApprovalStatus.PENDING, " ".join(unfinished)
+    rule = next((each for each in policy.rules if isinstance(each, AutomaticApprovalRule)), None)
+    if rule is None:
+        return ApprovalStatus.PENDING, "The policy decides nothing by itself."
+    if facts.baseline is None:
+        seen = [c for c in report.checks if c.category == "performance" and c.observed is not None]
+        if seen:
+            return (
+                ApprovalStatus.APPROVED,
+                "Nothing is in production, and all checks of performance passed.",
+            )
+        return (
+            ApprovalStatus.NEEDS_REVIEW,
+            "Nothing is in production, and there are no figures to judge by.",
+        )
+    there = f"version {facts.baseline.version} in production"
+    value, reference = facts.metrics.get(rule.key), facts.baseline.metrics.get(rule.key)
+    worse = _worse_by(value, reference, rule.goal or goal_of(rule.key, facts.goals))
+    if worse is None:
+        return ApprovalStatus.NEEDS_REVIEW, f"{rule.key} cannot be compared with {there}."
+    figures = f"{rule.key} is {_said(value)}, and {_said(reference)} for {there}"
+    if -worse >= Decimal(str(rule.better_by)):
+        return ApprovalStatus.APPROVED, f"{figures}: at least {rule.better_by!r} better."
+    if worse <= Decimal(str(rule.tolerance)):
+        return ApprovalStatus.APPROVED, f"{figures}: not more than {rule.tolerance!r} worse."
+    return ApprovalStatus.NEEDS_REVIEW, f"{figures}: more than {rule.tolerance!r} worse."
+
+
+def _bounds(rule: _Figure) -> str:
+    bounds = []
+    if rule.at_least is not None:
+        bounds.append(f"at least {rule.at_least!r}")
+    if rule.at_most is not None:
+        bounds.append(f"at most {rule.at_most!r}")
+    return " and ".join(bounds)
+
+
+def _within(rule: _Figure, category: str, value: Any, evidence: Evidence | None) -> Check:
+    wanted = _bounds(rule)
+    number = _number(value)
+    if value is None:
+        passed = not rule.required
+        said = f"{rule.key} is not reported; {wanted} is required" + (
+            "." if rule.required else " where it is."
+        )
+    elif number is None:
+        passed = False
+        said = f"{rule.key} is {_said(value)}, which is not a number; {wanted} is required."
+    else:
+        passed = (rule.at_least is None or number >= Decimal(str(rule.at_least))) and (
+            rule.at_most is None or number <= Decimal(str(rule.at_most))
+        )
+        said = f"{rule.key} is {_said(value)}; {wanted} is required."
+    return Check(
+        rule.key,
+        category,
+        rule.severity,
+        passed,
+        _shown(value),
+        {"atLeast": rule.at_least, "atMost": rule.at_most, "required": rule.required},
+        said,
+        evidence,
+        f"Bring {rule.key} to {wanted}.",
+    )
+
+
+def _run(facts: Facts) -> Evidence | None:
+    return Evidence("run", facts.run.id) if facts.run else None
+
+
+def _worse_by(value: float | None, reference: float | None, goal: MetricGoal) -> Decimal | None:
+    """By how much a figure is worse than another; negative when it is better, None when the two
+    cannot be compared."""
+    if value is None or reference is None or not math.isfinite(reference) or math.isnan(value):
+        return None
+    difference = Decimal(str(reference)) - Decimal(str(value))
+    return difference if goal is MetricGoal.MAXIMIZE else -difference
+
+
+def _number(value: Any) -> Decimal | None:
+    """The number that a value is, also as text; None when it is none, or NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else Decimal(str(number))
+
+
+def _shown(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _said(value: Any) -> str:
+    return "not reported" if value is None else str(_shown(value))

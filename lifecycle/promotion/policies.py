@@ -1,0 +1,97 @@
+"""What an administrator does: say what has to be true before a version comes into a stage."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lifecycle.access.origin import Origin, check_administrator
+from lifecycle.commands import Command, Name, Text
+from lifecycle.database import WriteSession
+from lifecycle.errors import InvalidInput, NotFound, check_revision
+from lifecycle.journal import service as journal
+from lifecycle.promotion import repository, review, rules
+from lifecycle.promotion.gates import RuleKind
+from lifecycle.promotion.repository import Rules
+from lifecycle.promotion.tables import StagePolicyRow
+from lifecycle.registry import repository as registry
+from lifecycle.registry.rules import Stage
+
+# Of these a policy has one each, or none.
+_ONCE = (RuleKind.APPROVALS, RuleKind.AUTOMATIC_APPROVAL, RuleKind.CHECKLIST)
+
+
+class SetStagePolicy(Command):
+    """A new version of a policy: of one model, or of all that have none of their own. Without rules
+    a model follows the general policy again."""
+
+    stage: Stage
+    model_name: Name | None = None
+    rules: Annotated[Rules, Field(max_length=100)] | None = None
+    reason: Text | None = None
+    expected_version: int | None = None
+
+
+async def set_policy(
+    session: WriteSession, origin: Origin, command: SetStagePolicy
+) -> StagePolicyRow:
+    """Make a new version of a policy, unless it would say the same. What was submitted or approved
+    under the former one and has not reached production becomes STALE in the same transaction.
+
+    Raises NotFound, InvalidInput, StaleRevision when the policy has another version by now, and
+    Forbidden for everybody but administrators.
+    """
+    check_administrator(origin, "set a policy")
+    _check_rules(command)
+    await repository.hold_policies_alone(session)
+    model_id = None
+    if command.model_name is not None:
+        models = await registry.models_by_names(session, [command.model_name])
+        if command.model_name not in models:
+            raise NotFound("model", command.model_name, ("model_name",))
+        model_id = models[command.model_name].id
+    last = await repository.last_policy(session, model_id, command.stage)
+    version = last.version if last else 0
+    check_revision(version, command.expected_version, ("expected_version",))
+    wanted = (
+        None if command.rules is None else repository.RULES.dump_python(command.rules, mode="json")
+    )
+    if last is not None and repository.rules_of(last) == command.rules:
+        return last
+    row = StagePolicyRow(
+        model_id=model_id,
+        stage=command.stage,
+        version=version + 1,
+        rules=wanted,
+        reason=command.reason,
+        created_by=origin.actor,
+    )
+    session.add(row)
+    await session.flush()
+    about = {"stage": row.stage, "model_name": command.model_name}
+    await journal.append(
+        session,
+        origin,
+        "stage_policy.set",
+        row.id,
+        before={"version": last.version, "rules": last.rules} if last else None,
+        after={**about, "version": row.version, "rules": wanted, "policy_version": row.version},
+        reason=command.reason,
+    )
+    if command.stage is Stage.PRODUCTION:
+        affected = await repository.bound_to_other_policies(session, model_id)
+        for each in (await registry.lock_versions(session, affected)).values():
+            why = f"The policy of PRODUCTION has changed; version {row.version} holds."
+            await review.mark_stale(session, origin, each, why)
+    return row
+
+
+def _check_rules(command: SetStagePolicy) -> None:
+    if command.stage not in rules.GUARDED:
+        raise InvalidInput("Only STAGING and PRODUCTION can be guarded.", ("stage",))
+    if command.rules is None:
+        if command.model_name is None:
+            raise InvalidInput("The general policy needs rules; none is [].", ("rules",))
+        return
+    for kind in _ONCE:
+        if sum(rule.kind is kind for rule in command.rules) > 1:
+            raise InvalidInput(f"A policy has one rule {kind} at most.", ("rules",))

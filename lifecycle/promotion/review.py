@@ -1,0 +1,519 @@
+"""What people and the policy say about a version before it goes on: checklist, validation,
+submission, decision.
+
+A decision is bound to what was decided on. Whoever changes that calls `recheck` in the same
+transaction, and the approval becomes STALE. An approval changes under its version's lock only.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from lifecycle.access.origin import Origin, check_administrator
+from lifecycle.commands import Command, Line, Text
+from lifecycle.database import WriteSession, clock
+from lifecycle.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    InvalidTransition,
+    NotFound,
+    check_revision,
+)
+from lifecycle.journal import service as journal
+from lifecycle.promotion import gates, repository, rules
+from lifecycle.promotion.gates import Facts, GateFailed, Policy
+from lifecycle.promotion.rules import (
+    APPROVAL,
+    IN_FORCE,
+    OPEN,
+    ChecklistStatus,
+    Decision,
+    StageCause,
+)
+from lifecycle.promotion.service import judged_by, locked_with_model, move, store_report
+from lifecycle.promotion.tables import (
+    ApprovalDecisionRow,
+    ApprovalRow,
+    ChecklistItemRow,
+    ValidationReportRow,
+)
+from lifecycle.registry import repository as registry
+from lifecycle.registry import service as registry_service
+from lifecycle.registry.repository import VersionSelector
+from lifecycle.registry.rules import ApprovalStatus, Stage
+from lifecycle.registry.service import UpdateModelVersion
+from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.runs import service as runs
+from lifecycle.runs.service import UpdateRun
+from lifecycle.runs.tables import RunRow
+
+MAX_ITEMS = 200
+POLICY = "system:policy"
+
+
+class AppendChecklistItem(Command):
+    """One more thing to check."""
+
+    model_version: VersionSelector
+    title: Line
+    expected_revision: int | None = None
+
+
+class MarkChecklistItem(Command):
+    """Decide an item, or open it again."""
+
+    id: UUID
+    status: ChecklistStatus
+    note: Text | None = None
+    expected_revision: int | None = None
+
+
+class ValidateModelVersion(Command):
+    """Ask the policy of a stage about a version."""
+
+    model_version: VersionSelector
+    stage: Stage = Stage.PRODUCTION
+
+
+class SubmitForApproval(Command):
+    """Ask for an approval."""
+
+    model_version: VersionSelector
+    notes: Text | None = None
+    expected_revision: int | None = None
+
+
+class DecideApproval(Command):
+    """Say something to a submission."""
+
+    model_version: VersionSelector
+    decision: Decision
+    notes: Text | None = None
+    expected_revision: int | None = None
+
+
+class WithdrawApproval(Command):
+    """Take a submission or an approval back."""
+
+    model_version: VersionSelector
+    notes: Text | None = None
+    expected_revision: int | None = None
+
+
+async def append_item(
+    session: WriteSession, origin: Origin, command: AppendChecklistItem
+) -> ChecklistItemRow:
+    """Add an item at the end of a version's checklist.
+
+    Raises NotFound, StaleRevision, Conflict when the list is full.
+    """
+    version = await registry_service.locked(session, command.model_version)
+    check_revision(version.revision, command.expected_revision)
+    place = await repository.last_place(session, version.id) + 1
+    if place > MAX_ITEMS:
+        raise Conflict(f"A checklist has at most {MAX_ITEMS} items.", ("title",))
+    item = ChecklistItemRow(
+        model_version_id=version.id, place=place, title=command.title, created_by=origin.actor
+    )
+    session.add(item)
+    await session.flush()
+    await _item_changed(session, origin, version, item, "model_version.checklist_item_appended")
+    await recheck(session, origin, version, f"“{item.title}” was added to its checklist.")
+    return item
+
+
+async def mark_item(
+    session: WriteSession, origin: Origin, command: MarkChecklistItem
+) -> ChecklistItemRow:
+    """Approve or reject an item, or set it back to PENDING. Raises NotFound, StaleRevision."""
+    item = await repository.item(session, command.id)
+    if item is None:
+        raise NotFound("checklist item", "with this id")
+    id = item.model_version_id
+    version = (await registry.lock_versions(session, [id]))[id]
+    if version.deleted_at is not None:
+        raise NotFound("checklist item", "with this id")
+    check_revision(version.revision, command.expected_revision)
+    item = await repository.item(session, command.id)
+    assert item is not None
+    if (item.status, item.note) == (command.status, command.note):
+        return item
+    before = {"status": item.status, "note": item.note}
+    now = await clock(session)
+    decided = command.status is not ChecklistStatus.PENDING
+    item.status = command.status
+    item.note = command.note
+    item.decided_by = origin.actor if decided else None
+    item.decided_at = now if decided else None
+    await session.flush()
+    type = "model_version.checklist_item_marked"
+    await _item_changed(session, origin, version, item, type, before)
+    await recheck(session, origin, version, f"“{item.title}” of its checklist is {item.status}.")
+    return item
+
+
+async def validate(
+    session: WriteSession, origin: Origin, command: ValidateModelVersion
+) -> ValidationReportRow:
+    """Keep what the policy of a stage finds about a version without people.
+
+    Raises NotFound, InvalidInput when the stage has no policy.
+    """
+    if command.stage not in rules.GUARDED:
+        raise InvalidInput(f"{command.stage} is guarded by no policy.", ("stage",))
+    await repository.hold_policies(session)
+    version = await registry_service.locked(session, command.model_version)
+    policy, facts = await judged_by(session, version, command.stage)
+    report = gates.validate(policy, facts)
+    row = await store_report(session, origin, version, policy, report)
+    await journal.append(
+        session,
+        origin,
+        "model_version.validated",
+        version.id,
+        after={
+            **_about(version),
+            "stage": report.stage,
+            "passed": report.passed,
+            "report_id": row.id,
+            "policy_version": policy.version,
+        },
+    )
+    return row
+
+
+async def submit(session: WriteSession, origin: Origin, command: SubmitForApproval) -> ApprovalRow:
+    """Validate a version and decide, as far as the policy decides by itself; what was submitted
+    before is superseded. An approval moves the version to STAGING.
+
+    Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
+    GateFailed when the policy of STAGING refuses it.
+    """
+    await repository.hold_policies(session)
+    version = await locked_with_model(session, command.model_version)
+    check_revision(version.revision, command.expected_revision)
+    if version.stage is Stage.PRODUCTION and version.approval_status in IN_FORCE:
+        raise Conflict(
+            f"Version {version.version} is in PRODUCTION, and {version.approval_status}.",
+            ("model_version",),
+        )
+    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    report = gates.validate(policy, facts)
+    status, reason = gates.decide(policy, facts, report)
+    stored = await store_report(session, origin, version, policy, report)
+    approval = await _new(session, origin, version, policy, facts, status)
+    approval.reason = reason
+    approval.submission_notes = command.notes
+    approval.report_id = stored.id
+    if status not in OPEN:
+        approval.decided_by, approval.decided_at = POLICY, approval.submitted_at
+    await _changed(session, origin, version, approval, "approval_submitted", command.notes)
+    if status is ApprovalStatus.APPROVED:
+        await _to_staging(session, origin, version, reason)
+    return approval
+
+
+async def decide(session: WriteSession, origin: Origin, command: DecideApproval) -> ApprovalRow:
+    """Approve or reject what was submitted, or, as an administrator, let a version go past the
+    policy. The last approval that is needed, and a bypass, move the version to STAGING.
+
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict when the actor has approved it
+    already, GateFailed when the policy is not met any more, InvalidInput when a bypass has no
+    notes, and Forbidden for whoever may not decide so.
+    """
+    await repository.hold_policies(session)
+    version = await locked_with_model(session, command.model_version)
+    check_revision(version.revision, command.expected_revision)
+    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    if command.decision is Decision.BYPASS:
+        return await _bypass(session, origin, version, policy, facts, command)
+    approved = command.decision is Decision.APPROVE
+    outcome = ApprovalStatus.APPROVED if approved else ApprovalStatus.REJECTED
+    approval = await repository.present_approval(session, version.id)
+    if approval is None:
+        raise InvalidTransition(facts.status, outcome, (), ("decision",))
+    APPROVAL.check(approval.status, outcome, ("decision",))
+    assert facts.approval is not None
+    stored = None
+    if approved:
+        _check_may_approve(origin, policy, facts)
+        people = gates.eligible(
+            policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
+        )
+        last = len(people) >= policy.needed
+        report = (gates.review if last else gates.validate)(policy, facts)
+        if not report.passed:
+            raise GateFailed(report)
+        stored = await store_report(session, origin, version, policy, report)
+        if not last:
+            outcome = approval.status
+    now = await clock(session)
+    session.add(_said(approval, origin, command, now))
+    approval.status, approval.notes = outcome, command.notes
+    if outcome not in OPEN:
+        approval.decided_by, approval.decided_at = origin.actor, now
+        approval.checklist_digest = facts.checklist_digest()
+        approval.policy_id, approval.policy_version = policy.id, policy.version
+    if stored is not None:
+        approval.report_id = stored.id
+    await _changed(
+        session,
+        origin,
+        version,
+        approval,
+        "approval_decided",
+        command.notes,
+        decision=command.decision,
+    )
+    if outcome is ApprovalStatus.APPROVED:
+        await _to_staging(session, origin, version, command.notes)
+    return approval
+
+
+async def withdraw(session: WriteSession, origin: Origin, command: WithdrawApproval) -> ApprovalRow:
+    """Take a submission or an approval back.
+
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict while the version is in production,
+    and Forbidden for everybody but its submitter, who approved it, and administrators.
+    """
+    version = await locked_with_model(session, command.model_version)
+    check_revision(version.revision, command.expected_revision)
+    approval = await repository.present_approval(session, version.id)
+    wanted = ApprovalStatus.WITHDRAWN
+    if approval is None:
+        raise InvalidTransition(version.approval_status, wanted, (), ("model_version",))
+    APPROVAL.check(approval.status, wanted, ("model_version",))
+    if version.stage is Stage.PRODUCTION:
+        raise Conflict(
+            f"Version {version.version} is in PRODUCTION; move it to STAGING or ARCHIVED first.",
+            ("model_version",),
+        )
+    if origin.actor not in (approval.submitted_by, approval.decided_by):
+        check_administrator(origin, "withdraw what others have submitted and decided")
+    approval.status = wanted
+    approval.notes = command.notes
+    await _changed(session, origin, version, approval, "approval_withdrawn", command.notes)
+    return approval
+
+
+async def update_version(
+    session: WriteSession, origin: Origin, command: UpdateModelVersion
+) -> ModelVersionRow:
+    """Change a version; if that is not what was approved, its approval becomes STALE.
+
+    Raises NotFound, StaleRevision, InvalidInput.
+    """
+    version = await registry_service.update_version(session, origin, command)
+    await recheck(session, origin, version, f"Version {version.version} was changed.")
+    return version
+
+
+async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:
+    """Take a report about a run; if that changes what versions were approved on, their approvals
+    become STALE. Raises what `runs.service.update` raises."""
+    run = await runs.update(session, origin, command)
+    if command.model_fields_set & {"dataset_facts", "params"}:
+        found = (await registry.versions_of_runs(session, [run.id])).get(run.id, [])
+        locked = await registry.lock_versions(session, [version.id for version in found])
+        for version in locked.values():
+            await recheck(session, origin, version, "The run that it came out of was changed.")
+    return run
+
+
+async def recheck(
+    session: WriteSession, origin: Origin, version: ModelVersionRow, why: str
+) -> None:
+    """Make the approval of a version, which the caller has locked, STALE if it is for another
+    content than the version has now. A change of nothing leaves it alone."""
+    if version.approval_status not in OPEN | IN_FORCE:
+        return
+    facts = (await repository.facts(session, [version]))[version.id]
+    if facts.is_stale:
+        await mark_stale(session, origin, version, why)
+
+
+async def mark_stale(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    why: str,
+    cause_id: UUID | None = None,
+) -> ApprovalRow | None:
+    """Make the approval, or the open submission, of a version that the caller has locked STALE;
+    None when there is neither. `cause_id` is the drift event that calls for it."""
+    approval = await repository.present_approval(session, version.id)
+    if approval is None or approval.status not in OPEN | IN_FORCE:
+        return None
+    approval.status = ApprovalStatus.STALE
+    approval.stale_reason, approval.stale_at = why, await clock(session)
+    approval.cause_id = cause_id
+    await _changed(session, origin, version, approval, "approval_stale", why)
+    return approval
+
+
+async def open_review(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    why: str,
+    cause_id: UUID | None = None,
+) -> ApprovalRow:
+    """Ask people to decide anew about a version that the caller has locked: a submission in
+    NEEDS_REVIEW, which supersedes what was there. `cause_id` is the drift event that calls for it.
+    """
+    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    status = ApprovalStatus.NEEDS_REVIEW
+    approval = await _new(session, origin, version, policy, facts, status)
+    approval.reason, approval.cause_id = why, cause_id
+    await _changed(session, origin, version, approval, "approval_submitted", why)
+    return approval
+
+
+async def _bypass(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    policy: Policy,
+    facts: Facts,
+    command: DecideApproval,
+) -> ApprovalRow:
+    check_administrator(origin, "go past a policy with BYPASS")
+    if not command.notes:
+        raise InvalidInput("A BYPASS needs notes that say why.", ("notes",))
+    stored = await store_report(session, origin, version, policy, gates.review(policy, facts))
+    approval = await _new(session, origin, version, policy, facts, ApprovalStatus.BYPASSED)
+    approval.reason = "An administrator went past the policy."
+    approval.decided_by, approval.decided_at = origin.actor, approval.submitted_at
+    approval.notes, approval.report_id = command.notes, stored.id
+    session.add(_said(approval, origin, command, approval.submitted_at))
+    await _changed(
+        session,
+        origin,
+        version,
+        approval,
+        "approval_decided",
+        command.notes,
+        decision=command.decision,
+    )
+    await _to_staging(session, origin, version, command.notes)
+    return approval
+
+
+def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:
+    """Separation of duties. Raises Forbidden, Conflict."""
+    assert facts.approval is not None
+    if origin.actor in facts.approval.approved_by:
+        raise Conflict(
+            f"{origin.actor} has approved it already; {policy.needed} people must.", ("decision",)
+        )
+    if origin.actor == facts.author:
+        raise Forbidden(f"{origin.actor} registered this version; somebody else has to approve it.")
+    if origin.actor == facts.approval.submitted_by:
+        raise Forbidden(f"{origin.actor} submitted this version; somebody else has to approve it.")
+    if not gates.eligible(policy.approvals, facts, [origin.actor]):
+        named = ", ".join(policy.approvals.approvers) if policy.approvals else ""
+        raise Forbidden(f"{origin.actor} is not among those who may approve it: {named}.")
+
+
+async def _new(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    policy: Policy,
+    facts: Facts,
+    status: ApprovalStatus,
+) -> ApprovalRow:
+    """A submission of a version, which supersedes the one before."""
+    now = await clock(session)
+    await repository.supersede(session, version.id, now)
+    approval = ApprovalRow(
+        id=uuid7(),
+        model_version_id=version.id,
+        status=status,
+        submitted_by=origin.actor,
+        submitted_at=now,
+        policy_id=policy.id,
+        policy_version=policy.version,
+        evidence_digest=facts.evidence_digest(),
+        checklist_digest=facts.checklist_digest(),
+    )
+    session.add(approval)
+    return approval
+
+
+def _said(
+    approval: ApprovalRow, origin: Origin, command: DecideApproval, now: Any
+) -> ApprovalDecisionRow:
+    return ApprovalDecisionRow(
+        approval_id=approval.id,
+        actor=origin.actor,
+        decision=command.decision,
+        notes=command.notes,
+        at=now,
+    )
+
+
+async def _to_staging(
+    session: WriteSession, origin: Origin, version: ModelVersionRow, reason: str | None
+) -> None:
+    if version.stage in (Stage.EXPERIMENTAL, Stage.ARCHIVED):
+        await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)
+
+
+async def _changed(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    approval: ApprovalRow,
+    what: str,
+    reason: str | None,
+    **details: Any,
+) -> None:
+    """An approval belongs to its version: its change counts as one of the version."""
+    before = {"approval_status": version.approval_status}
+    version.approval_status = approval.status
+    version.revision += 1
+    await session.flush()
+    await journal.append(
+        session,
+        origin,
+        f"model_version.{what}",
+        version.id,
+        before=before,
+        after={
+            **_about(version),
+            "approval_status": approval.status,
+            "approval_id": approval.id,
+            "reason": approval.reason,
+            "submitted_by": approval.submitted_by,
+            "report_id": approval.report_id,
+            "cause": approval.cause_id,
+            "evidence_digest": approval.evidence_digest,
+            "checklist_digest": approval.checklist_digest,
+            "policy_version": approval.policy_version,
+            **details,
+        },
+        reason=reason,
+    )
+
+
+async def _item_changed(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    item: ChecklistItemRow,
+    type: str,
+    before: dict[str, Any] | None = None,
+) -> None:
+    """An item belongs to its version: its change counts as one of the version."""
+    version.revision += 1
+    await session.flush()
+    about = {"item_id": item.id, "title": item.title}
+    now = {"status": item.status, "note": item.note}
+    await journal.append(session, origin, type, version.id, before=before, after=about | now)
+
+
+def _about(version: ModelVersionRow) -> dict[str, Any]:
+    return {"model_name": version.model_name, "version": version.version}
