@@ -9,6 +9,7 @@ from strawberry import Private
 from strawberry.scalars import JSON
 
 import schema.deployments
+import schema.promotion
 import schema.registry
 from lifecycle.drift import repository, service
 from lifecycle.drift.repository import DriftEventFilter
@@ -22,6 +23,7 @@ from lifecycle.drift.rules import (
 from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
 from lifecycle.errors import NotFound as Missing
 from lifecycle.pages import PageRequest
+from lifecycle.promotion import repository as promotion
 from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import DriftSeverity
 from schema import ids
@@ -41,6 +43,7 @@ from schema.scalars import as_json
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
+    from schema.promotion import Approval
     from schema.registry import ModelVersion, ModelVersionSelector
 
 
@@ -74,11 +77,12 @@ class DriftPolicy(Node):
         description="The model that it is for; null if for all without a policy of their own."
     )
     version: int = strawberry.field(description="Counts up from 1, for each model and for all.")
-    responses: list[DriftResponseRule] = strawberry.field(
-        description="What is done about an event, in this order."
+    responses: list[DriftResponseRule] | None = strawberry.field(
+        description="What is done about an event, in this order; null where a model follows the "
+        "general policy again."
     )
-    degradation: list[DegradationRule] = strawberry.field(
-        description="What is looked at in each report of a deployment."
+    degradation: list[DegradationRule] | None = strawberry.field(
+        description="What is looked at in each report of a deployment; null like `responses`."
     )
     reason: str = strawberry.field(description="Why it was made.")
     created_by: str = strawberry.field(description="Who made it.")
@@ -94,7 +98,9 @@ class DriftPolicy(Node):
             responses=[
                 DriftResponseRule(from_severity=rule.from_severity, action=rule.action)
                 for rule in policy.responses
-            ],
+            ]
+            if row.responses is not None
+            else None,
             degradation=[
                 DegradationRule(
                     figure=rule.figure,
@@ -104,7 +110,9 @@ class DriftPolicy(Node):
                     severity=rule.severity,
                 )
                 for rule in policy.degradation
-            ],
+            ]
+            if row.degradation is not None
+            else None,
             reason=row.reason,
             created_by=row.created_by,
             created_at=row.created_at,
@@ -117,6 +125,7 @@ class DriftResponse:
     outcome: DriftOutcome = strawberry.field(description="What came of it.")
     message: str = strawberry.field(description="The same in words.")
     at: datetime = strawberry.field(description="When that was.")
+    approval_key: Private[UUID | None]
     deployment_key: Private[UUID | None]
 
     @classmethod
@@ -126,8 +135,21 @@ class DriftResponse:
             outcome=row.outcome,
             message=row.message,
             at=row.at,
+            approval_key=row.approval_id,
             deployment_key=row.deployment_id,
         )
+
+    @strawberry.field(
+        description="The approval that became STALE, or the submission that people are to decide "
+        "on; as it is now."
+    )
+    async def approval(
+        self, info: Info
+    ) -> Annotated["Approval", strawberry.lazy("schema.promotion")] | None:
+        if self.approval_key is None:
+            return None
+        row = await info.context.loaders.load(promotion.approvals_by_ids, self.approval_key)
+        return schema.promotion.Approval.from_row(row)
 
     @strawberry.field(description="The deployment that a rollback made.")
     async def deployment(
@@ -284,23 +306,26 @@ class DegradationRuleInput:
     severity: DriftSeverity = strawberry.field(description="That of the event that is recorded.")
 
 
-@strawberry.input(description="The next version of a drift policy, as a whole.")
+@strawberry.input(description="A new version of a drift policy.")
 class SetDriftPolicyInput(WriteInput):
     model_name: str | None = strawberry.field(
         default=None,
         description="The model that it is for; by default all that have no policy of their own.",
     )
-    responses: list[DriftResponseRuleInput] = strawberry.field(
-        description="What is done about an event, in this order; may be empty."
+    responses: list[DriftResponseRuleInput] | None = strawberry.field(
+        default=None,
+        description="What is done about an event, in this order; without both lists the model "
+        "follows the general policy again.",
     )
-    degradation: list[DegradationRuleInput] = strawberry.field(
-        description="What is looked at in each report of a deployment; at most 100 rules."
+    degradation: list[DegradationRuleInput] | None = strawberry.field(
+        default=None,
+        description="What is looked at in each report of a deployment; at most 100 rules.",
     )
     reason: str = strawberry.field(description="Why; kept with the policy.")
     expected_version: int | None = strawberry.field(
         default=None,
-        description="Refuse with StaleRevision if the last version is another one by now; 0 if "
-        "there must be none.",
+        description="Refuse with StaleRevision if the policy's version is another one by now; 0 is "
+        "none.",
     )
 
 
@@ -454,7 +479,8 @@ class DriftMutations:
         return UpdateDriftEventSuccess(drift_event=DriftEvent.from_row(row))
 
     @strawberry.mutation(
-        description="Decide what counts as degradation and what is done about drift from now on."
+        description="Set what counts as degradation and what is done about drift, for "
+        "administrators. It makes a new version of the policy, unless it says the same as before."
     )
     async def set_drift_policy(
         self, info: Info, input: Given[SetDriftPolicyInput]

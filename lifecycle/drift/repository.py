@@ -120,24 +120,17 @@ async def policy_in_force(session: ReadSession, model_name: str | None) -> Drift
     """The policy that holds for a model, its own or else the general one; without a model the
     general one."""
     own = None if model_name is None else await last_policy(session, model_name)
-    found = own or await last_policy(session, None)
-    assert found is not None
-    return found
+    if own is not None and own.responses is not None:
+        return own
+    general = await last_policy(session, None)
+    assert general is not None
+    return general
 
 
 async def last_policy(session: ReadSession, model_name: str | None) -> DriftPolicyRow | None:
     """The newest policy of just this scope: a model, or all."""
     newest = _policies(model_name).order_by(DriftPolicyRow.version.desc()).limit(1)
     return (await session.scalars(newest)).one_or_none()
-
-
-async def lock_general_policy(session: WriteSession) -> None:
-    """Hold the first general policy until the transaction ends: whoever makes the next does."""
-    await session.execute(
-        select(DriftPolicyRow.id)
-        .where(DriftPolicyRow.model_name.is_(None), DriftPolicyRow.version == 1)
-        .with_for_update(key_share=True)
-    )
 
 
 async def policies_page(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from lifecycle.registry.rules import DriftSeverity
+from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage
 from lifecycle.states import StateMachine
 
 
@@ -203,6 +203,16 @@ def _reported(rule: DegradationRule, reported: Reported) -> float | None:
             return reported.avg_latency_ms
         case DegradationFigure.OBSERVED:
             return reported.observed.get(rule.metric or "")
+
+
+def reviewable(stage: Stage, status: ApprovalStatus) -> bool:
+    """Whether there is something about a version that people could decide anew: it is, or is to
+    be, at work."""
+    return stage in (Stage.STAGING, Stage.PRODUCTION) or status in (
+        ApprovalStatus.APPROVED,
+        ApprovalStatus.BYPASSED,
+        ApprovalStatus.STALE,
+    )
 
 
 def unique_actions(rules: Sequence[ResponseRule]) -> Sequence[ResponseRule]:

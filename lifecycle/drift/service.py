@@ -6,14 +6,13 @@ responses may move both.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check_administrator
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
 from lifecycle.database import WriteSession, clock, once_committed, savepoint
 from lifecycle.deployments import repository as deployments
@@ -36,8 +35,12 @@ from lifecycle.drift.rules import (
 from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
 from lifecycle.errors import InvalidInput, LifecycleError, NotFound, check_revision
 from lifecycle.journal import service as journal
+from lifecycle.promotion import repository as policies
+from lifecycle.promotion import review
 from lifecycle.promotion import service as promotion
+from lifecycle.promotion.rules import OPEN
 from lifecycle.registry import repository as registry
+from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import DriftSeverity
 from lifecycle.registry.tables import ModelVersionRow
@@ -95,12 +98,13 @@ class NewDegradationRule(BaseModel):
 
 
 class SetDriftPolicy(Command):
-    """The next version of a model's own policy, or of the one for all models."""
+    """A new version of a policy: of one model, or of all that have none of their own. Without rules
+    a model follows the general policy again."""
 
     model_name: Name | None = None
-    responses: Annotated[list[ResponseRule], AfterValidator(rules.unique_actions)]
-    degradation: Annotated[list[NewDegradationRule], Field(max_length=100)]
-    reason: Annotated[Text, Field(min_length=1)]
+    responses: Annotated[list[ResponseRule], AfterValidator(rules.unique_actions)] | None = None
+    degradation: Annotated[list[NewDegradationRule], Field(max_length=100)] | None = None
+    reason: Text
     expected_version: int | None = None
 
 
@@ -110,6 +114,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
 
     Raises NotFound, InvalidInput when the deployment is of another version.
     """
+    await policies.hold_policies(session)
     try:
         version = await promotion.locked_with_model(session, command.model_version)
     except NotFound:
@@ -155,6 +160,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
     if degraded is None:
         return await deployments_service.update(session, origin, command)
     version_id, policy, findings = degraded
+    await policies.hold_policies(session)
     [version] = (await registry.versions_by_ids(session, [version_id])).values()
     locked = await promotion.lock_for_move(session, version.model_id, [version_id])
     row = await deployments_service.update(session, origin, command)
@@ -180,9 +186,14 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
 
 async def update(session: WriteSession, origin: Origin, command: UpdateDriftEvent) -> DriftEventRow:
     """Acknowledge or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
-    row = await repository.lock(session, command.id)
-    if row is None:
+    found = (await repository.by_ids(session, [command.id])).get(command.id)
+    if found is None:
         raise NotFound("drift event", "with this id")
+    # The version counts its open events.
+    version_id = found.model_version_id
+    version = (await registry.lock_versions(session, [version_id]))[version_id]
+    row = await repository.lock(session, command.id)
+    assert row is not None
     check_revision(row.revision, command.expected_revision)
     changes: dict[str, Any] = command.given("resolution")
     if command.status is not None:
@@ -192,6 +203,7 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
             changes |= {"acknowledged_by": origin.actor, "acknowledged_at": await clock(session)}
         if command.status in rules.CLOSED:
             changes |= {"resolved_by": origin.actor, "resolved_at": await clock(session)}
+            registry_service.count_drift(version, row.severity, -1)
     await journal.change(session, origin, row, changes)
     return row
 
@@ -199,27 +211,30 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
 async def set_policy(
     session: WriteSession, origin: Origin, command: SetDriftPolicy
 ) -> DriftPolicyRow:
-    """Make the next version of a policy; what was done under former ones keeps them.
+    """Make a new version of a policy, unless it would say the same; what was done under former ones
+    keeps them.
 
-    Raises NotFound, StaleRevision when the last version is not the expected one.
+    Raises NotFound, InvalidInput, StaleRevision when the policy has another version by now, and
+    Forbidden for everybody but administrators.
     """
-    if command.model_name is None:
-        await repository.lock_general_policy(session)
-    else:
-        found = await registry.models_by_names(session, [command.model_name])
-        if command.model_name not in found:
-            raise NotFound("model", command.model_name, ("model_name",))
-        await registry.lock_model(session, found[command.model_name].id)
-    last = await repository.last_policy(session, command.model_name)
+    check_administrator(origin, "set a drift policy")
+    _check_whole(command)
+    await policies.hold_policies_alone(session)
+    name = command.model_name
+    if name is not None and name not in await registry.models_by_names(session, [name]):
+        raise NotFound("model", name, ("model_name",))
+    last = await repository.last_policy(session, name)
     number = last.version if last else 0
     check_revision(number, command.expected_version, ("expected_version",))
+    wanted = command.model_dump(mode="json", include={"responses", "degradation"})
+    if last is not None and wanted == {key: getattr(last, key) for key in wanted}:
+        return last
     row = DriftPolicyRow(
-        model_name=command.model_name,
+        model_name=name,
         version=number + 1,
-        responses=[asdict(rule) for rule in command.responses],
-        degradation=[rule.model_dump() for rule in command.degradation],
         reason=command.reason,
         created_by=origin.actor,
+        **wanted,
     )
     session.add(row)
     await session.flush()
@@ -229,10 +244,20 @@ async def set_policy(
         "drift_policy.set",
         row.id,
         before=_content(last) if last else None,
-        after=_content(row),
+        after={**_content(row), "policy_version": row.version},
         reason=command.reason,
     )
     return row
+
+
+def _check_whole(command: SetDriftPolicy) -> None:
+    if (command.responses is None) != (command.degradation is None):
+        raise InvalidInput(
+            "Give responses and degradation, or neither: a policy is set as a whole.",
+            ("degradation" if command.degradation is None else "responses",),
+        )
+    if command.responses is None and command.model_name is None:
+        raise InvalidInput("The general policy needs rules; none is [].", ("responses",))
 
 
 def policy_of(row: DriftPolicyRow) -> rules.Policy:
@@ -240,7 +265,7 @@ def policy_of(row: DriftPolicyRow) -> rules.Policy:
     return rules.Policy(
         tuple(
             ResponseRule(DriftSeverity(rule["from_severity"]), DriftAction(rule["action"]))
-            for rule in row.responses
+            for rule in row.responses or ()
         ),
         tuple(
             DegradationRule(
@@ -250,7 +275,7 @@ def policy_of(row: DriftPolicyRow) -> rules.Policy:
                 DriftSeverity(rule["severity"]),
                 rule["metric"],
             )
-            for rule in row.degradation
+            for rule in row.degradation or ()
         ),
     )
 
@@ -319,6 +344,7 @@ async def _add(
     row.created_by = origin.actor
     row.duplicate = False
     session.add(row)
+    registry_service.count_drift(version, row.severity, 1)
     await session.flush()
     facts = {
         "model_name": row.model_name,
@@ -361,6 +387,7 @@ async def _respond(
             "action": action,
             "outcome": response.outcome,
             "message": response.message,
+            "approval_id": response.approval_id,
             "deployment_id": response.deployment_id,
         },
     )
@@ -371,13 +398,36 @@ async def _respond(
 async def _mark_stale(
     session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
 ) -> DriftResponseRow:
-    return DriftResponseRow(outcome=DriftOutcome.NOTHING_TO_DO, message="Not approved.")
+    former = version.approval_status
+    approval = await review.mark_stale(session, system, version, _reason(event), event.id)
+    if approval is None:
+        return DriftResponseRow(
+            outcome=DriftOutcome.NOTHING_TO_DO, message=f"Version {version.version} is {former}."
+        )
+    return DriftResponseRow(
+        outcome=DriftOutcome.DONE,
+        message=f"Version {version.version} was {former}, and is STALE.",
+        approval_id=approval.id,
+    )
 
 
 async def _open_review(
     session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
 ) -> DriftResponseRow:
-    return DriftResponseRow(outcome=DriftOutcome.NOTHING_TO_DO, message="No reviews.")
+    """A review that is open already goes on: whoever wants it begun anew has the approval marked
+    STALE first."""
+    status = version.approval_status
+    if status in OPEN or not rules.reviewable(version.stage, status):
+        return DriftResponseRow(
+            outcome=DriftOutcome.NOTHING_TO_DO,
+            message=f"Version {version.version} is {version.stage} and {status}.",
+        )
+    approval = await review.open_review(session, system, version, _reason(event), event.id)
+    return DriftResponseRow(
+        outcome=DriftOutcome.DONE,
+        message=f"Version {version.version} waits for people to decide, in NEEDS_REVIEW.",
+        approval_id=approval.id,
+    )
 
 
 async def _roll_back(

@@ -21,8 +21,11 @@ from lifecycle.tables import Identified, Revised, WithId
 
 
 class DriftPolicyRow(Identified):
-    """What counts as degradation and what is done about drift: of one model, or of all that have
-    no policy of their own. Never changed, which a trigger holds: the newest version holds."""
+    """One version of a policy: what counts as degradation and what is done about drift of a model,
+    or of all that have no policy of their own. Never changed: the newest version holds.
+
+    Both are null where a model follows the general policy again.
+    """
 
     __tablename__ = "drift_policy"
     __table_args__ = (
@@ -34,12 +37,17 @@ class DriftPolicyRow(Identified):
             postgresql_where=text("model_name IS NULL"),
         ),
         CheckConstraint("version >= 1", name="version"),
+        CheckConstraint(
+            "(responses IS NULL) = (degradation IS NULL) AND "
+            "(responses IS NOT NULL OR model_name IS NOT NULL)",
+            name="rules",
+        ),
     )
 
     model_name: Mapped[str | None] = mapped_column(Text(collation="C"), ForeignKey("model.name"))
     version: Mapped[int]
-    responses: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
-    degradation: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    responses: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
+    degradation: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     reason: Mapped[str]
 
 
@@ -97,7 +105,8 @@ class DriftEventRow(Revised):
 class DriftResponseRow(WithId):
     """What a policy had done about an event, and what came of it.
 
-    `deployment_id` is the deployment that a rollback made.
+    `deployment_id` is the deployment that a rollback made, `approval_id` the approval that became
+    STALE or the submission that was made for people to decide on.
     """
 
     __tablename__ = "drift_response"
@@ -110,5 +119,6 @@ class DriftResponseRow(WithId):
     action: Mapped[DriftAction]
     outcome: Mapped[DriftOutcome]
     message: Mapped[str]
+    approval_id: Mapped[UUID | None] = mapped_column(ForeignKey("approval.id"))
     deployment_id: Mapped[UUID | None] = mapped_column(ForeignKey("deployment.id"))
     at: Mapped[datetime]

@@ -40,9 +40,22 @@ INSERT INTO drift_policy (id, version, responses, degradation, reason, created_b
         {"figure": "OBSERVED", "metric": "accuracy", "limit": "MAX_DECREASE",
          "value": 0.05, "severity": "HIGH"}
     ]',
-    'The default.',
-    'system:default'
+    'What the service begins with.',
+    'system:setup'
 )
+"""
+
+# From here on the service counts them; few versions have any.
+COUNT_OPEN = """
+UPDATE model_version SET open_drift = counted.open_drift
+FROM (
+    SELECT id, jsonb_object_agg(severity, number) AS open_drift FROM (
+        SELECT model_version_id AS id, severity, count(*) AS number FROM drift_event
+        WHERE status NOT IN ('RESOLVED', 'FALSE_POSITIVE')
+        GROUP BY model_version_id, severity
+    ) AS by_severity GROUP BY id
+) AS counted
+WHERE counted.id = model_version.id
 """
 
 
@@ -52,8 +65,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("model_name", sa.Text(collation="C"), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("responses", postgresql.JSONB(), nullable=False),
-        sa.Column("degradation", postgresql.JSONB(), nullable=False),
+        sa.Column("responses", postgresql.JSONB(none_as_null=True), nullable=True),
+        sa.Column("degradation", postgresql.JSONB(none_as_null=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column(
@@ -63,6 +76,11 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.CheckConstraint("version >= 1", name="version"),
+        sa.CheckConstraint(
+            "(responses IS NULL) = (degradation IS NULL) AND "
+            "(responses IS NOT NULL OR model_name IS NOT NULL)",
+            name="rules",
+        ),
         sa.ForeignKeyConstraint(["model_name"], ["model.name"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("model_name", "version"),
@@ -119,14 +137,17 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("approval_id", sa.Uuid(), nullable=True),
         sa.Column("deployment_id", sa.Uuid(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["approval_id"], ["approval.id"]),
         sa.ForeignKeyConstraint(["deployment_id"], ["deployment.id"]),
         sa.ForeignKeyConstraint(["drift_event_id"], ["drift_event.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("drift_event_id", "action"),
     )
     op.create_index(None, "drift_response", ["deployment_id"])
+    op.execute(COUNT_OPEN)
 
 
 def downgrade() -> None:

@@ -1,7 +1,6 @@
 """What is done about drift, as the policy says: policies, dedup keys, responses, degradation."""
 
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -38,10 +37,19 @@ ACCURACY = {
 }
 
 
+ADMINISTRATOR = {"Lifecycle-Actor": "admin"}
+
+
 async def set_policy(graph: Graph, model: str | None, **input: object) -> Json:
-    """The next version of a policy, by default one that does nothing."""
+    """A new version of a policy, by default one that does nothing."""
     given = {"responses": [], "degradation": [], "reason": "Because.", **input}
-    return await graph.done("setDriftPolicy", {"modelName": model, **given}, POLICY)
+    given = {key: value for key, value in given.items() if value is not None}
+    result = await graph.mutate(
+        "setDriftPolicy", {"modelName": model, **given}, POLICY, **ADMINISTRATOR
+    )
+    assert result["__typename"] == "SetDriftPolicySuccess", result
+    made: Json = result["driftPolicy"]
+    return made
 
 
 async def policy_of(graph: Graph, model: str | None) -> Json:
@@ -131,8 +139,8 @@ async def test_from_high_on_drift_has_a_version_reviewed_until_somebody_decides_
         {
             "modelName": None,
             "version": 1,
-            "createdBy": "system:default",
-            "reason": "The default.",
+            "createdBy": "system:setup",
+            "reason": "What the service begins with.",
             "responses": [
                 {"fromSeverity": "HIGH", "action": "MARK_STALE"},
                 {"fromSeverity": "HIGH", "action": "OPEN_REVIEW"},
@@ -154,7 +162,7 @@ async def test_a_policy_of_its_own_replaces_the_general_one_for_a_model(
     later = await set_policy(quiet_graph, None, degradation=[LATENCY])
 
     assert before == general
-    assert (own["modelName"], own["version"], own["createdBy"]) == (unique, 1, "tester")
+    assert (own["modelName"], own["version"], own["createdBy"]) == (unique, 1, "admin")
     assert (own["responses"], own["degradation"], own["reason"]) == ([ROLL_BACK], [], "Because.")
     assert (later["modelName"], later["version"]) == (None, general["version"] + 1)
     assert await policy_of(quiet_graph, unique) == own
@@ -166,9 +174,12 @@ async def test_former_versions_of_a_policy_are_kept_and_what_was_done_under_them
     graph: Graph, unique: str
 ) -> None:
     version = await a_version(graph, unique)
-    made = [await set_policy(graph, unique, reason=f"{n}") for n in range(3)]
+    made = [
+        await set_policy(graph, unique, degradation=[{**LATENCY, "value": n}]) for n in range(3)
+    ]
     first = await event(graph, version)
-    made.append(await set_policy(graph, unique, reason="3"))
+    made.append(await set_policy(graph, unique))
+    same = await set_policy(graph, unique, reason="It says the same.")
     second = await event(graph, version)
 
     found = await graph.query(
@@ -179,6 +190,7 @@ async def test_former_versions_of_a_policy_are_kept_and_what_was_done_under_them
 
     assert found["driftPolicies"] == {"totalCount": 4, "nodes": made[::-1]}
     assert [policy["version"] for policy in made] == [1, 2, 3, 4]
+    assert same == made[3]
     assert first["policy"] == {"id": made[2]["id"], "version": 3}
     assert second["policy"] == {"id": made[3]["id"], "version": 4}
 
@@ -199,9 +211,9 @@ async def test_a_change_of_policy_is_in_the_journal_before_and_after(
     responses = [{"from_severity": "HIGH", "action": "ROLL_BACK"}]
     one = {"model_name": unique, "version": 1, "responses": responses, "degradation": []}
     two = {"model_name": unique, "version": 2, "responses": [], "degradation": [LATENCY]}
-    assert (first.before, first.after) == (None, one)
-    assert (second.before, second.after) == (one, two)
-    assert (second.actor, second.reason) == ("tester", "Too eager.")
+    assert (first.before, first.after) == (None, {**one, "policy_version": 1})
+    assert (second.before, second.after) == (one, {**two, "policy_version": 2})
+    assert (second.actor, second.reason) == ("admin", "Too eager.")
 
 
 async def test_who_decided_on_another_version_of_the_policy_is_told_so(
@@ -211,8 +223,9 @@ async def test_who_decided_on_another_version_of_the_policy_is_told_so(
     input = {"modelName": unique, "responses": [], "degradation": [], "reason": "r"}
 
     none = await set_policy(graph, unique, expectedVersion=0)
-    stale = await graph.mutate("setDriftPolicy", {**input, "expectedVersion": 0})
-    right = await set_policy(graph, unique, expectedVersion=1)
+    wrong = {**input, "expectedVersion": 0}
+    stale = await graph.mutate("setDriftPolicy", wrong, **ADMINISTRATOR)
+    right = await set_policy(graph, unique, expectedVersion=1, degradation=[LATENCY])
 
     assert (none["version"], right["version"]) == (1, 2)
     assert stale == {
@@ -252,7 +265,16 @@ async def test_who_decided_on_another_version_of_the_policy_is_told_so(
             ["degradation"],
             "degradation: List should have at most 100 items after validation, not 101",
         ),
-        ({"reason": ""}, ["reason"], "reason: String should have at least 1 character"),
+        (
+            {"responses": None},
+            ["responses"],
+            "Give responses and degradation, or neither: a policy is set as a whole.",
+        ),
+        (
+            {"modelName": None, "responses": None, "degradation": None},
+            ["responses"],
+            "The general policy needs rules; none is [].",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, dict) else None,
 )
@@ -263,7 +285,7 @@ async def test_a_policy_that_makes_no_sense_is_refused(
     before = await policy_of(graph, unique)
 
     given = {"modelName": unique, "responses": [], "degradation": [], "reason": "r", **input}
-    result = await graph.mutate("setDriftPolicy", given)
+    result = await graph.mutate("setDriftPolicy", given, **ADMINISTRATOR)
 
     assert result == {
         "__typename": "InvalidInput",
@@ -271,6 +293,34 @@ async def test_a_policy_that_makes_no_sense_is_refused(
         "message": message,
         "path": path,
     }
+    assert await policy_of(graph, unique) == before
+
+
+async def test_a_model_follows_the_general_policy_again(graph: Graph, unique: str) -> None:
+    await a_version(graph, unique)
+    general = await policy_of(graph, unique)
+    await set_policy(graph, unique, responses=[ROLL_BACK])
+
+    last = await set_policy(graph, unique, responses=None, degradation=None)
+
+    assert (last["version"], last["responses"], last["degradation"]) == (2, None, None)
+    assert await policy_of(graph, unique) == general
+
+
+async def test_only_administrators_set_policies(graph: Graph, unique: str) -> None:
+    await a_version(graph, unique)
+    before = await policy_of(graph, unique)
+    query = (
+        "mutation ($input: SetDriftPolicyInput!) { setDriftPolicy(input: $input) { __typename } }"
+    )
+
+    error = await graph.error(query, {"input": {"modelName": unique, "reason": "r"}})
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert error["message"] == (
+        "tester may not set a drift policy: only administrators may, whom "
+        "LIFECYCLE_ADMINISTRATORS names."
+    )
     assert await policy_of(graph, unique) == before
 
 
@@ -342,7 +392,6 @@ async def test_a_dedup_key_is_its_versions_own_and_without_one_every_report_coun
 async def test_a_double_report_about_what_is_in_production_does_not_roll_back_twice(
     graph: Graph, unique: str
 ) -> None:
-    await set_stage_policy_of(graph, unique)
     one = await a_version_in(graph, unique, "PRODUCTION")
     await a_good_deployment(graph, one, "PRODUCTION")
     two = await a_version_in(graph, unique, "PRODUCTION")
@@ -390,10 +439,6 @@ async def test_a_double_report_finds_the_event_of_a_version_that_was_deleted(
 
     assert again == {**first, "duplicate": True}
     assert (other["__typename"], other["path"]) == ("NotFound", ["modelVersion"])
-
-
-async def set_stage_policy_of(graph: Graph, model: str) -> None:
-    """Nothing yet."""
 
 
 # Rolling back.
@@ -484,7 +529,8 @@ async def test_everything_that_an_event_brought_about_names_it_in_the_journal(
         "action": "ROLL_BACK",
         "outcome": "DONE",
         "message": found["responses"][0]["message"],
-        "deployment_id": caused[3].subject_id.hex and str(UUID(str(caused[3].subject_id))),
+        "approval_id": None,
+        "deployment_id": str(caused[3].subject_id),
         "cause_id": str(recorded.subject_id),
     }
 
@@ -604,6 +650,184 @@ async def test_drift_that_is_not_severe_enough_is_only_recorded(graph: Graph, un
 
     assert (found["status"], found["responses"]) == ("OPEN", [])
     assert await deployments(graph, unique) == [("1", "ACTIVE"), ("2", "ACTIVE")]
+
+
+# Approvals.
+
+STALE = {"fromSeverity": "HIGH", "action": "MARK_STALE"}
+REVIEW = {"fromSeverity": "HIGH", "action": "OPEN_REVIEW"}
+DONE = """responses {
+    action outcome message approval { status submittedBy staleReason reason cause { id } }
+}"""
+
+
+async def approval(graph: Graph, version: Json) -> Json:
+    """Where a version's approval stands, and why."""
+    found = await graph.query(
+        """query ($id: ID!) { modelVersion(by: { id: $id }) {
+          stage approval { status submittedBy reason staleReason cause { id } }
+          approvals { status staleReason cause { id } }
+          whyNot { passed checks { category passed observed } }
+        } }""",
+        {"id": version["id"]},
+    )
+    made: Json = found["modelVersion"]
+    return made
+
+
+async def test_drift_makes_an_approval_stale_and_has_people_decide_anew(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION")
+    input = {
+        "modelVersion": {"id": version["id"]},
+        "severity": "HIGH",
+        "metric": "psi",
+        "feature": "age",
+    }
+
+    # Nobody has set a policy: this is the one that the service begins with.
+    found = await graph.done("recordDriftEvent", input, f"driftEvent {{ id status {DONE} }}")
+
+    why = "Drift of psi of age, HIGH."
+    cause = {"id": found["id"]}
+    assert found["status"] == "OPEN"
+    stale, review = found["responses"]
+    assert stale == {
+        "action": "MARK_STALE",
+        "outcome": "DONE",
+        "message": "Version 1 was APPROVED, and is STALE.",
+        "approval": {
+            "status": "STALE",
+            "submittedBy": "tester",
+            "staleReason": why,
+            "reason": stale["approval"]["reason"],
+            "cause": cause,
+        },
+    }
+    assert review == {
+        "action": "OPEN_REVIEW",
+        "outcome": "DONE",
+        "message": "Version 1 waits for people to decide, in NEEDS_REVIEW.",
+        "approval": {
+            "status": "NEEDS_REVIEW",
+            "submittedBy": "system:drift",
+            "staleReason": None,
+            "reason": why,
+            "cause": cause,
+        },
+    }
+    # It stays where it is, but it is deployed no more until somebody decides.
+    after = await approval(graph, version)
+    assert (after["stage"], after["approval"]["status"]) == ("PRODUCTION", "NEEDS_REVIEW")
+    deploy = {"modelVersion": {"id": version["id"]}, "environment": "PRODUCTION"}
+    refused = await graph.mutate("createDeployment", deploy)
+    assert refused["__typename"] == "ApprovalRequired"
+    async with Graph(live.url, "reviewer") as reviewer:
+        decision = {"modelVersion": {"id": version["id"]}, "decision": "APPROVE"}
+        decided = await reviewer.done("decideApproval", decision, "modelVersion { stage }")
+    assert decided == {"stage": "PRODUCTION"}
+    made = await graph.mutate("createDeployment", deploy)
+    assert made["__typename"] == "CreateDeploymentSuccess"
+
+
+async def test_where_nothing_is_approved_nor_at_work_there_is_nothing_to_do(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version(graph, unique)
+    await set_policy(graph, unique, responses=[STALE, REVIEW])
+
+    found = await event(graph, version)
+
+    assert [(r["outcome"], r["message"]) for r in found["responses"]] == [
+        ("NOTHING_TO_DO", "Version 1 is NOT_SUBMITTED."),
+        ("NOTHING_TO_DO", "Version 1 is EXPERIMENTAL and NOT_SUBMITTED."),
+    ]
+    assert (await approval(graph, version))["approval"]["status"] == "NOT_SUBMITTED"
+
+
+async def test_a_review_that_is_open_goes_on_unless_it_is_made_stale_first(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION")
+    await set_policy(graph, unique, responses=[REVIEW])
+
+    first, second = [await event(graph, version) for _ in range(2)]
+    await set_policy(graph, unique, responses=[STALE, REVIEW])
+    third = await event(graph, version)
+
+    assert [r["outcome"] for e in (first, second) for r in e["responses"]] == [
+        "DONE",
+        "NOTHING_TO_DO",
+    ]
+    assert [(r["outcome"], r["message"]) for r in third["responses"]] == [
+        ("DONE", "Version 1 was NEEDS_REVIEW, and is STALE."),
+        ("DONE", "Version 1 waits for people to decide, in NEEDS_REVIEW."),
+    ]
+    after = await approval(graph, version)
+    assert after["approval"]["cause"] == {"id": third["id"]}
+
+
+async def test_what_has_drifted_is_not_gone_back_to_until_people_approve_it_again(
+    graph: Graph, unique: str
+) -> None:
+    one = await a_version_in(graph, unique, "PRODUCTION")
+    await a_good_deployment(graph, one, "PRODUCTION")
+    two = await a_version_in(graph, unique, "PRODUCTION")
+    bad = await a_good_deployment(graph, two, "PRODUCTION")
+    await set_policy(graph, unique, responses=[STALE, ROLL_BACK])
+    await event(graph, one)
+
+    found = await event(graph, two, deploymentId=bad)
+
+    assert [(r["action"], r["outcome"]) for r in found["responses"]] == [
+        ("MARK_STALE", "DONE"),
+        ("ROLL_BACK", "FAILED"),
+    ]
+    assert found["status"] == "OPEN"
+    assert found["responses"][1]["message"] == (
+        "Version 1 is STALE; submit it for approval first, with submitForApproval."
+    )
+    assert await deployments(graph, unique) == [("1", "ACTIVE"), ("2", "ACTIVE")]
+    stages = [(await approval(graph, version))["stage"] for version in (one, two)]
+    assert stages == ["ARCHIVED", "PRODUCTION"]
+
+
+async def test_open_drift_keeps_a_version_out_where_the_stage_policy_says_so(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    version = await a_version(graph, unique)
+    await set_policy(graph, unique)
+    rule = {"noOpenDrift": {"fromSeverity": "HIGH"}}
+    policy = {"modelName": unique, "stage": "STAGING", "rules": [rule]}
+    await graph.mutate("setStagePolicy", policy, **ADMINISTRATOR)
+    move = {"modelVersion": {"id": version["id"]}, "stage": "STAGING"}
+
+    async def counted() -> Json:
+        async with live.database.read() as session:
+            found = await session.scalars(
+                text("SELECT open_drift FROM model_version WHERE model_name = :name"),
+                {"name": unique},
+            )
+            return dict(found.one())
+
+    made = [
+        (await event(graph, version, severity=severity))["id"]
+        for severity in ("LOW", "HIGH", "HIGH", "CRITICAL")
+    ]
+    assert await counted() == {"LOW": 1, "HIGH": 2, "CRITICAL": 1}
+    for id, status in zip(made[1:], ("RESOLVED", "FALSE_POSITIVE", "ACKNOWLEDGED"), strict=True):
+        refused = await graph.mutate("setStage", move)
+        assert refused["__typename"] == "GateFailed"
+        closing = {"id": id, "status": status}
+        await graph.done("updateDriftEvent", closing, "driftEvent { id }")
+    assert await counted() == {"LOW": 1, "CRITICAL": 1}
+    for status in ("MITIGATED", "RESOLVED"):
+        assert (await graph.mutate("setStage", move))["__typename"] == "GateFailed"
+        closing = {"id": made[3], "status": status}
+        await graph.done("updateDriftEvent", closing, "driftEvent { id }")
+    assert await counted() == {"LOW": 1}
+    assert (await graph.mutate("setStage", move))["__typename"] == "SetStageSuccess"
 
 
 # Degradation.
