@@ -15,10 +15,14 @@ from schema.root import schema
 
 Json = dict[str, Any]
 
+REPORT = "passed stage checks { name category passed severity observed required message }"
+
 # What failures say besides code, message and path.
 _DETAILS = {
     "InvalidTransition": "... on InvalidTransition { from to allowed }",
     "StaleRevision": "... on StaleRevision { currentRevision }",
+    "GateFailed": f"... on GateFailed {{ report {{ {REPORT} }} }}",
+    "ApprovalRequired": f"... on ApprovalRequired {{ status report {{ {REPORT} }} }}",
 }
 
 

@@ -10,12 +10,28 @@ async def a_version(graph: Graph, model: str, **input: object) -> Json:
     return await graph.done("registerModelVersion", {"modelName": model, **input}, VERSION)
 
 
+async def approved(graph: Graph, version: Json) -> Json:
+    """The version, submitted and approved, by somebody else if the policy leaves that to people:
+    it is in STAGING then."""
+    input = {"modelVersion": {"id": version["id"]}}
+    selection = "approval { status } " + VERSION
+    submitted = await graph.mutate("submitForApproval", input, selection)
+    if submitted["approval"]["status"] in ("PENDING", "NEEDS_REVIEW"):
+        input |= {"decision": "APPROVE"}
+        other = {"Lifecycle-Actor": "approver"}
+        submitted = await graph.mutate("decideApproval", input, selection, **other)
+    assert submitted["approval"]["status"] == "APPROVED", submitted
+    made: Json = submitted["modelVersion"]
+    return made
+
+
 async def a_version_in(graph: Graph, model: str, stage: str, **input: object) -> Json:
-    """A new version that has been moved to a stage."""
+    """A new version that has been moved to a stage; into PRODUCTION with an approval."""
     made = await a_version(graph, model, **input)
-    path = {"EXPERIMENTAL": [], "PRODUCTION": ["STAGING", "PRODUCTION"]}.get(stage, [stage])
-    for step in path:
-        input = {"modelVersion": {"id": made["id"]}, "stage": step}
+    if stage == "PRODUCTION":
+        made = await approved(graph, made)
+    if stage != "EXPERIMENTAL":
+        input = {"modelVersion": {"id": made["id"]}, "stage": stage}
         made = await graph.done("setStage", input, VERSION)
     return made
 

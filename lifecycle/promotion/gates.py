@@ -346,7 +346,7 @@ class BaselineRule:
         if self.relative:
             allowed *= abs(Decimal(str(reference)))
         difference = f"{abs(worse).normalize():f} {'worse' if worse > 0 else 'better'} than"
-        limit = f"{self.tolerance:.4%}" if self.relative else f"{self.tolerance!r}"
+        limit = _tolerance(self)
         return Check(
             name,
             "baseline",
@@ -559,7 +559,7 @@ def describe(rule: Rule) -> str:
             where = "" if rule.required else ", where it is reported"
             said = f"The {what} {rule.key} is {_bounds(rule)}{where}."
         case BaselineRule():
-            limit = f"{rule.tolerance:.4%}" if rule.relative else f"{rule.tolerance!r}"
+            limit = _tolerance(rule)
             said = f"The metric {rule.key} is at most {limit} worse than in production."
         case ChecklistRule():
             least = ", and there is at least one" if rule.required else ""
@@ -578,8 +578,8 @@ def describe(rule: Rule) -> str:
         case AutomaticApprovalRule():
             return (
                 f"A submission is approved without a person when {rule.key} is at most "
-                f"{rule.tolerance!r} worse than in production; from {rule.better_by!r} better on "
-                "it is an improvement."
+                f"{_figure(rule.tolerance)} worse than in production; from "
+                f"{_figure(rule.better_by)} better on it is an improvement."
             )
     if isinstance(rule, ApprovalsRule) or rule.severity is CheckSeverity.BLOCKING:
         return said
@@ -757,18 +757,18 @@ def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus
         return ApprovalStatus.NEEDS_REVIEW, f"{rule.key} cannot be compared with {there}."
     figures = f"{rule.key} is {_said(value)}, and {_said(reference)} for {there}"
     if -worse >= Decimal(str(rule.better_by)):
-        return ApprovalStatus.APPROVED, f"{figures}: at least {rule.better_by!r} better."
+        return ApprovalStatus.APPROVED, f"{figures}: at least {_figure(rule.better_by)} better."
     if worse <= Decimal(str(rule.tolerance)):
-        return ApprovalStatus.APPROVED, f"{figures}: not more than {rule.tolerance!r} worse."
-    return ApprovalStatus.NEEDS_REVIEW, f"{figures}: more than {rule.tolerance!r} worse."
+        return ApprovalStatus.APPROVED, f"{figures}: not more than {_figure(rule.tolerance)} worse."
+    return ApprovalStatus.NEEDS_REVIEW, f"{figures}: more than {_figure(rule.tolerance)} worse."
 
 
 def _bounds(rule: _Figure) -> str:
     bounds = []
     if rule.at_least is not None:
-        bounds.append(f"at least {rule.at_least!r}")
+        bounds.append(f"at least {_figure(rule.at_least)}")
     if rule.at_most is not None:
-        bounds.append(f"at most {rule.at_most!r}")
+        bounds.append(f"at most {_figure(rule.at_most)}")
     return " and ".join(bounds)
 
 
@@ -830,6 +830,14 @@ def _shown(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def _figure(number: float) -> str:
+    return f"{number:.15g}"
+
+
+def _tolerance(rule: BaselineRule) -> str:
+    return f"{_figure(rule.tolerance * 100)} %" if rule.relative else _figure(rule.tolerance)
 
 
 def _said(value: Any) -> str:
