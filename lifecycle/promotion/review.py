@@ -346,8 +346,9 @@ async def mark_stale(
     approval = await repository.present_approval(session, version.id)
     if approval is None or approval.status not in OPEN | IN_FORCE:
         return None
+    now = await clock(session)
     approval.status = ApprovalStatus.STALE
-    approval.stale_reason, approval.stale_at = why, await clock(session)
+    approval.stale_reason, approval.stale_at = why, now
     approval.cause_id = cause_id
     await _changed(session, origin, version, approval, "approval_stale", why)
     return approval

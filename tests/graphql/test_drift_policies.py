@@ -666,8 +666,6 @@ async def approval(graph: Graph, version: Json) -> Json:
     found = await graph.query(
         """query ($id: ID!) { modelVersion(by: { id: $id }) {
           stage approval { status submittedBy reason staleReason cause { id } }
-          approvals { status staleReason cause { id } }
-          whyNot { passed checks { category passed observed } }
         } }""",
         {"id": version["id"]},
     )
