@@ -956,16 +956,14 @@ async def test_observed_figures_stay_until_others_are_reported(graph: Graph, uni
     version = await a_version(graph, unique)
     id = await a_deployment(graph, version, status="ACTIVE")
 
-    shown = [
-        (await report(graph, id, **figures))["metrics"]["observed"]
-        for figures in (
-            {},
-            {"observed": {"recall": 0.5, "accuracy": -1.5}},
-            {},
-            {"observed": {"f1": 0.25}},
-            {"observed": {}},
-        )
+    reported: list[Json] = [
+        {},
+        {"observed": {"recall": 0.5, "accuracy": -1.5}},
+        {},
+        {"observed": {"f1": 0.25}},
+        {"observed": {}},
     ]
+    shown = [(await report(graph, id, **figures))["metrics"]["observed"] for figures in reported]
 
     assert [{figure["key"]: figure["value"] for figure in each} for each in shown] == [
         {},
