@@ -92,6 +92,11 @@ Line = Annotated[str, Field(max_length=1_000), AfterValidator(_named)]
 Text = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
 Pairs = Annotated[dict[Name, Text], BeforeValidator(_unique_pairs), Field(max_length=1_000)]
+Figures = Annotated[
+    dict[Name, Annotated[float, Field(allow_inf_nan=False)]],
+    BeforeValidator(_unique_pairs),
+    Field(max_length=1_000),
+]
 Count = Annotated[int, Field(ge=0, le=BIGGEST)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 

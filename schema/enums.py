@@ -8,7 +8,13 @@ import strawberry
 
 from lifecycle.deployments.repository import DeploymentOrderField
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
-from lifecycle.drift.rules import DriftStatus
+from lifecycle.drift.rules import (
+    DegradationFigure,
+    DegradationLimit,
+    DriftAction,
+    DriftOutcome,
+    DriftStatus,
+)
 from lifecycle.experiments.repository import ExperimentOrderField
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.lineage.rules import LineageDirection, LineageKind
@@ -98,4 +104,26 @@ strawberry.enum(
     "USED_BY a run; a run is PARENT_OF its parts; a run PRODUCED a version; a version was "
     "DEPLOYED_AS a deployment; a deployment was ROLLED_BACK_TO the one that replaced it, from "
     "which only further rollbacks are followed; a version or a deployment SHOWED drift.",
+)
+strawberry.enum(
+    DriftAction,
+    description="What a policy can have done about drift. MARK_STALE: the version's approval no "
+    "longer counts. OPEN_REVIEW: people are asked to decide on it again. ROLL_BACK: the deployment "
+    "that the event names, or else the version's live one in PRODUCTION, makes way for the last "
+    "good one.",
+)
+strawberry.enum(
+    DriftOutcome,
+    description="What came of a response. FAILED has changed nothing; its message says why.",
+)
+strawberry.enum(
+    DegradationFigure,
+    description="A figure that deployments report. OBSERVED is the one among `observed` that has "
+    "the rule's metric as its key.",
+)
+strawberry.enum(
+    DegradationLimit,
+    description="How the limit follows from the version's own metric: at most so many times it, at "
+    "most so much more, or at most so much less. MAX_VALUE is a limit of its own. A figure that is "
+    "exactly at its limit is not degraded; where the version has no such metric, nothing is.",
 )

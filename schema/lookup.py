@@ -14,7 +14,7 @@ from schema import ids
 from schema.context import Info
 from schema.datasets import DataSet
 from schema.deployments import Deployment
-from schema.drift import DriftEvent
+from schema.drift import DriftEvent, DriftPolicy
 from schema.experiments import Experiment
 from schema.nodes import Node
 from schema.policies import StagePolicy
@@ -25,6 +25,7 @@ _NODES: dict[str, tuple[Any, Any]] = {
     "DataSet": (datasets.by_ids, DataSet.from_row),
     "Deployment": (deployments.by_ids, Deployment.from_row),
     "DriftEvent": (drift.by_ids, DriftEvent.from_row),
+    "DriftPolicy": (drift.policies_by_ids, DriftPolicy.from_row),
     "Experiment": (experiments.by_ids, Experiment.from_row),
     "Model": (registry.models_by_ids, Model.from_row),
     "ModelVersion": (registry.versions_by_ids, ModelVersion.from_row),

@@ -230,7 +230,12 @@ def inputs(world: World) -> dict[str, Json]:
             "statusMessage": "m",
             "endpoint": "e",
             "health": "UNHEALTHY",
-            "metrics": {"requestCount": 1, "errorRate": 0.5, "avgLatencyMs": 1.5},
+            "metrics": {
+                "requestCount": 1,
+                "errorRate": 0.5,
+                "avgLatencyMs": 1.5,
+                "observed": [{"key": "accuracy", "value": 0.5}],
+            },
             "logLines": lines,
         },
         "rollbackDeployment": {**deployment, "reason": "r"},
@@ -248,11 +253,26 @@ def inputs(world: World) -> dict[str, Json]:
             "description": "d",
             "details": {"bins": 10},
             "detectedAt": NOW,
+            "dedupKey": world.name,
         },
         "updateDriftEvent": {
             "id": world.drift_event,
             "status": "RESOLVED",
             "resolution": "r",
+        },
+        "setDriftPolicy": {
+            "modelName": world.name,
+            "responses": [{"fromSeverity": "HIGH", "action": "MARK_STALE"}],
+            "degradation": [
+                {
+                    "figure": "OBSERVED",
+                    "metric": "accuracy",
+                    "limit": "MAX_DECREASE",
+                    "value": 0.05,
+                    "severity": "HIGH",
+                }
+            ],
+            "reason": "r",
         },
     }
 

@@ -140,13 +140,14 @@ type ChecklistItem { id: ID! title: String! status: ChecklistStatus! note: Strin
   decidedAt: DateTime }
 type EndpointConfig { instances: Int! instanceType: String autoScaling: Boolean! }
 type DeploymentMetrics { requestCount: BigInt! errorRate: Float! avgLatencyMs: Float!
-  reportedAt: DateTime }
+  observed: [ObservedFigure!]! reportedAt: DateTime }
+type ObservedFigure { key: String! value: Float! }
 type Deployment {
   id: ID! modelVersion: ModelVersion! modelName: String! version: String! environment: Environment!
   status: DeploymentStatus! statusMessage: String health: HealthStatus! endpoint: String
   config: EndpointConfig! metrics: DeploymentMetrics!
   logs(first: Int, after: String, last: Int, before: String): LogConnection!
-  rollbackFrom: Deployment statusHistory: [DeploymentTransition!]!
+  rollbackFrom: Deployment cause: DriftEvent statusHistory: [DeploymentTransition!]!
   driftEvents(first: Int, after: String): DriftEventConnection! createdBy: String!
   createdAt: DateTime! updatedAt: DateTime! deployedAt: DateTime terminatedAt: DateTime
   revision: Int!
@@ -158,8 +159,19 @@ type DriftEvent {
   status: DriftStatus! metric: String! feature: String baselineValue: Float observedValue: Float
   threshold: Float method: String description: String details: JSON detectedAt: DateTime!
   createdBy: String! createdAt: DateTime! revision: Int! acknowledgedBy: String resolvedBy: String
-  resolution: String
+  resolution: String dedupKey: String policy: DriftPolicy responses: [DriftResponse!]!
 }
+type DriftPolicy { id: ID! modelName: String version: Int! responses: [DriftResponseRule!]!
+  degradation: [DegradationRule!]! reason: String! createdBy: String! createdAt: DateTime! }
+type DriftResponseRule { fromSeverity: DriftSeverity! action: DriftAction! }
+type DegradationRule { figure: DegradationFigure! metric: String limit: DegradationLimit!
+  value: Float! severity: DriftSeverity! }
+type DriftResponse { action: DriftAction! outcome: DriftOutcome! message: String! at: DateTime!
+  deployment: Deployment }
+enum DriftAction { MARK_STALE OPEN_REVIEW ROLL_BACK }
+enum DriftOutcome { DONE NOTHING_TO_DO FAILED }
+enum DegradationFigure { ERROR_RATE AVG_LATENCY_MS OBSERVED }
+enum DegradationLimit { MAX_RATIO MAX_INCREASE MAX_DECREASE MAX_VALUE }
 type ModelComparison { versions: [ModelVersion!]! metrics: [MetricComparison!]!
   params: [ParamComparison!]! }
 type MetricComparison { key: String! goal: MetricGoal! values: [Float]! differences: [Float]!
@@ -216,6 +228,9 @@ type Query {
   dataSets(filter: DataSetFilter, first: Int, after: String, last: Int, before: String):
     DataSetConnection!
   lineage(of: ID!, direction: LineageDirection! = BOTH, depth: Int! = 5): Lineage
+  driftPolicy(modelName: String): DriftPolicy!
+  driftPolicies(modelName: String, first: Int, after: String, last: Int, before: String):
+    DriftPolicyConnection!
   serverInfo: ServerInfo!
 }
 
@@ -238,6 +253,7 @@ type Mutation {
   terminateDeployment(input: TerminateDeploymentInput!): TerminateDeploymentResult!
   recordDriftEvent(input: RecordDriftEventInput!): RecordDriftEventResult!
   updateDriftEvent(input: UpdateDriftEventInput!): UpdateDriftEventResult!
+  setDriftPolicy(input: SetDriftPolicyInput!): SetDriftPolicyResult!
 }
 
 input CreateExperimentInput { name: String! description: String owner: String tags: [TagInput!] }
@@ -275,7 +291,12 @@ input TerminateDeploymentInput { id: ID! }
 input RecordDriftEventInput { modelVersion: ModelVersionSelector! deploymentId: ID
   severity: DriftSeverity! metric: String! feature: String baselineValue: Float
   observedValue: Float threshold: Float method: String description: String details: JSON
-  detectedAt: DateTime }
+  detectedAt: DateTime dedupKey: String }
+input SetDriftPolicyInput { modelName: String responses: [DriftResponseRuleInput!]!
+  degradation: [DegradationRuleInput!]! reason: String! expectedVersion: Int }
+input DriftResponseRuleInput { fromSeverity: DriftSeverity! action: DriftAction! }
+input DegradationRuleInput { figure: DegradationFigure! metric: String limit: DegradationLimit!
+  value: Float! severity: DriftSeverity! }
 input UpdateDriftEventInput { id: ID! status: DriftStatus resolution: String }
 
 type CreateExperimentSuccess { experiment: Experiment! }
@@ -294,7 +315,8 @@ type CreateDeploymentSuccess { deployment: Deployment! }
 type UpdateDeploymentSuccess { deployment: Deployment! }
 type RollbackDeploymentSuccess { deployment: Deployment! }
 type TerminateDeploymentSuccess { deployment: Deployment! }
-type RecordDriftEventSuccess { driftEvent: DriftEvent! }
+type RecordDriftEventSuccess { driftEvent: DriftEvent! duplicate: Boolean! }
+type SetDriftPolicySuccess { driftPolicy: DriftPolicy! }
 type UpdateDriftEventSuccess { driftEvent: DriftEvent! }
 
 type Subscription {
@@ -336,6 +358,7 @@ REFUSALS = {
     "terminateDeployment": {"NotFound", "InvalidTransition", "StaleRevision"},
     "recordDriftEvent": {"NotFound"},
     "updateDriftEvent": {"NotFound", "InvalidTransition", "StaleRevision"},
+    "setDriftPolicy": {"NotFound", "StaleRevision"},
 }
 
 
@@ -427,7 +450,18 @@ def _kept(
 
 
 @pytest.mark.parametrize(
-    "name", ["DataSet", "Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent"]
+    "name",
+    [
+        "DataSet",
+        "Deployment",
+        "DriftEvent",
+        "DriftPolicy",
+        "Experiment",
+        "Model",
+        "ModelVersion",
+        "Run",
+        "StagePolicy",
+    ],
 )
 def test_objects_with_a_life_are_nodes(name: str) -> None:
     found = TYPES[name]
@@ -492,9 +526,10 @@ def test_every_input_takes_a_key_and_those_that_change_an_object_its_revision(
     fields = input_type(mutation).fields
 
     assert str(fields["idempotencyKey"].type) == "String"
-    revised = "expectedRevision" in fields
+    # What is never changed has versions instead.
+    revised = "expectedRevision" in fields or "expectedVersion" in fields
     assert revised == ("StaleRevision" in REFUSALS[mutation])
-    if revised:
+    if "expectedRevision" in fields:
         assert str(fields["expectedRevision"].type) == "Int"
 
 

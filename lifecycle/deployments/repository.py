@@ -85,6 +85,22 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
     )
 
 
+async def serving(
+    session: ReadSession, version_id: UUID, environment: Environment
+) -> DeploymentRow | None:
+    """The last live deployment of a version in an environment."""
+    return await session.scalar(
+        select(DeploymentRow)
+        .where(
+            DeploymentRow.model_version_id == version_id,
+            DeploymentRow.environment == environment,
+            DeploymentRow.status.in_(sorted(LIVE)),
+        )
+        .order_by(DeploymentRow.created_at.desc(), DeploymentRow.id.desc())
+        .limit(1)
+    )
+
+
 async def live_after(session: ReadSession, row: DeploymentRow) -> DeploymentRow | None:
     """The last deployment of the same model and environment that is live and later than this."""
     return await session.scalar(

@@ -26,8 +26,11 @@ async def append(
 ) -> None:
     """Record that something happened; it becomes visible with the change itself.
 
-    `type` is the subject's kind and what happened to it: "deployment.status_changed".
+    `type` is the subject's kind and what happened to it: "deployment.status_changed". What has a
+    cause says so in `after`.
     """
+    if origin.cause_id is not None:
+        after = {**(after or {}), "cause_id": origin.cause_id}
     await session.execute(
         insert(EventRow).values(
             type=type,

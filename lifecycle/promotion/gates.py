@@ -466,7 +466,10 @@ class NoOpenDriftRule:
         """Count the open events."""
         scale = list(DriftSeverity)
         counted = scale[scale.index(self.from_severity) :]
-        found = {each: facts.open_drift[each] for each in counted if facts.open_drift.get(each)}
+        # As JSON has them: a key that is an enum's member is no text to it.
+        found = {
+            each.value: facts.open_drift[each] for each in counted if facts.open_drift.get(each)
+        }
         said = ", ".join(f"{number} {severity}" for severity, number in found.items())
         return Check(
             "no open drift",

@@ -17,7 +17,7 @@ from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revisi
 from lifecycle.journal import service as journal
 from lifecycle.registry import repository, rules
 from lifecycle.registry.repository import VersionSelector
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import metrics as run_metrics
 from lifecycle.runs import repository as runs
@@ -207,6 +207,16 @@ def count_deployments(version: ModelVersionRow, difference: int) -> None:
     """Count live deployments of a version that the caller has locked. Only this service counts
     them: for clients the version has not changed, and not its revision nor its time of change."""
     version.live_deployments += difference
+    flag_modified(version, "updated_at")
+
+
+def count_drift(version: ModelVersionRow, severity: DriftSeverity, difference: int) -> None:
+    """Count drift events that nobody closed, of a version that the caller has locked. As little a
+    change of the version as its deployments are."""
+    key = severity.value
+    number = version.open_drift.get(key, 0) + difference
+    others = {other: count for other, count in version.open_drift.items() if other != key}
+    version.open_drift = {**others, key: number} if number else others
     flag_modified(version, "updated_at")
 
 

@@ -44,6 +44,9 @@ Path = tuple[str | int, ...]
 # Stands for JSON that Python's own encoder does not follow so far down.
 DEEP = "<1,000 levels>"
 
+# What says when a mutation may happen.
+WHEN = ("idempotencyKey", "expectedRevision", "expectedVersion")
+
 # Text of several lines that may also be empty; every other text is a name, or like one.
 PROSE = {"description", "statusMessage", "reason", "note", "message", "value", "resolution"}
 # Names may have 250 characters, these 1,000.
@@ -130,7 +133,7 @@ def absent(type_: GraphQLInputType, value: Any, path: Path) -> Iterator[Path]:
         for name, field in named.fields.items():
             if name in inside:
                 yield from absent(field.type, inside[name], (*path, name))
-            elif not is_one_of(named) and name not in ("idempotencyKey", "expectedRevision"):
+            elif not is_one_of(named) and name not in WHEN:
                 yield (*path, name)
 
 
@@ -257,6 +260,7 @@ UNKNOWN: dict[str, Json] = {
     "terminateDeployment": {"id": global_id("Deployment")},
     "recordDriftEvent": {"deploymentId": global_id("Deployment")},
     "updateDriftEvent": {"id": global_id("DriftEvent")},
+    "setDriftPolicy": {"modelName": "nothing"},
 }
 
 

@@ -64,6 +64,7 @@ DRIFT = (
     'recordDriftEvent(input: { modelVersion: { id: "VERSION" }, deploymentId: "DEPLOYMENT", '
     'severity: LOW, metric: "psi" })'
 )
+POLICY = 'setDriftPolicy(input: { modelName: "NAME", responses: [], degradation: [], reason: "r" })'
 REGISTER = 'registerModelVersion(input: { modelName: "NAME" })'
 LOG_RUN = (
     'logRun(input: { experimentName: "NAME", metrics: [{ key: "m", value: VALUE }, '
@@ -114,6 +115,12 @@ LISTS = [
         'driftEvents(filter: { modelName: "NAME" } ARGS) FIELDS',
         "id createdAt",
         DRIFT,
+    ),
+    List(
+        "Query.driftPolicies",
+        'driftPolicies(modelName: "NAME" ARGS) FIELDS',
+        "id version createdAt",
+        POLICY,
     ),
     List(
         "Experiment.runs",

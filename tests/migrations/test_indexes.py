@@ -48,6 +48,8 @@ LISTS = [
     "dataSets(first: 3) { nodes { id } }",
     'dataSets(first: 3, filter: { name: "$" }) { nodes { id } }',
     'deployments(first: 3, filter: { activeAt: "2999-01-01T00:00:00Z" }) { nodes { id } }',
+    "driftPolicies(first: 3) { nodes { id } }",
+    'driftPolicies(first: 3, modelName: "$") { nodes { id } }',
 ]
 
 # What belongs to one object, $, or to its version, run or deployment.
@@ -64,6 +66,8 @@ CHILDREN = [
     'run(id: $run) { metricHistory(keys: ["accuracy"], maxPoints: 3) { steps } }',
     "deployment(id: $deployment) { statusHistory { to } }",
     "deployment(id: $deployment) { driftEvents(first: 3) { nodes { id } } }",
+    "deployment(id: $deployment) { driftEvents(first: 3) { nodes { responses { at } } } }",
+    "deployment(id: $deployment) { cause { id } }",
     "deployment(id: $deployment) { logs(last: 3) { nodes { line } } }",
 ]
 
