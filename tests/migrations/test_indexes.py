@@ -95,7 +95,7 @@ def recorded(database: Database) -> Iterator[list[Statement]]:
 async def names(graph: Graph) -> dict[str, str]:
     """Of an object of each kind, with some others beside it."""
     name = "t-indexes"
-    input = {"series": [{"key": "accuracy", "steps": [*range(20)], "values": [0.5] * 20}]}
+    input = {"series": [{"key": "accuracy", "steps": [*range(20)], "values": [0.9] * 20}]}
     for _ in range(3):
         run = await a_run(graph, name, datasetFacts={"name": name})
         await graph.done("logMetrics", {"runId": run, **input}, "run { id }")

@@ -92,6 +92,8 @@ def test_the_choices_are_those_that_there_are() -> None:
         ("deployment_transition", "to_status"),
         ("drift_event", "severity"),
         ("drift_event", "status"),
+        ("drift_response", "action"),
+        ("drift_response", "outcome"),
     }
 
 
@@ -105,6 +107,37 @@ async def test_a_second_version_in_production_is_refused(
     # then
     statement = "UPDATE model_version SET stage = 'PRODUCTION' WHERE id = $1"
     assert await refused(past, statement, second) == "uq_model_version_production"
+
+
+async def test_one_dedup_key_is_one_event_of_a_version(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    insert = """
+INSERT INTO drift_event (id, model_version_id, model_name, severity, status, metric, detected_at,
+    revision, created_by, dedup_key)
+VALUES (gen_random_uuid(), $1, $2, 'LOW', 'OPEN', 'psi', now(), 1, 'me', $3)
+"""
+    one, two = await version(graph, unique), await version(graph, unique)
+    for id, key in ((one, "k"), (two, "k"), (one, None), (one, None)):
+        await past.execute(insert, id, unique, key)
+
+    # then
+    name = await refused(past, insert, one, unique, "k")
+    assert name == "uq_drift_event_model_version_id_dedup_key"
+
+
+async def test_a_drift_policy_is_never_changed(past: asyncpg.Connection) -> None:
+    for statement in ("UPDATE drift_policy SET responses = '[]'", "DELETE FROM drift_policy"):
+        said = "drift policies are never changed: a new version is made"
+        assert await refused(past, statement) == said
+
+    # Nor is a version of it made twice.
+    again = """
+INSERT INTO drift_policy (id, version, responses, degradation, reason, created_by)
+VALUES (gen_random_uuid(), 1, '[]', '[]', '', 'me')
+"""
+    assert await refused(past, again) == "uq_drift_policy_general"
 
 
 async def test_stages_of_one_version_do_not_overlap(
