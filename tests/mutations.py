@@ -33,7 +33,8 @@ def input_type(mutation: str) -> GraphQLInputObjectType:
 
 def headers(mutation: str) -> dict[str, str]:
     """Whose mutation it is, where not everybody's."""
-    return {"Lifecycle-Actor": "admin"} if mutation == "setStagePolicy" else {}
+    administrators = mutation in ("setStagePolicy", "setDriftPolicy")
+    return {"Lifecycle-Actor": "admin"} if administrators else {}
 
 
 def global_id(kind: str, hexadecimal: str | None = None) -> str:

@@ -161,13 +161,13 @@ type DriftEvent {
   createdBy: String! createdAt: DateTime! revision: Int! acknowledgedBy: String resolvedBy: String
   resolution: String dedupKey: String policy: DriftPolicy responses: [DriftResponse!]!
 }
-type DriftPolicy { id: ID! modelName: String version: Int! responses: [DriftResponseRule!]!
-  degradation: [DegradationRule!]! reason: String! createdBy: String! createdAt: DateTime! }
+type DriftPolicy { id: ID! modelName: String version: Int! responses: [DriftResponseRule!]
+  degradation: [DegradationRule!] reason: String! createdBy: String! createdAt: DateTime! }
 type DriftResponseRule { fromSeverity: DriftSeverity! action: DriftAction! }
 type DegradationRule { figure: DegradationFigure! metric: String limit: DegradationLimit!
   value: Float! severity: DriftSeverity! }
 type DriftResponse { action: DriftAction! outcome: DriftOutcome! message: String! at: DateTime!
-  deployment: Deployment }
+  approval: Approval deployment: Deployment }
 enum DriftAction { MARK_STALE OPEN_REVIEW ROLL_BACK }
 enum DriftOutcome { DONE NOTHING_TO_DO FAILED }
 enum DegradationFigure { ERROR_RATE AVG_LATENCY_MS OBSERVED }
@@ -292,8 +292,8 @@ input RecordDriftEventInput { modelVersion: ModelVersionSelector! deploymentId: 
   severity: DriftSeverity! metric: String! feature: String baselineValue: Float
   observedValue: Float threshold: Float method: String description: String details: JSON
   detectedAt: DateTime dedupKey: String }
-input SetDriftPolicyInput { modelName: String responses: [DriftResponseRuleInput!]!
-  degradation: [DegradationRuleInput!]! reason: String! expectedVersion: Int }
+input SetDriftPolicyInput { modelName: String responses: [DriftResponseRuleInput!]
+  degradation: [DegradationRuleInput!] reason: String! expectedVersion: Int }
 input DriftResponseRuleInput { fromSeverity: DriftSeverity! action: DriftAction! }
 input DegradationRuleInput { figure: DegradationFigure! metric: String limit: DegradationLimit!
   value: Float! severity: DriftSeverity! }
