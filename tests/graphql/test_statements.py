@@ -20,7 +20,7 @@ from lifecycle.database import Database
 from schema.root import schema
 from tests.client import Graph, Json
 from tests.conftest import Live
-from tests.factories import WAY
+from tests.factories import WAY, approved
 from tests.mutations import global_id
 
 MANY = 4
@@ -108,9 +108,13 @@ def paths(type_: GraphQLObjectType, depth: int) -> Iterator[tuple[tuple[str, ...
                 yield (name, *further), begin + selection + end
 
 
-# Rolls back, whatever happens.
+# All that can be done about drift, the more the worse it is.
 POLICY: Json = {
-    "responses": [{"fromSeverity": "LOW", "action": "ROLL_BACK"}],
+    "responses": [
+        {"fromSeverity": "LOW", "action": "MARK_STALE"},
+        {"fromSeverity": "HIGH", "action": "OPEN_REVIEW"},
+        {"fromSeverity": "MEDIUM", "action": "ROLL_BACK"},
+    ],
     "degradation": [
         {"figure": "ERROR_RATE", "limit": "MAX_VALUE", "value": 0.5, "severity": "LOW"}
     ],
@@ -129,7 +133,7 @@ ROOTS = {
     "deployments": ('deployments(filter: {{ modelName: "{name}-0" }}, first: {n})', "Deployment"),
     "dataSets": ('dataSets(filter: {{ name: "{name}" }}, first: {n})', "DataSet"),
     "driftEvents": (
-        'driftEvents(filter: {{ modelName: "{name}-0", severities: [MEDIUM] }}, first: {n})',
+        'driftEvents(filter: {{ modelName: "{name}-0", severities: [HIGH] }}, first: {n})',
         "DriftEvent",
     ),
 }
@@ -165,7 +169,8 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
                 "datasetFacts": {"name": common, "digest": name},
                 "params": [{"key": "depth", "value": "3"}],
                 "tags": tags,
-                "metrics": [{"key": "accuracy", "value": 0.5}],
+                # Somewhat worse each time, so that people decide.
+                "metrics": [{"key": "accuracy", "value": 0.9 - number / 50}],
                 "artifacts": [{"name": "model", "path": "model.pkl"}],
             },
             "run { id }",
@@ -180,33 +185,28 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
         )
         of_version: Json = {"modelVersion": version}
         if not number:
-            await graph.done("setDriftPolicy", {**POLICY, "modelName": name}, "driftPolicy { id }")
-        for stage in ("STAGING", "PRODUCTION"):
-            await graph.done("setStage", {**of_version, "stage": stage}, "modelVersion { id }")
+            policy = {**POLICY, "modelName": name}
+            await graph.mutate("setDriftPolicy", policy, **{"Lifecycle-Actor": "admin"})
+        await approved(graph, version)
+        production = {**of_version, "stage": "PRODUCTION"}
+        await graph.done("setStage", production, "modelVersion { id }")
         deployed = {**of_version, "environment": "DEVELOPMENT"}
         good = await graph.done("createDeployment", deployed, "deployment { id }")
         bad = await graph.done("createDeployment", deployed, "deployment { id }")
         await activate(graph, good["id"])
-        # Each event has a deployment made by rolling back, the last one's has drift too.
-        drift = {**of_version, "severity": "MEDIUM", "metric": "psi"}
-        for _ in range(2):
+        # Drift twice: the second event is of a deployment that the first one has made.
+        for severity in ("MEDIUM", "HIGH"):
             await activate(graph, bad["id"])
-            event = await graph.done(
-                "recordDriftEvent",
-                {**drift, "deploymentId": bad["id"]},
-                "driftEvent { responses { deployment { id modelVersion { id } } } }",
-            )
+            drift = {**of_version, "severity": severity, "metric": "psi", "deploymentId": bad["id"]}
+            selection = "driftEvent { responses { deployment { id } } }"
+            event = await graph.done("recordDriftEvent", drift, selection)
             bad = event["responses"][-1]["deployment"]
-            drift["modelVersion"] = bad.pop("modelVersion")
+        # The last one stays live, and is what runs and data sets affect.
         await activate(graph, bad["id"])
-        input = {"id": bad["id"], "status": "FAILED"}
-        await graph.done("updateDeployment", input, "deployment { id }")
+        decision = {**of_version, "decision": "APPROVE"}
+        await graph.mutate("decideApproval", decision, **{"Lifecycle-Actor": "approver"})
         drift |= {"severity": "LOW", "deploymentId": bad["id"]}
         await graph.done("recordDriftEvent", drift, "driftEvent { id }")
-        # The last one stays live, and is what runs and data sets affect.
-        bad = await graph.done("rollbackDeployment", {"id": bad["id"]}, "deployment { id }")
-        input = {"id": bad["id"], "status": "VALIDATING", "logLines": lines}
-        await graph.done("updateDeployment", input, "deployment { id }")
     await graph.done("updateModel", {"name": name, "tags": tags}, "model { id }")
 
 
@@ -215,7 +215,7 @@ async def activate(graph: Graph, id: str) -> None:
     metrics = {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 1.0}
     report = {
         "id": id,
-        "metrics": {**metrics, "observed": [{"key": "accuracy", "value": 0.5}]},
+        "metrics": {**metrics, "observed": [{"key": "accuracy", "value": 0.9}]},
         "logLines": [{"message": "hello"}],
     }
     for status in WAY["ACTIVE"]:
