@@ -47,7 +47,16 @@ DEEP = "<1,000 levels>"
 # Text of several lines that may also be empty; every other text is a name, or like one.
 PROSE = {"description", "statusMessage", "reason", "note", "message", "value", "resolution"}
 # Names may have 250 characters, these 1,000.
-LINES = {"source", "endpoint", "artifactPath", "path", "digest", "title", "checklist"}
+LINES = {
+    "source",
+    "endpoint",
+    "artifactPath",
+    "artifactDigest",
+    "path",
+    "digest",
+    "title",
+    "checklist",
+}
 # Numbers out of bounds; those that are not here have none.
 BEYOND: dict[str, list[float]] = {
     "sizeBytes": [-1],
