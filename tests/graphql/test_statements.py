@@ -181,7 +181,9 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
             await graph.done("updateDeployment", input, "deployment { id }")
             drift = {**of_version, "severity": "LOW", "metric": "psi", "deploymentId": bad["id"]}
             await graph.done("recordDriftEvent", drift, "driftEvent { id }")
-    await graph.done("updateModel", {"name": name, "tags": tags}, "model { id }")
+    goals = [{"key": "accuracy", "goal": "MAXIMIZE"}]
+    input = {"name": name, "tags": tags, "metricGoals": goals}
+    await graph.done("updateModel", input, "model { id }")
 
 
 async def cost(live: Live, graph: Graph, query: str) -> tuple[int, Any]:
