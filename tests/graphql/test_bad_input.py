@@ -50,7 +50,16 @@ PROSE = {"description", "statusMessage", "reason", "note", "notes", "message", "
     "resolution"
 }
 # Names may have 250 characters, these 1,000.
-LINES = {"source", "endpoint", "artifactPath", "path", "digest", "title", "checklist"}
+LINES = {
+    "source",
+    "endpoint",
+    "artifactPath",
+    "artifactDigest",
+    "path",
+    "digest",
+    "title",
+    "checklist",
+}
 # Numbers out of bounds; those that are not here have none.
 BEYOND: dict[str, list[float]] = {
     "sizeBytes": [-1],

@@ -207,7 +207,9 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
         await graph.mutate("decideApproval", decision, **{"Lifecycle-Actor": "approver"})
         drift |= {"severity": "LOW", "deploymentId": bad["id"]}
         await graph.done("recordDriftEvent", drift, "driftEvent { id }")
-    await graph.done("updateModel", {"name": name, "tags": tags}, "model { id }")
+    goals = [{"key": "accuracy", "goal": "MAXIMIZE"}]
+    input = {"name": name, "tags": tags, "metricGoals": goals}
+    await graph.done("updateModel", input, "model { id }")
 
 
 async def activate(graph: Graph, id: str) -> None:
