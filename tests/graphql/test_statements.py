@@ -159,7 +159,9 @@ async def rich(graph: Graph) -> str:
 async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
     tags = [{"key": "of", "value": common}]
     await graph.done("createExperiment", {"name": name, "tags": tags}, "experiment { id }")
-    parent = None
+    # Even the best run has a parent.
+    begun = await graph.done("logRun", {"experimentName": name}, "run { id }")
+    parent = begun["id"]
     for number in range(runs):
         run = await graph.done(
             "logRun",
