@@ -240,9 +240,9 @@ def inputs(world: World) -> dict[str, Json]:
             # Never the general one: it holds for all tests.
             "modelName": world.name,
             "rules": [
-                {"metric": bounds},
-                {"datasetFact": bounds},
-                {"hyperparameter": bounds},
+                {"metric": {**bounds}},
+                {"datasetFact": {**bounds}},
+                {"hyperparameter": {**bounds}},
                 {
                     "baseline": {
                         "key": "k",

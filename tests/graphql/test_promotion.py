@@ -415,7 +415,7 @@ async def test_the_ends_of_time_can_be_asked_about(graph: Graph, unique: str, at
 async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    new = await a_version_in(graph, unique, "STAGING")
+    new = await approved(graph, await a_version(graph, unique))
     old = await a_version(graph, unique)
     # It was registered by a clock that was an hour ahead.
     await sql.execute(
@@ -424,7 +424,7 @@ async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
         "(SELECT id FROM model_version WHERE model_name = $1 AND version = '2')",
         unique,
     )
-    await set_stage(graph, old["id"], "STAGING")
+    await approved(graph, old)
 
     for version in (old, new):
         await set_stage(graph, version["id"], "PRODUCTION")
@@ -440,8 +440,9 @@ async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
 
 ENTRY = """
 INSERT INTO stage_assignment (id, model_id, model_version_id, actor, cause,
-                              stage, valid_from, valid_to, follows)
-SELECT gen_random_uuid(), model_id, id, 'sql', 'REQUESTED', $3, $4, $5, $6
+                              stage, valid_from, valid_to, follows, approval_id)
+SELECT gen_random_uuid(), model_id, id, 'sql', 'REQUESTED', $3, $4, $5, $6,
+    (SELECT id FROM approval WHERE approval.model_version_id = model_version.id)
 FROM model_version WHERE model_name = $1 AND version = $2
 """
 
@@ -516,8 +517,8 @@ async def test_the_database_refuses_two_in_production_at_any_moment_of_the_past(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
     for model in (unique, f"{unique}-other"):
-        await a_version(graph, model)
-        await a_version(graph, model)
+        await approved(graph, await a_version(graph, model))
+        await approved(graph, await a_version(graph, model))
     forget = "DELETE FROM stage_assignment WHERE model_id IN (SELECT id FROM model WHERE name = $1)"
 
     def produced(model: str, version: str, first: int, last: int) -> tuple[object, ...]:

@@ -69,11 +69,12 @@ Statement = tuple[str, tuple[Any, ...]]
 
 @contextmanager
 def recorded(database: Database) -> Iterator[list[Statement]]:
-    """What is read while the block lasts, but for what the background reads."""
+    """What is read while the block lasts, but for what the background reads and for the
+    clock."""
     statements: list[Statement] = []
 
     def record(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if "journal_head" not in statement:
+        if "journal_head" not in statement and "FROM" in statement:
             statements.append((statement, parameters))
 
     engine = database.read_engine.sync_engine
