@@ -648,7 +648,7 @@ class Promotion(RuleBasedStateMachine):
         seen = self.world.wait(self.world.graph.query(_SEEN, {"name": self.name}))["model"]
         found = seen["versionInStage"]
         assert (
-            [found["id"]] if found else [] == [general("ModelVersion", id) for id in in_production]
+            [found["id"]] if found else [general("ModelVersion", id) for id in in_production] == []
         )
         nodes = {node["id"]: node for node in seen["versions"]["nodes"]}
         there = [version for version in versions if version["deleted_at"] is None]

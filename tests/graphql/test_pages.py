@@ -263,7 +263,7 @@ class Grown:
         growth = self.filled(listed.growth, **values)
         name = growth.partition("(")[0]
         query = f"mutation {{ {growth} {{ __typename }} }}"
-        answer = await self.graph.query(query, **headers(name))
+        answer = await self.graph.query(query, None, **headers(name))
         assert answer[name]["__typename"].endswith("Success")
 
 
