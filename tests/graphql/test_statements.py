@@ -22,7 +22,6 @@ from schema.root import schema
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import WAY, approved
-from tests.following import connect
 from tests.mutations import global_id
 
 Type = GraphQLObjectType | GraphQLInterfaceType
@@ -167,22 +166,12 @@ WAYS = [
 
 
 @pytest.fixture(scope="module")
-async def rich(graph: Graph, live: Live) -> str:
+async def rich(graph: Graph) -> str:
     """The beginning of the names of experiments and models that have, one like the other, some of
     everything, each with everything that it can have; the newest, -0, has the most."""
     name = f"s{uuid4().hex[:10]}"
     for n in reversed(range(MANY)):
         await enrich(graph, name, f"{name}-{n}", 1 if n else MANY)
-    # What drift does to approvals by policy.
-    events = (
-        "SELECT d.id, d.model_version_id FROM drift_event d JOIN model_version v "
-        "ON v.id = d.model_version_id WHERE v.model_name LIKE $1"
-    )
-    sql = await connect(live.database.url)
-    for event_id, version_id in await sql.fetch(events, f"{name}%"):
-        change = "UPDATE approval SET cause_id = $1 WHERE model_version_id = $2"
-        await sql.execute(change, event_id, version_id)
-    await sql.close()
     return name
 
 
