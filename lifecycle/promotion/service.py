@@ -104,8 +104,9 @@ async def rehearse(session: ReadSession, command: SetStage) -> Rehearsal:
     report = None
     if rules.is_guarded(version.stage, command.stage):
         policy, facts = await judged_by(session, version, command.stage)
-        report = gates.evaluate(policy, facts)
-        gates.enforce(report, facts)
+        found = gates.evaluate(policy, facts)
+        gates.enforce(found, facts)
+        report = found if found.checks else None
     displaced = []
     if command.stage is Stage.PRODUCTION:
         displaced = [row.id for row in (await _holder(session, version))]
