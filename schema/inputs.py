@@ -107,13 +107,13 @@ def _path(location: Path, values: Any) -> Path:
     list to the client."""
     path: list[str | int] = []
     for part in location:
-        if isinstance(values, dict) and part == values.get("kind"):
-            # What tells the members of a union apart is a field of its own to the client.
-            path.append(str(part).lower())
-            continue
         if isinstance(values, list) and isinstance(part, str):
             keys = [pair["key"] for pair in values]
             return (*path, keys.index(part), "key" if location[-1] == "[key]" else "value")
+        if isinstance(values, dict) and values.get("kind") == part:
+            # One of several kinds of object, which the client sent under the name of its kind.
+            path.append(str(part).lower())
+            continue
         path.append(part)
         inside = isinstance(values, list) or (isinstance(values, dict) and part in values)
         values = values[part] if inside else None

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from lifecycle.datasets import repository as datasets
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.experiments import repository as experiments
@@ -11,8 +12,9 @@ from lifecycle.registry import repository as registry
 from lifecycle.runs import repository as runs
 from schema import ids
 from schema.context import Info
+from schema.datasets import DataSet
 from schema.deployments import Deployment
-from schema.drift import DriftEvent
+from schema.drift import DriftEvent, DriftPolicy
 from schema.experiments import Experiment
 from schema.nodes import Node
 from schema.policies import StagePolicy
@@ -20,8 +22,10 @@ from schema.registry import Model, ModelVersion
 from schema.runs import Run
 
 _NODES: dict[str, tuple[Any, Any]] = {
+    "DataSet": (datasets.by_ids, DataSet.from_row),
     "Deployment": (deployments.by_ids, Deployment.from_row),
     "DriftEvent": (drift.by_ids, DriftEvent.from_row),
+    "DriftPolicy": (drift.policies_by_ids, DriftPolicy.from_row),
     "Experiment": (experiments.by_ids, Experiment.from_row),
     "Model": (registry.models_by_ids, Model.from_row),
     "ModelVersion": (registry.versions_by_ids, ModelVersion.from_row),

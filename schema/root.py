@@ -14,11 +14,13 @@ from strawberry.types.graphql import OperationType
 from lifecycle.errors import InvalidInput as InvalidArgument
 from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
+from schema.datasets import DataSetQueries
 from schema.deployments import DeploymentMutations, DeploymentQueries, DeploymentSubscriptions
 from schema.drift import DriftMutations, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors
 from schema.experiments import ExperimentMutations, ExperimentQueries
 from schema.limits import Limits
+from schema.lineage import LineageQueries
 from schema.lookup import by_global_id
 from schema.nodes import Node
 from schema.policies import PolicyMutations, PolicyQueries
@@ -31,6 +33,7 @@ from schema.scalars import BIG_INT, BigInt
 FEATURES = (
     "audit-chain",
     "idempotency",
+    "lineage",
     "promotion-gates",
     "resumable-subscriptions",
     "stage-history",
@@ -85,12 +88,14 @@ class Query(
     RootQueries,
     ExperimentQueries,
     RunQueries,
+    DataSetQueries,
     RegistryQueries,
     PromotionQueries,
     PolicyQueries,
     DeploymentQueries,
     DriftQueries,
     AuditQueries,
+    LineageQueries,
 ): ...
 
 

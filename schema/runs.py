@@ -11,8 +11,12 @@ import strawberry
 from strawberry import Private
 from strawberry.scalars import JSON
 
+import schema.datasets
+import schema.deployments
 import schema.experiments
 import schema.registry
+from lifecycle.datasets import repository as datasets
+from lifecycle.deployments import repository as deployments
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
 from lifecycle.experiments import repository as experiments
@@ -38,6 +42,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
+from schema.impact import Statuses, affected
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
@@ -56,6 +61,8 @@ from schema.pagination import (
 from schema.scalars import BigInt, as_json
 
 if TYPE_CHECKING:
+    from schema.datasets import DataSet
+    from schema.deployments import Deployment
     from schema.experiments import Experiment
     from schema.registry import ModelVersion
 
@@ -109,7 +116,7 @@ class Run(Node):
     source: str | None = strawberry.field(description="What was run, such as a script or a job.")
     git_commit: str | None = strawberry.field(description="The commit of the code.")
     dataset_facts: JSON | None = strawberry.field(
-        description="What is known of the data: sizes, number of features, dates, …."
+        description="What is known of the data: name, digest, sizes, number of features, dates, …."
     )
     created_by: str = strawberry.field(description="Who logged it.")
     created_at: datetime = strawberry.field(description="When it was logged.")
@@ -125,6 +132,7 @@ class Run(Node):
     key: Private[UUID]
     experiment_key: Private[UUID]
     parent_key: Private[UUID | None]
+    data_set_key: Private[UUID | None]
     log_lines: Private[int]
 
     @classmethod
@@ -152,6 +160,7 @@ class Run(Node):
             key=row.id,
             experiment_key=row.experiment_id,
             parent_key=row.parent_id,
+            data_set_key=row.data_set_id,
             log_lines=row.log_lines,
         )
 
@@ -166,6 +175,15 @@ class Run(Node):
     @strawberry.field(description="The run that it is a part of.")
     async def parent(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
         return await run_by_id(info, self.parent_key)
+
+    @strawberry.field(description="The data set that `datasetFacts` names, if they name one.")
+    async def data_set(
+        self, info: Info
+    ) -> Annotated["DataSet", strawberry.lazy("schema.datasets")] | None:
+        if self.data_set_key is None:
+            return None
+        row = await info.context.loaders.load(datasets.by_ids, self.data_set_key)
+        return schema.datasets.DataSet.from_row(row) if row else None
 
     @strawberry.field(description="The latest value of each metric, by key.")
     async def metrics(
@@ -219,6 +237,27 @@ class Run(Node):
     ) -> list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
         rows = await info.context.loaders.load(registry.versions_of_runs, self.key)
         return [schema.registry.ModelVersion.from_row(row) for row in rows or ()]
+
+    @strawberry.field(
+        description="The deployments of what came out of it and of the runs that are parts of it, "
+        "newest first."
+    )
+    async def affected_deployments(
+        self,
+        info: Info,
+        statuses: Statuses = None,
+        first: First = None,
+        after: After = None,
+    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
+        return await affected(
+            info,
+            schema.deployments.Deployment.from_row,
+            deployments.pages_affected_by_runs,
+            deployments.counts_affected_by_runs,
+            self.key,
+            statuses,
+            PageRequest.parse(first, after),
+        )
 
 
 @strawberry.input(description="A bound on the latest value of a metric; NaN is never within.")
@@ -290,7 +329,9 @@ class LogRunInput(WriteInput):
     source: str | None = strawberry.field(default=None, description="What was run.")
     git_commit: str | None = strawberry.field(default=None, description="The commit of the code.")
     dataset_facts: JSON | None = strawberry.field(
-        default=None, description="A JSON object: sizes, number of features, dates, …."
+        default=None,
+        description="A JSON object: sizes, number of features, dates, …. A `name`, and perhaps a "
+        "`digest`, of up to 250 characters say which data set it is.",
     )
     parent_id: strawberry.ID | None = strawberry.field(
         default=None, description="The run that it is a part of."
@@ -316,7 +357,8 @@ class UpdateRunInput(ChangeInput):
         default=None, description="Further parameters; those that it has cannot change."
     )
     dataset_facts: strawberry.Maybe[JSON | None] = strawberry.field(
-        description="All that is known of the data from now on, a JSON object."
+        description="All that is known of the data from now on, a JSON object; `name` and `digest` "
+        "say which data set it is."
     )
     metrics: list[MetricInput] | None = strawberry.field(
         default=None, description="Further points of its metrics."

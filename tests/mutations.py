@@ -31,6 +31,11 @@ def input_type(mutation: str) -> GraphQLInputObjectType:
     return found
 
 
+def headers(mutation: str) -> dict[str, str]:
+    """Whose mutation it is, where not everybody's."""
+    return {"Lifecycle-Actor": "admin"} if mutation == "setStagePolicy" else {}
+
+
 def global_id(kind: str, hexadecimal: str | None = None) -> str:
     """A global id as the service makes them, by default of nothing that exists."""
     return urlsafe_b64encode(f"{kind}:{hexadecimal or uuid4().hex}".encode()).decode()
@@ -38,13 +43,14 @@ def global_id(kind: str, hexadecimal: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class World:
-    """One object of each kind. `version` is deployed and in PRODUCTION, `spare` is neither;
-    `deployment` is ACTIVE and has a good predecessor."""
+    """One object of each kind. `version` is deployed and in PRODUCTION, `spare` is neither,
+    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor."""
 
     name: str
     run: str
     version: str
     spare: str
+    submitted: str
     deployment: str
     item: str
     drift_event: str
@@ -56,17 +62,25 @@ mutation ($name: String!) {
   run: logRun(input: { experimentName: $name }) { ... on LogRunSuccess { run { id } } }
 }"""
 _VERSIONS = """
-mutation ($version: RegisterModelVersionInput!, $model: String!) {
+mutation ($version: RegisterModelVersionInput!, $first: ModelVersionSelector!,
+  $third: ModelVersionSelector!) {
   version: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id checklist { id } } }
   }
   spare: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id } }
   }
-  a: setStage(input: { modelVersion: { nameVersion: { modelName: $model, version: "1" } }
-    stage: STAGING }) { __typename }
-  b: setStage(input: { modelVersion: { nameVersion: { modelName: $model, version: "1" } }
-    stage: PRODUCTION }) { __typename }
+  submitted: registerModelVersion(input: $version) {
+    ... on RegisterModelVersionSuccess { modelVersion { id } }
+  }
+  a: submitForApproval(input: { modelVersion: $first }) { __typename }
+  b: submitForApproval(input: { modelVersion: $third }) { __typename }
+}"""
+# By somebody else than who registered and submitted it.
+_PROMOTION = """
+mutation ($first: ModelVersionSelector!) {
+  decideApproval(input: { modelVersion: $first, decision: APPROVE }) { __typename }
+  setStage(input: { modelVersion: $first, stage: PRODUCTION }) { __typename }
 }"""
 _DEPLOYMENTS = """
 mutation ($deployment: CreateDeploymentInput!, $drift: RecordDriftEventInput!) {
@@ -84,7 +98,11 @@ async def a_world(graph: Graph, name: str) -> World:
     begun = await graph.query(_BEGIN, {"name": name})
     run = begun["run"]["run"]["id"]
     version = {"modelName": name, "runId": run, "checklist": ["Read by somebody"]}
-    made = await graph.query(_VERSIONS, {"version": version, "model": name})
+    first, third = ({"nameVersion": {"modelName": name, "version": n}} for n in ("1", "3"))
+    made = await graph.query(_VERSIONS, {"version": version, "first": first, "third": third})
+    approver = {"Lifecycle-Actor": "approver"}
+    promoted = await graph.query(_PROMOTION, {"first": first}, **approver)
+    assert promoted["setStage"]["__typename"] == "SetStageSuccess"
     found = made["version"]["modelVersion"]
     selector = {"modelVersion": {"id": found["id"]}}
     drift = {**selector, "severity": "LOW", "metric": "psi"}
@@ -104,6 +122,7 @@ async def a_world(graph: Graph, name: str) -> World:
         run=run,
         version=found["id"],
         spare=made["spare"]["modelVersion"]["id"],
+        submitted=made["submitted"]["modelVersion"]["id"],
         deployment=bad,
         item=found["checklist"][0]["id"],
         drift_event=deployed["drift"]["driftEvent"]["id"],
@@ -112,7 +131,8 @@ async def a_world(graph: Graph, name: str) -> World:
 
 def inputs(world: World) -> dict[str, Json]:
     """For each mutation an input that succeeds and has every field, but for what says when it may
-    happen. Sent twice without a key, each would have a second effect or be refused."""
+    happen. Sent twice without a key, each would have a second effect, be refused, or, as a policy
+    that says the same, have none."""
     params = [{"key": "k", "value": "v"}]
     tags = [{"key": "t", "value": "v"}]
     metrics = [
@@ -121,6 +141,8 @@ def inputs(world: World) -> dict[str, Json]:
     ]
     artifacts = [{"name": "model", "path": "a/b.pkl", "sizeBytes": 1, "digest": "sha256:0"}]
     lines = [{"message": "hello", "level": "INFO", "timestamp": NOW}]
+    bounds = {"key": "k", "atLeast": 0, "atMost": 1, "required": True, "severity": "WARNING"}
+    spare, submitted = ({"modelVersion": {"id": id}} for id in (world.spare, world.submitted))
     version, deployment = {"id": world.version}, {"id": world.deployment}
     return {
         "createExperiment": {
@@ -188,6 +210,7 @@ def inputs(world: World) -> dict[str, Json]:
             "metrics": metrics,
             "tags": tags,
             "artifactPath": "a",
+            "artifactDigest": "sha256:0",
             "sizeBytes": 1,
             "checklist": ["t"],
         },
@@ -199,13 +222,60 @@ def inputs(world: World) -> dict[str, Json]:
             "metrics": metrics,
             "tags": tags,
             "artifactPath": "a",
+            "artifactDigest": "sha256:0",
             "sizeBytes": 1,
         },
-        "deleteModelVersion": {"modelVersion": {"id": world.spare}, "reason": "r"},
-        "updateModel": {"name": world.name, "description": "d", "owner": "o", "tags": tags},
+        "deleteModelVersion": {**spare, "reason": "r"},
+        "updateModel": {
+            "name": world.name,
+            "description": "d",
+            "owner": "o",
+            "tags": tags,
+            "metricGoals": [{"key": "churn", "goal": "MINIMIZE"}],
+        },
         "setStage": {
             "modelVersion": {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}},
             "stage": "STAGING",
+            "reason": "r",
+            "dryRun": False,
+        },
+        "validateModelVersion": {**spare, "stage": "STAGING"},
+        "submitForApproval": {**spare, "notes": "n"},
+        "decideApproval": {**submitted, "decision": "REJECT", "notes": "n"},
+        "withdrawApproval": {**submitted, "notes": "n"},
+        "setStagePolicy": {
+            "stage": "PRODUCTION",
+            # Never the general one: it holds for all tests.
+            "modelName": world.name,
+            "rules": [
+                {"metric": bounds},
+                {"datasetFact": bounds},
+                {"hyperparameter": bounds},
+                {
+                    "baseline": {
+                        "key": "k",
+                        "tolerance": 0.1,
+                        "relative": True,
+                        "goal": "MINIMIZE",
+                        "required": True,
+                        "severity": "INFO",
+                    }
+                },
+                {"checklist": {"required": True, "severity": "WARNING"}},
+                {"approvals": {"count": 1, "approvers": ["a"]}},
+                {"artifactDigest": {"severity": "WARNING"}},
+                {"runCompleted": {"severity": "WARNING"}},
+                {"noOpenDrift": {"fromSeverity": "LOW", "severity": "WARNING"}},
+                {"evidenceAge": {"maxDays": 30, "severity": "WARNING"}},
+                {
+                    "automaticApproval": {
+                        "key": "k",
+                        "betterBy": 0.02,
+                        "tolerance": 0.01,
+                        "goal": "MAXIMIZE",
+                    }
+                },
+            ],
             "reason": "r",
         },
         "appendChecklistItem": {"modelVersion": version, "title": "t"},
@@ -222,7 +292,12 @@ def inputs(world: World) -> dict[str, Json]:
             "statusMessage": "m",
             "endpoint": "e",
             "health": "UNHEALTHY",
-            "metrics": {"requestCount": 1, "errorRate": 0.5, "avgLatencyMs": 1.5},
+            "metrics": {
+                "requestCount": 1,
+                "errorRate": 0.5,
+                "avgLatencyMs": 1.5,
+                "observed": [{"key": "accuracy", "value": 0.5}],
+            },
             "logLines": lines,
         },
         "rollbackDeployment": {**deployment, "reason": "r"},
@@ -240,11 +315,26 @@ def inputs(world: World) -> dict[str, Json]:
             "description": "d",
             "details": {"bins": 10},
             "detectedAt": NOW,
+            "dedupKey": world.name,
         },
         "updateDriftEvent": {
             "id": world.drift_event,
             "status": "RESOLVED",
             "resolution": "r",
+        },
+        "setDriftPolicy": {
+            "modelName": world.name,
+            "responses": [{"fromSeverity": "HIGH", "action": "MARK_STALE"}],
+            "degradation": [
+                {
+                    "figure": "OBSERVED",
+                    "metric": "accuracy",
+                    "limit": "MAX_DECREASE",
+                    "value": 0.05,
+                    "severity": "HIGH",
+                }
+            ],
+            "reason": "r",
         },
     }
 

@@ -75,6 +75,8 @@ enum ChecklistStatus { PENDING APPROVED REJECTED }
 enum StageCause { REGISTERED REQUESTED APPROVED DISPLACED ROLLED_BACK AUTOMATION }
 enum NumberKind { FINITE NAN POSITIVE_INFINITY NEGATIVE_INFINITY }
 enum MetricGoal { MAXIMIZE MINIMIZE }
+enum LineageDirection { UPSTREAM DOWNSTREAM BOTH }
+enum LineageKind { CONTAINS USED_BY PARENT_OF PRODUCED DEPLOYED_AS ROLLED_BACK_TO SHOWED }
 
 type Tag { key: String! value: String! }
 type Param { key: String! value: String! }
@@ -101,10 +103,24 @@ type Run {
   source: String gitCommit: String datasetFacts: JSON createdBy: String! createdAt: DateTime!
   startedAt: DateTime endedAt: DateTime durationSeconds: Float updatedAt: DateTime! revision: Int!
   modelVersions: [ModelVersion!]!
+  dataSet: DataSet
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
 }
+type MetricGoalSetting { key: String! goal: MetricGoal! }
+input MetricGoalInput { key: String! goal: MetricGoal! }
+type DataSet {
+  id: ID! name: String! digest: String createdBy: String! createdAt: DateTime!
+  runs(filter: RunFilter, orderBy: [RunOrder!], first: Int, after: String, last: Int,
+    before: String): RunConnection!
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
+}
+type Lineage { nodes: [Node!]! edges: [LineageEdge!]! truncated: Boolean! }
+type LineageEdge { from: ID! to: ID! kind: LineageKind! }
 type Model {
   id: ID! name: String! description: String owner: String tags: [Tag!]! createdAt: DateTime!
-  updatedAt: DateTime!
+  updatedAt: DateTime! metricGoals: [MetricGoalSetting!]!
   versions(filter: ModelVersionFilter, first: Int, after: String, last: Int, before: String):
     ModelVersionConnection!
   versionInStage(stage: Stage!, at: DateTime): ModelVersion
@@ -113,8 +129,8 @@ type Model {
 type ModelVersion {
   id: ID! model: Model! modelName: String! version: String! stage: Stage! run: Run
   description: String framework: String hyperparameters: JSON metrics: [Metric!]! tags: [Tag!]!
-  artifactPath: String sizeBytes: BigInt createdBy: String! createdAt: DateTime!
-  updatedAt: DateTime! revision: Int! checklist: [ChecklistItem!]!
+  artifactPath: String artifactDigest: String sizeBytes: BigInt createdBy: String!
+  createdAt: DateTime! updatedAt: DateTime! revision: Int! checklist: [ChecklistItem!]!
   deployments(first: Int, after: String): DeploymentConnection! deploymentCount: Int!
   driftEvents(first: Int, after: String): DriftEventConnection!
 }
@@ -124,13 +140,14 @@ type ChecklistItem { id: ID! title: String! status: ChecklistStatus! note: Strin
   decidedAt: DateTime }
 type EndpointConfig { instances: Int! instanceType: String autoScaling: Boolean! }
 type DeploymentMetrics { requestCount: BigInt! errorRate: Float! avgLatencyMs: Float!
-  reportedAt: DateTime }
+  observed: [ObservedFigure!]! reportedAt: DateTime }
+type ObservedFigure { key: String! value: Float! }
 type Deployment {
   id: ID! modelVersion: ModelVersion! modelName: String! version: String! environment: Environment!
   status: DeploymentStatus! statusMessage: String health: HealthStatus! endpoint: String
   config: EndpointConfig! metrics: DeploymentMetrics!
   logs(first: Int, after: String, last: Int, before: String): LogConnection!
-  rollbackFrom: Deployment statusHistory: [DeploymentTransition!]!
+  rollbackFrom: Deployment cause: DriftEvent statusHistory: [DeploymentTransition!]!
   driftEvents(first: Int, after: String): DriftEventConnection! createdBy: String!
   createdAt: DateTime! updatedAt: DateTime! deployedAt: DateTime terminatedAt: DateTime
   revision: Int!
@@ -142,8 +159,19 @@ type DriftEvent {
   status: DriftStatus! metric: String! feature: String baselineValue: Float observedValue: Float
   threshold: Float method: String description: String details: JSON detectedAt: DateTime!
   createdBy: String! createdAt: DateTime! revision: Int! acknowledgedBy: String resolvedBy: String
-  resolution: String
+  resolution: String dedupKey: String policy: DriftPolicy responses: [DriftResponse!]!
 }
+type DriftPolicy { id: ID! modelName: String version: Int! responses: [DriftResponseRule!]!
+  degradation: [DegradationRule!]! reason: String! createdBy: String! createdAt: DateTime! }
+type DriftResponseRule { fromSeverity: DriftSeverity! action: DriftAction! }
+type DegradationRule { figure: DegradationFigure! metric: String limit: DegradationLimit!
+  value: Float! severity: DriftSeverity! }
+type DriftResponse { action: DriftAction! outcome: DriftOutcome! message: String! at: DateTime!
+  deployment: Deployment }
+enum DriftAction { MARK_STALE OPEN_REVIEW ROLL_BACK }
+enum DriftOutcome { DONE NOTHING_TO_DO FAILED }
+enum DegradationFigure { ERROR_RATE AVG_LATENCY_MS OBSERVED }
+enum DegradationLimit { MAX_RATIO MAX_INCREASE MAX_DECREASE MAX_VALUE }
 type ModelComparison { versions: [ModelVersion!]! metrics: [MetricComparison!]!
   params: [ParamComparison!]! }
 type MetricComparison { key: String! goal: MetricGoal! values: [Float]! differences: [Float]!
@@ -165,7 +193,8 @@ input MetricConditionInput { key: String! gte: Float lte: Float }
 input ParamConditionInput { key: String! equals: String! }
 input ModelVersionFilter { modelName: String stages: [Stage!] }
 input DeploymentFilter { modelName: String environments: [Environment!]
-  statuses: [DeploymentStatus!] }
+  statuses: [DeploymentStatus!] activeAt: DateTime }
+input DataSetFilter { name: String }
 input DriftEventFilter { modelName: String severities: [DriftSeverity!] statuses: [DriftStatus!] }
 input AuditLogFilter { actors: [String!] subject: ID subjectKinds: [String!] actions: [String!]
   from: DateTime to: DateTime }
@@ -185,8 +214,8 @@ type Query {
   modelVersion(by: ModelVersionSelector!): ModelVersion
   modelVersions(filter: ModelVersionFilter, orderBy: [ModelVersionOrder!], first: Int,
     after: String, last: Int, before: String): ModelVersionConnection!
-  compareModelVersions(modelName: String!, versions: [String!]!, baseline: String):
-    ModelComparison!
+  compareModelVersions(modelName: String!, versions: [String!]!, baseline: String,
+    goals: [MetricGoalInput!]): ModelComparison!
   deployment(id: ID!): Deployment
   deployments(filter: DeploymentFilter, orderBy: [DeploymentOrder!], first: Int, after: String,
     last: Int, before: String): DeploymentConnection!
@@ -195,6 +224,13 @@ type Query {
   auditLog(filter: AuditLogFilter, first: Int, after: String, last: Int, before: String):
     AuditEntryConnection!
   auditHead: AuditHead!
+  dataSet(name: String!, digest: String): DataSet
+  dataSets(filter: DataSetFilter, first: Int, after: String, last: Int, before: String):
+    DataSetConnection!
+  lineage(of: ID!, direction: LineageDirection! = BOTH, depth: Int! = 5): Lineage
+  driftPolicy(modelName: String): DriftPolicy!
+  driftPolicies(modelName: String, first: Int, after: String, last: Int, before: String):
+    DriftPolicyConnection!
   serverInfo: ServerInfo!
 }
 
@@ -217,6 +253,7 @@ type Mutation {
   terminateDeployment(input: TerminateDeploymentInput!): TerminateDeploymentResult!
   recordDriftEvent(input: RecordDriftEventInput!): RecordDriftEventResult!
   updateDriftEvent(input: UpdateDriftEventInput!): UpdateDriftEventResult!
+  setDriftPolicy(input: SetDriftPolicyInput!): SetDriftPolicyResult!
 }
 
 input CreateExperimentInput { name: String! description: String owner: String tags: [TagInput!] }
@@ -236,9 +273,10 @@ input MetricSeriesInput { key: String! steps: [BigInt!]! values: [Float]!
   timestamps: [DateTime!] }
 input LogRunOutputInput { runId: ID! lines: [LogLineInput!]! }
 input RegisterModelVersionInput { modelName: String! version: String runId: ID framework: String
-  hyperparameters: JSON metrics: [MetricInput!] artifactPath: String sizeBytes: BigInt
-  checklist: [String!] description: String tags: [TagInput!] }
-input UpdateModelVersionInput { modelVersion: ModelVersionSelector! }
+  hyperparameters: JSON metrics: [MetricInput!] artifactPath: String artifactDigest: String
+  sizeBytes: BigInt checklist: [String!] description: String tags: [TagInput!] }
+input UpdateModelVersionInput { modelVersion: ModelVersionSelector! artifactDigest: String }
+input UpdateModelInput { name: String! metricGoals: [MetricGoalInput!] }
 input DeleteModelVersionInput { modelVersion: ModelVersionSelector! }
 input SetStageInput { modelVersion: ModelVersionSelector! stage: Stage! reason: String }
 input AppendChecklistItemInput { modelVersion: ModelVersionSelector! }
@@ -253,7 +291,12 @@ input TerminateDeploymentInput { id: ID! }
 input RecordDriftEventInput { modelVersion: ModelVersionSelector! deploymentId: ID
   severity: DriftSeverity! metric: String! feature: String baselineValue: Float
   observedValue: Float threshold: Float method: String description: String details: JSON
-  detectedAt: DateTime }
+  detectedAt: DateTime dedupKey: String }
+input SetDriftPolicyInput { modelName: String responses: [DriftResponseRuleInput!]!
+  degradation: [DegradationRuleInput!]! reason: String! expectedVersion: Int }
+input DriftResponseRuleInput { fromSeverity: DriftSeverity! action: DriftAction! }
+input DegradationRuleInput { figure: DegradationFigure! metric: String limit: DegradationLimit!
+  value: Float! severity: DriftSeverity! }
 input UpdateDriftEventInput { id: ID! status: DriftStatus resolution: String }
 
 type CreateExperimentSuccess { experiment: Experiment! }
@@ -272,7 +315,8 @@ type CreateDeploymentSuccess { deployment: Deployment! }
 type UpdateDeploymentSuccess { deployment: Deployment! }
 type RollbackDeploymentSuccess { deployment: Deployment! }
 type TerminateDeploymentSuccess { deployment: Deployment! }
-type RecordDriftEventSuccess { driftEvent: DriftEvent! }
+type RecordDriftEventSuccess { driftEvent: DriftEvent! duplicate: Boolean! }
+type SetDriftPolicySuccess { driftPolicy: DriftPolicy! }
 type UpdateDriftEventSuccess { driftEvent: DriftEvent! }
 
 type Subscription {
@@ -314,6 +358,7 @@ REFUSALS = {
     "terminateDeployment": {"NotFound", "InvalidTransition", "StaleRevision"},
     "recordDriftEvent": {"NotFound"},
     "updateDriftEvent": {"NotFound", "InvalidTransition", "StaleRevision"},
+    "setDriftPolicy": {"NotFound", "StaleRevision"},
 }
 
 
@@ -405,7 +450,18 @@ def _kept(
 
 
 @pytest.mark.parametrize(
-    "name", ["Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent"]
+    "name",
+    [
+        "DataSet",
+        "Deployment",
+        "DriftEvent",
+        "DriftPolicy",
+        "Experiment",
+        "Model",
+        "ModelVersion",
+        "Run",
+        "StagePolicy",
+    ],
 )
 def test_objects_with_a_life_are_nodes(name: str) -> None:
     found = TYPES[name]
@@ -470,9 +526,10 @@ def test_every_input_takes_a_key_and_those_that_change_an_object_its_revision(
     fields = input_type(mutation).fields
 
     assert str(fields["idempotencyKey"].type) == "String"
-    revised = "expectedRevision" in fields
+    # What is never changed has versions instead.
+    revised = "expectedRevision" in fields or "expectedVersion" in fields
     assert revised == ("StaleRevision" in REFUSALS[mutation])
-    if revised:
+    if "expectedRevision" in fields:
         assert str(fields["expectedRevision"].type) == "Int"
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command, Count, Line, Name, Text
+from lifecycle.commands import Command, Count, Figures, Line, Name, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository, rules
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
@@ -45,11 +45,12 @@ class NewEndpointConfig(_Part):
 
 
 class ReportedMetrics(_Part):
-    """What the endpoint measured."""
+    """What the endpoint measured, and what was observed of it: figures such as accuracy."""
 
     request_count: Count
     error_rate: Annotated[float, Field(ge=0, le=1)]
     avg_latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    observed: Figures = {}
 
 
 class CreateDeployment(Command):
@@ -370,11 +371,10 @@ async def _store_metrics(
     now: datetime,
 ) -> None:
     """Figures are reports, not decisions: they do not count as a revision."""
-    after = metrics.model_dump()
+    after = metrics.model_dump(exclude_unset=True)
     before = {field: getattr(row, field) for field in after}
-    row.request_count = metrics.request_count
-    row.error_rate = metrics.error_rate
-    row.avg_latency_ms = metrics.avg_latency_ms
+    for field, value in after.items():
+        setattr(row, field, value)
     row.metrics_reported_at = now
     await session.flush()
     type = "deployment.metrics_reported"

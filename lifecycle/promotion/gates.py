@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
+from pydantic import Field
+
+from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError
 from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
 from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, goal_of
@@ -218,11 +221,6 @@ def _digest(*parts: Any) -> str:
 # The rules
 
 
-def _named(key: str) -> None:
-    if not key.strip() or len(key) > 250:
-        raise ValueError("a key must have 1 to 250 characters")
-
-
 def _bounded(at_least: float | None, at_most: float | None) -> None:
     given = [bound for bound in (at_least, at_most) if bound is not None]
     if not given or not all(map(math.isfinite, given)):
@@ -235,7 +233,7 @@ def _bounded(at_least: float | None, at_most: float | None) -> None:
 class MetricRule:
     """A metric of the version lies within bounds, which are included."""
 
-    key: str
+    key: Name
     at_least: float | None = None
     at_most: float | None = None
     required: bool = False
@@ -243,7 +241,6 @@ class MetricRule:
     kind: Literal[RuleKind.METRIC] = RuleKind.METRIC
 
     def __post_init__(self) -> None:
-        _named(self.key)
         _bounded(self.at_least, self.at_most)
 
     def check(self, facts: Facts) -> Check:
@@ -255,7 +252,7 @@ class MetricRule:
 class DatasetFactRule:
     """A fact about the data of the run lies within bounds, which are included."""
 
-    key: str
+    key: Name
     at_least: float | None = None
     at_most: float | None = None
     required: bool = False
@@ -263,7 +260,6 @@ class DatasetFactRule:
     kind: Literal[RuleKind.DATASET_FACT] = RuleKind.DATASET_FACT
 
     def __post_init__(self) -> None:
-        _named(self.key)
         _bounded(self.at_least, self.at_most)
 
     def check(self, facts: Facts) -> Check:
@@ -277,7 +273,7 @@ class HyperparameterRule:
     """A hyperparameter of the version, else a parameter of its run, lies within bounds, which are
     included."""
 
-    key: str
+    key: Name
     at_least: float | None = None
     at_most: float | None = None
     required: bool = False
@@ -285,7 +281,6 @@ class HyperparameterRule:
     kind: Literal[RuleKind.HYPERPARAMETER] = RuleKind.HYPERPARAMETER
 
     def __post_init__(self) -> None:
-        _named(self.key)
         _bounded(self.at_least, self.at_most)
 
     def check(self, facts: Facts) -> Check:
@@ -300,7 +295,7 @@ class BaselineRule:
     """A metric is at most `tolerance` worse than that of the version in production: absolutely, or
     as a part of its figure. A negative tolerance is by how much it must be better."""
 
-    key: str
+    key: Name
     tolerance: float
     relative: bool = False
     goal: MetricGoal | None = None
@@ -309,7 +304,6 @@ class BaselineRule:
     kind: Literal[RuleKind.BASELINE] = RuleKind.BASELINE
 
     def __post_init__(self) -> None:
-        _named(self.key)
         if not math.isfinite(self.tolerance):
             raise ValueError("tolerance must be a finite number")
 
@@ -346,7 +340,6 @@ class BaselineRule:
         if self.relative:
             allowed *= abs(Decimal(str(reference)))
         difference = f"{abs(worse).normalize():f} {'worse' if worse > 0 else 'better'} than"
-        limit = _tolerance(self)
         return Check(
             name,
             "baseline",
@@ -355,7 +348,8 @@ class BaselineRule:
             _shown(value),
             required,
             f"{self.key} is {_said(value)}, {difference if worse else 'the same as'} that of "
-            f"version {base.version} in production; at most {limit} worse is allowed.",
+            f"version {base.version} in production; {_tolerance(self)} is "
+            f"{'required' if self.tolerance < 0 else 'allowed'}.",
             evidence,
             f"Improve {self.key}, or let an administrator decide with BYPASS.",
         )
@@ -394,17 +388,13 @@ class ApprovalsRule:
     """So many people have approved, none of them author or submitter; if `approvers` names any,
     only those count. Without this rule one is enough, or the automatic decision."""
 
-    count: int = 1
-    approvers: tuple[str, ...] = ()
+    count: Annotated[int, Field(ge=1, le=20)] = 1
+    approvers: Annotated[tuple[Name, ...], Field(max_length=1_000)] = ()
     kind: Literal[RuleKind.APPROVALS] = RuleKind.APPROVALS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= 20:
-            raise ValueError("count must be 1 to 20")
         if self.approvers and len(set(self.approvers)) < self.count:
             raise ValueError("there must be at least as many approvers as approvals")
-        if len(self.approvers) > 1_000 or not all(map(str.strip, self.approvers)):
-            raise ValueError("approvers must be at most 1,000 names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +456,10 @@ class NoOpenDriftRule:
         """Count the open events."""
         scale = list(DriftSeverity)
         counted = scale[scale.index(self.from_severity) :]
-        found = {each: facts.open_drift[each] for each in counted if facts.open_drift.get(each)}
+        # As JSON has them: a key that is an enum's member is no text to it.
+        found = {
+            each.value: facts.open_drift[each] for each in counted if facts.open_drift.get(each)
+        }
         said = ", ".join(f"{number} {severity}" for severity, number in found.items())
         return Check(
             "no open drift",
@@ -487,13 +480,9 @@ class NoOpenDriftRule:
 class EvidenceAgeRule:
     """The newest metric of the version is at most so many days old."""
 
-    max_days: float
+    max_days: Annotated[float, Field(gt=0, le=36_500)]
     severity: CheckSeverity = CheckSeverity.BLOCKING
     kind: Literal[RuleKind.EVIDENCE_AGE] = RuleKind.EVIDENCE_AGE
-
-    def __post_init__(self) -> None:
-        if not 0 < self.max_days <= 36_500:
-            raise ValueError("the days must be more than 0 and at most 36,500")
 
     def check(self, facts: Facts) -> Check:
         """Look at the metrics' times."""
@@ -522,14 +511,13 @@ class AutomaticApprovalRule:
     """A submission is approved without a person when this metric is at most `tolerance` worse than
     in production, or nothing is in production. From `better_by` on it counts as an improvement."""
 
-    key: str
+    key: Name
     better_by: float
     tolerance: float
     goal: MetricGoal | None = None
     kind: Literal[RuleKind.AUTOMATIC_APPROVAL] = RuleKind.AUTOMATIC_APPROVAL
 
     def __post_init__(self) -> None:
-        _named(self.key)
         if not (math.isfinite(self.better_by) and math.isfinite(self.tolerance)):
             raise ValueError("the figures must be finite numbers")
 
@@ -559,14 +547,16 @@ def describe(rule: Rule) -> str:
             where = "" if rule.required else ", where it is reported"
             said = f"The {what} {rule.key} is {_bounds(rule)}{where}."
         case BaselineRule():
-            limit = _tolerance(rule)
-            said = f"The metric {rule.key} is at most {limit} worse than in production."
+            where = "" if rule.required else ", where both are reported"
+            said = f"The metric {rule.key} is {_tolerance(rule)} than in production{where}."
         case ChecklistRule():
             least = ", and there is at least one" if rule.required else ""
             said = f"All items of the checklist are APPROVED{least}."
         case ApprovalsRule():
             among = f" among {', '.join(rule.approvers)}" if rule.approvers else ""
-            said = f"{rule.count} people{among} have approved, author and submitter not counted."
+            people = "1 person" if rule.count == 1 else f"{rule.count} people"
+            have = "has" if rule.count == 1 else "have"
+            said = f"{people}{among} {have} approved, author and submitter not counted."
         case ArtifactDigestRule():
             said = "The artifact has a path and a digest."
         case RunCompletedRule():
@@ -645,9 +635,10 @@ def outlook(policy: Policy, facts: Facts) -> Report:
     if stage not in STAGE.following[facts.stage]:
         checks.append(_way(facts, stage))
     if facts.stage is not stage and is_guarded(facts.stage, stage):
-        checks += evaluate(policy, facts).checks
+        found = evaluate(policy, facts).checks
         if facts.status is ApprovalStatus.BYPASSED:
-            checks = [replace(each, severity=CheckSeverity.INFO) for each in checks]
+            found = [replace(each, severity=CheckSeverity.INFO) for each in found]
+        checks += found
     return Report(stage, policy.version, checks, facts.now)
 
 
@@ -740,16 +731,16 @@ def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus
     if rule is None:
         return ApprovalStatus.PENDING, "The policy decides nothing by itself."
     if facts.baseline is None:
-        seen = [c for c in report.checks if c.category == "performance" and c.observed is not None]
-        if seen:
-            return (
-                ApprovalStatus.APPROVED,
-                "Nothing is in production, and all checks of performance passed.",
-            )
-        return (
-            ApprovalStatus.NEEDS_REVIEW,
-            "Nothing is in production, and there are no figures to judge by.",
-        )
+        performance = [check for check in report.checks if check.category == "performance"]
+        failed = [check.message for check in performance if not check.passed]
+        if failed:
+            said = " ".join(failed)
+            return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
+        if any(check.observed is not None for check in performance):
+            said = "all checks of performance passed."
+            return ApprovalStatus.APPROVED, f"Nothing is in production, and {said}"
+        said = "there are no figures to judge by."
+        return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
     there = f"version {facts.baseline.version} in production"
     value, reference = facts.metrics.get(rule.key), facts.baseline.metrics.get(rule.key)
     worse = _worse_by(value, reference, rule.goal or goal_of(rule.key, facts.goals))
@@ -837,7 +828,9 @@ def _figure(number: float) -> str:
 
 
 def _tolerance(rule: BaselineRule) -> str:
-    return f"{_figure(rule.tolerance * 100)} %" if rule.relative else _figure(rule.tolerance)
+    number = abs(rule.tolerance)
+    figure = f"{_figure(number * 100)} %" if rule.relative else _figure(number)
+    return f"at least {figure} better" if rule.tolerance < 0 else f"at most {figure} worse"
 
 
 def _said(value: Any) -> str:

@@ -130,15 +130,18 @@ async def pages_of_experiments(
     request: PageRequest,
 ) -> dict[UUID, Page[RunRow]]:
     """A page of each experiment's runs that match."""
-    return await fetch_each(
-        session,
-        experiment_ids,
-        RunRow,
-        RunRow.experiment_id,
-        _matching(select(RunRow), wanted),
-        ordering(wanted, order),
-        request,
-    )
+    return await _pages(session, experiment_ids, RunRow.experiment_id, wanted, order, request)
+
+
+async def pages_of_data_sets(
+    session: ReadSession,
+    data_set_ids: Sequence[UUID],
+    wanted: RunFilter,
+    order: tuple[RunOrder, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[RunRow]]:
+    """A page of the runs on each data set that match."""
+    return await _pages(session, data_set_ids, RunRow.data_set_id, wanted, order, request)
 
 
 async def count(session: ReadSession, wanted: RunFilter) -> int:
@@ -154,10 +157,42 @@ async def counts_of_experiments(
     return await totals(session, experiment_ids, RunRow.experiment_id, statement)
 
 
+async def counts_of_data_sets(
+    session: ReadSession, data_set_ids: Sequence[UUID], wanted: RunFilter
+) -> dict[UUID, int]:
+    """How many of the runs on each data set match; those that have none are absent."""
+    statement = _matching(select(RunRow), wanted)
+    return await totals(session, data_set_ids, RunRow.data_set_id, statement)
+
+
+async def _pages(
+    session: ReadSession,
+    parents: Sequence[UUID],
+    column: Any,
+    wanted: RunFilter,
+    order: tuple[RunOrder, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[RunRow]]:
+    return await fetch_each(
+        session,
+        parents,
+        RunRow,
+        column,
+        _matching(select(RunRow), wanted),
+        ordering(wanted, order),
+        request,
+    )
+
+
 async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID, list[ArtifactRow]]:
     """Each run's artifacts, by path."""
     statement = select(ArtifactRow).order_by(ArtifactRow.path)
     return await fetch_all(session, run_ids, ArtifactRow.run_id, statement)
+
+
+async def artifact(session: ReadSession, run_id: UUID, path: str) -> ArtifactRow | None:
+    """The artifact that a run wrote at exactly this path."""
+    return await session.get(ArtifactRow, (run_id, path))
 
 
 async def artifacts_of_experiments(

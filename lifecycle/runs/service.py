@@ -25,6 +25,7 @@ from lifecycle.commands import (
     Text,
 )
 from lifecycle.database import WriteSession, clock
+from lifecycle.datasets import service as datasets
 from lifecycle.errors import InvalidInput, NotFound, Path, check_revision
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments.rules import check_takes_runs
@@ -221,6 +222,7 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
         source=command.source,
         git_commit=command.git_commit,
         dataset_facts=command.dataset_facts,
+        data_set_id=await datasets.of_facts(session, origin, command.dataset_facts),
         started_at=started,
         ended_at=ended,
         lease_seconds=command.lease_seconds,
@@ -257,6 +259,8 @@ async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> R
     rules.check_params(row.params, command.params)
     changes = command.given("name", "tags", "status_message", "dataset_facts")
     changes["params"] = row.params | command.params
+    if "dataset_facts" in changes:
+        changes["data_set_id"] = await datasets.of_facts(session, origin, command.dataset_facts)
     if command.status is None or (revived and command.status is RunStatus.RUNNING):
         await journal.change(session, origin, row, changes)
     else:

@@ -21,7 +21,7 @@ from lifecycle import migrate
 from lifecycle.journal import feed as feed_module
 from lifecycle.journal import sequencer
 from lifecycle.journal.repository import Event, EventFilter
-from tests.client import Graph, Json, Socket, socket
+from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, in_thread, serving
 from tests.factories import a_run
 from tests.following import (
@@ -83,7 +83,7 @@ async def leader(direct: asyncpg.Connection) -> int | None:
 
 async def another_leader(direct: asyncpg.Connection, former: int | None) -> None:
     """Wait until somebody else is the sequencer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         found = None
         while found in (None, former):
             await asyncio.sleep(0.01)
@@ -272,7 +272,7 @@ async def test_a_client_that_is_cut_off_again_and_again_gets_each_event_once_and
     writing = asyncio.create_task(write())
     seen: list[str] = []
     cuts = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while len(seen) < 200:
             url = (live.url, other.url)[cuts % 2]
             cuts += 1
@@ -342,7 +342,7 @@ async def test_subscribers_outlive_the_loss_of_every_database_connection(
         await present(two)
         for n, connections in enumerate(("lifecycle-journal", "lifecycle-read", "lifecycle-%")):
             assert await kill(direct, connections) >= 1
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 # The writer is told that the database was gone, and repeats what it wanted.
                 while True:
                     input = {
@@ -383,7 +383,7 @@ async def test_a_slow_subscriber_is_bounded_and_gets_everything_in_the_end(
 
         opened.connection.transport.resume_reading()
         seen: list[Json] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while len(seen) < 3500 + 2:
                 payload = (await opened.receive())["payload"]
                 assert "errors" not in payload
@@ -521,7 +521,7 @@ async def test_an_sse_client_that_leaves_in_the_very_moment_that_something_is_se
     gc.collect()
     gc.disable()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             for send_turns in range(6):
                 for turns in range(8):
                     await leave(send_turns, turns)

@@ -35,6 +35,7 @@ from tests.mutations import (
     contents,
     document,
     global_id,
+    headers,
     input_type,
     inputs,
 )
@@ -45,7 +46,9 @@ Path = tuple[str | int, ...]
 DEEP = "<1,000 levels>"
 
 # Text of several lines that may also be empty; every other text is a name, or like one.
-PROSE = {"description", "statusMessage", "reason", "note", "message", "value", "resolution"}
+PROSE = {"description", "statusMessage", "reason", "note", "notes", "message", "value"} | {
+    "resolution"
+}
 # Names may have 250 characters, these 1,000.
 LINES = {"source", "endpoint", "artifactPath", "path", "digest", "title", "checklist"}
 # Numbers out of bounds; those that are not here have none.
@@ -56,7 +59,12 @@ BEYOND: dict[str, list[float]] = {
     "leaseSeconds": [-1, 0, 7 * 86_400 + 1],
     "errorRate": [-0.1, 1.1],
     "avgLatencyMs": [-0.1],
+    "count": [-1, 0, 21],
+    "maxDays": [-1, 0, 36_500.1],
 }
+
+# What says when something may happen, not what.
+WHEN = {"idempotencyKey", "expectedRevision", "expectedVersion"}
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +72,20 @@ async def world(quiet_graph: Graph) -> World:
     return await a_world(quiet_graph, "bad-input")
 
 
+def is_choice(type_: GraphQLInputType) -> bool:
+    """Whether an input is exactly one of its fields."""
+    named = get_named_type(type_)
+    found = isinstance(named, GraphQLInputObjectType) and named.extensions["strawberry-definition"]
+    return bool(found and found.is_one_of)
+
+
 def leaves(type_: GraphQLInputType, value: Any, path: Path) -> Iterator[tuple[Path, str, bool]]:
     """Path, type and whether it may be null of each scalar in an input."""
     required = isinstance(type_, GraphQLNonNull)
     inner = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
     if isinstance(inner, GraphQLList):
-        yield from leaves(inner.of_type, value[0], (*path, 0))
+        for n, item in enumerate(value if is_choice(inner.of_type) else value[:1]):
+            yield from leaves(inner.of_type, item, (*path, n))
     elif isinstance(inner, GraphQLInputObjectType):
         for name in value:
             yield from leaves(inner.fields[name].type, value[name], (*path, name))
@@ -118,19 +134,17 @@ _WRONG_TYPE: dict[str, list[Any]] = {
 }
 
 
-def is_one_of(type_: GraphQLInputObjectType) -> bool:
-    return bool(type_.extensions["strawberry-definition"].is_one_of)
-
-
 def absent(type_: GraphQLInputType, value: Any, path: Path) -> Iterator[Path]:
     """The fields that an input could have but has not."""
     named = get_named_type(type_)
-    inside = value[0] if isinstance(value, list) else value
-    if isinstance(named, GraphQLInputObjectType):
+    if isinstance(named, GraphQLInputObjectType) and isinstance(value, list):
+        for item in value if is_choice(named) else value[:1]:
+            yield from absent(named, item, path)
+    elif isinstance(named, GraphQLInputObjectType):
         for name, field in named.fields.items():
-            if name in inside:
-                yield from absent(field.type, inside[name], (*path, name))
-            elif not is_one_of(named) and name not in ("idempotencyKey", "expectedRevision"):
+            if name in value:
+                yield from absent(field.type, value[name], (*path, name))
+            elif not is_choice(named) and name not in WHEN:
                 yield (*path, name)
 
 
@@ -162,7 +176,7 @@ async def outcomes(graph: Graph, mutation: str, given_: list[Any]) -> list[tuple
     response = await graph.http.post(
         "/graphql",
         content=body.replace(f'"{DEEP}"', '{"a":' * 1_000 + "1" + "}" * 1_000),
-        headers={"content-type": "application/json"},
+        headers={"content-type": "application/json", **headers(mutation)},
     )
     answer = response.json()
     assert "Traceback" not in response.text
@@ -249,6 +263,11 @@ UNKNOWN: dict[str, Json] = {
     },
     "updateModel": {"name": "nothing"},
     "setStage": {"modelVersion": {"inStage": {"modelName": "nothing", "stage": "STAGING"}}},
+    "validateModelVersion": {"modelVersion": {"id": global_id("ModelVersion")}},
+    "submitForApproval": {"modelVersion": {"id": global_id("ModelVersion")}},
+    "decideApproval": {"modelVersion": {"id": global_id("ModelVersion")}},
+    "withdrawApproval": {"modelVersion": {"id": global_id("ModelVersion")}},
+    "setStagePolicy": {"modelName": "nothing"},
     "appendChecklistItem": {"modelVersion": {"id": global_id("ModelVersion")}},
     "markChecklistItem": {"id": global_id("ChecklistItem")},
     "createDeployment": {"modelVersion": {"id": global_id("ModelVersion")}},
@@ -257,6 +276,7 @@ UNKNOWN: dict[str, Json] = {
     "terminateDeployment": {"id": global_id("Deployment")},
     "recordDriftEvent": {"deploymentId": global_id("Deployment")},
     "updateDriftEvent": {"id": global_id("DriftEvent")},
+    "setDriftPolicy": {"modelName": "nothing"},
 }
 
 
@@ -563,6 +583,9 @@ TEXTS = [
     'compareModelVersions(modelName: "a", versions: ["1"], baseline: $text) { versions { id } }',
     "deployments(filter: { modelName: $text }) { nodes { id } }",
     "driftEvents(filter: { modelName: $text }) { nodes { id } }",
+    "dataSet(name: $text) { id }",
+    'dataSet(name: "a", digest: $text) { id }',
+    "dataSets(filter: { name: $text }) { nodes { id } }",
     'experiment(name: "bad-input") { bestRun(metric: $text) { id } }',
     'experiment(name: "bad-input") { runs { nodes { metrics(keys: [$text]) { key } } } }',
     'experiment(name: "bad-input") { runs { nodes { metricHistory(keys: [$text]) { key } } } }',
@@ -688,7 +711,7 @@ def values_of(type_: GraphQLInputType, known: Any) -> st.SearchStrategy[Any]:
         good = st.lists(values_of(inner.of_type, item), max_size=3)
     elif isinstance(inner, GraphQLInputObjectType):
         given_ = known if isinstance(known, dict) else {}
-        if is_one_of(inner):
+        if is_choice(inner):
             good = st.sampled_from(sorted(inner.fields)).flatmap(
                 lambda name: st.fixed_dictionaries(
                     {name: values_of(inner.fields[name].type, given_.get(name))}
@@ -749,8 +772,14 @@ async def test_whatever_a_client_sends_is_taken_or_refused_in_a_known_way(
 ) -> None:
     input = data.draw(values_of(input_type(mutation), inputs(fuzzed)[mutation]) | JUNK)
 
+    if mutation == "setStagePolicy" and isinstance(input, dict):
+        # The general policy holds for all tests.
+        input["modelName"] = fuzzed.name
+
     response = await graph.http.post(
-        "/graphql", json={"query": document(mutation), "variables": {"input": input}}
+        "/graphql",
+        json={"query": document(mutation), "variables": {"input": input}},
+        headers=headers(mutation),
     )
 
     answer = response.json()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
-from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
+from tests.mutations import MUTATIONS, World, a_world, contents, document, headers, inputs
 
 # What each mutation's success shows of the object that it made or changed.
 OBJECTS = {
@@ -23,6 +23,11 @@ OBJECTS = {
     "deleteModelVersion": "modelVersion { id revision deletedAt stage }",
     "updateModel": "model { id revision }",
     "setStage": "modelVersion { id stage revision } displaced { id stage }",
+    "validateModelVersion": "report { passed stage policyVersion createdAt }",
+    "submitForApproval": "approval { status submittedAt } modelVersion { id revision }",
+    "decideApproval": "approval { status decidedAt } modelVersion { id revision }",
+    "withdrawApproval": "approval { status notes } modelVersion { id revision }",
+    "setStagePolicy": "stagePolicy { id version rules { kind } }",
     "appendChecklistItem": "checklistItem { id status } modelVersion { id revision }",
     "markChecklistItem": "checklistItem { id status decidedAt } modelVersion { id revision }",
     "createDeployment": "deployment { id status revision }",
@@ -31,6 +36,7 @@ OBJECTS = {
     "terminateDeployment": "deployment { id status revision terminatedAt }",
     "recordDriftEvent": "driftEvent { id status revision }",
     "updateDriftEvent": "driftEvent { id status revision resolvedBy }",
+    "setDriftPolicy": "driftPolicy { id version }",
 }
 
 # One value of each input, changed to another that would be acceptable too.
@@ -46,6 +52,11 @@ OTHERWISE: dict[str, Json] = {
     "deleteModelVersion": {"reason": "other"},
     "updateModel": {"owner": None},
     "setStage": {"reason": "other"},
+    "validateModelVersion": {"stage": "PRODUCTION"},
+    "submitForApproval": {"notes": "other"},
+    "decideApproval": {"notes": "other"},
+    "withdrawApproval": {"notes": "other"},
+    "setStagePolicy": {"rules": []},
     "appendChecklistItem": {"title": "other"},
     "markChecklistItem": {"note": "other"},
     "createDeployment": {"config": {"instances": 2}},
@@ -54,6 +65,7 @@ OTHERWISE: dict[str, Json] = {
     "terminateDeployment": {"reason": "other"},
     "recordDriftEvent": {"threshold": 0.16},
     "updateDriftEvent": {"resolution": "other"},
+    "setDriftPolicy": {"reason": "other"},
 }
 
 
@@ -78,15 +90,17 @@ async def test_a_key_stands_for_what_it_did_the_first_time(
     key = {"idempotencyKey": world.name}
     known = inputs(world)
     other = next(name for name in MUTATIONS if name != mutation)
+    by = headers(mutation)
 
     first, at_once = await asyncio.gather(
-        *(send(quiet_graph, mutation, {**known[mutation], **key}) for _ in range(2))
+        *(send(quiet_graph, mutation, {**known[mutation], **key}, **by) for _ in range(2))
     )
     assert first["__typename"].endswith("Success"), first
     before = await contents(quiet.database)
-    again = await send(quiet_graph, mutation, deepcopy({**known[mutation], **key}))
-    otherwise = await send(quiet_graph, mutation, {**known[mutation], **OTHERWISE[mutation], **key})
-    elsewhere = await send(quiet_graph, other, {**known[other], **key})
+    again = await send(quiet_graph, mutation, deepcopy({**known[mutation], **key}), **by)
+    changed = {**known[mutation], **OTHERWISE[mutation], **key}
+    otherwise = await send(quiet_graph, mutation, changed, **by)
+    elsewhere = await send(quiet_graph, other, {**known[other], **key}, **by)
 
     assert at_once == again == first
     assert (

@@ -20,6 +20,7 @@ from lifecycle.database import Database
 from schema.root import schema
 from tests.client import Graph, Json
 from tests.conftest import Live
+from tests.factories import WAY
 from tests.mutations import global_id
 
 MANY = 4
@@ -107,6 +108,15 @@ def paths(type_: GraphQLObjectType, depth: int) -> Iterator[tuple[tuple[str, ...
                 yield (name, *further), begin + selection + end
 
 
+# Rolls back, whatever happens.
+POLICY: Json = {
+    "responses": [{"fromSeverity": "LOW", "action": "ROLL_BACK"}],
+    "degradation": [
+        {"figure": "ERROR_RATE", "limit": "MAX_VALUE", "value": 0.5, "severity": "LOW"}
+    ],
+    "reason": "For this test.",
+}
+
 # A root field, its arguments for so many parents, and the type that the paths begin at.
 ROOTS = {
     "experiments": ('experiments(filter: {{ nameContains: "{name}" }}, first: {n})', "Experiment"),
@@ -117,8 +127,14 @@ ROOTS = {
         "ModelVersion",
     ),
     "deployments": ('deployments(filter: {{ modelName: "{name}-0" }}, first: {n})', "Deployment"),
-    "driftEvents": ('driftEvents(filter: {{ modelName: "{name}-0" }}, first: {n})', "DriftEvent"),
+    "dataSets": ('dataSets(filter: {{ name: "{name}" }}, first: {n})', "DataSet"),
+    "driftEvents": (
+        'driftEvents(filter: {{ modelName: "{name}-0", severities: [MEDIUM] }}, first: {n})',
+        "DriftEvent",
+    ),
 }
+# Objects that are in others and lead on.
+INSIDE = ("DeploymentMetrics", "DriftPolicy", "DriftResponse")
 WAYS = [
     (root, path, selection)
     for root, (_, name) in ROOTS.items()
@@ -140,12 +156,13 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
     tags = [{"key": "of", "value": common}]
     await graph.done("createExperiment", {"name": name, "tags": tags}, "experiment { id }")
     parent = None
-    for _ in range(runs):
+    for number in range(runs):
         run = await graph.done(
             "logRun",
             {
                 "experimentName": name,
                 "parentId": parent,
+                "datasetFacts": {"name": common, "digest": name},
                 "params": [{"key": "depth", "value": "3"}],
                 "tags": tags,
                 "metrics": [{"key": "accuracy", "value": 0.5}],
@@ -162,26 +179,48 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
             "modelVersion { id }",
         )
         of_version: Json = {"modelVersion": version}
+        if not number:
+            await graph.done("setDriftPolicy", {**POLICY, "modelName": name}, "driftPolicy { id }")
         for stage in ("STAGING", "PRODUCTION"):
             await graph.done("setStage", {**of_version, "stage": stage}, "modelVersion { id }")
         deployed = {**of_version, "environment": "DEVELOPMENT"}
         good = await graph.done("createDeployment", deployed, "deployment { id }")
         bad = await graph.done("createDeployment", deployed, "deployment { id }")
-        for id, status in (
-            (good["id"], "VALIDATING"),
-            (good["id"], "DEPLOYING"),
-            (good["id"], "ACTIVE"),
-            (bad["id"], "FAILED"),
-        ):
-            input = {"id": id, "status": status, "health": "HEALTHY", "logLines": lines}
-            await graph.done("updateDeployment", input, "deployment { id }")
+        await activate(graph, good["id"])
+        # Each event has a deployment made by rolling back, the last one's has drift too.
+        drift = {**of_version, "severity": "MEDIUM", "metric": "psi"}
         for _ in range(2):
-            bad = await graph.done("rollbackDeployment", {"id": bad["id"]}, "deployment { id }")
-            input = {"id": bad["id"], "status": "FAILED", "logLines": lines}
-            await graph.done("updateDeployment", input, "deployment { id }")
-            drift = {**of_version, "severity": "LOW", "metric": "psi", "deploymentId": bad["id"]}
-            await graph.done("recordDriftEvent", drift, "driftEvent { id }")
+            await activate(graph, bad["id"])
+            event = await graph.done(
+                "recordDriftEvent",
+                {**drift, "deploymentId": bad["id"]},
+                "driftEvent { responses { deployment { id modelVersion { id } } } }",
+            )
+            bad = event["responses"][-1]["deployment"]
+            drift["modelVersion"] = bad.pop("modelVersion")
+        await activate(graph, bad["id"])
+        input = {"id": bad["id"], "status": "FAILED"}
+        await graph.done("updateDeployment", input, "deployment { id }")
+        drift |= {"severity": "LOW", "deploymentId": bad["id"]}
+        await graph.done("recordDriftEvent", drift, "driftEvent { id }")
+        # The last one stays live, and is what runs and data sets affect.
+        bad = await graph.done("rollbackDeployment", {"id": bad["id"]}, "deployment { id }")
+        input = {"id": bad["id"], "status": "VALIDATING", "logLines": lines}
+        await graph.done("updateDeployment", input, "deployment { id }")
     await graph.done("updateModel", {"name": name, "tags": tags}, "model { id }")
+
+
+async def activate(graph: Graph, id: str) -> None:
+    """Bring a deployment up, with something of all that is reported."""
+    metrics = {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 1.0}
+    report = {
+        "id": id,
+        "metrics": {**metrics, "observed": [{"key": "accuracy", "value": 0.5}]},
+        "logLines": [{"message": "hello"}],
+    }
+    for status in WAY["ACTIVE"]:
+        await graph.done("updateDeployment", {**report, "status": status}, "deployment { id }")
+    await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
 
 
 async def cost(live: Live, graph: Graph, query: str) -> tuple[int, Any]:
@@ -291,6 +330,7 @@ CONNECTIONS = [
     "deployments FIELDS",
     "driftEvents FIELDS",
     "auditLog FIELDS",
+    "dataSets FIELDS",
     'experiment(name: "NAME") { runs FIELDS }',
     'model(name: "NAME") { versions FIELDS }',
     'model(name: "NAME") { stageHistory FIELDS }',
@@ -299,6 +339,9 @@ CONNECTIONS = [
     'deployments(filter: { modelName: "NAME" }) { nodes { driftEvents FIELDS } }',
     'deployments(filter: { modelName: "NAME" }) { nodes { logs FIELDS } }',
     'runs(filter: { experimentName: "NAME" }) { nodes { logs FIELDS } }',
+    'runs(filter: { experimentName: "NAME" }) { nodes { affectedDeployments FIELDS } }',
+    "dataSets(first: 3) { nodes { runs FIELDS } }",
+    "dataSets(first: 3) { nodes { affectedDeployments FIELDS } }",
 ]
 
 
@@ -376,7 +419,7 @@ def test_the_walk_goes_everywhere() -> None:
 
     assert walked == {
         field_name
-        for name in ("Run", "Experiment", "Model", "ModelVersion", "Deployment", "DriftEvent")
+        for name in (*(name for _, name in ROOTS.values()), *INSIDE)
         for field_name, field in object_type(name).fields.items()
         if item_type(field)[0]
     }

@@ -19,7 +19,7 @@ import pytest
 from lifecycle import embedded
 from lifecycle.errors import Unavailable
 from lifecycle.journal.verification import verify
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
 from tests.conftest import process
 from tests.following import connect, until
 
@@ -75,7 +75,7 @@ def refuses_connections(url: str) -> bool:
 
 async def until_refused(graph: Graph, query: str) -> Json:
     """The error with which a query fails in the end."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             answer = await graph.answer(query)
             if "errors" in answer:
