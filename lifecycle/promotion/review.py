@@ -254,7 +254,8 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
         if not last:
             outcome = approval.status
     now = await clock(session)
-    session.add(_said(approval, origin, command, now))
+    # Who has approved may still reject: the last word of each counts, the journal keeps the others.
+    await session.merge(_said(approval, origin, command, now))
     approval.status, approval.notes = outcome, command.notes
     if outcome not in OPEN:
         approval.decided_by, approval.decided_at = origin.actor, now

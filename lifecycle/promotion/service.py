@@ -58,6 +58,7 @@ async def register(
 
     Raises AlreadyExists, NotFound, InvalidInput.
     """
+    await registry_service.hold_run(session, command)
     model = await registry_service.ensure_model(session, origin, command.model_name)
     now = await repository.moment(session, model.id)
     version = await registry_service.add_version(

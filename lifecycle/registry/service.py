@@ -76,6 +76,13 @@ class UpdateModel(Command):
     expected_revision: int | None = None
 
 
+async def hold_run(session: WriteSession, command: RegisterModelVersion) -> None:
+    """Hold the run that the version comes out of, before the model: whoever changes the run then
+    finds the version, and makes its approval STALE. Raises NotFound."""
+    if command.run_id and await runs.hold(session, command.run_id) is None:
+        raise NotFound("run", "with this id", ("run_id",))
+
+
 async def ensure_model(session: WriteSession, origin: Origin, name: str) -> ModelRow:
     """The model of this name, made if there is none, held until the transaction ends."""
     model, made = await repository.ensure_model(session, name, origin.actor)
@@ -92,12 +99,10 @@ async def add_version(
     stage: Stage,
     now: datetime,
 ) -> ModelVersionRow:
-    """Add a version; its history is the caller's. Raises AlreadyExists, NotFound.
+    """Add a version; its history is the caller's. Raises AlreadyExists.
 
-    The caller holds the model locked, so that numbers have no gaps and no doubles.
+    The caller holds the run, and the model locked, so that numbers have no gaps and no doubles.
     """
-    if command.run_id and not await runs.by_ids(session, [command.run_id]):
-        raise NotFound("run", "with this id", ("run_id",))
     if command.version:
         await _check_new(session, model, command.version)
     artifact_digest, size_bytes = await _artifact(session, command)
