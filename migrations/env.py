@@ -1,6 +1,7 @@
 """Runs migrations: one process at a time, and never waiting long for a lock."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,8 +41,10 @@ def _number(migration: MigrationContext, revision: Any, directives: list[Migrati
 
 def _migrate(connection: Connection) -> None:
     connection.execute(text("SET statement_timeout = '0'"))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-    # Only now, for it counts for that lock too.
+    # Whoever waited inside a statement would be waited for by CREATE INDEX CONCURRENTLY.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+        connection.rollback()
+        time.sleep(0.1)
     connection.execute(text("SET lock_timeout = '5s'"))
     connection.commit()
     context.configure(
