@@ -85,7 +85,7 @@ class ApprovalRow(WithId):
             name="decided",
         ),
         CheckConstraint("(status = 'STALE') = (stale_at IS NOT NULL)", name="stale"),
-        CheckConstraint("status <> 'BYPASSED' OR notes <> ''", name="bypassed"),
+        CheckConstraint("status <> 'BYPASSED' OR coalesce(notes, '') <> ''", name="bypassed"),
         Index(
             "uq_approval_present",
             "model_version_id",
