@@ -399,7 +399,7 @@ class SetStageSuccess(_AboutVersion):
     @strawberry.field(
         description="What the stage's policy found; null for a stage that nothing guards."
     )
-    async def report(self, info: Info) -> ValidationReport | None:
+    async def validation(self, info: Info) -> ValidationReport | None:
         if self.rehearsal is not None:
             found = self.rehearsal.report
             return ValidationReport.from_report(found) if found else None

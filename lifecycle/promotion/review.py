@@ -391,6 +391,7 @@ async def _bypass(
     approval.reason = "An administrator went past the policy."
     approval.decided_by, approval.decided_at = origin.actor, approval.submitted_at
     approval.notes, approval.report_id = command.notes, stored.id
+    await session.flush()  # The decision refers to it.
     session.add(_said(approval, origin, command, approval.submitted_at))
     await _changed(
         session,
