@@ -224,9 +224,9 @@ def _digest(*parts: Any) -> str:
 def _bounded(at_least: float | None, at_most: float | None) -> None:
     given = [bound for bound in (at_least, at_most) if bound is not None]
     if not given or not all(map(math.isfinite, given)):
-        raise ValueError("give at_least, at_most or both, as finite numbers")
+        raise ValueError("give a lower bound, an upper one or both, as finite numbers")
     if at_least is not None and at_most is not None and at_least > at_most:
-        raise ValueError("at_least must not be above at_most")
+        raise ValueError("the lower bound must not be above the upper one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,7 +516,7 @@ class AutomaticApprovalRule:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.better_by) and math.isfinite(self.tolerance)):
-            raise ValueError("better_by and tolerance must be finite numbers")
+            raise ValueError("both figures must be finite numbers")
 
 
 _Figure: TypeAlias = MetricRule | DatasetFactRule | HyperparameterRule
