@@ -25,11 +25,20 @@ _ENVIRONMENT = "Environment variables (options win over them):\n\n" + "\n\n".joi
 )
 
 
+def _leaves(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group and of the groups in it, by what is typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", leaf) for inner, leaf in _leaves(command))
+        else:
+            yield name, command
+
+
 class _Commands(click.Group):
     """Explains everything at once, and expected failures in one line."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for name, command in self.commands.items():
+        for name, command in _leaves(self):
             with formatter.section(f"lifecycle {name}"):
                 formatter.write_text(command.get_short_help_str(limit=200))
                 rows = [option.get_help_record(ctx) for option in command.params]
@@ -181,6 +190,65 @@ def migrate(check: bool, **given: Any) -> None:
     with _database(_settings(**given)) as url:
         migrations.upgrade(url)
     click.echo("The database is up to date.")
+
+
+@main.group()
+def audit() -> None:
+    """The journal of all changes, which is the audit log."""
+
+
+def _anchor(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> list[Any]:
+    from lifecycle.journal.verification import Anchor
+
+    try:
+        return [Anchor.parse(text) for text in given]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{error} is not a position and a hash, as 12:3af0… with 64 digits."
+        ) from error
+
+
+@audit.command(epilog=_ENVIRONMENT)
+@click.option(
+    "--anchor",
+    "kept",
+    metavar="POSITION:HASH",
+    multiple=True,
+    callback=_anchor,
+    help="A head that was printed earlier and kept elsewhere; the journal must still have it. "
+    "May be given several times.",
+)
+@_data_dir
+@_database_url
+def verify(kept: list[Any], **given: Any) -> None:
+    """Say whether anything in the journal was altered or removed, and where.
+
+    Each entry's hash covers the one before it, so that only who computes all of them anew can hide
+    a change. That, too, is found with a head from earlier: keep the one that is printed where those
+    who can change the database cannot.
+    """
+    from lifecycle.journal import verification
+
+    with _database(_settings(**given)) as url:
+        verdict = asyncio.run(verification.verify(url, kept))
+    bounds = verdict.bounds
+    through = f"through position {bounds.position:,}"
+    if bounds.trimmed_through:
+        click.echo(f"Removed as too old, before: positions 1 to {bounds.trimmed_through:,}.")
+    if verdict.before_chain:
+        click.echo(f"From before there was a chain, not covered by it: {verdict.before_chain:,}.")
+    if verdict.not_chained:
+        click.echo(f"Numbered by an earlier release, not chained yet: {verdict.not_chained:,}.")
+    if verdict.waiting:
+        click.echo(f"Just written, not numbered yet: {verdict.waiting:,}.")
+    if verdict.faults:
+        for fault in verdict.faults:
+            click.echo(fault)
+        if verdict.more_faults:
+            click.echo(f"And so on, {verdict.more_faults:,} more.")
+        raise click.ClickException("The journal is not as it was written.")
+    click.echo(f"The journal is whole: {verdict.entries:,} entries {through}.")
+    click.echo(f"Head: {bounds.chain}")
 
 
 @main.command()

@@ -7,6 +7,7 @@ was left out is not in `model_fields_set`; that is how patches tell "absent" fro
 import math
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -71,14 +72,19 @@ def _object(value: Any) -> Any:
     return value
 
 
-def _unique_pairs(value: Any) -> Any:
+def _unique_pairs(value: Any, *, name: str = "value") -> Any:
     """[{key, value}] as clients send it, as the mapping that it means."""
     if not isinstance(value, list):
         return value
-    pairs = {pair["key"]: pair["value"] for pair in value}
+    pairs = {pair["key"]: pair[name] for pair in value}
     if len(pairs) != len(value):
         raise ValueError("must not name a key twice")
     return pairs
+
+
+def pairs_to(name: str) -> BeforeValidator:
+    """Take [{key, <name>}] for the mapping that it means; no key twice."""
+    return BeforeValidator(partial(_unique_pairs, name=name))
 
 
 Name = Annotated[str, Field(max_length=250), AfterValidator(_named)]
@@ -86,6 +92,11 @@ Line = Annotated[str, Field(max_length=1_000), AfterValidator(_named)]
 Text = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
 Pairs = Annotated[dict[Name, Text], BeforeValidator(_unique_pairs), Field(max_length=1_000)]
+Figures = Annotated[
+    dict[Name, Annotated[float, Field(allow_inf_nan=False)]],
+    BeforeValidator(_unique_pairs),
+    Field(max_length=1_000),
+]
 Count = Annotated[int, Field(ge=0, le=BIGGEST)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 

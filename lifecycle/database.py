@@ -9,10 +9,11 @@ from typing import NewType, TypeVar
 
 import asyncpg
 import orjson
-from sqlalchemy import Constraint, Index, event, func, select
+from sqlalchemy import Constraint, Index, event, func, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.tables import Base
@@ -71,7 +72,28 @@ async def clock(session: ReadSession) -> datetime:
 
 def once_committed(session: WriteSession, call: Callable[[], object]) -> None:
     """Call this when the session's transaction has committed, and never if it does not."""
-    event.listen(session.sync_session, "after_commit", lambda _: call(), once=True)
+
+    def committed(of: Session) -> None:
+        # The end of a savepoint is told in the same way.
+        if not of.in_nested_transaction():
+            call()
+
+    event.listen(session.sync_session, "after_commit", committed)
+
+
+@asynccontextmanager
+async def savepoint(session: WriteSession) -> AsyncIterator[None]:
+    """When the block fails as expected, nothing of it has happened, and the transaction can go
+    on; the error is raised all the same."""
+    try:
+        async with session.begin_nested():
+            yield
+    except LifecycleError:
+        # What the block had changed is forgotten; the next to look at it could not load it.
+        for row in list(session.sync_session):
+            if inspect(row).expired_attributes:
+                await session.refresh(row)
+        raise
 
 
 class _Retry(Exception):

@@ -29,7 +29,8 @@ _USER = "pgserver"
 _CONNECTIONS = 1100
 # After a crash it first recovers, for as long as there is work since the last checkpoint.
 _START_SECONDS = 300
-_END_SECONDS = 10
+_END_SECONDS = 60
+_LAST_BYTES = 1000
 # The longest path of a socket is 103 bytes on macOS and 107 on Linux.
 _LONGEST_SOCKET = 103
 
@@ -94,30 +95,49 @@ def _start(directory: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while _lock_lines(directory)[7:] != ["ready"]:
         if not _is_running(directory) or time.monotonic() > deadline:
-            raise Unavailable(f"PostgreSQL does not start; {directory / 'log'} says why.")
+            raise Unavailable(f"PostgreSQL does not start. {_last_words(directory)}")
         time.sleep(0.05)
 
 
 def _launch(directory: Path) -> None:
-    # It refuses to start if another process has got the number in this file, or as long as there
-    # are processes of a killed one, which need a moment to notice.
-    (directory / "postmaster.pid").unlink(missing_ok=True)
-    left = [each for each in psutil.process_iter() if _belongs(each, directory)]
-    psutil.wait_procs(left, timeout=_END_SECONDS)
+    _clear_away(directory)
     options = {
         "listen_addresses": "",
         "unix_socket_directories": f'"{_socket_directory(directory)}"',
         "max_connections": _CONNECTIONS,
     }
-    _run(
-        directory,
-        "pg_ctl",
-        "start",
-        f"--pgdata={directory}",
-        f"--log={directory / 'log'}",
-        f"--timeout={_START_SECONDS}",
-        f"--options={' '.join(shlex.quote(f'--{key}={options[key]}') for key in options)}",
-    )
+    try:
+        _run(
+            directory,
+            "pg_ctl",
+            "start",
+            f"--pgdata={directory}",
+            f"--log={directory / 'log'}",
+            f"--timeout={_START_SECONDS}",
+            f"--options={' '.join(shlex.quote(f'--{key}={options[key]}') for key in options)}",
+        )
+    except Unavailable as error:
+        raise Unavailable(f"{error} {_last_words(directory)}") from error
+
+
+def _clear_away(directory: Path) -> None:
+    """Remove what a killed server left behind and what the next one would stumble over."""
+    # A killed server's processes use its memory until they notice that it is gone: never, if they
+    # are stopped, and late, if they are busy. They can do no more good, and no harm: nothing of
+    # theirs is committed that the log does not have.
+    deadline = time.monotonic() + _END_SECONDS
+    while left := [each for each in psutil.process_iter() if _is_left_behind(each, directory)]:
+        if time.monotonic() > deadline:
+            numbers = ", ".join(str(each.pid) for each in left)
+            raise Unavailable(f"Processes of a killed PostgreSQL do not end: {numbers}.")
+        for each in left:
+            with suppress(psutil.Error):
+                each.kill()
+        time.sleep(0.05)
+    # Both name the killed server. If its number belongs to another process of the same user by
+    # now, or to what is left of it because nobody has waited for it, that would be in the way.
+    for lock in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+        (directory / lock).unlink(missing_ok=True)
 
 
 def _create(directory: Path) -> None:
@@ -190,16 +210,28 @@ def _lock_lines(directory: Path) -> list[str]:
         return []
 
 
+def _last_words(directory: Path) -> str:
+    """Where PostgreSQL's own log is, and how it ends."""
+    path = directory / "log"
+    said = ""
+    with suppress(OSError), path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - _LAST_BYTES))
+        said = log.read().decode(errors="replace")
+    return f"{path} ends: {' '.join(said.split())}" if said else ""
+
+
 def _is_running(directory: Path) -> bool:
     """Whether the process with the number in PostgreSQL's lock file is that PostgreSQL: after a
     crash of the machine it may be anything."""
     try:
-        return _belongs(psutil.Process(int(_lock_lines(directory)[0])), directory)
+        process = psutil.Process(int(_lock_lines(directory)[0]))
+        # Not its working directory, which root may not read in a container.
+        return process.name() == "postgres" and str(directory) in process.cmdline()
     except (IndexError, ValueError, psutil.Error):
         return False
 
 
-def _belongs(process: psutil.Process, directory: Path) -> bool:
+def _is_left_behind(process: psutil.Process, directory: Path) -> bool:
     with suppress(psutil.Error):
         return process.name() == "postgres" and Path(process.cwd()) == directory
     return False

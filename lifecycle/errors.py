@@ -81,7 +81,8 @@ class StaleRevision(LifecycleError):
 
     def __init__(self, expected: int, current: int, path: Path = ("expected_revision",)) -> None:
         self.current_revision = current
-        super().__init__(f"Revision {expected} was expected, but it is {current} now.", path)
+        what = str(path[-1]).removeprefix("expected_").capitalize()
+        super().__init__(f"{what} {expected} was expected, but it is {current} now.", path)
 
 
 class IdempotencyConflict(LifecycleError):

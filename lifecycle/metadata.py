@@ -1,5 +1,6 @@
 """All tables in one place, for migrations and for whoever needs them all to be known."""
 
+from lifecycle.datasets import tables as datasets
 from lifecycle.deployments import tables as deployments
 from lifecycle.drift import tables as drift
 from lifecycle.experiments import tables as experiments
@@ -12,6 +13,7 @@ from lifecycle.runs import tables as runs
 from lifecycle.tables import Base
 
 __all__ = [
+    "datasets",
     "deployments",
     "drift",
     "experiments",

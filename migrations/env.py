@@ -20,6 +20,7 @@ from lifecycle.settings import Settings
 
 # Held while migrating, so that processes that start at the same time do it one after the other.
 _LOCK = 0x6D696772
+_AGAIN_SECONDS = 0.1
 
 
 @contextmanager
@@ -41,10 +42,12 @@ def _number(migration: MigrationContext, revision: Any, directives: list[Migrati
 
 def _migrate(connection: Connection) -> None:
     connection.execute(text("SET statement_timeout = '0'"))
-    # Whoever waited inside a statement would be waited for by CREATE INDEX CONCURRENTLY.
+    # Asked again and again: whoever waits inside a statement has a snapshot, and an index that is
+    # made concurrently waits for all of those.
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
-        connection.rollback()
-        time.sleep(0.1)
+        connection.commit()
+        time.sleep(_AGAIN_SECONDS)
+    # Only now, for it counts for that lock too.
     connection.execute(text("SET lock_timeout = '5s'"))
     connection.commit()
     context.configure(

@@ -1,7 +1,9 @@
 """Deployments as clients see them, and their live status."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
@@ -15,8 +17,8 @@ from lifecycle.deployments.repository import DeploymentFilter, DeploymentOrderFi
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
 from lifecycle.drift import repository as drift
+from lifecycle.drift import service as drift_service
 from lifecycle.errors import NotFound as Missing
-from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.pages import MAX_SIZE, PageRequest
 from schema import ids, journal
@@ -30,7 +32,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
+from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
@@ -60,11 +62,20 @@ class EndpointConfig:
     auto_scaling: bool = strawberry.field(description="Whether their number follows the load.")
 
 
+@strawberry.type(description="A figure that was measured while the version was at work.")
+class ObservedFigure:
+    key: str = strawberry.field(description="Its name, such as accuracy.")
+    value: float = strawberry.field(description="What it was.")
+
+
 @strawberry.type(description="What the endpoint measured, as it last reported.")
 class DeploymentMetrics:
     request_count: BigInt = strawberry.field(description="Requests answered.")
     error_rate: float = strawberry.field(description="The part of them that failed, 0 to 1.")
     avg_latency_ms: float = strawberry.field(description="Mean time to answer, in milliseconds.")
+    observed: list[ObservedFigure] = strawberry.field(
+        description="Further figures, by key: those of the last report that had any."
+    )
     reported_at: datetime | None = strawberry.field(description="Null before the first report.")
 
 
@@ -133,6 +144,9 @@ class Deployment(Node):
                 request_count=BigInt(row.request_count),
                 error_rate=row.error_rate,
                 avg_latency_ms=row.avg_latency_ms,
+                observed=[
+                    ObservedFigure(key=key, value=row.observed[key]) for key in sorted(row.observed)
+                ],
                 reported_at=row.metrics_reported_at,
             ),
             created_by=row.created_by,
@@ -172,6 +186,15 @@ class Deployment(Node):
     ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
         return await deployment_by_id(info, self.rollback_from_key)
 
+    @strawberry.field(
+        description="The drift event whose response made this deployment, if it was made by one."
+    )
+    async def cause(
+        self, info: Info
+    ) -> Annotated["DriftEvent", strawberry.lazy("schema.drift")] | None:
+        row = await info.context.loaders.load(drift.causes_of_deployments, self.key)
+        return schema.drift.DriftEvent.from_row(row) if row else None
+
     @strawberry.field(description="All its changes of status, oldest first.")
     async def status_history(self, info: Info) -> list[DeploymentTransition]:
         rows = await info.context.loaders.load(repository.transitions, self.key)
@@ -202,6 +225,11 @@ class DeploymentFilterInput:
     statuses: list[DeploymentStatus] | None = strawberry.field(
         default=None, description="Any of these."
     )
+    active_at: datetime | None = strawberry.field(
+        default=None,
+        description="Which were ACTIVE at this moment, whatever they are now. One that ceased to "
+        "be ACTIVE at exactly this moment is not among them; in the future it is now.",
+    )
 
 
 @strawberry.input(name="DeploymentOrder", description="One key of an ordering.")
@@ -221,11 +249,23 @@ class EndpointConfigInput:
     )
 
 
-@strawberry.input(description="What the endpoint measured.")
+@strawberry.input(description="A figure that was measured while the version was at work.")
+class ObservedFigureInput:
+    key: str = strawberry.field(description="Its name, such as accuracy.")
+    value: float = strawberry.field(description="What it was; a finite number.")
+
+
+@strawberry.input(
+    description="What the endpoint measured. Figures that are worse than the drift policy allows "
+    "are recorded as a drift event, with all that follows from it."
+)
 class DeploymentMetricsInput:
     request_count: BigInt = strawberry.field(description="Requests answered; not negative.")
     error_rate: float = strawberry.field(description="The part of them that failed, 0 to 1.")
     avg_latency_ms: float = strawberry.field(description="Mean time to answer, in milliseconds.")
+    observed: list[ObservedFigureInput] | None = strawberry.field(
+        default=None, description="Further figures, such as accuracy; by default as they are."
+    )
 
 
 _Selector = Annotated["ModelVersionSelector", strawberry.lazy("schema.registry")]
@@ -402,7 +442,10 @@ class DeploymentQueries:
         request = PageRequest.parse(first, after, last, before)
         given = filter or DeploymentFilterInput()
         wanted = DeploymentFilter(
-            given.model_name, choices(given.environments), choices(given.statuses)
+            given.model_name,
+            choices(given.environments),
+            choices(given.statuses),
+            active_at=moment(given.active_at, ("filter", "active_at")),
         )
         order = directions(order_by)
         return await listed(
@@ -430,7 +473,7 @@ class DeploymentMutations:
         self, info: Info, input: Given[UpdateDeploymentInput]
     ) -> UpdateDeploymentResult:
         command = parse(service.UpdateDeployment, input, id="Deployment")
-        row = await info.context.write(service.update, command)
+        row = await info.context.write(drift_service.report, command)
         return UpdateDeploymentSuccess(deployment=Deployment.from_row(row))
 
     @strawberry.mutation(
@@ -482,7 +525,6 @@ class DeploymentSubscriptions:
         ] = None,
     ) -> AsyncIterator[DeploymentStatusItem]:
         key = ids.decode("Deployment", deployment_id, ("deployment_id",)) if deployment_id else None
-        feed = info.context.feed
         if key is not None and await deployment_by_id(info, key) is None:
             raise Missing("deployment", "with this id", ("deployment_id",))
         chosen = {"model_name": model_name, "environment": environment}
@@ -498,21 +540,12 @@ class DeploymentSubscriptions:
             () if key else _SHOWN,
             key,
         )
-        with feed.follow(wanted) as follower:
-            try:
-                resumed = None if after is None else feed.resume(after)
-                if resumed is None:
-                    await follower.expect_known()
-                    async for item in _present(info, shown):
-                        yield item
-                else:
-                    async for event in follower.replay(resumed):
-                        yield _item(info, event)
-                yield journal.caught_up(feed, follower.position)
-                async for live in follower.live():
-                    yield _item(info, live) if live else journal.heartbeat(feed, follower.position)
-            except feeds.CursorExpired as error:
-                yield journal.expired(feed, error)
+        followed = journal.follow(
+            info.context.feed, wanted, after, _present(info, shown), partial(_item, info)
+        )
+        async with aclosing(followed) as items:
+            async for item in items:
+                yield item
 
 
 async def _present(info: Info, shown: DeploymentFilter) -> AsyncIterator[DeploymentStatusEvent]:

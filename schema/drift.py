@@ -9,12 +9,22 @@ from strawberry import Private
 from strawberry.scalars import JSON
 
 import schema.deployments
+import schema.promotion
 import schema.registry
 from lifecycle.drift import repository, service
 from lifecycle.drift.repository import DriftEventFilter
-from lifecycle.drift.rules import DriftStatus
-from lifecycle.drift.tables import DriftEventRow
+from lifecycle.drift.rules import (
+    DegradationFigure,
+    DegradationLimit,
+    DriftAction,
+    DriftOutcome,
+    DriftStatus,
+)
+from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
+from lifecycle.errors import NotFound as Missing
 from lifecycle.pages import PageRequest
+from lifecycle.promotion import repository as promotion
+from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import DriftSeverity
 from schema import ids
 from schema.context import Info
@@ -33,7 +43,119 @@ from schema.scalars import as_json
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
+    from schema.promotion import Approval
     from schema.registry import ModelVersion, ModelVersionSelector
+
+
+@strawberry.type(description="What is done about drift from a severity on.")
+class DriftResponseRule:
+    from_severity: DriftSeverity = strawberry.field(
+        description="About events of this severity, and of all that are worse."
+    )
+    action: DriftAction = strawberry.field(description="What is done.")
+
+
+@strawberry.type(description="From where on a figure that a deployment reports is degraded.")
+class DegradationRule:
+    figure: DegradationFigure = strawberry.field(description="Which of the reported figures.")
+    metric: str | None = strawberry.field(
+        description="The version's own metric that it is compared with, and the observed figure's "
+        "key. Null where neither is needed."
+    )
+    limit: DegradationLimit = strawberry.field(description="What `value` says.")
+    value: float = strawberry.field(description="Beyond this it is degraded.")
+    severity: DriftSeverity = strawberry.field(description="That of the event that is recorded.")
+
+
+@strawberry.type(
+    description="What counts as degradation, and what is done about drift: a version of the policy "
+    "of one model, or of the one for all models that have none of their own. It never changes; the "
+    "newest version holds."
+)
+class DriftPolicy(Node):
+    model_name: str | None = strawberry.field(
+        description="The model that it is for; null if for all without a policy of their own."
+    )
+    version: int = strawberry.field(description="Counts up from 1, for each model and for all.")
+    responses: list[DriftResponseRule] | None = strawberry.field(
+        description="What is done about an event, in this order; null where a model follows the "
+        "general policy again."
+    )
+    degradation: list[DegradationRule] | None = strawberry.field(
+        description="What is looked at in each report of a deployment; null like `responses`."
+    )
+    reason: str = strawberry.field(description="Why it was made.")
+    created_by: str = strawberry.field(description="Who made it.")
+    created_at: datetime = strawberry.field(description="From when on it holds.")
+
+    @classmethod
+    def from_row(cls, row: DriftPolicyRow) -> Self:
+        policy = service.policy_of(row)
+        return cls(
+            id=ids.encode("DriftPolicy", row.id),
+            model_name=row.model_name,
+            version=row.version,
+            responses=[
+                DriftResponseRule(from_severity=rule.from_severity, action=rule.action)
+                for rule in policy.responses
+            ]
+            if row.responses is not None
+            else None,
+            degradation=[
+                DegradationRule(
+                    figure=rule.figure,
+                    metric=rule.metric,
+                    limit=rule.limit,
+                    value=rule.value,
+                    severity=rule.severity,
+                )
+                for rule in policy.degradation
+            ]
+            if row.degradation is not None
+            else None,
+            reason=row.reason,
+            created_by=row.created_by,
+            created_at=row.created_at,
+        )
+
+
+@strawberry.type(description="What a policy had done about a drift event, and what came of it.")
+class DriftResponse:
+    action: DriftAction = strawberry.field(description="What was to be done.")
+    outcome: DriftOutcome = strawberry.field(description="What came of it.")
+    message: str = strawberry.field(description="The same in words.")
+    at: datetime = strawberry.field(description="When that was.")
+    approval_key: Private[UUID | None]
+    deployment_key: Private[UUID | None]
+
+    @classmethod
+    def from_row(cls, row: DriftResponseRow) -> Self:
+        return cls(
+            action=row.action,
+            outcome=row.outcome,
+            message=row.message,
+            at=row.at,
+            approval_key=row.approval_id,
+            deployment_key=row.deployment_id,
+        )
+
+    @strawberry.field(
+        description="The approval that became STALE, or the submission that people are to decide "
+        "on; as it is now."
+    )
+    async def approval(
+        self, info: Info
+    ) -> Annotated["Approval", strawberry.lazy("schema.promotion")] | None:
+        if self.approval_key is None:
+            return None
+        row = await info.context.loaders.load(promotion.approvals_by_ids, self.approval_key)
+        return schema.promotion.Approval.from_row(row)
+
+    @strawberry.field(description="The deployment that a rollback made.")
+    async def deployment(
+        self, info: Info
+    ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
+        return await schema.deployments.deployment_by_id(info, self.deployment_key)
 
 
 @strawberry.type(description="An observation that a version no longer behaves as it did.")
@@ -58,8 +180,11 @@ class DriftEvent(Node):
     resolved_by: str | None = strawberry.field(description="Who closed it.")
     resolved_at: datetime | None = strawberry.field(description="When that was.")
     resolution: str | None = strawberry.field(description="What was done about it.")
+    dedup_key: str | None = strawberry.field(description="The reporter's own name of it.")
+    key: Private[UUID]
     version_key: Private[UUID]
     deployment_key: Private[UUID | None]
+    policy_key: Private[UUID | None]
 
     @classmethod
     def from_row(cls, row: DriftEventRow) -> Self:
@@ -85,8 +210,11 @@ class DriftEvent(Node):
             resolved_by=row.resolved_by,
             resolved_at=row.resolved_at,
             resolution=row.resolution,
+            dedup_key=row.dedup_key,
+            key=row.id,
             version_key=row.model_version_id,
             deployment_key=row.deployment_id,
+            policy_key=row.policy_id,
         )
 
     @strawberry.field(description="The version that it was observed on.")
@@ -102,6 +230,20 @@ class DriftEvent(Node):
         self, info: Info
     ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
         return await schema.deployments.deployment_by_id(info, self.deployment_key)
+
+    @strawberry.field(
+        description="The policy that held when it was recorded; null from before there were any."
+    )
+    async def policy(self, info: Info) -> DriftPolicy | None:
+        if self.policy_key is None:
+            return None
+        row = await info.context.loaders.load(repository.policies_by_ids, self.policy_key)
+        return DriftPolicy.from_row(row) if row else None
+
+    @strawberry.field(description="What the policy had done about it, in order.")
+    async def responses(self, info: Info) -> list[DriftResponse]:
+        rows = await info.context.loaders.load(repository.responses, self.key)
+        return [DriftResponse.from_row(row) for row in rows or ()]
 
 
 @strawberry.input(name="DriftEventFilter", description="What is left out does not restrict.")
@@ -135,6 +277,56 @@ class RecordDriftEventInput(WriteInput):
     description: str | None = strawberry.field(default=None, description="In words.")
     details: JSON | None = strawberry.field(default=None, description="A JSON object.")
     detected_at: datetime | None = strawberry.field(default=None, description="By default now.")
+    dedup_key: str | None = strawberry.field(
+        default=None,
+        description="The reporter's own name of this observation. A second report under the same "
+        "name about the same version, or with `inStage` the same model, gives the first one's "
+        "event and does nothing, whatever else it says.",
+    )
+
+
+@strawberry.input(description="What is done about drift from a severity on.")
+class DriftResponseRuleInput:
+    from_severity: DriftSeverity = strawberry.field(
+        description="About events of this severity, and of all that are worse."
+    )
+    action: DriftAction = strawberry.field(description="What is done; each action once.")
+
+
+@strawberry.input(description="From where on a figure that a deployment reports is degraded.")
+class DegradationRuleInput:
+    figure: DegradationFigure = strawberry.field(description="Which of the reported figures.")
+    metric: str | None = strawberry.field(
+        default=None,
+        description="The version's own metric to compare with, and the observed figure's key. Only "
+        "a MAX_VALUE of another figure needs none.",
+    )
+    limit: DegradationLimit = strawberry.field(description="What `value` says.")
+    value: float = strawberry.field(description="Beyond this it is degraded; not negative.")
+    severity: DriftSeverity = strawberry.field(description="That of the event that is recorded.")
+
+
+@strawberry.input(description="A new version of a drift policy.")
+class SetDriftPolicyInput(WriteInput):
+    model_name: str | None = strawberry.field(
+        default=None,
+        description="The model that it is for; by default all that have no policy of their own.",
+    )
+    responses: list[DriftResponseRuleInput] | None = strawberry.field(
+        default=None,
+        description="What is done about an event, in this order; without both lists the model "
+        "follows the general policy again.",
+    )
+    degradation: list[DegradationRuleInput] | None = strawberry.field(
+        default=None,
+        description="What is looked at in each report of a deployment; at most 100 rules.",
+    )
+    reason: str = strawberry.field(description="Why; kept with the policy.")
+    expected_version: int | None = strawberry.field(
+        default=None,
+        description="Refuse with StaleRevision if the policy's version is another one by now; 0 is "
+        "none.",
+    )
 
 
 @strawberry.input(description="What became of a drift event; what is left out stays as it is.")
@@ -146,14 +338,24 @@ class UpdateDriftEventInput(ChangeInput):
     )
 
 
-@strawberry.type(description="The event is recorded; it is OPEN.")
+@strawberry.type(description="The event is recorded, and the policy's responses are done.")
 class RecordDriftEventSuccess:
-    drift_event: DriftEvent = strawberry.field(description="The new event.")
+    drift_event: DriftEvent = strawberry.field(
+        description="The event: OPEN, or MITIGATED when its deployment was rolled back."
+    )
+    duplicate: bool = strawberry.field(
+        description="Whether it had been recorded before, so that this call changed nothing."
+    )
 
 
 @strawberry.type(description="The event was changed.")
 class UpdateDriftEventSuccess:
     drift_event: DriftEvent = strawberry.field(description="The event as it is now.")
+
+
+@strawberry.type(description="The policy holds from now on.")
+class SetDriftPolicySuccess:
+    drift_policy: DriftPolicy = strawberry.field(description="The new version.")
 
 
 RecordDriftEventResult = Annotated[
@@ -169,6 +371,15 @@ UpdateDriftEventResult = Annotated[
     | IdempotencyConflict
     | Unavailable,
     strawberry.union("UpdateDriftEventResult", description="What came of updateDriftEvent."),
+]
+SetDriftPolicyResult = Annotated[
+    SetDriftPolicySuccess
+    | NotFound
+    | InvalidInput
+    | StaleRevision
+    | IdempotencyConflict
+    | Unavailable,
+    strawberry.union("SetDriftPolicyResult", description="What came of setDriftPolicy."),
 ]
 
 
@@ -204,16 +415,60 @@ class DriftQueries:
             lambda session: repository.count(session, wanted),
         )
 
+    @strawberry.field(
+        description="The drift policy that holds now: the model's own, or else the general one."
+    )
+    async def drift_policy(
+        self,
+        info: Info,
+        model_name: Annotated[
+            str | None, strawberry.argument(description="By default the general one.")
+        ] = None,
+    ) -> DriftPolicy:
+        async with info.context.database.read() as session:
+            if model_name is not None and not await registry.models_by_names(session, [model_name]):
+                # Names are at most this long; what is sent may not be.
+                raise Missing("model", model_name[:250], ("model_name",))
+            row = await repository.policy_in_force(session, model_name)
+        return DriftPolicy.from_row(row)
+
+    @strawberry.field(
+        description="All versions of a model's own drift policy, or of the general one, newest "
+        "first."
+    )
+    async def drift_policies(
+        self,
+        info: Info,
+        model_name: Annotated[
+            str | None, strawberry.argument(description="By default those of the general one.")
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[DriftPolicy]:
+        request = PageRequest.parse(first, after, last, before)
+        return await listed(
+            info,
+            DriftPolicy.from_row,
+            lambda session: repository.policies_page(session, model_name, request),
+            lambda session: repository.policies_count(session, model_name),
+        )
+
 
 @strawberry.type
 class DriftMutations:
-    @strawberry.mutation(description="Record drift that was observed.")
+    @strawberry.mutation(
+        description="Record drift that was observed, and respond to it as the drift policy says."
+    )
     async def record_drift_event(
         self, info: Info, input: Given[RecordDriftEventInput]
     ) -> RecordDriftEventResult:
         command = parse(service.RecordDriftEvent, input, deployment_id="Deployment")
         row = await info.context.write(service.record, command)
-        return RecordDriftEventSuccess(drift_event=DriftEvent.from_row(row))
+        return RecordDriftEventSuccess(
+            drift_event=DriftEvent.from_row(row), duplicate=row.duplicate
+        )
 
     @strawberry.mutation(description="Acknowledge, mitigate, resolve or dismiss drift.")
     async def update_drift_event(
@@ -222,3 +477,14 @@ class DriftMutations:
         command = parse(service.UpdateDriftEvent, input, id="DriftEvent")
         row = await info.context.write(service.update, command)
         return UpdateDriftEventSuccess(drift_event=DriftEvent.from_row(row))
+
+    @strawberry.mutation(
+        description="Set what counts as degradation and what is done about drift, for "
+        "administrators. It makes a new version of the policy, unless it says the same as before."
+    )
+    async def set_drift_policy(
+        self, info: Info, input: Given[SetDriftPolicyInput]
+    ) -> SetDriftPolicyResult:
+        command = parse(service.SetDriftPolicy, input)
+        row = await info.context.write(service.set_policy, command)
+        return SetDriftPolicySuccess(drift_policy=DriftPolicy.from_row(row))

@@ -8,9 +8,16 @@ import strawberry
 
 from lifecycle.deployments.repository import DeploymentOrderField
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
-from lifecycle.drift.rules import DriftStatus
+from lifecycle.drift.rules import (
+    DegradationFigure,
+    DegradationLimit,
+    DriftAction,
+    DriftOutcome,
+    DriftStatus,
+)
 from lifecycle.experiments.repository import ExperimentOrderField
 from lifecycle.experiments.rules import ExperimentStatus
+from lifecycle.lineage.rules import LineageDirection, LineageKind
 from lifecycle.promotion.gates import CheckSeverity, RuleKind
 from lifecycle.promotion.rules import ChecklistStatus, Decision, StageCause
 from lifecycle.registry.repository import VersionOrderField
@@ -84,4 +91,39 @@ strawberry.enum(
     description="OPEN → ACKNOWLEDGED | MITIGATED | RESOLVED | FALSE_POSITIVE; ACKNOWLEDGED → "
     "MITIGATED | RESOLVED | FALSE_POSITIVE; MITIGATED → RESOLVED | FALSE_POSITIVE; the last two "
     "are final.",
+)
+strawberry.enum(
+    LineageDirection,
+    description="UPSTREAM is what an object came from, DOWNSTREAM what came of it. BOTH is the one "
+    "and the other, not all that is connected: what else came of that from which the object came "
+    "is left out.",
+)
+strawberry.enum(
+    LineageKind,
+    description="How one object led to another. An experiment CONTAINS a run; a data set was "
+    "USED_BY a run; a run is PARENT_OF its parts; a run PRODUCED a version; a version was "
+    "DEPLOYED_AS a deployment; a deployment was ROLLED_BACK_TO the one that replaced it, from "
+    "which only further rollbacks are followed; a version or a deployment SHOWED drift.",
+)
+strawberry.enum(
+    DriftAction,
+    description="What a policy can have done about drift. MARK_STALE: the version's approval no "
+    "longer counts. OPEN_REVIEW: people are asked to decide on it again. ROLL_BACK: the deployment "
+    "that the event names, or else the version's live one in PRODUCTION, makes way for the last "
+    "good one.",
+)
+strawberry.enum(
+    DriftOutcome,
+    description="What came of a response. FAILED has changed nothing; its message says why.",
+)
+strawberry.enum(
+    DegradationFigure,
+    description="A figure that deployments report. OBSERVED is the one among `observed` that has "
+    "the rule's metric as its key.",
+)
+strawberry.enum(
+    DegradationLimit,
+    description="How the limit follows from the version's own metric: at most so many times it, at "
+    "most so much more, or at most so much less. MAX_VALUE is a limit of its own. A figure that is "
+    "exactly at its limit is not degraded; where the version has no such metric, nothing is.",
 )

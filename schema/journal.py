@@ -1,11 +1,16 @@
-"""What subscriptions have in common: the items that are no events."""
+"""What subscriptions have in common: the items that are no events, and the order of things."""
 
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import strawberry
 
 from lifecycle.journal import feed as feeds
 from lifecycle.journal.feed import Feed
+from lifecycle.journal.repository import Event, EventFilter
+
+Item = TypeVar("Item")
 
 
 @strawberry.type(description="Everything that happened before the subscription has been sent.")
@@ -27,16 +32,35 @@ class CursorExpired:
     oldest: str | None = strawberry.field(description="The earliest cursor that still works.")
 
 
-def caught_up(feed: Feed, position: int) -> CaughtUp:
-    """The end of what happened before."""
-    return CaughtUp(cursor=feed.cursor(position))
+async def follow(
+    feed: Feed,
+    wanted: EventFilter,
+    after: str | None,
+    present: AsyncIterator[Item],
+    item: Callable[[Event], Item],
+) -> AsyncGenerator[Item | CaughtUp | Heartbeat | CursorExpired, None]:
+    """What a subscription sends. With a cursor: everything `after` it, CaughtUp, then what happens.
+    Without: `present`, which is not begun before, CaughtUp, then what happens.
 
-
-def heartbeat(feed: Feed, position: int) -> Heartbeat:
-    """A sign of life."""
-    return Heartbeat(cursor=feed.cursor(position), at=datetime.now(UTC))
-
-
-def expired(feed: Feed, error: feeds.CursorExpired) -> CursorExpired:
-    """The end of a stream whose cursor does not work."""
-    return CursorExpired(oldest=None if error.oldest is None else feed.cursor(error.oldest))
+    Must be closed, so that the feed does not serve a client that has left.
+    """
+    with feed.follow(wanted) as follower:
+        try:
+            resumed = None if after is None else feed.resume(after)
+            if resumed is None:
+                await follower.expect_known()
+                async for known in present:
+                    yield known
+            else:
+                async for event in follower.replay(resumed):
+                    yield item(event)
+            yield CaughtUp(cursor=feed.cursor(follower.position))
+            async for live in follower.live():
+                if live:
+                    yield item(live)
+                else:
+                    cursor = feed.cursor(follower.position)
+                    yield Heartbeat(cursor=cursor, at=datetime.now(UTC))
+        except feeds.CursorExpired as error:
+            oldest = None if error.oldest is None else feed.cursor(error.oldest)
+            yield CursorExpired(oldest=oldest)

@@ -87,12 +87,22 @@ class ModelVersionFilterInput:
     )
 
 
+@strawberry.type(description="Whether more or less of a metric is better for a model.")
+class MetricGoalSetting:
+    key: str = strawberry.field(description="The metric's name.")
+    goal: MetricGoal = strawberry.field(description="What counts as better.")
+
+
 @strawberry.type(description="A named model; its versions are what is deployed.")
 class Model(Node):
     name: str = strawberry.field(description="Unique, and never changed.")
     description: str | None = strawberry.field(description="What it is for.")
     owner: str | None = strawberry.field(description="Who answers for it.")
     tags: list[Tag] = strawberry.field(description="Labels, by key.")
+    metric_goals: list[MetricGoalSetting] = strawberry.field(
+        description="Whether more or less is better where that is not as a metric's name suggests, "
+        "by key. Comparisons and gates go by it."
+    )
     created_by: str = strawberry.field(description="Who registered its first version.")
     created_at: datetime = strawberry.field(description="When that was.")
     updated_at: datetime = strawberry.field(description="When the model itself last changed.")
@@ -107,6 +117,10 @@ class Model(Node):
             description=row.description,
             owner=row.owner,
             tags=tags_of(row.tags),
+            metric_goals=[
+                MetricGoalSetting(key=key, goal=row.metric_goals[key])
+                for key in sorted(row.metric_goals)
+            ],
             created_by=row.created_by,
             created_at=row.created_at,
             updated_at=row.updated_at,
@@ -185,6 +199,10 @@ class ModelVersion(Node):
     hyperparameters: JSON | None = strawberry.field(description="What it was made with, as JSON.")
     tags: list[Tag] = strawberry.field(description="Labels, by key.")
     artifact_path: str | None = strawberry.field(description="Where its file lies.")
+    artifact_digest: str | None = strawberry.field(
+        description="A digest of its file's content: as given, or as its run had logged it when "
+        "the version was registered."
+    )
     size_bytes: BigInt | None = strawberry.field(description="How large it is.")
     created_by: str = strawberry.field(description="Who registered it.")
     created_at: datetime = strawberry.field(description="When it was registered.")
@@ -209,6 +227,7 @@ class ModelVersion(Node):
             hyperparameters=as_json(row.hyperparameters),
             tags=tags_of(row.tags),
             artifact_path=row.artifact_path,
+            artifact_digest=row.artifact_digest,
             size_bytes=None if row.size_bytes is None else BigInt(row.size_bytes),
             created_by=row.created_by,
             created_at=row.created_at,
@@ -379,7 +398,16 @@ class RegisterModelVersionInput(WriteInput):
     )
     tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
     artifact_path: str | None = strawberry.field(default=None, description="Where its file lies.")
-    size_bytes: BigInt | None = strawberry.field(default=None, description="How large it is.")
+    artifact_digest: str | None = strawberry.field(
+        default=None,
+        description="A digest of its file's content, such as sha256:…; by default the one that the "
+        "run has logged of an artifact with exactly this `artifactPath`, unless the sizes differ.",
+    )
+    size_bytes: BigInt | None = strawberry.field(
+        default=None,
+        description="How large its file is; by default what the run has logged of an artifact with "
+        "exactly this `artifactPath`, unless the digests differ.",
+    )
     checklist: list[str] | None = strawberry.field(
         default=None, description="Titles of what has to be checked, in order."
     )
@@ -402,6 +430,10 @@ class UpdateModelVersionInput(ChangeInput):
     artifact_path: strawberry.Maybe[str | None] = strawberry.field(
         description="Where its file lies."
     )
+    artifact_digest: strawberry.Maybe[str | None] = strawberry.field(
+        description="A digest of its file's content, such as sha256:…. Give it along with a new "
+        "`artifactPath`: what is left out stays."
+    )
     size_bytes: strawberry.Maybe[BigInt | None] = strawberry.field(description="How large it is.")
 
 
@@ -411,6 +443,12 @@ class DeleteModelVersionInput(ChangeInput):
     reason: str | None = strawberry.field(default=None, description="Why.")
 
 
+@strawberry.input(description="Whether more or less of a metric is better.")
+class MetricGoalInput:
+    key: str = strawberry.field(description="The metric's name.")
+    goal: MetricGoal = strawberry.field(description="What counts as better.")
+
+
 @strawberry.input(description="Changes to a model; what is left out stays as it is.")
 class UpdateModelInput(ChangeInput):
     name: str = strawberry.field(description="Which model.")
@@ -418,6 +456,11 @@ class UpdateModelInput(ChangeInput):
     owner: strawberry.Maybe[str | None] = strawberry.field(description="Who answers for it.")
     tags: list[TagInput] | None = strawberry.field(
         default=None, description="All its labels from now on."
+    )
+    metric_goals: list[MetricGoalInput] | None = strawberry.field(
+        default=None,
+        description="All its goals from now on, each key once: whether more or less is better "
+        "where that is not as the metric's name suggests.",
     )
 
 
@@ -480,17 +523,12 @@ UpdateModelResult = Annotated[
 ]
 
 
-@strawberry.input(description="Whether more or less of a metric is better.")
-class MetricGoalInput:
-    key: str = strawberry.field(description="The metric's name.")
-    goal: MetricGoal = strawberry.field(description="What counts as better.")
-
-
 @strawberry.type(description="A metric of several versions, by position in `versions`.")
 class MetricComparison:
     key: str = strawberry.field(description="The metric's name.")
     goal: MetricGoal = strawberry.field(
-        description="Whether more or less is better: as given, else judged by the metric's name."
+        description="Whether more or less is better: as given, else as the model says, else judged "
+        "by the metric's name."
     )
     values: list[float | None] = strawberry.field(
         description="Null where there is no finite value."
@@ -613,7 +651,8 @@ class RegistryQueries:
         goals: Annotated[
             list[MetricGoalInput] | None,
             strawberry.argument(
-                description="Whether more or less is better, where the metric's name misleads."
+                description="Whether more or less is better, where it is not as the model says or "
+                "the metric's name suggests."
             ),
         ] = None,
     ) -> ModelComparison:
@@ -621,7 +660,11 @@ class RegistryQueries:
             raise InvalidArgument("Name 1 to 50 versions, each once.", ("versions",))
         if baseline is not None and baseline not in versions:
             raise InvalidArgument("The baseline must be one of the versions.", ("baseline",))
+        given = {each.key: each.goal for each in goals or ()}
+        if len(given) < len(goals or ()):
+            raise InvalidArgument("Name each metric once.", ("goals",))
         async with info.context.database.read() as session:
+            models = await repository.models_by_names(session, [model_name])
             found = await repository.versions_by_names(session, model_name, versions)
             for version in versions:
                 if version not in found:
@@ -631,7 +674,7 @@ class RegistryQueries:
             rows = [found[version] for version in versions]
             metrics = await repository.metrics(session, [row.id for row in rows])
             sources = await runs.by_ids(session, [row.run_id for row in rows if row.run_id])
-        wanted = {given.key: given.goal for given in goals or ()}
+        wanted = models[model_name].metric_goals | given
         base = versions.index(baseline) if baseline else 0
         return _comparison(rows, metrics, sources, base, wanted)
 

@@ -11,45 +11,34 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
-from lifecycle.deployments import repository as deployments
-from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
-from lifecycle.experiments import repository as experiments
-from lifecycle.promotion import repository as promotion
-from lifecycle.registry import repository as registry
-from lifecycle.runs import repository as runs
-from schema import ids
+from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
-from schema.deployments import (
-    Deployment,
-    DeploymentMutations,
-    DeploymentQueries,
-    DeploymentSubscriptions,
-)
-from schema.drift import DriftEvent, DriftMutations, DriftQueries
+from schema.datasets import DataSetQueries
+from schema.deployments import DeploymentMutations, DeploymentQueries, DeploymentSubscriptions
+from schema.drift import DriftMutations, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors
-from schema.experiments import Experiment, ExperimentMutations, ExperimentQueries
+from schema.experiments import ExperimentMutations, ExperimentQueries
 from schema.limits import Limits
+from schema.lineage import LineageQueries
+from schema.lookup import by_global_id
 from schema.nodes import Node
-from schema.policies import PolicyMutations, PolicyQueries, StagePolicy
+from schema.policies import PolicyMutations, PolicyQueries
 from schema.promotion import HANDLERS as GATE_HANDLERS
 from schema.promotion import PromotionMutations, PromotionQueries
-from schema.registry import Model, ModelVersion, RegistryMutations, RegistryQueries
-from schema.runs import Run, RunMutations, RunQueries, RunSubscriptions
+from schema.registry import RegistryMutations, RegistryQueries
+from schema.runs import RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
 
-FEATURES = ("idempotency", "promotion-gates", "resumable-subscriptions", "stage-history")
+FEATURES = (
+    "audit-chain",
+    "idempotency",
+    "lineage",
+    "promotion-gates",
+    "resumable-subscriptions",
+    "stage-history",
+)
 MAX_NODES = 100
-
-_NODES: dict[str, tuple[Any, Any]] = {
-    "Deployment": (deployments.by_ids, Deployment.from_row),
-    "DriftEvent": (drift.by_ids, DriftEvent.from_row),
-    "Experiment": (experiments.by_ids, Experiment.from_row),
-    "Model": (registry.models_by_ids, Model.from_row),
-    "ModelVersion": (registry.versions_by_ids, ModelVersion.from_row),
-    "Run": (runs.by_ids, Run.from_row),
-    "StagePolicy": (promotion.policies_by_ids, StagePolicy.from_row),
-}
 
 
 @strawberry.type(description="What serves these answers.")
@@ -67,7 +56,7 @@ class RootQueries:
         info: Info,
         id: Annotated[strawberry.ID, strawberry.argument(description="A global id.")],
     ) -> Node | None:
-        return await _node(info, id)
+        return await by_global_id(info, id)
 
     @strawberry.field(
         description="The objects with these global ids, in their order; null if none."
@@ -81,22 +70,13 @@ class RootQueries:
     ) -> list[Node | None]:
         if len(ids) > MAX_NODES:
             raise InvalidArgument(f"Ask for at most {MAX_NODES} objects.", ("ids",))
-        return list(await asyncio.gather(*(_node(info, id) for id in ids)))
+        return list(await asyncio.gather(*(by_global_id(info, id) for id in ids)))
 
     @strawberry.field(description="What serves these answers.")
     def server_info(self) -> ServerInfo:
         return ServerInfo(
             version=version("ml-lifecycle"), schema_hash=schema_hash(), features=list(FEATURES)
         )
-
-
-async def _node(info: Info, global_id: str) -> Node | None:
-    kind, key = ids.split(global_id)
-    if kind not in _NODES:
-        return None
-    batch, from_row = _NODES[kind]
-    row = await info.context.loaders.load(batch, key)
-    return from_row(row) if row else None
 
 
 @strawberry.type(
@@ -108,11 +88,14 @@ class Query(
     RootQueries,
     ExperimentQueries,
     RunQueries,
+    DataSetQueries,
     RegistryQueries,
     PromotionQueries,
     PolicyQueries,
     DeploymentQueries,
     DriftQueries,
+    AuditQueries,
+    LineageQueries,
 ): ...
 
 

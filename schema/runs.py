@@ -1,7 +1,9 @@
 """Runs as clients see them."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
@@ -9,12 +11,15 @@ import strawberry
 from strawberry import Private
 from strawberry.scalars import JSON
 
+import schema.datasets
+import schema.deployments
 import schema.experiments
 import schema.registry
+from lifecycle.datasets import repository as datasets
+from lifecycle.deployments import repository as deployments
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
 from lifecycle.experiments import repository as experiments
-from lifecycle.journal import feed as feeds
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.logs import repository as logs
 from lifecycle.pages import PageRequest
@@ -37,6 +42,7 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
+from schema.impact import Statuses, affected
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
 from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
@@ -55,6 +61,8 @@ from schema.pagination import (
 from schema.scalars import BigInt, as_json
 
 if TYPE_CHECKING:
+    from schema.datasets import DataSet
+    from schema.deployments import Deployment
     from schema.experiments import Experiment
     from schema.registry import ModelVersion
 
@@ -108,7 +116,7 @@ class Run(Node):
     source: str | None = strawberry.field(description="What was run, such as a script or a job.")
     git_commit: str | None = strawberry.field(description="The commit of the code.")
     dataset_facts: JSON | None = strawberry.field(
-        description="What is known of the data: sizes, number of features, dates, …."
+        description="What is known of the data: name, digest, sizes, number of features, dates, …."
     )
     created_by: str = strawberry.field(description="Who logged it.")
     created_at: datetime = strawberry.field(description="When it was logged.")
@@ -124,6 +132,7 @@ class Run(Node):
     key: Private[UUID]
     experiment_key: Private[UUID]
     parent_key: Private[UUID | None]
+    data_set_key: Private[UUID | None]
     log_lines: Private[int]
 
     @classmethod
@@ -151,6 +160,7 @@ class Run(Node):
             key=row.id,
             experiment_key=row.experiment_id,
             parent_key=row.parent_id,
+            data_set_key=row.data_set_id,
             log_lines=row.log_lines,
         )
 
@@ -165,6 +175,15 @@ class Run(Node):
     @strawberry.field(description="The run that it is a part of.")
     async def parent(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
         return await run_by_id(info, self.parent_key)
+
+    @strawberry.field(description="The data set that `datasetFacts` names, if they name one.")
+    async def data_set(
+        self, info: Info
+    ) -> Annotated["DataSet", strawberry.lazy("schema.datasets")] | None:
+        if self.data_set_key is None:
+            return None
+        row = await info.context.loaders.load(datasets.by_ids, self.data_set_key)
+        return schema.datasets.DataSet.from_row(row) if row else None
 
     @strawberry.field(description="The latest value of each metric, by key.")
     async def metrics(
@@ -218,6 +237,27 @@ class Run(Node):
     ) -> list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
         rows = await info.context.loaders.load(registry.versions_of_runs, self.key)
         return [schema.registry.ModelVersion.from_row(row) for row in rows or ()]
+
+    @strawberry.field(
+        description="The deployments of what came out of it and of the runs that are parts of it, "
+        "newest first."
+    )
+    async def affected_deployments(
+        self,
+        info: Info,
+        statuses: Statuses = None,
+        first: First = None,
+        after: After = None,
+    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
+        return await affected(
+            info,
+            schema.deployments.Deployment.from_row,
+            deployments.pages_affected_by_runs,
+            deployments.counts_affected_by_runs,
+            self.key,
+            statuses,
+            PageRequest.parse(first, after),
+        )
 
 
 @strawberry.input(description="A bound on the latest value of a metric; NaN is never within.")
@@ -289,7 +329,9 @@ class LogRunInput(WriteInput):
     source: str | None = strawberry.field(default=None, description="What was run.")
     git_commit: str | None = strawberry.field(default=None, description="The commit of the code.")
     dataset_facts: JSON | None = strawberry.field(
-        default=None, description="A JSON object: sizes, number of features, dates, …."
+        default=None,
+        description="A JSON object: sizes, number of features, dates, …. A `name`, and perhaps a "
+        "`digest`, of up to 250 characters say which data set it is.",
     )
     parent_id: strawberry.ID | None = strawberry.field(
         default=None, description="The run that it is a part of."
@@ -315,7 +357,8 @@ class UpdateRunInput(ChangeInput):
         default=None, description="Further parameters; those that it has cannot change."
     )
     dataset_facts: strawberry.Maybe[JSON | None] = strawberry.field(
-        description="All that is known of the data from now on, a JSON object."
+        description="All that is known of the data from now on, a JSON object; `name` and `digest` "
+        "say which data set it is."
     )
     metrics: list[MetricInput] | None = strawberry.field(
         default=None, description="Further points of its metrics."
@@ -444,6 +487,7 @@ class RunStatusEvent:
     at: datetime = strawberry.field(description="When it became so.")
 
 
+RunProgressEvent = RunMetricsEvent | RunOutputEvent | RunStatusEvent
 RunProgressItem = Annotated[
     RunMetricsEvent | RunOutputEvent | RunStatusEvent | CaughtUp | Heartbeat | CursorExpired,
     strawberry.union("RunProgressItem", description="What runProgress sends."),
@@ -570,27 +614,21 @@ class RunSubscriptions:
         ] = None,
     ) -> AsyncIterator[RunProgressItem]:
         key = ids.decode("Run", run_id, ("run_id",))
-        feed = info.context.feed
         if await run_by_id(info, key) is None:
             raise Missing("run", "with this id", ("run_id",))
-        with feed.follow(EventFilter("run", _FOLLOWED, key)) as follower:
-            try:
-                resumed = None if after is None else feed.resume(after)
-                if resumed is None:
-                    await follower.expect_known()
-                    for item in await _present(info, key):
-                        yield item
-                else:
-                    async for event in follower.replay(resumed):
-                        yield _item(info, event)
-                yield journal.caught_up(feed, follower.position)
-                async for live in follower.live():
-                    yield _item(info, live) if live else journal.heartbeat(feed, follower.position)
-            except feeds.CursorExpired as error:
-                yield journal.expired(feed, error)
+        followed = journal.follow(
+            info.context.feed,
+            EventFilter("run", _FOLLOWED, key),
+            after,
+            _present(info, key),
+            partial(_item, info),
+        )
+        async with aclosing(followed) as items:
+            async for item in items:
+                yield item
 
 
-async def _present(info: Info, key: UUID) -> list[Any]:
+async def _present(info: Info, key: UUID) -> AsyncIterator[RunProgressEvent]:
     """What a run is like at the start of a subscription: status, latest metrics, last lines.
 
     Who is cut off in the middle has not seen it all: the cursor means to start anew.
@@ -599,23 +637,18 @@ async def _present(info: Info, key: UUID) -> list[Any]:
         row = (await repository.by_ids(session, [key]))[key]
         latest = await metrics.latest(session, [key], None)
     cursor, id = info.context.feed.cursor(None), ids.encode("Run", key)
-    items: list[Any] = [
-        RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
-    ]
+    yield RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
     if key in latest:
         shown = metrics_of(latest[key])
-        items.append(RunMetricsEvent(cursor=cursor, run_id=id, metrics=shown, at=row.updated_at))
+        yield RunMetricsEvent(cursor=cursor, run_id=id, metrics=shown, at=row.updated_at)
     if row.log_lines:
         first = max(1, row.log_lines - _LINES_SHOWN + 1)
-        items.append(
-            RunOutputEvent(
-                cursor=cursor, run_id=id, key=key, first_line=first, last_line=row.log_lines
-            )
+        yield RunOutputEvent(
+            cursor=cursor, run_id=id, key=key, first_line=first, last_line=row.log_lines
         )
-    return items
 
 
-def _item(info: Info, event: Event) -> RunMetricsEvent | RunOutputEvent | RunStatusEvent:
+def _item(info: Info, event: Event) -> RunProgressEvent:
     info.context.forget()
     cursor, id = info.context.feed.cursor(event.position), ids.encode("Run", event.subject_id)
     if event.type == "run.metrics_logged":

@@ -15,6 +15,10 @@ from schema.root import schema
 
 Json = dict[str, Any]
 
+# Seconds for what must happen: many, because nothing is measured by them, and because others may
+# be at work on the same machine.
+PATIENCE = 120
+
 REPORT = "passed stage checks { name category passed severity observed required message }"
 
 # What failures say besides code, message and path.
@@ -130,7 +134,7 @@ class Socket:
     async def receive(self) -> Json:
         """The next message of the protocol."""
         # Not wait_for: in Python 3.11 it may swallow a cancellation.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             found: Json = orjson.loads(await self.connection.recv())
         return found
 

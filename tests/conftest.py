@@ -28,7 +28,7 @@ from lifecycle.database import Database, connect
 from lifecycle.journal.feed import Feed
 from lifecycle.settings import Settings, asyncpg_url
 from schema.app import create_app
-from tests.client import Graph
+from tests.client import PATIENCE, Graph
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +162,7 @@ class Process:
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ctrl-C or another signal, and the exit code."""
         self.popen.send_signal(number)
-        return self.popen.wait(30)
+        return self.popen.wait(PATIENCE)
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def _stopped_in_the_end(popen: "subprocess.Popen[str]") -> Iterator[None]:
     finally:
         if popen.poll() is None:
             popen.send_signal(signal.SIGINT)
-            popen.wait(30)
+            popen.wait(PATIENCE)
         assert popen.stdout is not None
         popen.stdout.close()
 

@@ -13,7 +13,7 @@ async def a_version(graph: Graph, model: str, **input: object) -> Json:
 async def approved(graph: Graph, version: Json) -> Json:
     """The version, submitted and approved, by somebody else if the policy leaves that to people:
     it is in STAGING then."""
-    input = {"modelVersion": {"id": version["id"]}}
+    input: Json = {"modelVersion": {"id": version["id"]}}
     selection = "approval { status } " + VERSION
     submitted = await graph.mutate("submitForApproval", input, selection)
     if submitted["approval"]["status"] in ("PENDING", "NEEDS_REVIEW"):

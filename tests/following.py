@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from schema import ids
-from tests.client import Graph, Json, socket
+from tests.client import PATIENCE, Graph, Json, socket
 
 TRANSPORTS = ("socket", "sse")
 
@@ -58,7 +58,7 @@ async def items(transport: str, url: str, query: str, **variables: object) -> As
 async def take(stream: AsyncIterator[Json], number: int) -> list[Json]:
     """The next items, heartbeats left out."""
     taken: list[Json] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while len(taken) < number:
             item = await anext(stream)
             if item["__typename"] != "Heartbeat":
@@ -103,7 +103,7 @@ async def connect(database_url: str) -> asyncpg.Connection:
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for something that must happen."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             if condition():
                 return

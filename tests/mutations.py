@@ -33,7 +33,8 @@ def input_type(mutation: str) -> GraphQLInputObjectType:
 
 def headers(mutation: str) -> dict[str, str]:
     """Whose mutation it is, where not everybody's."""
-    return {"Lifecycle-Actor": "admin"} if mutation == "setStagePolicy" else {}
+    administrators = mutation in ("setStagePolicy", "setDriftPolicy")
+    return {"Lifecycle-Actor": "admin"} if administrators else {}
 
 
 def global_id(kind: str, hexadecimal: str | None = None) -> str:
@@ -210,6 +211,7 @@ def inputs(world: World) -> dict[str, Json]:
             "metrics": metrics,
             "tags": tags,
             "artifactPath": "a",
+            "artifactDigest": "sha256:0",
             "sizeBytes": 1,
             "checklist": ["t"],
         },
@@ -221,10 +223,17 @@ def inputs(world: World) -> dict[str, Json]:
             "metrics": metrics,
             "tags": tags,
             "artifactPath": "a",
+            "artifactDigest": "sha256:0",
             "sizeBytes": 1,
         },
         "deleteModelVersion": {**spare, "reason": "r"},
-        "updateModel": {"name": world.name, "description": "d", "owner": "o", "tags": tags},
+        "updateModel": {
+            "name": world.name,
+            "description": "d",
+            "owner": "o",
+            "tags": tags,
+            "metricGoals": [{"key": "churn", "goal": "MINIMIZE"}],
+        },
         "setStage": {
             "modelVersion": {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}},
             "stage": "STAGING",
@@ -284,7 +293,12 @@ def inputs(world: World) -> dict[str, Json]:
             "statusMessage": "m",
             "endpoint": "e",
             "health": "UNHEALTHY",
-            "metrics": {"requestCount": 1, "errorRate": 0.5, "avgLatencyMs": 1.5},
+            "metrics": {
+                "requestCount": 1,
+                "errorRate": 0.5,
+                "avgLatencyMs": 1.5,
+                "observed": [{"key": "accuracy", "value": 0.5}],
+            },
             "logLines": lines,
         },
         "rollbackDeployment": {**deployment, "reason": "r"},
@@ -302,11 +316,26 @@ def inputs(world: World) -> dict[str, Json]:
             "description": "d",
             "details": {"bins": 10},
             "detectedAt": NOW,
+            "dedupKey": world.name,
         },
         "updateDriftEvent": {
             "id": world.drift_event,
             "status": "RESOLVED",
             "resolution": "r",
+        },
+        "setDriftPolicy": {
+            "modelName": world.name,
+            "responses": [{"fromSeverity": "HIGH", "action": "MARK_STALE"}],
+            "degradation": [
+                {
+                    "figure": "OBSERVED",
+                    "metric": "accuracy",
+                    "limit": "MAX_DECREASE",
+                    "value": 0.05,
+                    "severity": "HIGH",
+                }
+            ],
+            "reason": "r",
         },
     }
 
@@ -325,15 +354,16 @@ def document(mutation: str, selection: str = "") -> str:
 
 
 async def contents(database: Database) -> dict[str, Any]:
-    """How many rows each table has, and a digest of them; positions in the journal, which are
-    given in the background, left out."""
+    """How many rows each table has, and a digest of them; what the journal's events are given in
+    the background, and its head, are left out."""
     found = {}
+    given = "'{position,hash,chain_position,chain_hash}'::text[]"
     async with database.read() as session:
         for table in sorted(Base.metadata.tables):
             row = await session.execute(
                 text(
                     "SELECT count(*), md5(string_agg(row, '' ORDER BY row)) FROM ("
-                    f"SELECT (to_jsonb({table}) - 'position')::text AS row FROM {table}) AS rows"
+                    f"SELECT (to_jsonb({table}) - {given})::text AS row FROM {table}) AS rows"
                 )
             )
             found[table] = tuple(row.one())

@@ -84,6 +84,8 @@ enum RuleKind { METRIC DATASET_FACT HYPERPARAMETER BASELINE CHECKLIST APPROVALS 
   RUN_COMPLETED NO_OPEN_DRIFT EVIDENCE_AGE AUTOMATIC_APPROVAL }
 enum NumberKind { FINITE NAN POSITIVE_INFINITY NEGATIVE_INFINITY }
 enum MetricGoal { MAXIMIZE MINIMIZE }
+enum LineageDirection { UPSTREAM DOWNSTREAM BOTH }
+enum LineageKind { CONTAINS USED_BY PARENT_OF PRODUCED DEPLOYED_AS ROLLED_BACK_TO SHOWED }
 
 type Tag { key: String! value: String! }
 type Param { key: String! value: String! }
@@ -110,10 +112,24 @@ type Run {
   source: String gitCommit: String datasetFacts: JSON createdBy: String! createdAt: DateTime!
   startedAt: DateTime endedAt: DateTime durationSeconds: Float updatedAt: DateTime! revision: Int!
   modelVersions: [ModelVersion!]!
+  dataSet: DataSet
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
 }
+type MetricGoalSetting { key: String! goal: MetricGoal! }
+input MetricGoalInput { key: String! goal: MetricGoal! }
+type DataSet {
+  id: ID! name: String! digest: String createdBy: String! createdAt: DateTime!
+  runs(filter: RunFilter, orderBy: [RunOrder!], first: Int, after: String, last: Int,
+    before: String): RunConnection!
+  affectedDeployments(statuses: [DeploymentStatus!], first: Int, after: String):
+    DeploymentConnection!
+}
+type Lineage { nodes: [Node!]! edges: [LineageEdge!]! truncated: Boolean! }
+type LineageEdge { from: ID! to: ID! kind: LineageKind! }
 type Model {
   id: ID! name: String! description: String owner: String tags: [Tag!]! createdAt: DateTime!
-  updatedAt: DateTime!
+  updatedAt: DateTime! metricGoals: [MetricGoalSetting!]!
   versions(filter: ModelVersionFilter, first: Int, after: String, last: Int, before: String):
     ModelVersionConnection!
   versionInStage(stage: Stage!, at: DateTime): ModelVersion
@@ -122,8 +138,8 @@ type Model {
 type ModelVersion {
   id: ID! model: Model! modelName: String! version: String! stage: Stage! run: Run
   description: String framework: String hyperparameters: JSON metrics: [Metric!]! tags: [Tag!]!
-  artifactPath: String sizeBytes: BigInt createdBy: String! createdAt: DateTime!
-  updatedAt: DateTime! revision: Int! checklist: [ChecklistItem!]!
+  artifactPath: String artifactDigest: String sizeBytes: BigInt createdBy: String!
+  createdAt: DateTime! updatedAt: DateTime! revision: Int! checklist: [ChecklistItem!]!
   approval: Approval! approvalHistory: [Approval!]! validation: ValidationReport
   whyNot(stage: Stage! = PRODUCTION): [ValidationCheck!]! stageHistory: [StageAssignment!]!
   deployments(first: Int, after: String): DeploymentConnection! deploymentCount: Int!
@@ -149,13 +165,14 @@ type ChecklistItem { id: ID! title: String! status: ChecklistStatus! note: Strin
   decidedAt: DateTime }
 type EndpointConfig { instances: Int! instanceType: String autoScaling: Boolean! }
 type DeploymentMetrics { requestCount: BigInt! errorRate: Float! avgLatencyMs: Float!
-  reportedAt: DateTime }
+  observed: [ObservedFigure!]! reportedAt: DateTime }
+type ObservedFigure { key: String! value: Float! }
 type Deployment {
   id: ID! modelVersion: ModelVersion! modelName: String! version: String! environment: Environment!
   status: DeploymentStatus! statusMessage: String health: HealthStatus! endpoint: String
   config: EndpointConfig! metrics: DeploymentMetrics!
   logs(first: Int, after: String, last: Int, before: String): LogConnection!
-  rollbackFrom: Deployment statusHistory: [DeploymentTransition!]!
+  rollbackFrom: Deployment cause: DriftEvent statusHistory: [DeploymentTransition!]!
   driftEvents(first: Int, after: String): DriftEventConnection! createdBy: String!
   createdAt: DateTime! updatedAt: DateTime! deployedAt: DateTime terminatedAt: DateTime
   revision: Int!
@@ -167,13 +184,28 @@ type DriftEvent {
   status: DriftStatus! metric: String! feature: String baselineValue: Float observedValue: Float
   threshold: Float method: String description: String details: JSON detectedAt: DateTime!
   createdBy: String! createdAt: DateTime! revision: Int! acknowledgedBy: String resolvedBy: String
-  resolution: String
+  resolution: String dedupKey: String policy: DriftPolicy responses: [DriftResponse!]!
 }
+type DriftPolicy { id: ID! modelName: String version: Int! responses: [DriftResponseRule!]
+  degradation: [DegradationRule!] reason: String! createdBy: String! createdAt: DateTime! }
+type DriftResponseRule { fromSeverity: DriftSeverity! action: DriftAction! }
+type DegradationRule { figure: DegradationFigure! metric: String limit: DegradationLimit!
+  value: Float! severity: DriftSeverity! }
+type DriftResponse { action: DriftAction! outcome: DriftOutcome! message: String! at: DateTime!
+  approval: Approval deployment: Deployment }
+enum DriftAction { MARK_STALE OPEN_REVIEW ROLL_BACK }
+enum DriftOutcome { DONE NOTHING_TO_DO FAILED }
+enum DegradationFigure { ERROR_RATE AVG_LATENCY_MS OBSERVED }
+enum DegradationLimit { MAX_RATIO MAX_INCREASE MAX_DECREASE MAX_VALUE }
 type ModelComparison { versions: [ModelVersion!]! metrics: [MetricComparison!]!
   params: [ParamComparison!]! }
 type MetricComparison { key: String! goal: MetricGoal! values: [Float]! differences: [Float]!
   best: String }
 type ParamComparison { key: String! values: [String]! differs: Boolean! }
+type AuditEntry { position: BigInt! at: DateTime! actor: String! action: String!
+  subjectKind: String! subjectId: ID! subject: Node before: JSON after: JSON reason: String
+  requestId: String! idempotencyKey: String policyVersion: Int hash: String }
+type AuditHead { position: BigInt! hash: String! anchor: String! }
 type ServerInfo { version: String! schemaHash: String! features: [String!]! }
 
 input ModelVersionSelector { id: ID nameVersion: NameVersionInput inStage: NameStageInput }
@@ -187,8 +219,11 @@ input ParamConditionInput { key: String! equals: String! }
 input ModelVersionFilter { modelName: String stages: [Stage!]
   approvalStatuses: [ApprovalStatus!] }
 input DeploymentFilter { modelName: String environments: [Environment!]
-  statuses: [DeploymentStatus!] }
+  statuses: [DeploymentStatus!] activeAt: DateTime }
+input DataSetFilter { name: String }
 input DriftEventFilter { modelName: String severities: [DriftSeverity!] statuses: [DriftStatus!] }
+input AuditLogFilter { actors: [String!] subject: ID subjectKinds: [String!] actions: [String!]
+  from: DateTime to: DateTime }
 
 type Query {
   node(id: ID!): Node
@@ -205,8 +240,8 @@ type Query {
   modelVersion(by: ModelVersionSelector!): ModelVersion
   modelVersions(filter: ModelVersionFilter, orderBy: [ModelVersionOrder!], first: Int,
     after: String, last: Int, before: String): ModelVersionConnection!
-  compareModelVersions(modelName: String!, versions: [String!]!, baseline: String):
-    ModelComparison!
+  compareModelVersions(modelName: String!, versions: [String!]!, baseline: String,
+    goals: [MetricGoalInput!]): ModelComparison!
   pendingApprovals(first: Int, after: String): ModelVersionConnection!
   stagePolicy(stage: Stage! = PRODUCTION, modelName: String): StagePolicy
   stagePolicies(stage: Stage! = PRODUCTION, modelName: String, first: Int, after: String):
@@ -216,6 +251,16 @@ type Query {
     last: Int, before: String): DeploymentConnection!
   driftEvents(filter: DriftEventFilter, first: Int, after: String, last: Int, before: String):
     DriftEventConnection!
+  auditLog(filter: AuditLogFilter, first: Int, after: String, last: Int, before: String):
+    AuditEntryConnection!
+  auditHead: AuditHead!
+  dataSet(name: String!, digest: String): DataSet
+  dataSets(filter: DataSetFilter, first: Int, after: String, last: Int, before: String):
+    DataSetConnection!
+  lineage(of: ID!, direction: LineageDirection! = BOTH, depth: Int! = 5): Lineage
+  driftPolicy(modelName: String): DriftPolicy!
+  driftPolicies(modelName: String, first: Int, after: String, last: Int, before: String):
+    DriftPolicyConnection!
   serverInfo: ServerInfo!
 }
 
@@ -243,6 +288,7 @@ type Mutation {
   terminateDeployment(input: TerminateDeploymentInput!): TerminateDeploymentResult!
   recordDriftEvent(input: RecordDriftEventInput!): RecordDriftEventResult!
   updateDriftEvent(input: UpdateDriftEventInput!): UpdateDriftEventResult!
+  setDriftPolicy(input: SetDriftPolicyInput!): SetDriftPolicyResult!
 }
 
 input CreateExperimentInput { name: String! description: String owner: String tags: [TagInput!] }
@@ -262,9 +308,10 @@ input MetricSeriesInput { key: String! steps: [BigInt!]! values: [Float]!
   timestamps: [DateTime!] }
 input LogRunOutputInput { runId: ID! lines: [LogLineInput!]! }
 input RegisterModelVersionInput { modelName: String! version: String runId: ID framework: String
-  hyperparameters: JSON metrics: [MetricInput!] artifactPath: String sizeBytes: BigInt
-  checklist: [String!] description: String tags: [TagInput!] }
-input UpdateModelVersionInput { modelVersion: ModelVersionSelector! }
+  hyperparameters: JSON metrics: [MetricInput!] artifactPath: String artifactDigest: String
+  sizeBytes: BigInt checklist: [String!] description: String tags: [TagInput!] }
+input UpdateModelVersionInput { modelVersion: ModelVersionSelector! artifactDigest: String }
+input UpdateModelInput { name: String! metricGoals: [MetricGoalInput!] }
 input DeleteModelVersionInput { modelVersion: ModelVersionSelector! }
 input SetStageInput { modelVersion: ModelVersionSelector! stage: Stage! reason: String
   dryRun: Boolean! = false }
@@ -311,7 +358,12 @@ input TerminateDeploymentInput { id: ID! }
 input RecordDriftEventInput { modelVersion: ModelVersionSelector! deploymentId: ID
   severity: DriftSeverity! metric: String! feature: String baselineValue: Float
   observedValue: Float threshold: Float method: String description: String details: JSON
-  detectedAt: DateTime }
+  detectedAt: DateTime dedupKey: String }
+input SetDriftPolicyInput { modelName: String responses: [DriftResponseRuleInput!]
+  degradation: [DegradationRuleInput!] reason: String! expectedVersion: Int }
+input DriftResponseRuleInput { fromSeverity: DriftSeverity! action: DriftAction! }
+input DegradationRuleInput { figure: DegradationFigure! metric: String limit: DegradationLimit!
+  value: Float! severity: DriftSeverity! }
 input UpdateDriftEventInput { id: ID! status: DriftStatus resolution: String }
 
 type CreateExperimentSuccess { experiment: Experiment! }
@@ -336,7 +388,8 @@ type CreateDeploymentSuccess { deployment: Deployment! }
 type UpdateDeploymentSuccess { deployment: Deployment! }
 type RollbackDeploymentSuccess { deployment: Deployment! }
 type TerminateDeploymentSuccess { deployment: Deployment! }
-type RecordDriftEventSuccess { driftEvent: DriftEvent! }
+type RecordDriftEventSuccess { driftEvent: DriftEvent! duplicate: Boolean! }
+type SetDriftPolicySuccess { driftPolicy: DriftPolicy! }
 type UpdateDriftEventSuccess { driftEvent: DriftEvent! }
 
 type Subscription {
@@ -414,6 +467,7 @@ REFUSALS = {
     "terminateDeployment": {"NotFound", "InvalidTransition", "StaleRevision"},
     "recordDriftEvent": {"NotFound"},
     "updateDriftEvent": {"NotFound", "InvalidTransition", "StaleRevision"},
+    "setDriftPolicy": {"NotFound", "StaleRevision"},
 }
 
 
@@ -506,7 +560,17 @@ def _kept(
 
 @pytest.mark.parametrize(
     "name",
-    ["Experiment", "Run", "Model", "ModelVersion", "Deployment", "DriftEvent", "StagePolicy"],
+    [
+        "DataSet",
+        "Deployment",
+        "DriftEvent",
+        "DriftPolicy",
+        "Experiment",
+        "Model",
+        "ModelVersion",
+        "Run",
+        "StagePolicy",
+    ],
 )
 def test_objects_with_a_life_are_nodes(name: str) -> None:
     found = TYPES[name]
@@ -571,12 +635,10 @@ def test_every_input_takes_a_key_and_those_that_change_an_object_its_revision(
     fields = input_type(mutation).fields
 
     assert str(fields["idempotencyKey"].type) == "String"
-    # A policy has versions, not revisions.
-    name = "expectedVersion" if mutation == "setStagePolicy" else "expectedRevision"
-    revised = name in fields
-    assert revised == ("StaleRevision" in REFUSALS[mutation])
-    if revised:
-        assert str(fields[name].type) == "Int"
+    # What is never changed has versions instead.
+    revised = fields.keys() & {"expectedRevision", "expectedVersion"}
+    assert bool(revised) == ("StaleRevision" in REFUSALS[mutation])
+    assert all(str(fields[name].type) == "Int" for name in revised)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
+from sqlalchemy import ARRAY, CTE, ColumnElement, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
@@ -15,6 +16,7 @@ from lifecycle.pages import (
     Ordering,
     Page,
     PageRequest,
+    among,
     by_id,
     by_time,
     fetch,
@@ -24,18 +26,21 @@ from lifecycle.pages import (
     totals,
 )
 from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.runs.tables import RunRow
 
 _BY_IDS = select(DeploymentRow).where(DeploymentRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFilter:
-    """Which deployments; what is None or empty does not restrict."""
+    """Which deployments; what is None or empty does not restrict. `active_at` is a moment at which
+    they were ACTIVE."""
 
     model_name: str | None = None
     environments: tuple[Environment, ...] = ()
     statuses: tuple[DeploymentStatus, ...] = ()
     id: UUID | None = None
+    active_at: datetime | None = None
 
 
 class DeploymentOrderField(StrEnum):
@@ -77,6 +82,22 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
         .order_by(DeploymentRow.healthy_at.desc(), DeploymentRow.id.desc())
         .limit(1)
         .execution_options(populate_existing=True)
+    )
+
+
+async def serving(
+    session: ReadSession, version_id: UUID, environment: Environment
+) -> DeploymentRow | None:
+    """The last live deployment of a version in an environment."""
+    return await session.scalar(
+        select(DeploymentRow)
+        .where(
+            DeploymentRow.model_version_id == version_id,
+            DeploymentRow.environment == environment,
+            DeploymentRow.status.in_(sorted(LIVE)),
+        )
+        .order_by(DeploymentRow.created_at.desc(), DeploymentRow.id.desc())
+        .limit(1)
     )
 
 
@@ -147,6 +168,45 @@ async def counts_of_versions(session: ReadSession, version_ids: Sequence[UUID]) 
     return await totals(session, version_ids, column, select(DeploymentRow))
 
 
+async def pages_affected_by_runs(
+    session: ReadSession,
+    run_ids: Sequence[UUID],
+    statuses: tuple[DeploymentStatus, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[DeploymentRow]]:
+    """A page of the deployments of what came out of each run or its parts, newest first, deleted
+    versions included."""
+    affected = _by_runs(run_ids, statuses)
+    return await _affected_pages(session, run_ids, affected, statuses, request)
+
+
+async def counts_affected_by_runs(
+    session: ReadSession, run_ids: Sequence[UUID], statuses: tuple[DeploymentStatus, ...]
+) -> dict[UUID, int]:
+    """How many those are; runs without any are absent."""
+    root, statement = _by_runs(run_ids, statuses)
+    return await totals(session, run_ids, root, statement)
+
+
+async def pages_affected_by_data_sets(
+    session: ReadSession,
+    data_set_ids: Sequence[UUID],
+    statuses: tuple[DeploymentStatus, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[DeploymentRow]]:
+    """The same for the runs on each data set, and their parts."""
+    affected = _by_data_sets(data_set_ids, statuses)
+    return await _affected_pages(session, data_set_ids, affected, statuses, request)
+
+
+async def counts_affected_by_data_sets(
+    session: ReadSession, data_set_ids: Sequence[UUID], statuses: tuple[DeploymentStatus, ...]
+) -> dict[UUID, int]:
+    """How many those are; data sets without any are absent."""
+    root, statement = _by_data_sets(data_set_ids, statuses)
+    return await totals(session, data_set_ids, root, statement)
+
+
 async def transitions(
     session: ReadSession, deployment_ids: Sequence[UUID]
 ) -> dict[UUID, list[DeploymentTransitionRow]]:
@@ -165,4 +225,69 @@ def _matching(statement: Select[Any], wanted: DeploymentFilter) -> Select[Any]:
         statement = statement.where(DeploymentRow.environment.in_(wanted.environments))
     if wanted.statuses:
         statement = statement.where(DeploymentRow.status.in_(wanted.statuses))
+    if wanted.active_at is not None:
+        statement = statement.where(
+            # Follows from the other condition, but is found by the index that lists go by.
+            DeploymentRow.created_at <= wanted.active_at,
+            _status_at(wanted.active_at) == DeploymentStatus.ACTIVE,
+        )
     return statement
+
+
+def _status_at(moment: datetime) -> Any:
+    """What a deployment's status was: the last that it had come to, at this moment or before."""
+    return (
+        select(DeploymentTransitionRow.to_status)
+        .where(
+            DeploymentTransitionRow.deployment_id == DeploymentRow.id,
+            DeploymentTransitionRow.at <= moment,
+        )
+        .order_by(DeploymentTransitionRow.at.desc(), DeploymentTransitionRow.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def _affected_by(
+    roots: CTE, statuses: tuple[DeploymentStatus, ...]
+) -> tuple[ColumnElement[UUID], Select[Any]]:
+    """For each root the deployments of the versions that came out of its runs, or of runs that are
+    parts of those, at whatever depth, and the column that says which root it is.
+
+    An index finds them, but none gives them in their order: all that a root affects are sorted.
+    """
+    part = select(roots.c.root, RunRow.id).join(RunRow, RunRow.parent_id == roots.c.run)
+    runs = roots.union(part)
+    statement = (
+        select(DeploymentRow)
+        .join(ModelVersionRow, ModelVersionRow.id == DeploymentRow.model_version_id)
+        .join(runs, runs.c.run == ModelVersionRow.run_id)
+    )
+    return runs.c.root, _matching(statement, DeploymentFilter(statuses=statuses))
+
+
+def _by_runs(
+    ids: Sequence[UUID], statuses: tuple[DeploymentStatus, ...]
+) -> tuple[ColumnElement[UUID], Select[Any]]:
+    roots = select(RunRow.id.label("root"), RunRow.id.label("run")).where(among(RunRow.id, ids))
+    return _affected_by(roots.cte("runs", recursive=True), statuses)
+
+
+def _by_data_sets(
+    ids: Sequence[UUID], statuses: tuple[DeploymentStatus, ...]
+) -> tuple[ColumnElement[UUID], Select[Any]]:
+    column = RunRow.data_set_id
+    roots = select(column.label("root"), RunRow.id.label("run")).where(among(column, ids))
+    return _affected_by(roots.cte("runs", recursive=True), statuses)
+
+
+async def _affected_pages(
+    session: ReadSession,
+    ids: Sequence[UUID],
+    affected: tuple[ColumnElement[UUID], Select[Any]],
+    statuses: tuple[DeploymentStatus, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[DeploymentRow]]:
+    root, statement = affected
+    order = ordering(DeploymentFilter(statuses=statuses), ())
+    return await fetch_each(session, ids, DeploymentRow, root, statement, order, request)

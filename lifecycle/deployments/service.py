@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command, Count, Line, Name, Text
+from lifecycle.commands import Command, Count, Figures, Line, Name, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository, rules
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
@@ -21,6 +21,7 @@ from lifecycle.errors import Conflict, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.logs import repository as logs
 from lifecycle.logs.repository import MAX_LINES, NewLine
+from lifecycle.promotion import repository as policies
 from lifecycle.promotion import service as promotion
 from lifecycle.promotion.rules import StageCause
 from lifecycle.registry import repository as registry
@@ -45,11 +46,12 @@ class NewEndpointConfig(_Part):
 
 
 class ReportedMetrics(_Part):
-    """What the endpoint measured."""
+    """What the endpoint measured, and what was observed of it: figures such as accuracy."""
 
     request_count: Count
     error_rate: Annotated[float, Field(ge=0, le=1)]
     avg_latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    observed: Figures = {}
 
 
 class CreateDeployment(Command):
@@ -169,6 +171,7 @@ async def roll_back(
     Raises NotFound, StaleRevision, InvalidTransition, Conflict when there is no good one or when
     this one has been replaced already, and ApprovalRequired as `create` does.
     """
+    await policies.hold_policies(session)
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
         raise NotFound("deployment", "with this id")
@@ -285,7 +288,14 @@ async def _add(
         origin,
         "deployment.created",
         row.id,
-        after={**_about(row, {}), "rollback_from_id": row.rollback_from_id},
+        after={
+            **_about(row, {}),
+            "endpoint": row.endpoint,
+            "instances": row.instances,
+            "instance_type": row.instance_type,
+            "auto_scaling": row.auto_scaling,
+            "rollback_from_id": row.rollback_from_id,
+        },
         reason=reason,
     )
     return row
@@ -363,14 +373,14 @@ async def _store_metrics(
     now: datetime,
 ) -> None:
     """Figures are reports, not decisions: they do not count as a revision."""
-    row.request_count = metrics.request_count
-    row.error_rate = metrics.error_rate
-    row.avg_latency_ms = metrics.avg_latency_ms
+    after = metrics.model_dump(exclude_unset=True)
+    before = {field: getattr(row, field) for field in after}
+    for field, value in after.items():
+        setattr(row, field, value)
     row.metrics_reported_at = now
     await session.flush()
-    await journal.append(
-        session, origin, "deployment.metrics_reported", row.id, after=metrics.model_dump()
-    )
+    type = "deployment.metrics_reported"
+    await journal.append(session, origin, type, row.id, before=before, after=after)
 
 
 def _about(row: DeploymentRow, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
@@ -45,6 +46,10 @@ class DeploymentRow(Revised):
     request_count: Mapped[int] = mapped_column(BigInteger, default=0)
     error_rate: Mapped[float] = mapped_column(default=0.0)
     avg_latency_ms: Mapped[float] = mapped_column(default=0.0)
+    # Figures that those who watch it measured, such as accuracy, as last reported.
+    observed: Mapped[dict[str, float]] = mapped_column(
+        JSONB, default=dict, server_default=text("'{}'::jsonb")
+    )
     metrics_reported_at: Mapped[datetime | None]
     rollback_from_id: Mapped[UUID | None] = mapped_column(ForeignKey("deployment.id"))
     deployed_at: Mapped[datetime | None]
@@ -57,7 +62,11 @@ class DeploymentTransitionRow(Base):
     """A deployment came from one status to another; the first entry comes from none."""
 
     __tablename__ = "deployment_transition"
-    __table_args__ = (Index(None, "deployment_id", "id"),)
+    __table_args__ = (
+        Index(None, "deployment_id", "id"),
+        # What it was at a moment.
+        Index(None, "deployment_id", "at", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployment.id"))

@@ -8,20 +8,25 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
 
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.drift.rules import DriftStatus
-from lifecycle.drift.tables import DriftEventRow
+from lifecycle.drift.rules import CLOSED, DriftStatus
+from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
 from lifecycle.pages import (
     Ordering,
     Page,
     PageRequest,
+    among,
+    by_count,
     by_id,
     by_time,
     fetch,
+    fetch_all,
     fetch_each,
     total,
     totals,
 )
+from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import DriftSeverity
+from lifecycle.registry.tables import ModelVersionRow
 
 _BY_IDS = select(DriftEventRow).where(DriftEventRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
@@ -45,6 +50,109 @@ async def lock(session: WriteSession, id: UUID) -> DriftEventRow | None:
     return await session.get(
         DriftEventRow, id, with_for_update={"key_share": True}, populate_existing=True
     )
+
+
+async def reported(
+    session: ReadSession, selector: VersionSelector, dedup_key: str
+) -> DriftEventRow | None:
+    """The event that this key stands for, among those of the version that is meant, deleted or not.
+
+    Which version is in a stage may have changed since, by the event itself: then it is the model's
+    last event with this key.
+    """
+    statement = select(DriftEventRow).where(DriftEventRow.dedup_key == dedup_key)
+    if selector.in_stage is not None:
+        statement = statement.where(DriftEventRow.model_name == selector.in_stage.model_name)
+    elif selector.name_version is not None:
+        statement = statement.join(
+            ModelVersionRow, ModelVersionRow.id == DriftEventRow.model_version_id
+        ).where(
+            ModelVersionRow.model_name == selector.name_version.model_name,
+            ModelVersionRow.version == selector.name_version.version,
+        )
+    else:
+        statement = statement.where(DriftEventRow.model_version_id == selector.id)
+    newest = (DriftEventRow.created_at.desc(), DriftEventRow.id.desc())
+    return await session.scalar(statement.order_by(*newest).limit(1))
+
+
+async def unclosed(
+    session: ReadSession, deployment_id: UUID, metrics: Sequence[str]
+) -> list[tuple[str, DriftSeverity]]:
+    """Metric and severity of the events of a deployment, on these metrics, that nobody closed."""
+    found = await session.execute(
+        select(DriftEventRow.metric, DriftEventRow.severity).where(
+            DriftEventRow.deployment_id == deployment_id,
+            DriftEventRow.metric.in_(metrics),
+            DriftEventRow.status.not_in(sorted(CLOSED)),
+        )
+    )
+    return [(metric, severity) for metric, severity in found]
+
+
+async def responses(
+    session: ReadSession, event_ids: Sequence[UUID]
+) -> dict[UUID, list[DriftResponseRow]]:
+    """What was done about each event, in order."""
+    statement = select(DriftResponseRow).order_by(DriftResponseRow.at, DriftResponseRow.id)
+    return await fetch_all(session, event_ids, DriftResponseRow.drift_event_id, statement)
+
+
+async def causes_of_deployments(
+    session: ReadSession, deployment_ids: Sequence[UUID]
+) -> dict[UUID, DriftEventRow]:
+    """The event that each deployment was made because of; others are absent."""
+    found = await session.execute(
+        select(DriftResponseRow.deployment_id, DriftEventRow)
+        .join(DriftEventRow, DriftEventRow.id == DriftResponseRow.drift_event_id)
+        .where(among(DriftResponseRow.deployment_id, deployment_ids))
+    )
+    return {id: row for id, row in found if id is not None}
+
+
+async def policies_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, DriftPolicyRow]:
+    """The policies among `ids`; those that do not exist are absent."""
+    rows = await session.scalars(select(DriftPolicyRow).where(among(DriftPolicyRow.id, ids)))
+    return {row.id: row for row in rows}
+
+
+async def policy_in_force(session: ReadSession, model_name: str | None) -> DriftPolicyRow:
+    """The policy that holds for a model, its own or else the general one; without a model the
+    general one."""
+    own = None if model_name is None else await last_policy(session, model_name)
+    if own is not None and own.responses is not None:
+        return own
+    general = await last_policy(session, None)
+    assert general is not None
+    return general
+
+
+async def last_policy(session: ReadSession, model_name: str | None) -> DriftPolicyRow | None:
+    """The newest policy of just this scope: a model, or all."""
+    newest = _policies(model_name).order_by(DriftPolicyRow.version.desc()).limit(1)
+    return (await session.scalars(newest)).one_or_none()
+
+
+async def policies_page(
+    session: ReadSession, model_name: str | None, request: PageRequest
+) -> Page[DriftPolicyRow]:
+    """A page of the versions of one scope's policy, newest first."""
+    ordering = Ordering(
+        [by_count(DriftPolicyRow.version, descending=True), by_id(DriftPolicyRow.id)],
+        "drift policies",
+        model_name,
+    )
+    return await fetch(session, _policies(model_name), ordering, request)
+
+
+async def policies_count(session: ReadSession, model_name: str | None) -> int:
+    """How many versions a scope's policy has."""
+    return await total(session, _policies(model_name))
+
+
+def _policies(model_name: str | None) -> Select[DriftPolicyRow]:
+    # Without a model it says IS NULL.
+    return select(DriftPolicyRow).where(DriftPolicyRow.model_name == model_name)
 
 
 def ordering(wanted: DriftEventFilter) -> Ordering:

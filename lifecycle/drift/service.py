@@ -1,27 +1,56 @@
-"""What can be done with drift events. Each function is one use case in its caller's transaction."""
+"""What can be done with drift: events, the responses to them, degradation, and the policies that
+say when and how. Each function is one use case in its caller's transaction.
 
-from typing import Annotated, Any
+Whoever records an event holds the model and the version, in this order, before any deployment: the
+responses may move both.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import structlog
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check_administrator
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
-from lifecycle.database import WriteSession, clock, once_committed
+from lifecycle.database import WriteSession, clock, once_committed, savepoint
 from lifecycle.deployments import repository as deployments
+from lifecycle.deployments import service as deployments_service
+from lifecycle.deployments.rules import LIVE, Environment
+from lifecycle.deployments.service import RollbackDeployment, UpdateDeployment
+from lifecycle.deployments.tables import DeploymentRow
 from lifecycle.drift import repository, rules
-from lifecycle.drift.rules import DriftStatus
-from lifecycle.drift.tables import DriftEventRow
-from lifecycle.errors import InvalidInput, NotFound, check_revision
+from lifecycle.drift.rules import (
+    DegradationFigure,
+    DegradationLimit,
+    DegradationRule,
+    DriftAction,
+    DriftOutcome,
+    DriftStatus,
+    Finding,
+    Reported,
+    ResponseRule,
+)
+from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
+from lifecycle.errors import InvalidInput, LifecycleError, NotFound, check_revision
 from lifecycle.journal import service as journal
-from lifecycle.registry import service as registry
+from lifecycle.promotion import repository as policies
+from lifecycle.promotion import review
+from lifecycle.promotion import service as promotion
+from lifecycle.promotion.rules import OPEN
+from lifecycle.registry import repository as registry
+from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import DriftSeverity
+from lifecycle.registry.tables import ModelVersionRow
 
 _log = structlog.get_logger(__name__)
 
 _Figure = Annotated[float, Field(allow_inf_nan=False)]
+
+# Who does what a policy says.
+ACTOR = "system:drift"
 
 
 class RecordDriftEvent(Command):
@@ -39,6 +68,7 @@ class RecordDriftEvent(Command):
     description: Text | None = None
     details: JsonObject | None = None
     detected_at: Moment | None = None
+    dedup_key: Name | None = None
 
 
 class UpdateDriftEvent(Command):
@@ -50,11 +80,51 @@ class UpdateDriftEvent(Command):
     expected_revision: int | None = None
 
 
+class NewDegradationRule(BaseModel):
+    """One limit of a reported figure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    figure: DegradationFigure
+    metric: Name | None = None
+    limit: DegradationLimit
+    value: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    severity: DriftSeverity
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        DegradationRule(**self.model_dump())
+        return self
+
+
+class SetDriftPolicy(Command):
+    """A new version of a policy: of one model, or of all that have none of their own. Without rules
+    a model follows the general policy again."""
+
+    model_name: Name | None = None
+    responses: Annotated[list[ResponseRule], AfterValidator(rules.unique_actions)] | None = None
+    degradation: Annotated[list[NewDegradationRule], Field(max_length=100)] | None = None
+    reason: Text
+    expected_version: int | None = None
+
+
 async def record(session: WriteSession, origin: Origin, command: RecordDriftEvent) -> DriftEventRow:
-    """Record drift, and log a warning. Raises NotFound, InvalidInput when the deployment is of
-    another version."""
-    # Held, so that what is decided about the version elsewhere sees this event or waits for it.
-    version = await registry.locked(session, command.model_version)
+    """Record drift, log a warning, and respond as the policy says; of a report that was recorded
+    before, by its dedup key, only give the event. A response that cannot be made fails alone.
+
+    Raises NotFound, InvalidInput when the deployment is of another version.
+    """
+    await policies.hold_policies(session)
+    try:
+        version = await registry_service.locked_with_model(session, command.model_version)
+    except NotFound:
+        # Deleted, or moved out of the stage that it was meant by: perhaps because of this report.
+        if (known := await _recorded(session, command)) is None:
+            raise
+        return known
+    # Of two at once the second waits for the locks, and then finds what the first has recorded.
+    if (known := await _recorded(session, command)) is not None:
+        return known
     if command.deployment_id is not None:
         found = await deployments.by_ids(session, [command.deployment_id])
         if command.deployment_id not in found:
@@ -62,8 +132,6 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         if found[command.deployment_id].model_version_id != version.id:
             raise InvalidInput("The deployment runs another version.", ("deployment_id",))
     row = DriftEventRow(
-        model_version_id=version.id,
-        model_name=version.model_name,
         deployment_id=command.deployment_id,
         severity=command.severity,
         metric=command.metric,
@@ -75,9 +143,208 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         description=command.description,
         details=command.details,
         detected_at=command.detected_at or await clock(session),
+        dedup_key=command.dedup_key,
+    )
+    policy = await repository.policy_in_force(session, version.model_name)
+    await _add(session, origin, version, policy, row)
+    return row
+
+
+async def report(session: WriteSession, origin: Origin, command: UpdateDeployment) -> DeploymentRow:
+    """Take a report about a deployment. Figures in it that are worse than the policy allows are
+    recorded as drift, which is responded to.
+
+    Raises what `deployments.service.update` raises.
+    """
+    degraded = await _degraded(session, command)
+    if degraded is None:
+        return await deployments_service.update(session, origin, command)
+    version_id, policy, findings = degraded
+    await policies.hold_policies(session)
+    [version] = (await registry.versions_by_ids(session, [version_id])).values()
+    locked = await promotion.lock_for_move(session, version.model_id, [version_id])
+    row = await deployments_service.update(session, origin, command)
+    if row.status not in LIVE:
+        return row
+    system = Origin(ACTOR, origin.request_id, origin.idempotency_key)
+    # Again: what was reported at the same time is known by now.
+    for finding in await _unknown(session, row.id, findings):
+        event = DriftEventRow(
+            deployment_id=row.id,
+            severity=finding.severity,
+            metric=finding.name,
+            baseline_value=finding.baseline,
+            observed_value=finding.observed,
+            threshold=finding.threshold,
+            method="degradation",
+            description=finding.message,
+            detected_at=await clock(session),
+        )
+        await _add(session, system, locked[version_id], policy, event)
+    return row
+
+
+async def update(session: WriteSession, origin: Origin, command: UpdateDriftEvent) -> DriftEventRow:
+    """Acknowledge or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
+    found = (await repository.by_ids(session, [command.id])).get(command.id)
+    if found is None:
+        raise NotFound("drift event", "with this id")
+    # The version counts its open events.
+    version_id = found.model_version_id
+    version = (await registry.lock_versions(session, [version_id]))[version_id]
+    row = await repository.lock(session, command.id)
+    assert row is not None
+    check_revision(row.revision, command.expected_revision)
+    changes: dict[str, Any] = command.given("resolution")
+    if command.status is not None:
+        rules.STATUS.check(row.status, command.status)
+        changes["status"] = command.status
+        if command.status is DriftStatus.ACKNOWLEDGED:
+            changes |= {"acknowledged_by": origin.actor, "acknowledged_at": await clock(session)}
+        if command.status in rules.CLOSED:
+            changes |= {"resolved_by": origin.actor, "resolved_at": await clock(session)}
+            registry_service.count_drift(version, row.severity, -1)
+    await journal.change(session, origin, row, changes)
+    return row
+
+
+async def set_policy(
+    session: WriteSession, origin: Origin, command: SetDriftPolicy
+) -> DriftPolicyRow:
+    """Make a new version of a policy, unless it would say the same; what was done under former ones
+    keeps them.
+
+    Raises NotFound, InvalidInput, StaleRevision when the policy has another version by now, and
+    Forbidden for everybody but administrators.
+    """
+    check_administrator(origin, "set a drift policy")
+    _check_whole(command)
+    await policies.hold_policies_alone(session)
+    name = command.model_name
+    if name is not None and name not in await registry.models_by_names(session, [name]):
+        raise NotFound("model", name, ("model_name",))
+    last = await repository.last_policy(session, name)
+    number = last.version if last else 0
+    check_revision(number, command.expected_version, ("expected_version",))
+    wanted = command.model_dump(mode="json", include={"responses", "degradation"})
+    if last is not None and wanted == {key: getattr(last, key) for key in wanted}:
+        return last
+    row = DriftPolicyRow(
+        model_name=name,
+        version=number + 1,
+        reason=command.reason,
         created_by=origin.actor,
+        **wanted,
     )
     session.add(row)
+    await session.flush()
+    await journal.append(
+        session,
+        origin,
+        "drift_policy.set",
+        row.id,
+        before=_content(last) if last else None,
+        after={**_content(row), "policy_version": row.version},
+        reason=command.reason,
+    )
+    return row
+
+
+def _check_whole(command: SetDriftPolicy) -> None:
+    if (command.responses is None) != (command.degradation is None):
+        raise InvalidInput(
+            "Give responses and degradation, or neither: a policy is set as a whole.",
+            ("degradation" if command.degradation is None else "responses",),
+        )
+    if command.responses is None and command.model_name is None:
+        raise InvalidInput("The general policy needs rules; none is [].", ("responses",))
+
+
+def policy_of(row: DriftPolicyRow) -> rules.Policy:
+    """What the rules decide by."""
+    return rules.Policy(
+        tuple(
+            ResponseRule(DriftSeverity(rule["from_severity"]), DriftAction(rule["action"]))
+            for rule in row.responses or ()
+        ),
+        tuple(
+            DegradationRule(
+                DegradationFigure(rule["figure"]),
+                DegradationLimit(rule["limit"]),
+                rule["value"],
+                DriftSeverity(rule["severity"]),
+                rule["metric"],
+            )
+            for rule in row.degradation or ()
+        ),
+    )
+
+
+def _content(row: DriftPolicyRow) -> dict[str, Any]:
+    fields = ("model_name", "version", "responses", "degradation")
+    return {field: getattr(row, field) for field in fields}
+
+
+async def _recorded(session: WriteSession, command: RecordDriftEvent) -> DriftEventRow | None:
+    if command.dedup_key is None:
+        return None
+    return await repository.reported(session, command.model_version, command.dedup_key)
+
+
+async def _degraded(
+    session: WriteSession, command: UpdateDeployment
+) -> tuple[UUID, DriftPolicyRow, list[Finding]] | None:
+    """The version, its policy and what a report finds, if it finds anything that is not known: most
+    reports do not, and need no lock of the model."""
+    found = (await deployments.by_ids(session, [command.id])).get(command.id)
+    if command.metrics is None or found is None or found.status not in LIVE:
+        return None
+    [version] = (await registry.versions_by_ids(session, [found.model_version_id])).values()
+    policy = await repository.policy_in_force(session, version.model_name)
+    own = (await registry.metrics(session, [version.id])).get(version.id, [])
+    figures = command.metrics
+    findings = rules.degradation(
+        policy_of(policy),
+        Reported(figures.error_rate, figures.avg_latency_ms, figures.observed),
+        {metric.key: metric.value for metric in own},
+    )
+    findings = await _unknown(session, found.id, findings)
+    return (version.id, policy, findings) if findings else None
+
+
+async def _unknown(
+    session: WriteSession, deployment_id: UUID, findings: Sequence[Finding]
+) -> list[Finding]:
+    """The findings about which there is no event that is as severe and still open."""
+    if not findings:
+        return []
+    names = [finding.name for finding in findings]
+    known = await repository.unclosed(session, deployment_id, names)
+    return [
+        finding
+        for finding in findings
+        if not any(
+            name == finding.name and severity in rules.as_severe(finding.severity)
+            for name, severity in known
+        )
+    ]
+
+
+async def _add(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    policy: DriftPolicyRow,
+    row: DriftEventRow,
+) -> None:
+    """Record an event of a version that the caller holds along with its model, and respond."""
+    row.model_version_id = version.id
+    row.model_name = version.model_name
+    row.policy_id = policy.id
+    row.created_by = origin.actor
+    row.duplicate = False
+    session.add(row)
+    registry_service.count_drift(version, row.severity, 1)
     await session.flush()
     facts = {
         "model_name": row.model_name,
@@ -88,22 +355,112 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     }
     await journal.append(session, origin, "drift_event.recorded", row.id, after=facts)
     once_committed(session, lambda: _log.warning("drift.recorded", **facts))
-    return row
+    system = Origin(ACTOR, origin.request_id, origin.idempotency_key, cause_id=row.id)
+    for action in rules.respond(policy_of(policy), row.severity):
+        await _respond(session, system, version, row, action)
 
 
-async def update(session: WriteSession, origin: Origin, command: UpdateDriftEvent) -> DriftEventRow:
-    """Acknowledge or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
-    row = await repository.lock(session, command.id)
-    if row is None:
-        raise NotFound("drift event", "with this id")
-    check_revision(row.revision, command.expected_revision)
-    changes: dict[str, Any] = command.given("resolution")
-    if command.status is not None:
-        rules.STATUS.check(row.status, command.status)
-        changes["status"] = command.status
-        if command.status is DriftStatus.ACKNOWLEDGED:
-            changes |= {"acknowledged_by": origin.actor, "acknowledged_at": await clock(session)}
-        if command.status in rules.CLOSED:
-            changes |= {"resolved_by": origin.actor, "resolved_at": await clock(session)}
-    await journal.change(session, origin, row, changes)
-    return row
+async def _respond(
+    session: WriteSession,
+    system: Origin,
+    version: ModelVersionRow,
+    event: DriftEventRow,
+    action: DriftAction,
+) -> None:
+    """Do one thing about an event, and record what came of it."""
+    try:
+        async with savepoint(session):
+            response = await _RESPONSES[action](session, system, version, event)
+    except LifecycleError as error:
+        response = DriftResponseRow(outcome=DriftOutcome.FAILED, message=str(error))
+    response.drift_event_id = event.id
+    response.action = action
+    response.at = await clock(session)
+    session.add(response)
+    await session.flush()
+    await journal.append(
+        session,
+        system,
+        "drift_event.responded",
+        event.id,
+        after={
+            "action": action,
+            "outcome": response.outcome,
+            "message": response.message,
+            "approval_id": response.approval_id,
+            "deployment_id": response.deployment_id,
+        },
+    )
+    if action is DriftAction.ROLL_BACK and response.outcome is DriftOutcome.DONE:
+        await journal.change(session, system, event, {"status": DriftStatus.MITIGATED})
+
+
+async def _mark_stale(
+    session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
+) -> DriftResponseRow:
+    former = version.approval_status
+    approval = await review.mark_stale(session, system, version, _reason(event), event.id)
+    if approval is None:
+        return DriftResponseRow(
+            outcome=DriftOutcome.NOTHING_TO_DO, message=f"Version {version.version} is {former}."
+        )
+    return DriftResponseRow(
+        outcome=DriftOutcome.DONE,
+        message=f"Version {version.version} was {former}, and is STALE.",
+        approval_id=approval.id,
+    )
+
+
+async def _open_review(
+    session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
+) -> DriftResponseRow:
+    """A review that is open already goes on: whoever wants it begun anew has the approval marked
+    STALE first."""
+    status = version.approval_status
+    if status in OPEN or not rules.reviewable(version.stage, status):
+        return DriftResponseRow(
+            outcome=DriftOutcome.NOTHING_TO_DO,
+            message=f"Version {version.version} is {version.stage} and {status}.",
+        )
+    approval = await review.open_review(session, system, version, _reason(event), event.id)
+    return DriftResponseRow(
+        outcome=DriftOutcome.DONE,
+        message=f"Version {version.version} waits for people to decide, in NEEDS_REVIEW.",
+        approval_id=approval.id,
+    )
+
+
+async def _roll_back(
+    session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
+) -> DriftResponseRow:
+    """What was seen on one deployment is answered on that one; else production goes back."""
+    if event.deployment_id is None:
+        bad = await deployments.serving(session, version.id, Environment.PRODUCTION)
+        missing = f"Version {version.version} has no live deployment in PRODUCTION."
+    else:
+        bad = (await deployments.by_ids(session, [event.deployment_id]))[event.deployment_id]
+        missing = f"The deployment is {bad.status}."
+    if bad is None or bad.status not in LIVE:
+        return DriftResponseRow(outcome=DriftOutcome.NOTHING_TO_DO, message=missing)
+    command = RollbackDeployment(id=bad.id, reason=_reason(event))
+    new = await deployments_service.roll_back(session, system, command)
+    return DriftResponseRow(
+        outcome=DriftOutcome.DONE,
+        message=f"In {bad.environment} version {bad.version} makes way for version {new.version}.",
+        deployment_id=new.id,
+    )
+
+
+def _reason(event: DriftEventRow) -> str:
+    where = f"{event.metric} of {event.feature}" if event.feature else event.metric
+    return f"Drift of {where}, {event.severity}."
+
+
+_Response = Callable[
+    [WriteSession, Origin, ModelVersionRow, DriftEventRow], Awaitable[DriftResponseRow]
+]
+_RESPONSES: dict[DriftAction, _Response] = {
+    DriftAction.MARK_STALE: _mark_stale,
+    DriftAction.OPEN_REVIEW: _open_review,
+    DriftAction.ROLL_BACK: _roll_back,
+}

@@ -46,7 +46,13 @@ async def create(session: WriteSession, origin: Origin, command: CreateExperimen
         origin,
         "experiment.created",
         row.id,
-        after={"name": row.name, "owner": row.owner, "status": row.status},
+        after={
+            "name": row.name,
+            "description": row.description,
+            "owner": row.owner,
+            "tags": row.tags,
+            "status": row.status,
+        },
     )
     return row
 

@@ -10,6 +10,7 @@ from sqlalchemy import Select, or_, select
 
 from lifecycle.database import ReadSession
 from lifecycle.journal.tables import EventRow, JournalHeadRow
+from lifecycle.pages import Ordering, Page, PageRequest, by_count, fetch, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +49,36 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which numbered events; what is None or empty does not restrict. From `since` on, until just
+    before `until`."""
+
+    actors: tuple[str, ...] = ()
+    subject: tuple[str, UUID] | None = None
+    subject_kinds: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
-    """Which journal this is, how far it has been numbered, and through where trimmed."""
+    """Which journal this is, how far it has been numbered, through where trimmed, and the last
+    position that has a hash."""
 
     journal_id: UUID
     position: int
     trimmed_through: int
+    chain_position: int
+    chain_hash: bytes
 
 
 async def head(session: ReadSession) -> Head:
     """Where the journal stands."""
     row = (await session.scalars(select(JournalHeadRow))).one()
-    return Head(row.journal_id, row.position, row.trimmed_through)
+    return Head(
+        row.journal_id, row.position, row.trimmed_through, row.chain_position, row.chain_hash
+    )
 
 
 async def between(
@@ -112,6 +131,37 @@ async def ids_beyond(session: ReadSession, wanted: EventFilter, position: int) -
     statement = _matching(select(EventRow.id), wanted)
     beyond = or_(EventRow.position > position, EventRow.position.is_(None))
     return frozenset(await session.scalars(statement.where(beyond)))
+
+
+async def audit_page(
+    session: ReadSession, wanted: AuditFilter, request: PageRequest
+) -> Page[EventRow]:
+    """A page of the numbered events that match, the last one first."""
+    ordering = Ordering([by_count(EventRow.position, descending=True)], "audit", wanted)
+    return await fetch(session, _audited(wanted), ordering, request)
+
+
+async def audit_count(session: ReadSession, wanted: AuditFilter) -> int:
+    """How many numbered events match."""
+    return await total(session, _audited(wanted))
+
+
+def _audited(wanted: AuditFilter) -> Select[Any]:
+    statement = select(EventRow).where(EventRow.position.is_not(None))
+    if wanted.actors:
+        statement = statement.where(EventRow.actor.in_(wanted.actors))
+    if wanted.subject_kinds:
+        statement = statement.where(EventRow.subject_kind.in_(wanted.subject_kinds))
+    if wanted.subject is not None:
+        kind, id = wanted.subject
+        statement = statement.where(EventRow.subject_kind == kind, EventRow.subject_id == id)
+    if wanted.actions:
+        statement = statement.where(EventRow.type.in_(wanted.actions))
+    if wanted.since is not None:
+        statement = statement.where(EventRow.at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(EventRow.at < wanted.until)
+    return statement
 
 
 def _matching(statement: Select[Any], wanted: EventFilter) -> Select[Any]:

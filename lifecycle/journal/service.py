@@ -26,8 +26,11 @@ async def append(
 ) -> None:
     """Record that something happened; it becomes visible with the change itself.
 
-    `type` is the subject's kind and what happened to it: "deployment.status_changed".
+    `type` is the subject's kind and what happened to it: "deployment.status_changed". What has a
+    cause says so in `after`.
     """
+    if origin.cause_id is not None:
+        after = {**(after or {}), "cause_id": origin.cause_id}
     await session.execute(
         insert(EventRow).values(
             type=type,
@@ -51,6 +54,7 @@ async def change(
     changes: Mapping[str, Any],
     *,
     type: str | None = None,
+    was: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
     reason: str | None = None,
     at: datetime | None = None,
@@ -58,8 +62,8 @@ async def change(
     """Set these fields of a row that the caller holds locked, count the revision, and record it.
 
     Says whether anything changed: values that stand there already are no change and leave no
-    trace. `about` is what readers of the event need to know besides; `at` is the time of the
-    change where another record of it has one too.
+    trace. `about` is what readers of the event need to know besides, and `was` what there was of it
+    before; `at` is the time of the change where another record of it has one too.
     """
     changed = {field: value for field, value in changes.items() if getattr(row, field) != value}
     if not changed:
@@ -74,7 +78,7 @@ async def change(
         origin,
         type or f"{row.__tablename__}.updated",
         row.id,
-        before=before,
+        before={**before, **(was or {})},
         after={**changed, **(about or {})},
         reason=reason,
         at=at,

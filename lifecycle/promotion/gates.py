@@ -22,7 +22,7 @@ from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError
 from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
 from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, goal_of
-from lifecycle.runs.rules import MetricGoal
+from lifecycle.runs.rules import MetricGoal, shown
 
 
 class RuleKind(StrEnum):
@@ -224,7 +224,7 @@ def _digest(*parts: Any) -> str:
 def _bounded(at_least: float | None, at_most: float | None) -> None:
     given = [bound for bound in (at_least, at_most) if bound is not None]
     if not given or not all(map(math.isfinite, given)):
-        raise ValueError("give a lower bound, an upper one or both, as finite numbers")
+        raise ValueError("give a lower bound, an upper bound or both, as finite numbers")
     if at_least is not None and at_most is not None and at_least > at_most:
         raise ValueError("the lower bound must not be above the upper one")
 
@@ -456,7 +456,10 @@ class NoOpenDriftRule:
         """Count the open events."""
         scale = list(DriftSeverity)
         counted = scale[scale.index(self.from_severity) :]
-        found = {each: facts.open_drift[each] for each in counted if facts.open_drift.get(each)}
+        # As JSON has them: a key that is an enum's member is no text to it.
+        found = {
+            each.value: facts.open_drift[each] for each in counted if facts.open_drift.get(each)
+        }
         said = ", ".join(f"{number} {severity}" for severity, number in found.items())
         return Check(
             "no open drift",
@@ -516,7 +519,7 @@ class AutomaticApprovalRule:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.better_by) and math.isfinite(self.tolerance)):
-            raise ValueError("both figures must be finite numbers")
+            raise ValueError("the figures must be finite numbers")
 
 
 _Figure: TypeAlias = MetricRule | DatasetFactRule | HyperparameterRule
@@ -815,9 +818,7 @@ def _number(value: Any) -> Decimal | None:
 
 def _shown(value: Any) -> Any:
     """As JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return shown(value) if isinstance(value, float) else value
 
 
 def _figure(number: float) -> str:

@@ -117,7 +117,7 @@ class ApprovalRow(WithId):
 
 
 class ApprovalDecisionRow(Base):
-    """What one person said to a submission. Nobody says something to it twice."""
+    """What one person said to a submission: the last of it, if that was an objection after all."""
 
     __tablename__ = "approval_decision"
 

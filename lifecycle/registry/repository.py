@@ -10,7 +10,19 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, delete, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    delete,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from lifecycle.commands import Name
@@ -113,8 +125,7 @@ async def versions_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUI
     return {row.id: row for row in await session.scalars(_VERSIONS_BY_IDS, {"ids": list(ids)})}
 
 
-async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
-    """The version that is meant, unless it was deleted."""
+def _meant(selector: VersionSelector) -> Select[ModelVersionRow]:
     statement = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
     if selector.name_version is not None:
         statement = statement.where(
@@ -132,7 +143,20 @@ async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionR
         )
     else:
         statement = statement.where(ModelVersionRow.id == selector.id)
-    return await session.scalar(statement)
+    return statement
+
+
+async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
+    """The version that is meant, unless it was deleted."""
+    return await session.scalar(_meant(selector))
+
+
+async def lock_version(session: WriteSession, selector: VersionSelector) -> ModelVersionRow | None:
+    """The version that is meant, held until the transaction ends. None also when it has been
+    deleted, or has left the stage, while this waited for it."""
+    return await session.scalar(
+        _meant(selector).with_for_update(key_share=True).execution_options(populate_existing=True)
+    )
 
 
 async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
@@ -140,6 +164,44 @@ async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
     return await session.get_one(
         ModelRow, id, with_for_update={"key_share": True}, populate_existing=True
     )
+
+
+async def lock_model_of(session: WriteSession, selector: VersionSelector) -> ModelRow | None:
+    """The model of the version that is meant, held until the transaction ends. Whether there is
+    such a version is seen once it is held."""
+    if named := selector.name_version or selector.in_stage:
+        its_own = ModelRow.name == named.model_name
+    else:
+        # The model of a version never changes.
+        of_version = select(ModelVersionRow.model_id).where(ModelVersionRow.id == selector.id)
+        its_own = ModelRow.id == of_version.scalar_subquery()
+    return await session.scalar(
+        select(ModelRow)
+        .where(its_own)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def lock_with_holder(
+    session: WriteSession, model_id: UUID, selector: VersionSelector
+) -> ModelVersionRow | None:
+    """The version that is meant and the one that is in production, held until the transaction
+    ends, locked in order of id; the first of them is returned.
+
+    The caller holds the model locked, so that nothing moves or is deleted between this and the
+    decision.
+    """
+    meant = _meant(selector).with_only_columns(ModelVersionRow.id).correlate(None)
+    is_meant = ModelVersionRow.id == meant.scalar_subquery()
+    rows = await session.execute(
+        select(ModelVersionRow, is_meant)
+        .where(or_(is_meant, _in_production(model_id)))
+        .order_by(ModelVersionRow.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return next((row for row, is_it in rows if is_it), None)
 
 
 async def lock_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
@@ -155,11 +217,7 @@ async def lock_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID
 
 async def in_production(session: ReadSession, model_id: UUID) -> UUID | None:
     """The id of the version that is in production now."""
-    return await session.scalar(
-        select(ModelVersionRow.id).where(
-            ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION
-        )
-    )
+    return await session.scalar(select(ModelVersionRow.id).where(_in_production(model_id)))
 
 
 async def holders(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
@@ -306,13 +364,17 @@ async def metrics(
     }
 
 
-async def replace_metrics(
-    session: WriteSession, version_id: UUID, metrics: Sequence[MetricValue]
-) -> None:
-    """Make these the version's metrics."""
+async def remove_metrics(session: WriteSession, version_id: UUID) -> None:
+    """Leave the version without metrics."""
     await session.execute(
         delete(VersionMetricRow).where(VersionMetricRow.model_version_id == version_id)
     )
+
+
+async def add_metrics(
+    session: WriteSession, version_id: UUID, metrics: Sequence[MetricValue]
+) -> None:
+    """Give the version metrics, of keys that it does not have."""
     if metrics:
         await session.execute(
             insert(VersionMetricRow),
@@ -327,6 +389,10 @@ async def replace_metrics(
                 for metric in metrics
             ],
         )
+
+
+def _in_production(model_id: UUID) -> ColumnElement[bool]:
+    return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)
 
 
 def _models(statement: Select[Any], wanted: ModelFilter) -> Select[Any]:

@@ -1,5 +1,7 @@
 """What can be done with models and versions as such; stages and checklists are promotion's."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,26 +10,29 @@ from pydantic import Field
 from sqlalchemy.orm.attributes import flag_modified
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text
+from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text, pairs_to
 from lifecycle.database import WriteSession
 from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
-from lifecycle.registry import repository
+from lifecycle.registry import repository, rules
 from lifecycle.registry.repository import VersionSelector
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import metrics as run_metrics
 from lifecycle.runs import repository as runs
 from lifecycle.runs.metrics import MetricValue
+from lifecycle.runs.rules import MetricGoal, shown
 from lifecycle.runs.service import NewMetric, number
 
 _Metrics = Annotated[list[NewMetric], Field(max_length=1_000)]
+_Goals = Annotated[dict[Name, MetricGoal], pairs_to("goal"), Field(max_length=1_000)]
 
 
 class RegisterModelVersion(Command):
     """A new version of a model, which is made when there is none of that name.
 
-    Without a version it gets the next number; without metrics, those of its run as they are now.
+    Without a version it gets the next number; without metrics, those of its run as they are now;
+    without a digest or a size, those that its run has logged of the artifact at its path.
     """
 
     model_name: Name
@@ -39,6 +44,7 @@ class RegisterModelVersion(Command):
     metrics: _Metrics | None = None
     tags: Pairs = {}
     artifact_path: Line | None = None
+    artifact_digest: Line | None = None
     size_bytes: Count | None = None
     checklist: Annotated[list[Line], Field(max_length=200)] = []
 
@@ -53,18 +59,27 @@ class UpdateModelVersion(Command):
     metrics: _Metrics = []
     tags: Pairs = {}
     artifact_path: Line | None = None
+    artifact_digest: Line | None = None
     size_bytes: Count | None = None
     expected_revision: int | None = None
 
 
 class UpdateModel(Command):
-    """Changes to a model: what is left out stays, tags are replaced."""
+    """Changes to a model: what is left out stays, tags and goals are replaced."""
 
     name: Name
     description: Text | None = None
     owner: Name | None = None
     tags: Pairs = {}
+    metric_goals: _Goals = {}
     expected_revision: int | None = None
+
+
+async def hold_run(session: WriteSession, command: RegisterModelVersion) -> None:
+    """Hold the run that the version comes out of, before the model: whoever changes the run then
+    finds the version, and makes its approval STALE. Raises NotFound."""
+    if command.run_id and await runs.hold(session, command.run_id) is None:
+        raise NotFound("run", "with this id", ("run_id",))
 
 
 async def ensure_model(session: WriteSession, origin: Origin, name: str) -> ModelRow:
@@ -83,14 +98,13 @@ async def add_version(
     stage: Stage,
     now: datetime,
 ) -> ModelVersionRow:
-    """Add a version; its history is the caller's. Raises AlreadyExists, NotFound.
+    """Add a version; its history is the caller's. Raises AlreadyExists.
 
-    The caller holds the model locked, so that numbers have no gaps and no doubles.
+    The caller holds the run, and the model locked, so that numbers have no gaps and no doubles.
     """
-    if command.run_id and not await runs.by_ids(session, [command.run_id]):
-        raise NotFound("run", "with this id", ("run_id",))
     if command.version:
         await _check_new(session, model, command.version)
+    artifact_digest, size_bytes = await _artifact(session, command)
     row = ModelVersionRow(
         model_id=model.id,
         model_name=model.name,
@@ -103,17 +117,20 @@ async def add_version(
         hyperparameters=command.hyperparameters,
         tags=command.tags,
         artifact_path=command.artifact_path,
-        size_bytes=command.size_bytes,
+        artifact_digest=artifact_digest,
+        size_bytes=size_bytes,
         created_by=origin.actor,
         created_at=now,
     )
     session.add(row)
     await session.flush()
+    values: Sequence[MetricValue] = []
     if command.metrics is not None:
-        await repository.replace_metrics(session, row.id, _values(command.metrics))
+        values = _values(command.metrics)
     elif command.run_id:
         latest = await run_metrics.latest(session, [command.run_id], None)
-        await repository.replace_metrics(session, row.id, latest.get(command.run_id, []))
+        values = latest.get(command.run_id, [])
+    await repository.add_metrics(session, row.id, values)
     await journal.append(
         session,
         origin,
@@ -124,6 +141,10 @@ async def add_version(
             "version": row.version,
             "stage": row.stage,
             "run_id": row.run_id,
+            "artifact_path": row.artifact_path,
+            "artifact_digest": row.artifact_digest,
+            "size_bytes": row.size_bytes,
+            "metrics": _plain(values),
         },
     )
     return row
@@ -136,22 +157,23 @@ async def update_version(
     row = await locked(session, command.model_version)
     check_revision(row.revision, command.expected_revision)
     changes = command.given(
-        "description", "framework", "hyperparameters", "tags", "artifact_path", "size_bytes"
+        "description",
+        "framework",
+        "hyperparameters",
+        "tags",
+        "artifact_path",
+        "artifact_digest",
+        "size_bytes",
     )
+    was: dict[str, Any] = {}
     about: dict[str, Any] = {}
     if "metrics" in command.model_fields_set:
-        values = _values(command.metrics)
-        found = (await repository.metrics(session, [row.id])).get(row.id, [])
-        # As text, because NaN does not equal itself.
-        known = {m.key: (str(m.value), m.step, m.timestamp) for m in found}
-        # A time that was not given is no change.
-        times = {m.key: m.timestamp or known.get(m.key, (None,))[-1] for m in command.metrics}
-        if {m.key: (str(m.value), m.step, times[m.key]) for m in values} != known:
-            await repository.replace_metrics(session, row.id, values)
+        before, after = await _replace_metrics(session, row, command.metrics)
+        if before or after:
             # Metrics are rows of their own; this makes their change one of the version.
             changes["updated_at"] = datetime.now(UTC)
-            about["metrics"] = sorted(m.key for m in values)
-    await journal.change(session, origin, row, changes, about=about)
+            was, about = {"metrics": before}, {"metrics": after}
+    await journal.change(session, origin, row, changes, was=was, about=about)
     return row
 
 
@@ -162,25 +184,44 @@ async def update_model(session: WriteSession, origin: Origin, command: UpdateMod
         raise NotFound("model", command.name, ("name",))
     row = await repository.lock_model(session, found.id)
     check_revision(row.revision, command.expected_revision)
-    await journal.change(session, origin, row, command.given("description", "owner", "tags"))
+    changes = command.given("description", "owner", "tags", "metric_goals")
+    await journal.change(session, origin, row, changes)
     return row
 
 
 async def locked(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
     """The version that is meant, held until the transaction ends. Raises NotFound."""
-    stage = selector.in_stage.stage if selector.in_stage else None
-    while (found := await repository.find(session, selector)) is not None:
-        row = (await repository.lock_versions(session, [found.id]))[found.id]
-        # While this waited for the lock, another version may have become the one that is meant.
-        if row.deleted_at is None and stage in (None, row.stage):
-            return row
-    raise NotFound("version", selector, ("model_version",))
+    while (row := await repository.lock_version(session, selector)) is None:
+        # While this waited, the one that was meant may have left the stage to another.
+        if selector.in_stage is None or await repository.find(session, selector) is None:
+            raise NotFound("version", selector, ("model_version",))
+    return row
+
+
+async def locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
+    """The version that is meant, held until the transaction ends along with its model and the
+    version that is in production: ready to be moved. Raises NotFound."""
+    model = await repository.lock_model_of(session, selector)
+    row = await repository.lock_with_holder(session, model.id, selector) if model else None
+    if row is None:
+        raise NotFound("version", selector, ("model_version",))
+    return row
 
 
 def count_deployments(version: ModelVersionRow, difference: int) -> None:
     """Count live deployments of a version that the caller has locked. Only this service counts
     them: for clients the version has not changed, and not its revision nor its time of change."""
     version.live_deployments += difference
+    flag_modified(version, "updated_at")
+
+
+def count_drift(version: ModelVersionRow, severity: DriftSeverity, difference: int) -> None:
+    """Count drift events that nobody closed, of a version that the caller has locked. As little a
+    change of the version as its deployments are."""
+    key = severity.value
+    number = version.open_drift.get(key, 0) + difference
+    others = {other: count for other, count in version.open_drift.items() if other != key}
+    version.open_drift = {**others, key: number} if number else others
     flag_modified(version, "updated_at")
 
 
@@ -208,6 +249,46 @@ async def _next_number(session: WriteSession, model: ModelRow) -> str:
                 # Counting is no change of the model itself.
                 flag_modified(model, "updated_at")
                 return candidate
+
+
+async def _artifact(
+    session: WriteSession, command: RegisterModelVersion
+) -> tuple[str | None, int | None]:
+    """Digest and size of a new version's artifact: as given, else as its run has logged them."""
+    given = command.artifact_digest, command.size_bytes
+    if command.run_id is None or command.artifact_path is None or None not in given:
+        return given
+    logged = await runs.artifact(session, command.run_id, command.artifact_path)
+    return rules.completed(given, (logged.digest, logged.size_bytes)) if logged else given
+
+
+async def _replace_metrics(
+    session: WriteSession, row: ModelVersionRow, metrics: list[NewMetric]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make these the metrics of a version that the caller has locked; what changed, before and
+    after, for the journal."""
+    found = (await repository.metrics(session, [row.id])).get(row.id, [])
+    measured = {(m.key, shown(m.value), m.step): m.timestamp for m in found}
+    timed = {metric.key for metric in metrics if metric.timestamp}
+    # The figure that is there already, without a time, is the one that was measured then.
+    values = [
+        replace(m, timestamp=measured.get((m.key, shown(m.value), m.step), m.timestamp))
+        if m.key not in timed
+        else m
+        for m in _values(metrics)
+    ]
+    before, after = rules.changed(_plain(found), _plain(values))
+    if before or after:
+        await repository.remove_metrics(session, row.id)
+        await repository.add_metrics(session, row.id, values)
+    return before, after
+
+
+def _plain(metrics: Sequence[MetricValue]) -> dict[str, Any]:
+    """Metrics for the journal, by key."""
+    return {
+        m.key: {"value": shown(m.value), "step": m.step, "timestamp": m.timestamp} for m in metrics
+    }
 
 
 def _values(metrics: list[NewMetric]) -> list[MetricValue]:

@@ -11,10 +11,12 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
@@ -25,6 +27,16 @@ from lifecycle.errors import AlreadyExists, InUse
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.runs.rules import MetricGoal
 from lifecycle.tables import Base, Revised
+
+
+class _Goals(TypeDecorator[dict[str, MetricGoal]]):
+    """Goals by key; JSON alone would give them back as text."""
+
+    impl = JSONB(none_as_null=True)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, MetricGoal]:
+        return {key: MetricGoal(goal) for key, goal in value.items()}
 
 
 class ModelRow(Revised):
@@ -43,9 +55,7 @@ class ModelRow(Revised):
     description: Mapped[str | None]
     owner: Mapped[str | None]
     tags: Mapped[dict[str, str]]
-    metric_goals: Mapped[dict[str, MetricGoal]] = mapped_column(
-        JSONB(none_as_null=True), server_default=text("'{}'")
-    )
+    metric_goals: Mapped[dict[str, MetricGoal]] = mapped_column(_Goals, server_default=text("'{}'"))
     last_number: Mapped[int] = mapped_column(default=0)
 
 
@@ -89,7 +99,7 @@ class ModelVersionRow(Revised):
         Index(None, "approval_status", "created_at", "id"),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
-        Index(None, "run_id"),
+        Index(None, "run_id", "created_at", "id"),
     )
 
     model_id: Mapped[UUID]

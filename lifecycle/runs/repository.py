@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Select,
+    Text,
     Uuid,
     any_,
     bindparam,
@@ -100,6 +101,12 @@ async def lock(session: WriteSession, id: UUID) -> RunRow | None:
     )
 
 
+async def hold(session: WriteSession, id: UUID) -> RunRow | None:
+    """The run as it stands; nobody changes it until the transaction ends, but others may hold it
+    too."""
+    return await session.get(RunRow, id, with_for_update={"read": True}, populate_existing=True)
+
+
 async def lock_silent(session: WriteSession, limit: int) -> Sequence[RunRow]:
     """Running runs whose lease has run out and that nobody else is changing now, held."""
     silent = RunRow.last_reported_at + func.make_interval(0, 0, 0, 0, 0, 0, RunRow.lease_seconds)
@@ -129,15 +136,18 @@ async def pages_of_experiments(
     request: PageRequest,
 ) -> dict[UUID, Page[RunRow]]:
     """A page of each experiment's runs that match."""
-    return await fetch_each(
-        session,
-        experiment_ids,
-        RunRow,
-        RunRow.experiment_id,
-        _matching(select(RunRow), wanted),
-        ordering(wanted, order),
-        request,
-    )
+    return await _pages(session, experiment_ids, RunRow.experiment_id, wanted, order, request)
+
+
+async def pages_of_data_sets(
+    session: ReadSession,
+    data_set_ids: Sequence[UUID],
+    wanted: RunFilter,
+    order: tuple[RunOrder, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[RunRow]]:
+    """A page of the runs on each data set that match."""
+    return await _pages(session, data_set_ids, RunRow.data_set_id, wanted, order, request)
 
 
 async def count(session: ReadSession, wanted: RunFilter) -> int:
@@ -153,10 +163,42 @@ async def counts_of_experiments(
     return await totals(session, experiment_ids, RunRow.experiment_id, statement)
 
 
+async def counts_of_data_sets(
+    session: ReadSession, data_set_ids: Sequence[UUID], wanted: RunFilter
+) -> dict[UUID, int]:
+    """How many of the runs on each data set match; those that have none are absent."""
+    statement = _matching(select(RunRow), wanted)
+    return await totals(session, data_set_ids, RunRow.data_set_id, statement)
+
+
+async def _pages(
+    session: ReadSession,
+    parents: Sequence[UUID],
+    column: Any,
+    wanted: RunFilter,
+    order: tuple[RunOrder, ...],
+    request: PageRequest,
+) -> dict[UUID, Page[RunRow]]:
+    return await fetch_each(
+        session,
+        parents,
+        RunRow,
+        column,
+        _matching(select(RunRow), wanted),
+        ordering(wanted, order),
+        request,
+    )
+
+
 async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID, list[ArtifactRow]]:
     """Each run's artifacts, by path."""
     statement = select(ArtifactRow).order_by(ArtifactRow.path)
     return await fetch_all(session, run_ids, ArtifactRow.run_id, statement)
+
+
+async def artifact(session: ReadSession, run_id: UUID, path: str) -> ArtifactRow | None:
+    """The artifact that a run wrote at exactly this path."""
+    return await session.get(ArtifactRow, (run_id, path))
 
 
 async def artifacts_of_experiments(
@@ -215,6 +257,16 @@ async def _newest(
     for id, row in rows:
         found.setdefault(id, []).append(row)
     return found
+
+
+async def artifacts_at(
+    session: ReadSession, run_id: UUID, paths: Sequence[str]
+) -> Sequence[ArtifactRow]:
+    """Those of a run's artifacts that have one of these paths, by path."""
+    statement = select(ArtifactRow).where(
+        ArtifactRow.run_id == run_id, ArtifactRow.path == any_(literal(list(paths), ARRAY(Text)))
+    )
+    return (await session.scalars(statement.order_by(ArtifactRow.path))).all()
 
 
 async def store_artifacts(

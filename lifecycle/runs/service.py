@@ -25,6 +25,7 @@ from lifecycle.commands import (
     Text,
 )
 from lifecycle.database import WriteSession, clock
+from lifecycle.datasets import service as datasets
 from lifecycle.errors import InvalidInput, NotFound, Path, check_revision
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments.rules import check_takes_runs
@@ -34,13 +35,18 @@ from lifecycle.logs.repository import MAX_LINES, NewLine
 from lifecycle.runs import metrics, repository, rules
 from lifecycle.runs.metrics import MetricValue, Points
 from lifecycle.runs.rules import RunStatus
-from lifecycle.runs.tables import RunRow
+from lifecycle.runs.tables import ArtifactRow, RunRow
 
 MAX_POINTS = 10_000
 # The journal keeps the latest value of each key of a call.
 MAX_KEYS = 1_000
 MAX_PATH_BYTES = 2_500
 SWEEP = 100
+# What the journal says of a new run.
+_CREATED = (
+    "experiment_id", "parent_id", "name", "status", "status_message", "params", "tags", "source",
+    "git_commit", "dataset_facts", "started_at", "ended_at",
+)  # fmt: skip
 _SYSTEM = Origin(actor="system:leases", request_id="lease-sweep")
 
 Step = Annotated[int, Field(ge=-BIGGEST - 1, le=BIGGEST)]
@@ -216,6 +222,7 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
         source=command.source,
         git_commit=command.git_commit,
         dataset_facts=command.dataset_facts,
+        data_set_id=await datasets.of_facts(session, origin, command.dataset_facts),
         started_at=started,
         ended_at=ended,
         lease_seconds=command.lease_seconds,
@@ -229,7 +236,7 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
         origin,
         "run.created",
         row.id,
-        after={"experiment_id": experiment.id, "name": row.name, "status": row.status},
+        after={field: getattr(row, field) for field in _CREATED},
     )
     await _add_results(session, origin, row, command.metrics, command.artifacts)
     return row
@@ -252,6 +259,8 @@ async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> R
     rules.check_params(row.params, command.params)
     changes = command.given("name", "tags", "status_message", "dataset_facts")
     changes["params"] = row.params | command.params
+    if "dataset_facts" in changes:
+        changes["data_set_id"] = await datasets.of_facts(session, origin, command.dataset_facts)
     if command.status is None or (revived and command.status is RunStatus.RUNNING):
         await journal.change(session, origin, row, changes)
     else:
@@ -374,9 +383,15 @@ async def _add_results(
             {**by_path[path].model_dump(), "created_at": row.last_reported_at}
             for path in sorted(by_path)
         ]
+        former = await repository.artifacts_at(session, row.id, sorted(by_path))
         await repository.store_artifacts(session, row.id, plain)
         await journal.append(
-            session, origin, "run.artifacts_logged", row.id, after={"paths": sorted(by_path)}
+            session,
+            origin,
+            "run.artifacts_logged",
+            row.id,
+            before={"artifacts": [_described(artifact) for artifact in former]},
+            after={"artifacts": [by_path[path].model_dump() for path in sorted(by_path)]},
         )
 
 
@@ -395,7 +410,11 @@ async def _store_points(session: WriteSession, origin: Origin, row: RunRow, poin
     )
 
 
+def _described(artifact: ArtifactRow) -> dict[str, Any]:
+    """An artifact for the journal, as its writer described it."""
+    return {field: getattr(artifact, field) for field in NewArtifact.model_fields}
+
+
 def _plain(metric: MetricValue) -> list[Any]:
-    """A metric for the journal; JSON has no NaN, but text does."""
-    value = metric.value if math.isfinite(metric.value) else str(metric.value)
-    return [metric.key, value, metric.step, metric.timestamp]
+    """A metric for the journal."""
+    return [metric.key, rules.shown(metric.value), metric.step, metric.timestamp]

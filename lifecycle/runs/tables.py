@@ -19,7 +19,8 @@ _FINITE = "value <> 'NaN' AND value <> 'Infinity' AND value <> '-Infinity'"
 
 
 class RunRow(Revised):
-    """One run. `last_reported_at` is when its writer was last heard of."""
+    """One run. `last_reported_at` is when its writer was last heard of; `data_set_id` is the data
+    set that `dataset_facts` names."""
 
     __tablename__ = "run"
     __table_args__ = (
@@ -30,7 +31,8 @@ class RunRow(Revised):
         CheckConstraint("parent_id <> id", name="parent_id"),
         Index(None, "experiment_id", "created_at", "id"),
         Index(None, "created_at", "id"),
-        Index(None, "parent_id"),
+        Index(None, "parent_id", "created_at", "id"),
+        Index(None, "data_set_id", "created_at", "id"),
         # The few that the search for lost runs looks at.
         Index("ix_run_running", "id", postgresql_where=text("status = 'RUNNING'")),
         Index(None, "params", postgresql_using="gin", postgresql_ops={"params": "jsonb_path_ops"}),
@@ -47,6 +49,7 @@ class RunRow(Revised):
     source: Mapped[str | None]
     git_commit: Mapped[str | None]
     dataset_facts: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    data_set_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_set.id"))
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     lease_seconds: Mapped[int]

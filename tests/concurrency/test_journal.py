@@ -2,6 +2,7 @@
 and whatever dies."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 import pytest_asyncio
 from sqlalchemy import event as sqlalchemy_events
@@ -19,7 +21,7 @@ from lifecycle import migrate
 from lifecycle.journal import feed as feed_module
 from lifecycle.journal import sequencer
 from lifecycle.journal.repository import Event, EventFilter
-from tests.client import Graph, Json, Socket, socket
+from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, in_thread, serving
 from tests.factories import a_run
 from tests.following import (
@@ -81,7 +83,7 @@ async def leader(direct: asyncpg.Connection) -> int | None:
 
 async def another_leader(direct: asyncpg.Connection, former: int | None) -> None:
     """Wait until somebody else is the sequencer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         found = None
         while found in (None, former):
             await asyncio.sleep(0.01)
@@ -270,7 +272,7 @@ async def test_a_client_that_is_cut_off_again_and_again_gets_each_event_once_and
     writing = asyncio.create_task(write())
     seen: list[str] = []
     cuts = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while len(seen) < 200:
             url = (live.url, other.url)[cuts % 2]
             cuts += 1
@@ -340,7 +342,7 @@ async def test_subscribers_outlive_the_loss_of_every_database_connection(
         await present(two)
         for n, connections in enumerate(("lifecycle-journal", "lifecycle-read", "lifecycle-%")):
             assert await kill(direct, connections) >= 1
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 # The writer is told that the database was gone, and repeats what it wanted.
                 while True:
                     input = {
@@ -381,7 +383,7 @@ async def test_a_slow_subscriber_is_bounded_and_gets_everything_in_the_end(
 
         opened.connection.transport.resume_reading()
         seen: list[Json] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while len(seen) < 3500 + 2:
                 payload = (await opened.receive())["payload"]
                 assert "errors" not in payload
@@ -418,10 +420,6 @@ async def test_a_slow_subscriber_is_told_when_what_it_missed_is_no_longer_kept(
     await direct.close()
 
 
-def tasks() -> int:
-    return len([task for task in asyncio.all_tasks() if not task.done()])
-
-
 def checked_out(live: Live) -> int:
     pools: list[Any] = [live.database.read_engine.pool, live.database.write_engine.pool]
     return sum(pool.checkedout() for pool in pools)
@@ -434,7 +432,14 @@ async def test_a_hundred_subscribers_leave_nothing_behind(
 ) -> None:
     run = await a_run(graph, unique)
     await until(lambda: live.feed.subscribers == 0)
-    before = tasks()
+    before = asyncio.all_tasks()
+
+    def left() -> list[str]:
+        return [
+            *["a subscriber"] * live.feed.subscribers,
+            *["a connection of the pool"] * checked_out(live),
+            *(repr(task) for task in asyncio.all_tasks() - before),
+        ]
 
     async def leave_by_socket() -> None:
         async with socket(live.url) as opened:
@@ -467,9 +472,61 @@ async def test_a_hundred_subscribers_leave_nothing_behind(
     ready.set()
     await asyncio.gather(*leaving, *writing)
 
-    await until(lambda: live.feed.subscribers == 0)
-    await until(lambda: tasks() <= before)
-    await until(lambda: checked_out(live) == 0)
+    try:
+        await until(lambda: not left())
+    except TimeoutError:
+        pytest.fail(f"left behind: {left()}")
+
+
+async def test_an_sse_client_that_leaves_in_the_very_moment_that_something_is_sent_is_gone(
+    live: Live, graph: Graph, unique: str
+) -> None:
+    run = await a_run(graph, unique)
+    body = orjson.dumps({"query": RUN, "variables": {"id": run}})
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/graphql",
+        "query_string": b"",
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"accept", b"text/event-stream"),
+        ],
+    }
+
+    async def leave(send_turns: int, turns: int) -> None:
+        sent = asyncio.Event()
+        incoming = iter([{"type": "http.request", "body": body}])
+
+        async def receive() -> Json:
+            if message := next(incoming, None):
+                return message
+            await sent.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                sent.set()
+                for _ in range(send_turns):
+                    await asyncio.sleep(0)
+
+        await live.app(scope, receive, send)
+        assert live.feed.subscribers == 0, (send_turns, turns)
+
+    # Nobody may depend on the garbage collector, which comes when it likes.
+    gc.collect()
+    gc.disable()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for send_turns in range(6):
+                for turns in range(8):
+                    await leave(send_turns, turns)
+    finally:
+        gc.enable()
 
 
 async def test_whoever_leaves_in_the_very_moment_that_something_happens_is_gone(

@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from lifecycle import migrate
+from lifecycle.journal.verification import verify
 from tests.client import Graph, Json, Socket, socket
 from tests.conftest import Live, Process, in_thread, process, serving
 from tests.factories import a_run
@@ -130,6 +131,9 @@ async def test_workers_are_killed_one_after_the_other_and_nothing_is_lost_or_dou
         assert said(got) == written
         assert [place(item["cursor"]) for item in got] == [row[0] for row in kept]
     assert every["max"] == every["count"] == every["n"]
+    verdict = await verify(empty_database_url)
+    assert (verdict.faults, verdict.entries) == ([], every["n"])
+    assert verdict.bounds.chain.position == every["n"]
 
 
 async def goodbye(opened: Socket) -> tuple[list[Json], int | None, str | None]:

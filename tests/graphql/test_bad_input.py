@@ -50,7 +50,16 @@ PROSE = {"description", "statusMessage", "reason", "note", "notes", "message", "
     "resolution"
 }
 # Names may have 250 characters, these 1,000.
-LINES = {"source", "endpoint", "artifactPath", "path", "digest", "title", "checklist"}
+LINES = {
+    "source",
+    "endpoint",
+    "artifactPath",
+    "artifactDigest",
+    "path",
+    "digest",
+    "title",
+    "checklist",
+}
 # Numbers out of bounds; those that are not here have none.
 BEYOND: dict[str, list[float]] = {
     "sizeBytes": [-1],
@@ -277,6 +286,7 @@ UNKNOWN: dict[str, Json] = {
     "terminateDeployment": {"id": global_id("Deployment")},
     "recordDriftEvent": {"deploymentId": global_id("Deployment")},
     "updateDriftEvent": {"id": global_id("DriftEvent")},
+    "setDriftPolicy": {"modelName": "nothing"},
 }
 
 
@@ -583,6 +593,9 @@ TEXTS = [
     'compareModelVersions(modelName: "a", versions: ["1"], baseline: $text) { versions { id } }',
     "deployments(filter: { modelName: $text }) { nodes { id } }",
     "driftEvents(filter: { modelName: $text }) { nodes { id } }",
+    "dataSet(name: $text) { id }",
+    'dataSet(name: "a", digest: $text) { id }',
+    "dataSets(filter: { name: $text }) { nodes { id } }",
     'experiment(name: "bad-input") { bestRun(metric: $text) { id } }',
     'experiment(name: "bad-input") { runs { nodes { metrics(keys: [$text]) { key } } } }',
     'experiment(name: "bad-input") { runs { nodes { metricHistory(keys: [$text]) { key } } } }',

@@ -36,6 +36,7 @@ OBJECTS = {
     "terminateDeployment": "deployment { id status revision terminatedAt }",
     "recordDriftEvent": "driftEvent { id status revision }",
     "updateDriftEvent": "driftEvent { id status revision resolvedBy }",
+    "setDriftPolicy": "driftPolicy { id version }",
 }
 
 # One value of each input, changed to another that would be acceptable too.
@@ -64,6 +65,7 @@ OTHERWISE: dict[str, Json] = {
     "terminateDeployment": {"reason": "other"},
     "recordDriftEvent": {"threshold": 0.16},
     "updateDriftEvent": {"resolution": "other"},
+    "setDriftPolicy": {"reason": "other"},
 }
 
 

@@ -13,17 +13,22 @@ async def world(graph: Graph, unique: str) -> World:
 
 
 async def test_every_kind_of_object_is_found_by_its_id(graph: Graph, world: World) -> None:
+    facts = {"id": world.run, "datasetFacts": {"name": world.name}}
+    run = await graph.done("updateRun", facts, "run { dataSet { id } }")
     data = await graph.query(
-        "query ($name: String!) { experiment(name: $name) { id } model(name: $name) { id } }",
+        "query ($name: String!) { experiment(name: $name) { id } model(name: $name) { id } "
+        "driftPolicy { id } }",
         {"name": world.name},
     )
     ids = {
         "Experiment": data["experiment"]["id"],
+        "DataSet": run["dataSet"]["id"],
         "Run": world.run,
         "Model": data["model"]["id"],
         "ModelVersion": world.version,
         "Deployment": world.deployment,
         "DriftEvent": world.drift_event,
+        "DriftPolicy": data["driftPolicy"]["id"],
     }
 
     for kind, id in ids.items():

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from schema.root import schema
 from tests.client import Graph, Json
 from tests.conftest import Live
+from tests.mutations import headers
 
 SIZE = 5
 FIELDS = """{
@@ -64,10 +65,18 @@ DRIFT = (
     'recordDriftEvent(input: { modelVersion: { id: "VERSION" }, deploymentId: "DEPLOYMENT", '
     'severity: LOW, metric: "psi" })'
 )
+POLICY = (
+    'setDriftPolicy(input: { modelName: "NAME", responses: [], reason: "r", degradation: '
+    '[{ figure: OBSERVED, metric: "UNIQUE", limit: MAX_DECREASE, value: 1, severity: LOW }] })'
+)
 REGISTER = 'registerModelVersion(input: { modelName: "NAME" })'
 LOG_RUN = (
     'logRun(input: { experimentName: "NAME", metrics: [{ key: "m", value: VALUE }, '
     '{ key: "n", kind: NAN }] })'
+)
+LOG_RUN_ON = (
+    'logRun(input: { experimentName: "NAME", datasetFacts: { name: "NAME"%s }, '
+    'metrics: [{ key: "m", value: VALUE }] })'
 )
 VERSION = 'modelVersion(by: { id: "VERSION" })'
 LISTS = [
@@ -116,11 +125,44 @@ LISTS = [
         DRIFT,
     ),
     List(
+        "Query.driftPolicies",
+        'driftPolicies(modelName: "NAME" ARGS) FIELDS',
+        "id version createdAt",
+        POLICY,
+    ),
+    List(
         "Experiment.runs",
         'experiment(name: "NAME") { runs(ARGS) FIELDS }',
         "id createdAt",
         LOG_RUN,
         orders=("[{ field: CREATED_AT }]", "[{ field: CREATED_AT, direction: DESC }]"),
+    ),
+    List(
+        "Query.dataSets",
+        'dataSets(filter: { name: "NAME" } ARGS) FIELDS',
+        "id createdAt",
+        LOG_RUN_ON % ', digest: "UNIQUE"',
+    ),
+    List(
+        "DataSet.runs",
+        'dataSet(name: "NAME") { runs(ARGS) FIELDS }',
+        "id createdAt",
+        LOG_RUN_ON % "",
+        orders=("[{ field: CREATED_AT }]", "[{ field: CREATED_AT, direction: DESC }]"),
+    ),
+    List(
+        "DataSet.affectedDeployments",
+        'dataSet(name: "NAME") { affectedDeployments(ARGS) FIELDS }',
+        "id",
+        DEPLOY,
+        backward=False,
+    ),
+    List(
+        "Run.affectedDeployments",
+        'run(id: "RUN") { affectedDeployments(ARGS) FIELDS }',
+        "id",
+        DEPLOY,
+        backward=False,
     ),
     List("Model.versions", 'model(name: "NAME") { versions(ARGS) FIELDS }', "id", REGISTER),
     List(
@@ -176,7 +218,8 @@ def test_no_list_is_forgotten_here() -> None:
         if get_named_type(field.type).name.endswith("Connection")
     }
 
-    assert {listed.field for listed in LISTS} == connections
+    # The audit log shows what was done some milliseconds later; its pages are in test_audit.py.
+    assert {listed.field for listed in LISTS} | {"Query.auditLog"} == connections
 
 
 @dataclass(frozen=True)
@@ -219,7 +262,8 @@ class Grown:
         values = {"UNIQUE": uuid4().hex, "VALUE": str(uuid4().int % 5)}
         growth = self.filled(listed.growth, **values)
         name = growth.partition("(")[0]
-        answer = await self.graph.query(f"mutation {{ {growth} {{ __typename }} }}")
+        query = f"mutation {{ {growth} {{ __typename }} }}"
+        answer = await self.graph.query(query, None, **headers(name))
         assert answer[name]["__typename"].endswith("Success")
 
 
@@ -237,8 +281,10 @@ async def grown(live: Live, graph: Graph) -> Grown:
     """Some of everything, many of which have the same times and values."""
     name = f"p{uuid4().hex[:10]}"
     await graph.done("createExperiment", {"name": name}, "experiment { id }")
-    run = await graph.done("logRun", {"experimentName": name}, "run { id }")
-    version = await graph.done("registerModelVersion", {"modelName": name}, "modelVersion { id }")
+    on = {"datasetFacts": {"name": name}}
+    run = await graph.done("logRun", {"experimentName": name, **on}, "run { id }")
+    out_of = {"modelName": name, "runId": run["id"]}
+    version = await graph.done("registerModelVersion", out_of, "modelVersion { id }")
     of_version = {"modelVersion": version, "environment": "DEVELOPMENT"}
     deployment = await graph.done("createDeployment", of_version, "deployment { id }")
     words = {
@@ -267,6 +313,7 @@ async def tie(live: Live, name: str) -> None:
             "experiment_id = (SELECT id FROM experiment WHERE name = :name)",
         ),
         "model_version": ("created_at", "updated_at", "model_name = :name"),
+        "data_set": ("created_at", "created_at", "name = :name"),
         "deployment": ("created_at", "updated_at", "model_name = :name"),
         "drift_event": ("created_at", "updated_at", "model_name = :name"),
         "stage_assignment": (
@@ -431,7 +478,8 @@ async def test_bounds_that_make_no_sense_are_refused(
 # Lists of the same things in the same order share their cursors: whether one comes from all runs or
 # from those of an experiment, it says after which run to go on.
 SAME = [
-    {"Query.runs", "Experiment.runs"},
+    {"Query.runs", "Experiment.runs", "DataSet.runs"},
+    {"Run.affectedDeployments", "DataSet.affectedDeployments"},
     {"Query.modelVersions", "Model.versions"},
     {"Query.deployments", "ModelVersion.deployments"},
     {"Query.driftEvents", "ModelVersion.driftEvents", "Deployment.driftEvents"},
@@ -480,6 +528,11 @@ async def test_a_cursor_of_another_ordering_is_refused(grown: Grown, listed: Lis
         ("models(ARGS)", 'models(filter: { nameContains: "NAME" } ARGS)'),
         ("modelVersions(ARGS)", "modelVersions(filter: { stages: [EXPERIMENTAL] } ARGS)"),
         ("deployments(ARGS)", "deployments(filter: { statuses: [PENDING] } ARGS)"),
+        (
+            'deployments(filter: { activeAt: "2999-01-01T00:00:00Z" } ARGS)',
+            'deployments(filter: { activeAt: "2999-01-01T00:00:01Z" } ARGS)',
+        ),
+        ("dataSets(ARGS)", 'dataSets(filter: { name: "NAME" } ARGS)'),
         ("driftEvents(ARGS)", "driftEvents(filter: { severities: [LOW] } ARGS)"),
     ],
 )

@@ -317,7 +317,7 @@ async def test_each_kind_of_rule_is_taken_and_shown_as_it_can_be_sent_again(
         (
             {"metric": {"key": "a"}},
             "metric",
-            "give a lower bound, an upper one or both, as finite numbers",
+            "give a lower bound, an upper bound or both, as finite numbers",
         ),
         ({"datasetFact": {"key": "a"}}, "datasetFact", "give a lower bound"),
         ({"hyperparameter": {"key": "a", "atLeast": None}}, "hyperparameter", "give a lower bound"),

@@ -5,14 +5,16 @@ from datetime import datetime
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from schema import ids
 from tests.client import Graph, Json
-from tests.factories import VERSION, a_run, a_version, a_version_in
+from tests.factories import VERSION, a_run, a_version, a_version_in, approved
 
 EVERYTHING = """
-  id modelName version stage description framework hyperparameters artifactPath sizeBytes
+  id modelName version stage description framework hyperparameters artifactPath
+  artifactDigest sizeBytes
   createdBy createdAt updatedAt deletedAt revision run { id }
   metrics { key value kind step } tags { key value } checklist { title status }
   deploymentCount
@@ -21,7 +23,7 @@ SELECT = f"query ($by: ModelVersionSelector!) {{ modelVersion(by: $by) {{ {EVERY
 NODE = f"query ($id: ID!) {{ node(id: $id) {{ ... on ModelVersion {{ {EVERYTHING} }} }} }}"
 MODEL = """
 query ($name: String!) { model(name: $name) {
-  id name description owner createdBy revision tags { key value }
+  id name description owner createdBy revision tags { key value } metricGoals { key goal }
   versions(first: 100) { totalCount nodes { version } }
 } }"""
 
@@ -72,6 +74,7 @@ async def test_a_version_is_registered_with_all_that_it_is(graph: Graph, unique:
             ],
             "tags": [{"key": "team", "value": "vision"}, {"key": "a", "value": ""}],
             "artifactPath": "models/first.bin",
+            "artifactDigest": "sha256:0a",
             "sizeBytes": 2**40,
             "checklist": ["data is balanced", "card is written"],
         },
@@ -87,6 +90,7 @@ async def test_a_version_is_registered_with_all_that_it_is(graph: Graph, unique:
         "framework": "scikit-learn",
         "hyperparameters": {"depth": 3, "nested": {"rates": [0.1, None, True]}},
         "artifactPath": "models/first.bin",
+        "artifactDigest": "sha256:0a",
         "sizeBytes": 2**40,
         "createdBy": "tester",
         "createdAt": made["createdAt"],
@@ -120,7 +124,7 @@ async def test_a_version_needs_no_more_than_the_name_of_its_model(
     assert await read(graph, made["id"]) == {
         **made,
         **dict.fromkeys(["description", "framework", "hyperparameters", "artifactPath", "run"]),
-        **dict.fromkeys(["sizeBytes", "deletedAt"]),
+        **dict.fromkeys(["artifactDigest", "sizeBytes", "deletedAt"]),
         **{"metrics": [], "tags": [], "checklist": [], "deploymentCount": 0},
         "modelName": unique,
         "version": "1",
@@ -146,6 +150,7 @@ async def test_the_first_version_makes_the_model(graph: Graph, unique: str) -> N
         "createdBy": "tester",
         "revision": 1,
         "tags": [],
+        "metricGoals": [],
         "versions": {"totalCount": 1, "nodes": [{"version": "1"}]},
     }
 
@@ -259,6 +264,45 @@ async def test_numbers_that_are_not_finite_are_kept(graph: Graph, unique: str) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "digest", "size"),
+    [
+        ({"artifactPath": "a/model.bin"}, "sha256:0a", 7),
+        ({"artifactPath": "a/model.bin", "sizeBytes": 7}, "sha256:0a", 7),
+        ({"artifactPath": "a/model.bin", "artifactDigest": "sha256:0a"}, "sha256:0a", 7),
+        # What contradicts what the run has logged is another file.
+        ({"artifactPath": "a/model.bin", "sizeBytes": 8}, None, 8),
+        ({"artifactPath": "a/model.bin", "artifactDigest": "sha256:0b"}, "sha256:0b", None),
+        ({"artifactPath": "A/model.bin"}, None, None),
+        ({"artifactPath": "model.bin"}, None, None),
+        ({}, None, None),
+    ],
+)
+async def test_digest_and_size_are_those_of_the_runs_artifact_at_exactly_the_path(
+    graph: Graph, unique: str, given: Json, digest: str | None, size: int | None
+) -> None:
+    artifact = {"name": "m", "path": "a/model.bin", "digest": "sha256:0a", "sizeBytes": 7}
+    other = {"name": "n", "path": "a/other.bin", "digest": "sha256:0c", "sizeBytes": 9}
+    run = await a_run(graph, unique, artifacts=[artifact, other])
+
+    made = await a_version(graph, unique, runId=run, **given)
+
+    found = await read(graph, made["id"])
+    assert (found["artifactDigest"], found["sizeBytes"]) == (digest, size)
+
+
+async def test_the_digest_stays_whatever_the_run_logs_later(graph: Graph, unique: str) -> None:
+    artifact = {"name": "m", "path": "model.bin", "digest": "sha256:0a", "sizeBytes": 7}
+    run = await a_run(graph, unique, artifacts=[artifact])
+    made = await a_version(graph, unique, runId=run, artifactPath="model.bin")
+
+    later = [{**artifact, "digest": "sha256:0b", "sizeBytes": 8}]
+    await graph.done("updateRun", {"id": run, "artifacts": later}, "run { id }")
+
+    found = await read(graph, made["id"])
+    assert (found["artifactDigest"], found["sizeBytes"]) == ("sha256:0a", 7)
+
+
 BAD: list[tuple[Json, list[str]]] = [
     ({"version": ""}, ["version"]),
     ({"version": " 1"}, ["version"]),
@@ -281,6 +325,9 @@ BAD: list[tuple[Json, list[str]]] = [
     ({"tags": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]}, ["tags"]),
     ({"tags": [{"key": "", "value": "1"}]}, ["tags", "0", "key"]),
     ({"artifactPath": "x" * 1_001}, ["artifactPath"]),
+    ({"artifactDigest": ""}, ["artifactDigest"]),
+    ({"artifactDigest": "sha256:\n"}, ["artifactDigest"]),
+    ({"artifactDigest": "x" * 1_001}, ["artifactDigest"]),
     ({"sizeBytes": -1}, ["sizeBytes"]),
     ({"checklist": ["fine", ""]}, ["checklist", "1"]),
     ({"checklist": ["item"] * 201}, ["checklist"]),
@@ -385,6 +432,7 @@ FULL: Json = {
     "metrics": [{"key": "m", "value": 1}],
     "tags": [{"key": "t", "value": "v"}],
     "artifactPath": "p",
+    "artifactDigest": "sha256:0",
     "sizeBytes": 9,
 }
 
@@ -415,7 +463,15 @@ async def test_what_is_left_out_of_an_update_stays(graph: Graph, unique: str) ->
 
 
 @pytest.mark.parametrize(
-    "field", ["description", "framework", "hyperparameters", "artifactPath", "sizeBytes"]
+    "field",
+    [
+        "description",
+        "framework",
+        "hyperparameters",
+        "artifactPath",
+        "artifactDigest",
+        "sizeBytes",
+    ],
 )
 async def test_null_in_an_update_empties_the_field(graph: Graph, unique: str, field: str) -> None:
     made = await a_version(graph, unique, **FULL)
@@ -464,6 +520,117 @@ async def test_the_time_of_a_metric_can_be_corrected_alone(graph: Graph, unique:
     )
 
     assert changed == {"revision": 2, "metrics": [{"timestamp": right}]}
+
+
+async def test_a_new_figure_without_a_time_was_measured_now_and_one_that_stays_then(
+    graph: Graph, unique: str
+) -> None:
+    then = "2024-02-29T12:00:00+00:00"
+    old = [{"key": key, "value": 1, "timestamp": then} for key in ("corrected", "kept", "later")]
+    made = await a_version(graph, unique, metrics=old)
+
+    changed = await graph.done(
+        "updateModelVersion",
+        {
+            "modelVersion": {"id": made["id"]},
+            "metrics": [
+                {"key": "corrected", "value": 2},
+                {"key": "kept", "value": 1},
+                {"key": "later", "value": 1, "step": 1},
+            ],
+        },
+        "modelVersion { metrics { key timestamp } }",
+    )
+
+    times = {metric["key"]: metric["timestamp"] for metric in changed["metrics"]}
+    assert times["kept"] == then
+    assert then < times["corrected"] == times["later"]
+
+
+async def test_the_journal_has_the_metrics_that_changed_before_and_after(
+    graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    at, later = "2024-02-29T12:00:00+00:00", "2024-03-01T12:00:00+00:00"
+
+    def point(key: str, value: float | str, step: int = 0, timestamp: str = at) -> Json:
+        number = {"kind": value} if isinstance(value, str) else {"value": value}
+        return {"key": key, **number, "step": step, "timestamp": timestamp}
+
+    def noted(value: float | str, step: int = 0, timestamp: str = at) -> Json:
+        return {"value": value, "step": step, "timestamp": timestamp}
+
+    first = [point("dropped", 1), point("kept", 2), point("moved", 3), point("nan", "NAN")]
+    made = await a_version(
+        graph, unique, metrics=[*first, point("odd", "NAN"), point("same", "POSITIVE_INFINITY")]
+    )
+    await change(
+        graph,
+        made["id"],
+        description="d",
+        metrics=[
+            point("kept", 2),
+            point("moved", 3, 1, later),
+            point("nan", "NEGATIVE_INFINITY"),
+            point("new", 0.5),
+            point("odd", "NAN"),
+            point("same", "POSITIVE_INFINITY"),
+        ],
+    )
+    await change(graph, made["id"], metrics=[])
+
+    registered, changed, emptied = (
+        (
+            orjson.loads(event["before"] or "null"),
+            orjson.loads(event["after"]),
+        )
+        for event in await sql.fetch(
+            "SELECT before, after FROM event JOIN model_version ON subject_id = model_version.id "
+            "WHERE model_name = $1 ORDER BY event.id",
+            unique,
+        )
+    )
+    assert registered[0] is None
+    assert registered[1]["metrics"] == {
+        "dropped": noted(1),
+        "kept": noted(2),
+        "moved": noted(3),
+        "nan": noted("NaN"),
+        "odd": noted("NaN"),
+        "same": noted("Infinity"),
+    }
+    assert changed[0]["metrics"] == {
+        "dropped": noted(1),
+        "moved": noted(3),
+        "nan": noted("NaN"),
+    }
+    assert changed[1]["metrics"] == {
+        "moved": noted(3, 1, later),
+        "nan": noted("-Infinity"),
+        "new": noted(0.5),
+    }
+    assert (changed[0]["description"], changed[1]["description"]) == (None, "d")
+    assert sorted(emptied[0]["metrics"]) == ["kept", "moved", "nan", "new", "odd", "same"]
+    assert emptied[1]["metrics"] == {}
+
+
+async def test_another_digest_is_another_file_than_the_one_that_was_approved(
+    graph: Graph, unique: str
+) -> None:
+    made = await a_version(graph, unique, artifactPath="p", artifactDigest="sha256:0a")
+    await approved(graph, made)
+
+    async def status_with(digest: str) -> str:
+        changed = await graph.done(
+            "updateModelVersion",
+            {"modelVersion": {"id": made["id"]}, "artifactDigest": digest},
+            "modelVersion { approval { status } }",
+        )
+        return str(changed["approval"]["status"])
+
+    assert await status_with("sha256:0a") == "APPROVED"
+    assert await status_with("sha256:0b") == "STALE"
+    # What was approved is not put in force again by undoing the change.
+    assert await status_with("sha256:0a") == "STALE"
 
 
 async def test_an_update_that_changes_nothing_leaves_no_trace(
@@ -534,19 +701,58 @@ async def test_an_update_decided_on_an_old_revision_is_refused(graph: Graph, uni
 
 async def test_a_model_is_changed_field_by_field(graph: Graph, unique: str) -> None:
     await a_version(graph, unique)
-    selection = "model { name description owner revision tags { key value } }"
+    selection = (
+        "model { name description owner revision tags { key value } metricGoals { key goal } }"
+    )
 
     async def change_model(**input: object) -> Json:
         return await graph.done("updateModel", {"name": unique, **input}, selection)
 
-    full = {"description": "for dogs", "owner": "ada", "tags": [{"key": "a", "value": "1"}]}
+    full = {
+        "description": "for dogs",
+        "owner": "ada",
+        "tags": [{"key": "a", "value": "1"}],
+        "metricGoals": [{"key": "a", "goal": "MINIMIZE"}, {"key": "b", "goal": "MAXIMIZE"}],
+    }
     made = await change_model(**full)
-    same = await change_model(**full)
-    less = await change_model(owner=None, tags=[], expectedRevision=2)
+    same = await change_model(**full, expectedRevision=2)
+    absent = await change_model(tags=None, metricGoals=None)
+    other = [{"key": "c", "goal": "MINIMIZE"}]
+    replaced = await change_model(metricGoals=other)
+    less = await change_model(owner=None, tags=[], metricGoals=[], expectedRevision=3)
 
     assert made == {"name": unique, **full, "revision": 2}
-    assert same == made
-    assert less == {"name": unique, **full, "owner": None, "tags": [], "revision": 3}
+    assert made == same == absent
+    assert replaced == {**made, "metricGoals": other, "revision": 3}
+    empty: Json = {"owner": None, "tags": [], "metricGoals": []}
+    assert less == {**made, **empty, "revision": 4}
+
+
+@pytest.mark.parametrize(
+    ("goals", "path"),
+    [
+        ([("a", "MINIMIZE"), ("a", "MINIMIZE")], ["metricGoals"]),
+        ([("a", "MINIMIZE"), ("a", "MAXIMIZE")], ["metricGoals"]),
+        ([("a", "MINIMIZE"), ("", "MINIMIZE")], ["metricGoals", "1", "key"]),
+        ([("a\x00", "MINIMIZE")], ["metricGoals", "0", "key"]),
+        ([("x" * 251, "MINIMIZE")], ["metricGoals", "0", "key"]),
+        ([(f"{n}", "MINIMIZE") for n in range(1_001)], ["metricGoals"]),
+    ],
+)
+async def test_unacceptable_goals_change_nothing(
+    graph: Graph, unique: str, goals: list[tuple[str, str]], path: list[str]
+) -> None:
+    await a_version(graph, unique)
+    before = (await graph.query(MODEL, {"name": unique}))["model"]
+
+    given = [{"key": key, "goal": goal} for key, goal in goals]
+    refused = await graph.mutate(
+        "updateModel", {"name": unique, "owner": "eve", "metricGoals": given}
+    )
+
+    assert (refused["__typename"], refused["path"]) == ("InvalidInput", path)
+    assert len(refused["message"]) < 500
+    assert (await graph.query(MODEL, {"name": unique}))["model"] == before
 
 
 async def test_a_change_of_a_model_is_refused_when_stale_unknown_or_unacceptable(

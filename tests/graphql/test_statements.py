@@ -21,7 +21,7 @@ from lifecycle.database import Database
 from schema.root import schema
 from tests.client import Graph, Json
 from tests.conftest import Live
-from tests.factories import approved
+from tests.factories import WAY, approved
 from tests.following import connect
 from tests.mutations import global_id
 
@@ -112,6 +112,19 @@ def paths(type_: Type, depth: int) -> Iterator[tuple[tuple[str, ...], str]]:
                 yield (name, *further), begin + selection + end
 
 
+# All that can be done about drift, the more the worse it is.
+POLICY: Json = {
+    "responses": [
+        {"fromSeverity": "LOW", "action": "MARK_STALE"},
+        {"fromSeverity": "HIGH", "action": "OPEN_REVIEW"},
+        {"fromSeverity": "MEDIUM", "action": "ROLL_BACK"},
+    ],
+    "degradation": [
+        {"figure": "ERROR_RATE", "limit": "MAX_VALUE", "value": 0.5, "severity": "LOW"}
+    ],
+    "reason": "For this test.",
+}
+
 # A root field, its arguments for so many parents, and the type that the paths begin at.
 ROOTS = {
     "experiments": ('experiments(filter: {{ nameContains: "{name}" }}, first: {n})', "Experiment"),
@@ -122,14 +135,26 @@ ROOTS = {
         "ModelVersion",
     ),
     "deployments": ('deployments(filter: {{ modelName: "{name}-0" }}, first: {n})', "Deployment"),
-    "driftEvents": ('driftEvents(filter: {{ modelName: "{name}-0" }}, first: {n})', "DriftEvent"),
+    "dataSets": ('dataSets(filter: {{ name: "{name}" }}, first: {n})', "DataSet"),
+    "driftEvents": (
+        'driftEvents(filter: {{ modelName: "{name}-0", severities: [HIGH] }}, first: {n})',
+        "DriftEvent",
+    ),
     "stagePolicies": (
         'stagePolicies(stage: STAGING, modelName: "{name}-0", first: {n})',
         "StagePolicy",
     ),
 }
 # What has no list of its own.
-BETWEEN = ("StageAssignment", "Approval", "ValidationReport", "ValidationCheck")
+BETWEEN = (
+    "Approval",
+    "DeploymentMetrics",
+    "DriftPolicy",
+    "DriftResponse",
+    "StageAssignment",
+    "ValidationCheck",
+    "ValidationReport",
+)
 # What it takes to find the model that an argument names.
 FIND = {"stagePolicies": 1}
 # Those that bring together all that rules look at, for all versions at once.
@@ -165,16 +190,17 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
     tags = [{"key": "of", "value": common}]
     await graph.done("createExperiment", {"name": name, "tags": tags}, "experiment { id }")
     parent = None
-    for n in range(runs):
+    for number in range(runs):
         run = await graph.done(
             "logRun",
             {
                 "experimentName": name,
                 "parentId": parent,
+                "datasetFacts": {"name": common, "digest": name},
                 "params": [{"key": "depth", "value": "3"}],
                 "tags": tags,
                 # Somewhat worse each time, so that people decide.
-                "metrics": [{"key": "accuracy", "value": 0.9 - n / 50}],
+                "metrics": [{"key": "accuracy", "value": 0.9 - number / 50}],
                 "artifacts": [{"name": "model", "path": "model.pkl"}],
             },
             "run { id }",
@@ -188,32 +214,50 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
             "modelVersion { id }",
         )
         of_version: Json = {"modelVersion": version}
+        if not number:
+            policy = {**POLICY, "modelName": name}
+            await graph.mutate("setDriftPolicy", policy, **{"Lifecycle-Actor": "admin"})
         await approved(graph, version)
         production = {**of_version, "stage": "PRODUCTION"}
         await graph.done("setStage", production, "modelVersion { id }")
         deployed = {**of_version, "environment": "DEVELOPMENT"}
         good = await graph.done("createDeployment", deployed, "deployment { id }")
         bad = await graph.done("createDeployment", deployed, "deployment { id }")
-        for id, status in (
-            (good["id"], "VALIDATING"),
-            (good["id"], "DEPLOYING"),
-            (good["id"], "ACTIVE"),
-            (bad["id"], "FAILED"),
-        ):
-            input = {"id": id, "status": status, "health": "HEALTHY", "logLines": lines}
-            await graph.done("updateDeployment", input, "deployment { id }")
-        for _ in range(2):
-            bad = await graph.done("rollbackDeployment", {"id": bad["id"]}, "deployment { id }")
-            input = {"id": bad["id"], "status": "FAILED", "logLines": lines}
-            await graph.done("updateDeployment", input, "deployment { id }")
-            drift = {**of_version, "severity": "LOW", "metric": "psi", "deploymentId": bad["id"]}
-            await graph.done("recordDriftEvent", drift, "driftEvent { id }")
-    await graph.done("updateModel", {"name": name, "tags": tags}, "model { id }")
+        await activate(graph, good["id"])
+        # Drift twice: the second event is of a deployment that the first one has made.
+        for severity in ("MEDIUM", "HIGH"):
+            await activate(graph, bad["id"])
+            drift = {**of_version, "severity": severity, "metric": "psi", "deploymentId": bad["id"]}
+            selection = "driftEvent { responses { deployment { id } } }"
+            event = await graph.done("recordDriftEvent", drift, selection)
+            bad = event["responses"][-1]["deployment"]
+        # The last one stays live, and is what runs and data sets affect.
+        await activate(graph, bad["id"])
+        decision = {**of_version, "decision": "APPROVE"}
+        await graph.mutate("decideApproval", decision, **{"Lifecycle-Actor": "approver"})
+        drift |= {"severity": "LOW", "deploymentId": bad["id"]}
+        await graph.done("recordDriftEvent", drift, "driftEvent { id }")
+    goals = [{"key": "accuracy", "goal": "MAXIMIZE"}]
+    input = {"name": name, "tags": tags, "metricGoals": goals}
+    await graph.done("updateModel", input, "model { id }")
     admin = {"Lifecycle-Actor": "admin"}
     for n in range(runs):
         rule = {"metric": {"key": "accuracy", "atLeast": n, "severity": "INFO"}}
         policy = {"stage": "STAGING", "modelName": name, "rules": [rule]}
         await graph.mutate("setStagePolicy", policy, **admin)
+
+
+async def activate(graph: Graph, id: str) -> None:
+    """Bring a deployment up, with something of all that is reported."""
+    metrics = {"requestCount": 1, "errorRate": 0.0, "avgLatencyMs": 1.0}
+    report = {
+        "id": id,
+        "metrics": {**metrics, "observed": [{"key": "accuracy", "value": 0.9}]},
+        "logLines": [{"message": "hello"}],
+    }
+    for status in WAY["ACTIVE"]:
+        await graph.done("updateDeployment", {**report, "status": status}, "deployment { id }")
+    await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
 
 
 async def cost(live: Live, graph: Graph, query: str) -> tuple[int, Any]:
@@ -324,6 +368,8 @@ CONNECTIONS = [
     "modelVersions FIELDS",
     "deployments FIELDS",
     "driftEvents FIELDS",
+    "auditLog FIELDS",
+    "dataSets FIELDS",
     "pendingApprovals FIELDS",
     "stagePolicies FIELDS",
     'experiment(name: "NAME") { runs FIELDS }',
@@ -334,6 +380,9 @@ CONNECTIONS = [
     'deployments(filter: { modelName: "NAME" }) { nodes { driftEvents FIELDS } }',
     'deployments(filter: { modelName: "NAME" }) { nodes { logs FIELDS } }',
     'runs(filter: { experimentName: "NAME" }) { nodes { logs FIELDS } }',
+    'runs(filter: { experimentName: "NAME" }) { nodes { affectedDeployments FIELDS } }',
+    "dataSets(first: 3) { nodes { runs FIELDS } }",
+    "dataSets(first: 3) { nodes { affectedDeployments FIELDS } }",
 ]
 
 
@@ -351,6 +400,20 @@ async def test_a_total_is_counted_only_if_it_is_selected(
 
     # A log's length is kept with what it is the log of.
     assert counted - without == (0 if "logs" in connection else 1)
+
+
+async def test_the_subjects_of_an_audit_log_take_one_statement_for_each_kind(
+    live: Live, graph: Graph, rich: str
+) -> None:
+    kinds = '["Model", "ModelVersion", "Deployment"]'
+    selection = "nodes { action before after hash subject { __typename id } }"
+    log = f"auditLog(filter: {{ subjectKinds: {kinds} }}, first: 100) {{ {selection} }}"
+
+    number, data = await cost(live, graph, f"{{ {log} }}")
+
+    found = {node["subject"]["__typename"] for node in data["auditLog"]["nodes"]}
+    assert found == {"Model", "ModelVersion", "Deployment"}
+    assert number == 1 + 3
 
 
 async def test_no_field_of_a_plain_object_takes_a_statement(

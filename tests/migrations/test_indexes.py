@@ -42,6 +42,17 @@ LISTS = [
     'stagePolicies(first: 3, modelName: "$") { nodes { id } }',
     "driftEvents(first: 3) { nodes { id } }",
     'driftEvents(first: 3, filter: { modelName: "$" }) { nodes { id } }',
+    "auditLog(first: 3) { nodes { hash } }",
+    'auditLog(first: 3, filter: { actors: ["me"] }) { nodes { hash } }',
+    "auditLog(first: 3, filter: { subject: $run }) { nodes { hash } }",
+    'auditLog(first: 3, filter: { subjectKinds: ["Run"] }) { nodes { hash } }',
+    'auditLog(first: 3, filter: { actions: ["run.created"] }) { nodes { hash } }',
+    'auditLog(first: 3, filter: { from: "2026-01-01T00:00:00Z" }) { nodes { hash } }',
+    "dataSets(first: 3) { nodes { id } }",
+    'dataSets(first: 3, filter: { name: "$" }) { nodes { id } }',
+    'deployments(first: 3, filter: { activeAt: "2999-01-01T00:00:00Z" }) { nodes { id } }',
+    "driftPolicies(first: 3) { nodes { id } }",
+    'driftPolicies(first: 3, modelName: "$") { nodes { id } }',
 ]
 
 # What belongs to one object, $, or to its version, run or deployment.
@@ -56,11 +67,14 @@ CHILDREN = [
     "modelVersion(by: { id: $version }) { whyNot { name } }",
     "modelVersion(by: { id: $version }) { deployments(first: 3) { nodes { id } } }",
     "modelVersion(by: { id: $version }) { driftEvents(first: 3) { nodes { id } } }",
+    'dataSet(name: "$") { runs(first: 3) { nodes { id } } }',
     "run(id: $run) { logs(last: 3) { nodes { line } } }",
     'run(id: $run) { metricHistory(keys: ["accuracy"]) { steps } }',
     'run(id: $run) { metricHistory(keys: ["accuracy"], maxPoints: 3) { steps } }',
     "deployment(id: $deployment) { statusHistory { to } }",
     "deployment(id: $deployment) { driftEvents(first: 3) { nodes { id } } }",
+    "deployment(id: $deployment) { driftEvents(first: 3) { nodes { responses { at } } } }",
+    "deployment(id: $deployment) { cause { id } }",
     "deployment(id: $deployment) { logs(last: 3) { nodes { line } } }",
 ]
 
@@ -91,7 +105,7 @@ async def names(graph: Graph) -> dict[str, str]:
     name = "t-indexes"
     input = {"series": [{"key": "accuracy", "steps": [*range(20)], "values": [0.8] * 20}]}
     for _ in range(3):
-        run = await a_run(graph, name)
+        run = await a_run(graph, name, datasetFacts={"name": name})
         await graph.done("logMetrics", {"runId": run, **input}, "run { id }")
         version = await a_version_in(graph, name, "PRODUCTION", runId=run)
         deployment = await a_deployment(graph, version, status="ACTIVE")

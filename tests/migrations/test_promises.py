@@ -100,6 +100,8 @@ def test_the_choices_are_those_that_there_are() -> None:
         ("deployment_transition", "to_status"),
         ("drift_event", "severity"),
         ("drift_event", "status"),
+        ("drift_response", "action"),
+        ("drift_response", "outcome"),
     }
 
 
@@ -113,6 +115,37 @@ async def test_a_second_version_in_production_is_refused(
     # then
     statement = "UPDATE model_version SET stage = 'PRODUCTION' WHERE id = $1"
     assert await refused(past, statement, second) == "uq_model_version_production"
+
+
+async def test_one_dedup_key_is_one_event_of_a_version(
+    past: asyncpg.Connection, graph: Graph, unique: str
+) -> None:
+    # given
+    insert = """
+INSERT INTO drift_event (id, model_version_id, model_name, severity, status, metric, detected_at,
+    revision, created_by, dedup_key)
+VALUES (gen_random_uuid(), $1, $2, 'LOW', 'OPEN', 'psi', now(), 1, 'me', $3)
+"""
+    one, two = await version(graph, unique), await version(graph, unique)
+    for id, key in ((one, "k"), (two, "k"), (one, None), (one, None)):
+        await past.execute(insert, id, unique, key)
+
+    # then
+    name = await refused(past, insert, one, unique, "k")
+    assert name == "uq_drift_event_model_version_id_dedup_key"
+
+
+async def test_a_drift_policy_is_never_changed(past: asyncpg.Connection) -> None:
+    for statement in ("UPDATE drift_policy SET responses = '[]'", "DELETE FROM drift_policy"):
+        said = "drift policies are never changed: a new version is made"
+        assert await refused(past, statement) == said
+
+    # Nor is a version of it made twice.
+    again = """
+INSERT INTO drift_policy (id, version, responses, degradation, reason, created_by)
+VALUES (gen_random_uuid(), 1, '[]', '[]', '', 'me')
+"""
+    assert await refused(past, again) == "uq_drift_policy_general"
 
 
 async def test_stages_of_one_version_do_not_overlap(
@@ -250,7 +283,7 @@ async def test_a_stage_ends_after_it_began(
         assert name == "ck_stage_assignment_valid_to"
 
 
-async def test_an_event_changes_only_once_and_only_by_getting_its_position(
+async def test_an_event_changes_only_once_and_only_by_getting_its_position_and_its_hash(
     past: asyncpg.Connection, graph: Graph, unique: str
 ) -> None:
     # given
@@ -261,12 +294,52 @@ async def test_an_event_changes_only_once_and_only_by_getting_its_position(
                 break
 
     # then
-    for change in ("actor = 'x'", "after = NULL", "at = now()", "position = 1", "position = NULL"):
+    for change in (
+        "actor = 'x'", "after = NULL", "at = now()", "position = 1", "position = NULL",
+        "hash = sha256('')", "hash = NULL", "position = NULL, hash = NULL",
+    ):  # fmt: skip
         statement = f"UPDATE event SET {change} WHERE subject_id = $1"
         assert await refused(past, statement, id) == "events are append-only"
     too_old = "only events that are too old to be kept are removed"
     assert await refused(past, "DELETE FROM event WHERE subject_id = $1", id) == too_old
     assert await refused(past, "TRUNCATE event") == too_old
+
+
+async def test_a_position_may_come_before_the_hash_but_not_after_it_and_nothing_with_them(
+    past: asyncpg.Connection,
+) -> None:
+    # given: as the release before numbers
+    insert = (
+        "INSERT INTO event (type, subject_kind, subject_id, actor, request_id) "
+        "VALUES ('x.y', 'x', gen_random_uuid(), 'me', 'r') RETURNING id"
+    )
+    beyond = "position = (SELECT position FROM journal_head) + 100"
+    hash = "hash = sha256('')"
+    id = await past.fetchval(insert)
+
+    # then
+    for change in (
+        hash, "actor = 'x'", f"{beyond}, actor = 'x'", f"{beyond}, hash = 'short'",
+        f"{beyond}, {hash}, reason = 'x'",
+    ):  # fmt: skip
+        statement = f"UPDATE event SET {change} WHERE id = $1"
+        assert await refused(past, statement, id) == "events are append-only"
+    await past.execute(f"UPDATE event SET {beyond} WHERE id = $1", id)
+    for change in ("position = position + 1", f"position = position + 1, {hash}", "reason = 'x'"):
+        statement = f"UPDATE event SET {change} WHERE id = $1"
+        assert await refused(past, statement, id) == "events are append-only"
+    await past.execute(f"UPDATE event SET {hash} WHERE id = $1", id)
+    statement = "UPDATE event SET hash = sha256('x') WHERE id = $1"
+    assert await refused(past, statement, id) == "events are append-only"
+
+
+async def test_the_chain_lies_within_the_journal(past: asyncpg.Connection) -> None:
+    for change in (
+        "anchor_position = chain_position + 1", "chain_position = position + 1",
+        "chain_hash = ''", "anchor_hash = ''",
+    ):  # fmt: skip
+        statement = f"UPDATE journal_head SET {change}"
+        assert await refused(past, statement) == "ck_journal_head_chain"
 
 
 async def test_a_version_of_which_something_is_deployed_is_not_deleted(

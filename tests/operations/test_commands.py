@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lifecycle.__main__ import main
+from lifecycle.__main__ import main, verify
 from lifecycle.settings import VARIABLES
 from schema import root
 
-COMMANDS = ("serve", "migrate", "sdl", "demo")
+COMMANDS = {name: main.commands[name] for name in ("serve", "migrate", "sdl", "demo")} | {
+    "audit verify": verify
+}
 SDL = Path(root.__file__).parent / "schema.graphql"
 
 
@@ -51,7 +53,7 @@ def a_closed_port() -> int:
 def test_help_names_every_command_option_and_variable() -> None:
     # given
     options = {
-        option for name in COMMANDS for each in main.commands[name].params for option in each.opts
+        option for each in COMMANDS.values() for param in each.params for option in param.opts
     }
 
     # when
@@ -59,10 +61,10 @@ def test_help_names_every_command_option_and_variable() -> None:
 
     # then
     assert result.exit_code == 0
-    assert set(main.commands) == set(COMMANDS)
+    assert set(main.commands) == {name.partition(" ")[0] for name in COMMANDS}
     assert options == {
         "--host", "--port", "--workers", "--data-dir", "--database-url",
-        "--check", "--write", "--url", "--actor",
+        "--check", "--write", "--url", "--actor", "--anchor",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output
@@ -71,14 +73,14 @@ def test_help_names_every_command_option_and_variable() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_its_options(command: str) -> None:
     # when
-    result = run(command, "--help")
+    result = run(*command.split(), "--help")
 
     # then
     assert result.exit_code == 0
-    for option in main.commands[command].params:
+    for option in COMMANDS[command].params:
         assert option.opts[0] in result.output
         assert getattr(option, "help", None), f"{option.opts[0]} is not explained"
-    for name in VARIABLES if command in ("serve", "migrate") else ():
+    for name in VARIABLES if command in ("serve", "migrate", "audit verify") else ():
         assert name in result.output
 
 

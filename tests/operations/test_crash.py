@@ -5,9 +5,11 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,7 +17,9 @@ import psutil
 import pytest
 
 from lifecycle import embedded
-from tests.client import Graph, Json
+from lifecycle.errors import Unavailable
+from lifecycle.journal.verification import verify
+from tests.client import PATIENCE, Graph, Json
 from tests.conftest import process
 from tests.following import connect, until
 
@@ -29,6 +33,26 @@ SELECT version FROM model_version AS v WHERE
     OR (SELECT count(*) FROM stage_assignment WHERE model_version_id = v.id) <> 1
     OR (SELECT count(*) FROM version_metric WHERE model_version_id = v.id) <> 2
 """
+
+
+# Of the data directory, which nobody else has, and of the socket in it.
+LOCK_FILES = ("postmaster.pid", ".s.PGSQL.5432.lock")
+
+
+def as_user(number: int) -> dict[str, Any]:
+    """How to start a process of this user, for root."""
+    return {"user": number} if os.geteuid() == 0 else {}
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it has, even if nobody has waited for it."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+async def answers(url: str) -> None:
+    connection = await connect(url)
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
 
 
 async def write_until_cut_off(graph: Graph, model: str, acknowledged: list[int]) -> None:
@@ -51,7 +75,7 @@ def refuses_connections(url: str) -> bool:
 
 async def until_refused(graph: Graph, query: str) -> Json:
     """The error with which a query fails in the end."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             answer = await graph.answer(query)
             if "errors" in answer:
@@ -98,12 +122,15 @@ async def test_a_killed_service_keeps_every_acknowledged_write_and_no_half_one(
         rows = await connection.fetch("SELECT version FROM model_version ORDER BY created_at, id")
         half_written = await connection.fetch(HALF_WRITTEN)
         await connection.close()
+        verdict = await verify(url)
         code = second.stop()
 
     written = [int(row["version"]) for row in rows]
     assert set(acknowledged) < set(written)
     assert sorted(written) == list(range(1, len(written) + 1))
     assert [row["version"] for row in half_written] == [str(len(written))], "it has no metrics"
+    assert (verdict.faults, verdict.not_chained) == ([], 0)
+    assert verdict.entries + verdict.waiting == 1 + len(written)
     assert code == 0
 
 
@@ -151,25 +178,54 @@ async def test_a_first_start_that_was_killed_does_not_spoil_the_data_directory(
 
     # then
     with embedded.running(tmp_path) as url:
-        connection = await connect(url)
-        assert await connection.fetchval("SELECT 1") == 1
-        await connection.close()
+        await answers(url)
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 
-async def test_a_lock_file_from_before_a_crash_of_the_machine_does_not_hinder(
-    tmp_path: Path,
-) -> None:
-    # given: its number belongs to another process now
+def test_lock_files_from_before_a_crash_do_not_hinder(tmp_path: Path) -> None:
+    # given: their number belongs to another process of the same user now, as that of a killed
+    # server does until somebody waits for it
     with embedded.running(tmp_path):
-        lock_file = tmp_path / "postgres" / "postmaster.pid"
-        _, *others = lock_file.read_text().splitlines()
-    lock_file.write_text("\n".join([str(os.getpid()), *others]))
+        lock_files = [tmp_path / "postgres" / name for name in LOCK_FILES]
+        texts = [path.read_text() for path in lock_files]
+    owner = (tmp_path / "postgres").stat().st_uid
+    with subprocess.Popen(["sleep", "60"], **as_user(owner)) as other:
+        for path, text in zip(lock_files, texts, strict=True):
+            _, *lines = text.splitlines()
+            path.write_text("\n".join([str(other.pid), *lines]))
+            os.chown(path, owner, -1)
+
+        # when
+        with embedded.running(tmp_path) as url:
+            # then
+            asyncio.run(answers(url))
+        other.kill()
+
+
+async def test_what_a_killed_server_left_behind_does_not_hinder(tmp_path: Path) -> None:
+    # given: one of its processes cannot notice that the server is gone
+    with embedded.running(tmp_path) as url:
+        connection = await connect(url)
+        left = psutil.Process(connection.get_server_pid())
+        left.suspend()
+        server = left.parent()
+        assert server is not None
+        server.kill()
+        await until(lambda: ended(server))
+        connection.terminate()
 
     # when
     with embedded.running(tmp_path) as url:
-        connection = await connect(url)
-        await connection.close()
-
         # then
-        assert lock_file.read_text().splitlines()[0] != str(os.getpid())
+        await answers(url)
+    assert ended(left)
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with embedded.running(tmp_path):
+        pass
+    with (tmp_path / "postgres" / "postgresql.auto.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+
+    with pytest.raises(Unavailable, match="unrecognized configuration parameter"):
+        embedded.running(tmp_path).__enter__()

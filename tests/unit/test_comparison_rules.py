@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from lifecycle.registry.rules import (
     MetricComparison,
     ParamComparison,
+    changed,
     compare_metrics,
     compare_params,
+    completed,
+    goal_of,
     usual_goal,
 )
 from lifecycle.runs.rules import MetricGoal
@@ -26,7 +29,23 @@ MORE, LESS = MetricGoal.MAXIMIZE, MetricGoal.MINIMIZE
         ("val_f1", MORE),
         ("roc-auc", MORE),
         ("r2", MORE),
+        ("F1Score", MORE),
+        ("score", MORE),
+        ("uptime", MORE),
+        ("explained_variance", MORE),
         ("loss", LESS),
+        ("valLoss", LESS),
+        ("mae", LESS),
+        ("RMSE", LESS),
+        ("log_loss", LESS),
+        ("cross-entropy", LESS),
+        ("error_rate", LESS),
+        ("latency_ms", LESS),
+        ("p99LatencyMs", LESS),
+        ("inference_time_ms", LESS),
+        ("false_positive_rate", LESS),
+        ("false_negative_rate", LESS),
+        ("true_negative_rate", MORE),
         ("val_loss", LESS),
         ("test/RMSE", LESS),
         ("eval.mean_absolute_error", LESS),
@@ -37,6 +56,26 @@ MORE, LESS = MetricGoal.MAXIMIZE, MetricGoal.MINIMIZE
         # scikit-learn's scorers: of a negated error, more is better.
         ("neg_mean_squared_error", MORE),
         ("val/neg_log_loss", MORE),
+        ("negative_log_likelihood", LESS),
+        ("log_likelihood", MORE),
+        ("recall_neg", MORE),
+        ("neg_recall", MORE),
+        # The last word that says something decides.
+        ("accuracy_loss", LESS),
+        ("accuracy_std", LESS),
+        ("drift_detection_accuracy", MORE),
+        ("cost_savings", MORE),
+        # After "at" and "per" comes the measure.
+        ("recall_at_fpr", MORE),
+        ("recall@fpr=0.1", MORE),
+        ("ndcg@10", MORE),
+        ("timeout_rate", LESS),
+        ("tokens_per_second", MORE),
+        ("ms_per_token", LESS),
+        # What has no words says nothing either.
+        ("", MORE),
+        ("42", MORE),
+        ("потери", MORE),
         # Parts of words say nothing.
         ("lossless_ratio", MORE),
         ("timeliness", MORE),
@@ -45,6 +84,49 @@ MORE, LESS = MetricGoal.MAXIMIZE, MetricGoal.MINIMIZE
 )
 def test_the_words_of_a_name_say_whether_more_or_less_is_better(key: str, goal: MetricGoal) -> None:
     assert usual_goal(key) is goal
+
+
+def test_what_the_model_says_goes_before_the_name() -> None:
+    goals = {"loss": MORE, "churn": LESS}
+
+    assert [goal_of(key, goals) for key in ("loss", "churn", "val_loss", "accuracy")] == [
+        MORE,
+        LESS,
+        LESS,
+        MORE,
+    ]
+    (found,) = compare_metrics([{"churn": 2.0}, {"churn": 1.0}], 0, goals)
+    assert (found.goal, found.best) == (LESS, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "logged", "both"),
+    [
+        ((None, None), ("sha256:a", 1), ("sha256:a", 1)),
+        ((None, None), (None, 0), (None, 0)),
+        (("sha256:a", None), ("sha256:a", 1), ("sha256:a", 1)),
+        (("sha256:a", None), (None, 1), ("sha256:a", 1)),
+        ((None, 1), ("sha256:a", 1), ("sha256:a", 1)),
+        ((None, 1), ("sha256:a", None), ("sha256:a", 1)),
+        # It was another file.
+        (("sha256:b", None), ("sha256:a", 1), ("sha256:b", None)),
+        ((None, 0), ("sha256:a", 1), (None, 0)),
+    ],
+)
+def test_digest_and_size_are_completed_from_the_same_file_only(
+    given: tuple[str | None, int | None],
+    logged: tuple[str | None, int | None],
+    both: tuple[str | None, int | None],
+) -> None:
+    assert completed(given, logged) == both
+
+
+def test_what_changed_is_told_apart_from_what_stayed() -> None:
+    assert changed({"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}) == (
+        {"a": 1, "c": 3},
+        {"c": 4, "d": 5},
+    )
+    assert changed({"a": "nan"}, {"a": "nan"}) == ({}, {})
 
 
 def test_each_metric_has_its_differences_to_the_baseline_and_its_best() -> None:

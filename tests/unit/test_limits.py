@@ -156,3 +156,14 @@ def test_what_graphiql_asks_at_first_is_allowed_once_but_not_a_hundred_times() -
     again = " ".join(f"a{n}: __schema {{ types {{ fields {{ name }} }} }}" for n in range(100))
 
     assert refused(f"{{ {again} }}") != []
+
+
+def test_lineage_counts_as_long_as_it_may_be() -> None:
+    # 1,000 times: the lineage, its nodes, an edge, and what is selected of each node.
+    few = "{ lineage(of: $of) { nodes { ... on Run { a { b } } } edges { kind } } }"
+    many = "{ lineage(of: $of) { nodes { ... on Run { a(first: 50) { b } } } edges { kind } } }"
+
+    assert refused(few) == []
+    assert refused(f"query ($of: ID!) {many}") == [
+        f"The operation may give {1_000 * (1 + 1 + 50 + 1)} objects; 50,000 are allowed."
+    ]

@@ -1,0 +1,151 @@
+"""Data sets as clients see them."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Self
+from uuid import UUID
+
+import strawberry
+from strawberry import Private
+
+import schema.deployments
+import schema.runs
+from lifecycle.datasets import repository
+from lifecycle.datasets.repository import DataSetFilter
+from lifecycle.datasets.rules import DataSetName
+from lifecycle.datasets.tables import DataSetRow
+from lifecycle.deployments import repository as deployments
+from lifecycle.pages import PageRequest
+from lifecycle.runs import repository as runs
+from schema import ids
+from schema.context import Info
+from schema.impact import Statuses, affected
+from schema.nodes import Node
+from schema.pagination import After, Before, Connection, First, Last, connection, listed
+
+if TYPE_CHECKING:
+    from schema.deployments import Deployment
+    from schema.runs import Run, RunFilterInput, RunOrderInput
+
+
+@strawberry.type(
+    description="Data that runs worked on, as their `datasetFacts` name it. The same name with "
+    "another digest is another data set."
+)
+class DataSet(Node):
+    name: str = strawberry.field(description="The `name` in the facts.")
+    digest: str | None = strawberry.field(
+        description="The `digest` in the facts: what its content is known by. Null if they have "
+        "none."
+    )
+    created_by: str = strawberry.field(description="Who first logged a run on it.")
+    created_at: datetime = strawberry.field(description="When that was.")
+    key: Private[UUID]
+
+    @classmethod
+    def from_row(cls, row: DataSetRow) -> Self:
+        return cls(
+            id=ids.encode("DataSet", row.id),
+            name=row.name,
+            digest=row.digest,
+            created_by=row.created_by,
+            created_at=row.created_at,
+            key=row.id,
+        )
+
+    @strawberry.field(
+        description="The runs whose facts name it, newest first unless ordered otherwise."
+    )
+    async def runs(
+        self,
+        info: Info,
+        filter: Annotated[
+            Annotated["RunFilterInput", strawberry.lazy("schema.runs")] | None,
+            strawberry.argument(description="Which of them."),
+        ] = None,
+        order_by: Annotated[
+            list[Annotated["RunOrderInput", strawberry.lazy("schema.runs")]] | None,
+            strawberry.argument(description="The first key decides, then the second, …."),
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[Annotated["Run", strawberry.lazy("schema.runs")]]:
+        wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
+        request = PageRequest.parse(first, after, last, before)
+        loaders = info.context.loaders
+        page = await loaders.load(runs.pages_of_data_sets, self.key, wanted, order, request)
+        return connection(
+            page,
+            schema.runs.Run.from_row,
+            lambda: loaders.load(runs.counts_of_data_sets, self.key, wanted),
+        )
+
+    @strawberry.field(
+        description="The deployments of what came out of its runs and the runs that are parts of "
+        "them, newest first."
+    )
+    async def affected_deployments(
+        self,
+        info: Info,
+        statuses: Statuses = None,
+        first: First = None,
+        after: After = None,
+    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
+        return await affected(
+            info,
+            schema.deployments.Deployment.from_row,
+            deployments.pages_affected_by_data_sets,
+            deployments.counts_affected_by_data_sets,
+            self.key,
+            statuses,
+            PageRequest.parse(first, after),
+        )
+
+
+@strawberry.input(name="DataSetFilter", description="What is left out does not restrict.")
+class DataSetFilterInput:
+    name: str | None = strawberry.field(
+        default=None, description="Of exactly this name, whatever the digest."
+    )
+
+
+@strawberry.type
+class DataSetQueries:
+    @strawberry.field(description="One data set, or null.")
+    async def data_set(
+        self,
+        info: Info,
+        name: Annotated[str, strawberry.argument(description="Its name.")],
+        digest: Annotated[
+            str | None,
+            strawberry.argument(
+                description="Its digest; without it the one that was logged without. `dataSets` "
+                "has all of a name."
+            ),
+        ] = None,
+    ) -> DataSet | None:
+        key = DataSetName(name, digest)
+        row = await info.context.loaders.load(repository.by_names, key)
+        return DataSet.from_row(row) if row else None
+
+    @strawberry.field(description="Data sets, newest first.")
+    async def data_sets(
+        self,
+        info: Info,
+        filter: Annotated[
+            DataSetFilterInput | None, strawberry.argument(description="Which of them.")
+        ] = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[DataSet]:
+        request = PageRequest.parse(first, after, last, before)
+        wanted = DataSetFilter(filter.name if filter else None)
+        return await listed(
+            info,
+            DataSet.from_row,
+            lambda session: repository.page(session, wanted, request),
+            lambda session: repository.count(session, wanted),
+        )
