@@ -237,8 +237,7 @@ async def test_what_is_approved_and_in_production_is_not_submitted_again(
 
 async def test_a_submission_that_staging_refuses_is_none(graph: Graph, unique: str) -> None:
     version = await a_version(graph, unique, metrics=accuracy(0.8))
-    rule = {"artifactDigest": {}}
-    await set_policy(graph, unique, rule, stage="STAGING")
+    await set_policy(graph, unique, {"artifactDigest": {}}, stage="STAGING")
     before = await state(graph, version)
 
     refused = await submit(graph, version)
@@ -328,23 +327,32 @@ async def test_a_quorum_is_of_different_people(graph: Graph, unique: str) -> Non
 
     assert (first["approval"]["status"], first["approval"]["decidedBy"]) == ("PENDING", None)
     assert first["modelVersion"]["stage"] == "EXPERIMENTAL"
-    assert (
-        again
-        == [
-            {
-                "__typename": "Conflict",
-                "code": "CONFLICT",
-                "message": "bob has approved it already; 2 people must.",
-                "path": ["decision"],
-            }
-        ]
-        * 2
-    )
+    assert again == {
+        "__typename": "Conflict",
+        "code": "CONFLICT",
+        "message": "bob has approved it already; 2 people must.",
+        "path": ["decision"],
+    }
     assert missing["__typename"] == "SetStageSuccess"
     assert (refused["__typename"], refused["status"]) == ("ApprovalRequired", "PENDING")
     assert (last["approval"]["status"], last["approval"]["decidedBy"]) == ("APPROVED", "cid")
     assert [d["actor"] for d in last["approval"]["decisions"]] == ["bob", "cid"]
     assert late["__typename"] == "InvalidTransition"
+
+
+async def test_who_has_approved_may_still_object(graph: Graph, unique: str) -> None:
+    await a_version(graph, unique)
+    await set_policy(graph, unique, {"approvals": {"count": 2}})
+    version = await pending(graph, unique)
+    await decide(graph, version, "APPROVE", "bob")
+
+    done = await decide(graph, version, "REJECT", "bob", notes="on second thoughts")
+
+    approval = done["approval"]
+    assert (approval["status"], approval["decidedBy"]) == ("REJECTED", "bob")
+    assert approval["decisions"] == [
+        {"actor": "bob", "decision": "REJECT", "notes": "on second thoughts"}
+    ]
 
 
 async def test_what_was_not_submitted_cannot_be_decided(graph: Graph, unique: str) -> None:
@@ -504,6 +512,7 @@ NEW_CONTENT: dict[str, Json] = {
     "another metric": {"metrics": [*accuracy(0.8), {"key": "recall", "value": 0.9}]},
     "hyperparameters": {"hyperparameters": {"depth": 4}},
     "artifact": {"artifactPath": "b"},
+    "digest of the artifact": {"artifactDigest": "sha256:1"},
 }
 SAME_CONTENT: dict[str, Json] = {
     "the same": {
@@ -582,7 +591,10 @@ async def test_the_run_belongs_to_what_was_approved(graph: Graph, unique: str) -
         "status": "COMPLETED",
         "metrics": accuracy(0.1),
     }
-    changes = ({"datasetFacts": {"rows": 6}}, {"params": [{"key": "more", "value": "1"}]})
+    changes: list[Json] = [
+        {"datasetFacts": {"rows": 6}},
+        {"params": [{"key": "more", "value": "1"}]},
+    ]
 
     for version in versions:
         await graph.done("updateRun", {"id": version["run"], **same}, "run { id }")
