@@ -212,7 +212,7 @@ async def test_a_policy_changes_only_from_the_version_that_is_expected(
     assert refused == {
         "__typename": "StaleRevision",
         "code": "STALE_REVISION",
-        "message": f"Revision {expected} was expected, but it is 2 now.",
+        "message": f"Version {expected} was expected, but it is 2 now.",
         "path": ["expectedVersion"],
         "currentRevision": 2,
     }
