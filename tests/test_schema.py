@@ -376,7 +376,7 @@ type RegisterModelVersionSuccess { modelVersion: ModelVersion! }
 type UpdateModelVersionSuccess { modelVersion: ModelVersion! }
 type DeleteModelVersionSuccess { modelVersion: ModelVersion! }
 type SetStageSuccess { modelVersion: ModelVersion! displaced: [ModelVersion!]!
-  dryRun: Boolean! report: ValidationReport }
+  dryRun: Boolean! validation: ValidationReport }
 type SetStagePolicySuccess { stagePolicy: StagePolicy! }
 type ValidateModelVersionSuccess { report: ValidationReport! modelVersion: ModelVersion! }
 type SubmitForApprovalSuccess { approval: Approval! modelVersion: ModelVersion! }

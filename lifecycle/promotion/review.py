@@ -236,10 +236,6 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
         raise InvalidTransition(facts.status, outcome, (), ("decision",))
     APPROVAL.check(approval.status, outcome, ("decision",))
     assert facts.approval is not None
-    if origin.actor in facts.approval.approved_by:
-        raise Conflict(
-            f"{origin.actor} has approved it already; {policy.needed} people must.", ("decision",)
-        )
     stored = None
     if approved:
         _check_may_approve(origin, policy, facts)
@@ -408,8 +404,12 @@ async def _bypass(
 
 
 def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:
-    """Separation of duties. Raises Forbidden."""
+    """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
+    if origin.actor in facts.approval.approved_by:
+        raise Conflict(
+            f"{origin.actor} has approved it already; {policy.needed} people must.", ("decision",)
+        )
     if origin.actor == facts.author:
         raise Forbidden(f"{origin.actor} registered this version; somebody else has to approve it.")
     if origin.actor == facts.approval.submitted_by:
