@@ -27,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from lifecycle.journal.verification import verify
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
@@ -152,6 +153,7 @@ class World:
     """The service and the database, for a thread that is not the event loop's."""
 
     loop: asyncio.AbstractEventLoop
+    url: str
     graph: Graph
     sql: asyncpg.Connection
 
@@ -618,7 +620,7 @@ class Promotion(RuleBasedStateMachine):
             approval = present.get(version["id"])
             status = approval["status"] if approval else "NOT_SUBMITTED"
             assert version["approval_status"] == status == self.journal.approvals[version["id"]]
-            if approval and status in (*OPEN, *IN_FORCE):
+            if approval and status in (*OPEN, *IN_FORCE) and version["deleted_at"] is None:
                 seen = self.reviewed[approval["id"]]
                 assert seen.submitted == content(self.state, version)
                 if status in IN_FORCE:
@@ -665,6 +667,16 @@ class Promotion(RuleBasedStateMachine):
             for entry in node["stageHistory"]:
                 assert (entry["stage"] == "PRODUCTION") <= (entry["approval"] is not None)
 
+    def teardown(self) -> None:
+        """In the end the chain of the journal holds."""
+        assert self.world.wait(self._faults_in_chain()) == []
+
+    async def _faults_in_chain(self) -> list[str]:
+        pending = "SELECT EXISTS (SELECT FROM event WHERE position IS NULL)"
+        while await self.world.sql.fetchval(pending):
+            await asyncio.sleep(0.01)
+        return (await verify(self.world.url)).faults
+
     def _by_id(self, table: str, id: str) -> Json:
         [row] = [row for row in self.state[table] if row["id"] == id]
         return row
@@ -683,13 +695,16 @@ def _metrics(value: Any) -> list[Json]:
 async def explore(live: Live, sql: asyncpg.Connection, profile: settings) -> None:
     """Let hypothesis run in a thread of its own, because it waits for what the event loop does."""
     async with _Client(live.url) as graph:
-        world = World(asyncio.get_running_loop(), graph, sql)
+        world = World(asyncio.get_running_loop(), live.database.url, graph, sql)
         machine: Any = partial(Promotion, world)
         await asyncio.to_thread(run_state_machine_as_test, machine, settings=profile)
 
 
 _PROFILE = settings(
-    deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck)
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
 )
 
 
