@@ -674,7 +674,7 @@ class Promotion(RuleBasedStateMachine):
     async def _faults_in_chain(self) -> list[str]:
         pending = "SELECT EXISTS (SELECT FROM event WHERE position IS NULL)"
         while await self.world.sql.fetchval(pending):
-            await asyncio.sleep(0.01)
+            pass  # until the sequencer has numbered them
         return (await verify(self.world.url)).faults
 
     def _by_id(self, table: str, id: str) -> Json:
@@ -718,4 +718,4 @@ async def test_no_sequence_of_mutations_lets_an_unapproved_version_into_producti
 
 @pytest.mark.slow
 async def test_no_sequence_of_many_does_either(live: Live, sql: asyncpg.Connection) -> None:
-    await explore(live, sql, settings(_PROFILE, max_examples=40, stateful_step_count=40))
+    await explore(live, sql, settings(_PROFILE, max_examples=25, stateful_step_count=40))
