@@ -1,6 +1,6 @@
 """Stages that change at the same time."""
 
-from asyncio import gather
+from asyncio import gather, sleep
 from itertools import pairwise
 
 import asyncpg
@@ -22,29 +22,52 @@ async def set_stage(graph: Graph, id: str, stage: str, **input: object) -> Json:
     )
 
 
-@pytest.mark.slow
-async def test_fifty_promotions_at_once_leave_one_in_production_at_every_moment(
-    graph: Graph, live: Live, sql: asyncpg.Connection, unique: str
+async def staged(graph: Graph, model: str, number: int) -> list[Json]:
+    """So many new versions that the policy has approved by itself."""
+    metrics = [{"key": "accuracy", "value": 0.9}]
+    versions = [await a_version(graph, model, metrics=metrics) for _ in range(number)]
+    return [await approved(graph, version) for version in versions]
+
+
+async def in_production(sql: asyncpg.Connection, model: str) -> tuple[int, int]:
+    """How many versions say that they are in production, and how many the history."""
+    row = await sql.fetchrow(
+        "SELECT count(*) FILTER (WHERE version.stage = 'PRODUCTION'), "
+        "count(*) FILTER (WHERE entry.stage = 'PRODUCTION') "
+        "FROM model_version AS version JOIN stage_assignment AS entry "
+        "ON model_version_id = version.id AND valid_to IS NULL WHERE model_name = $1",
+        model,
+    )
+    return row[0], row[1]
+
+
+@pytest.mark.parametrize("number", [10, pytest.param(50, marks=pytest.mark.slow)])
+async def test_promotions_at_once_leave_one_in_production_at_every_moment(
+    graph: Graph, live: Live, sql: asyncpg.Connection, unique: str, number: int
 ) -> None:
-    made = await gather(*(a_version(graph, unique, version=f"v{n}") for n in range(50)))
-    await gather(*(approved(graph, version) for version in made))
-    staging = [{"id": version["id"]} for version in made]
+    versions = await staged(graph, unique, number)
+    seen = []
 
     async with serving(live.database.url) as second, Graph(second.url) as other:
-        results = await gather(
+        work = gather(
             *(
-                (graph, other)[n % 2].mutate(
-                    "setStage", {"modelVersion": version, "stage": "PRODUCTION"}, STAGE_CHANGE
-                )
-                for n, version in enumerate(staging)
+                set_stage((graph, other)[n % 2], version["id"], "PRODUCTION")
+                for n, version in enumerate(versions)
             )
         )
+        while not work.done():
+            seen.append(await in_production(sql, unique))
+            await sleep(0)
+        results = await work
 
+    # Whoever looked saw none, and from the first on one.
+    assert seen == sorted(seen)
+    assert set(seen) <= {(0, 0), (1, 1)}
     # They wait for each other; none is lost.
     assert {result["__typename"] for result in results} == {"SetStageSuccess"}
     entries = [e for e in await history(graph, unique) if e["stage"] == "PRODUCTION"]
     order = [entry["modelVersion"]["version"] for entry in entries]
-    assert sorted(order) == sorted(f"v{n}" for n in range(50))
+    assert sorted(order) == sorted(version["version"] for version in versions)
     # From the first on there was one at every moment: each ends when the next begins.
     assert [e["validTo"] for e in entries] == [*[e["validFrom"] for e in entries[1:]], None]
     # Each displaced exactly the one before it.
@@ -62,12 +85,28 @@ async def test_fifty_promotions_at_once_leave_one_in_production_at_every_moment(
         for former, entry in pairwise(entries)
     }
     assert await faults_in_history(sql, unique) == 0
+    # The journal tells the same: each displaced in the request of its successor, just before it.
+    told = await sql.fetch(
+        "SELECT after ->> 'version' AS version, after ->> 'cause' AS cause, request_id FROM event "
+        "WHERE after ->> 'model_name' = $1 AND after ->> 'cause' IN ('DISPLACED', 'REQUESTED') "
+        "ORDER BY id",
+        unique,
+    )
+    requests = [event["request_id"] for event in told if event["cause"] == "REQUESTED"]
+    assert [tuple(event) for event in told] == [
+        (order[0], "REQUESTED", requests[0]),
+        *(
+            event
+            for former, version, request in zip(order, order[1:], requests[1:], strict=False)
+            for event in ((former, "DISPLACED", request), (version, "REQUESTED", request))
+        ),
+    ]
 
 
 async def test_promotions_and_withdrawals_at_once_keep_the_history_whole(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    versions = [await approved(graph, await a_version(graph, unique)) for _ in range(4)]
+    versions = await staged(graph, unique, 4)
     stages = ["PRODUCTION", "STAGING", "ARCHIVED", "EXPERIMENTAL"]
 
     results = await gather(
@@ -91,7 +130,7 @@ async def test_promotions_and_withdrawals_at_once_keep_the_history_whole(
 async def test_a_version_is_moved_or_deleted_in_one_order_or_the_other(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    versions = [await approved(graph, await a_version(graph, unique)) for _ in range(10)]
+    versions = await staged(graph, unique, 10)
 
     async def both(n: int, id: str) -> tuple[Json, Json]:
         move = set_stage(graph, id, "PRODUCTION")
@@ -118,20 +157,23 @@ async def test_a_version_is_moved_or_deleted_in_one_order_or_the_other(
 async def test_of_stage_changes_decided_on_one_revision_at_once_one_is_made(
     graph: Graph, unique: str
 ) -> None:
-    made = await approved(graph, await a_version(graph, unique))
+    [made] = await staged(graph, unique, 1)
+    revision, entries = made["revision"], len(await history(graph, unique))
 
     results = await gather(
         *(
-            set_stage(graph, made["id"], stage, expectedRevision=4)
+            set_stage(graph, made["id"], stage, expectedRevision=revision)
             for stage in ("PRODUCTION", "ARCHIVED", "EXPERIMENTAL") * 3
         )
     )
 
     (won,) = (result for result in results if result["__typename"] == "SetStageSuccess")
-    assert won["modelVersion"]["revision"] == 5
+    assert won["modelVersion"]["revision"] == revision + 1
     stale = [result for result in results if result is not won]
-    assert {(r["__typename"], r["currentRevision"]) for r in stale} == {("StaleRevision", 5)}
-    assert len(await history(graph, unique)) == 3
+    assert {(r["__typename"], r["currentRevision"]) for r in stale} == {
+        ("StaleRevision", revision + 1)
+    }
+    assert len(await history(graph, unique)) == entries + 1
 
 
 async def test_the_same_stage_change_at_once_without_a_key_is_made_once(
@@ -150,7 +192,7 @@ async def test_a_stage_change_under_one_key_twice_at_once_is_one(
     graph: Graph, live: Live, unique: str
 ) -> None:
     old = await a_version_in(graph, unique, "PRODUCTION")
-    new = await approved(graph, await a_version(graph, unique))
+    [new] = await staged(graph, unique, 1)
 
     async with serving(live.database.url) as second, Graph(second.url) as other:
         results = await gather(
@@ -163,7 +205,7 @@ async def test_a_stage_change_under_one_key_twice_at_once_is_one(
     assert results == [results[0]] * 10
     assert results[0] == {
         "__typename": "SetStageSuccess",
-        "modelVersion": {**new, "stage": "PRODUCTION", "revision": 5},
+        "modelVersion": {**new, "stage": "PRODUCTION", "revision": new["revision"] + 1},
         "displaced": [{"id": old["id"], "version": "1", "stage": "ARCHIVED"}],
     }
     production = [e for e in await history(graph, unique) if e["stage"] == "PRODUCTION"]
@@ -172,7 +214,7 @@ async def test_a_stage_change_under_one_key_twice_at_once_is_one(
 
 async def test_what_is_in_production_is_found_while_it_changes(graph: Graph, unique: str) -> None:
     await a_version_in(graph, unique, "PRODUCTION")
-    staged = [await approved(graph, await a_version(graph, unique)) for _ in range(6)]
+    versions = await staged(graph, unique, 6)
     production = {"inStage": {"modelName": unique, "stage": "PRODUCTION"}}
     one = "query ($by: ModelVersionSelector!) { modelVersion(by: $by) { stage } }"
 
@@ -183,7 +225,7 @@ async def test_what_is_in_production_is_found_while_it_changes(graph: Graph, uni
     async def read() -> Json:
         return await graph.query(one, {"by": production})
 
-    work = [(set_stage(graph, v["id"], "PRODUCTION"), deploy(), deploy(), read()) for v in staged]
+    work = [(set_stage(graph, v["id"], "PRODUCTION"), deploy(), deploy(), read()) for v in versions]
     results = await gather(*(action for actions in work for action in actions))
 
     # There was one at every moment, so there is always one to deploy and to read.
