@@ -49,7 +49,10 @@ class Promotion:
         return gates["stagePolicy"], responses["driftPolicy"]
 
     async def go_through_checklist(self, who: Client, candidate: Candidate) -> None:
-        """Check each item and mark it by what was found. Raises DemoFailed when one does not hold."""
+        """Check each item and mark it by what was found.
+
+        Raises DemoFailed when one does not hold; it is REJECTED then.
+        """
         found = findings(candidate.trained, self._data)
         for title, (holds, note) in zip(CHECKLIST, found, strict=True):
             mark = {

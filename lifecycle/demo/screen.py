@@ -62,11 +62,11 @@ class Screen:
         time = datetime.fromisoformat(event["at"]).astimezone().strftime("%H:%M:%S")
         before, after = event["from"], event["to"]
         change = after if before in (None, after) else f"{before} → {after}"
-        colour = {"HEALTHY": "green", "DEGRADED": "yellow", "UNHEALTHY": "red"}
-        health = event["health"]
+        colour = {"HEALTHY": "green", "DEGRADED": "yellow", "UNHEALTHY": "red"}.get(event["health"])
+        health = f"[{colour}]{event['health'].lower()}[/]  " if colour else ""
         self._indented(
             f"[magenta]live[/] {time}  version {escape(event['deployment']['version'])}  "
-            f"{change}  [{colour.get(health, 'dim')}]{health.lower()}[/]  "
+            f"{change}  {health}"
             f"[dim]{escape(event['actor'])}: {escape(event['message'] or '-')}[/]"
         )
 

@@ -43,7 +43,7 @@ class Watch:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def until(self, deployment_id: str, state: str) -> None:
-        """Wait until the subscription has told that the deployment came to this status or health."""
+        """Wait until the subscription has told of this status or health of a deployment."""
         await self._wait(
             lambda: (deployment_id, state) in self._seen, f"a deployment becoming {state}"
         )
