@@ -322,9 +322,9 @@ def to_try_next(model_name: str, version_id: str, event_id: str) -> dict[str, st
       __typename
       ... on Deployment {{ version status }}
       ... on ModelVersion {{ version stage }}
-      ... on Run {{ name params {{ key value }} }}
-      ... on Experiment {{ name }}
-      ... on DataSet {{ name digest }}
+      ... on Run {{ run: name params {{ key value }} }}
+      ... on Experiment {{ experiment: name }}
+      ... on DataSet {{ dataSet: name digest }}
     }}
     edges {{ from kind to }}
     truncated
