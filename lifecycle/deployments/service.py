@@ -21,6 +21,7 @@ from lifecycle.errors import Conflict, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.logs import repository as logs
 from lifecycle.logs.repository import MAX_LINES, NewLine
+from lifecycle.promotion import repository as policies
 from lifecycle.promotion import service as promotion
 from lifecycle.promotion.rules import StageCause
 from lifecycle.registry import repository as registry
@@ -170,6 +171,7 @@ async def roll_back(
     Raises NotFound, StaleRevision, InvalidTransition, Conflict when there is no good one or when
     this one has been replaced already, and ApprovalRequired as `create` does.
     """
+    await policies.hold_policies(session)
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
         raise NotFound("deployment", "with this id")

@@ -101,6 +101,12 @@ async def lock(session: WriteSession, id: UUID) -> RunRow | None:
     )
 
 
+async def hold(session: WriteSession, id: UUID) -> RunRow | None:
+    """The run as it stands; nobody changes it until the transaction ends, but others may hold it
+    too."""
+    return await session.get(RunRow, id, with_for_update={"read": True}, populate_existing=True)
+
+
 async def lock_silent(session: WriteSession, limit: int) -> Sequence[RunRow]:
     """Running runs whose lease has run out and that nobody else is changing now, held."""
     silent = RunRow.last_reported_at + func.make_interval(0, 0, 0, 0, 0, 0, RunRow.lease_seconds)

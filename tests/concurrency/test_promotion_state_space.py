@@ -9,6 +9,8 @@ import asyncio
 import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -107,10 +110,11 @@ _TABLES = {
     ),
 }
 # When the writer of a run was last heard is not among what changes.
+_NOT_COMPARED = {"run": " - '{last_reported_at,updated_at}'::text[]"}
 _STATE = "SELECT json_build_object({})".format(
     ", ".join(
-        f"'{table}', (SELECT coalesce(jsonb_agg(to_jsonb(t) - 'last_reported_at' ORDER BY {order})"
-        f", '[]') FROM {table} AS t WHERE {condition})"
+        f"'{table}', (SELECT coalesce(jsonb_agg(to_jsonb(t){_NOT_COMPARED.get(table, '')} "
+        f"ORDER BY {order}), '[]') FROM {table} AS t WHERE {condition})"
         for table, (condition, order) in _TABLES.items()
     )
 )
@@ -198,15 +202,15 @@ class Journal:
                 self.approvals[id] = after["approval_status"]
 
 
-def _moment(text: str) -> str:
-    # As to_jsonb has it, which leaves out the zeros at the end.
-    return text.replace("Z", "+00:00")
+def _moment(text: str | None) -> datetime | None:
+    # Neither PostgreSQL nor the service writes the zeros at the end, each in its own way.
+    return datetime.fromisoformat(text) if text else None
 
 
 def content(state: State, version: Json) -> Json:
     """What an approval is for: the same while nothing that counts has changed."""
     metrics = state["version_metric"]
-    [run] = [r for r in state["run"] if r["id"] == version["run_id"]] or [None]
+    run = next((run for run in state["run"] if run["id"] == version["run_id"]), None)
     return {
         "metrics": {
             m["key"]: m["value"] for m in metrics if m["model_version_id"] == version["id"]
@@ -223,7 +227,7 @@ def checklist(state: State, version: Json) -> list[Any]:
     return [[item["title"], item["status"]] for item in items]
 
 
-def general(kind: str, uuid: str) -> str:
+def global_id(kind: str, uuid: str) -> str:
     """The global id of an object that SQL has found."""
     return ids.encode(kind, UUID(uuid))
 
@@ -249,7 +253,6 @@ class Promotion(RuleBasedStateMachine):
     @initialize(policy=st.sampled_from(POLICIES), metric=st.sampled_from((0.9, None)))
     def begin(self, policy: list[Json] | None, metric: float | None) -> None:
         """A model with two versions and a run, and perhaps a policy of its own."""
-        self.state = self.world.wait(self._read())
         self.world.wait(self.world.graph.mutate("createExperiment", {"name": self.name}))
         facts = {"experimentName": self.name, "datasetFacts": {"train_size": 500}}
         self.world.wait(self.world.graph.mutate("logRun", {**facts, "status": "COMPLETED"}))
@@ -269,7 +272,7 @@ class Promotion(RuleBasedStateMachine):
         """Somebody has made another version."""
         input: Json = {"modelName": self.name, "metrics": _metrics(metric)}
         if of_run:
-            input["runId"] = general("Run", self.state["run"][0]["id"])
+            input["runId"] = global_id("Run", self.state["run"][0]["id"])
         self.ask(actor, "registerModelVersion", input)
 
     @rule(
@@ -305,7 +308,7 @@ class Promotion(RuleBasedStateMachine):
     )
     def update_run(self, actor: str, change: Json) -> None:
         """The run says something else about its data, or about itself."""
-        self.ask(actor, "updateRun", {"id": general("Run", self.state["run"][0]["id"]), **change})
+        self.ask(actor, "updateRun", {"id": global_id("Run", self.state["run"][0]["id"]), **change})
 
     @rule(
         actor=st.sampled_from(ACTORS),
@@ -345,7 +348,7 @@ class Promotion(RuleBasedStateMachine):
         """All that should lead a good version into production, and deploy it there."""
         for item in self.state["checklist_item"]:
             if item["model_version_id"] == self.pick("model_version", which)["id"]:
-                id = general("ChecklistItem", item["id"])
+                id = global_id("ChecklistItem", item["id"])
                 self.ask(BOB, "markChecklistItem", {"id": id, "status": "APPROVED"})
         self.submit(SUBMITTER, which)
         for actor in (AUTHOR, SUBMITTER) if author_decides else (ANN, BOB):
@@ -385,7 +388,7 @@ class Promotion(RuleBasedStateMachine):
     )
     def mark_item(self, actor: str, which: int, status: str) -> None:
         """Somebody has checked it."""
-        id = general("ChecklistItem", self.pick("checklist_item", which)["id"])
+        id = global_id("ChecklistItem", self.pick("checklist_item", which)["id"])
         self.ask(actor, "markChecklistItem", {"id": id, "status": status})
 
     @rule(
@@ -415,7 +418,7 @@ class Promotion(RuleBasedStateMachine):
     )
     def report(self, actor: str, which: int, statuses: list[str]) -> None:
         """A deployment goes on."""
-        id = general("Deployment", self.pick("deployment", which)["id"])
+        id = global_id("Deployment", self.pick("deployment", which)["id"])
         for status in statuses:
             input: Json = {"id": id, "status": status}
             if status == "ACTIVE":
@@ -426,14 +429,14 @@ class Promotion(RuleBasedStateMachine):
     @rule(actor=st.sampled_from(ACTORS), which=st.integers(0, 9))
     def roll_back(self, actor: str, which: int) -> None:
         """A deployment is replaced by the last good one."""
-        id = general("Deployment", self.pick("deployment", which)["id"])
+        id = global_id("Deployment", self.pick("deployment", which)["id"])
         self.ask(actor, "rollbackDeployment", {"id": id, "reason": "it is bad"})
 
     @precondition(lambda self: self.state["deployment"])
     @rule(actor=st.sampled_from(ACTORS), which=st.integers(0, 9))
     def terminate(self, actor: str, which: int) -> None:
         """A deployment ends."""
-        id = general("Deployment", self.pick("deployment", which)["id"])
+        id = global_id("Deployment", self.pick("deployment", which)["id"])
         self.ask(actor, "terminateDeployment", {"id": id})
 
     @rule(
@@ -454,7 +457,7 @@ class Promotion(RuleBasedStateMachine):
     )
     def update_drift(self, actor: str, which: int, status: str) -> None:
         """Somebody has looked at it."""
-        id = general("DriftEvent", self.pick("drift_event", which)["id"])
+        id = global_id("DriftEvent", self.pick("drift_event", which)["id"])
         self.ask(actor, "updateDriftEvent", {"id": id, "status": status})
 
     @rule(actor=st.sampled_from(ACTORS), which=st.integers(0, 4))
@@ -471,14 +474,14 @@ class Promotion(RuleBasedStateMachine):
 
     def version(self, which: int) -> Json:
         """How a mutation names one of the versions, deleted ones too."""
-        id = general("ModelVersion", self.pick("model_version", which)["id"])
+        id = global_id("ModelVersion", self.pick("model_version", which)["id"])
         return {"modelVersion": {"id": id}}
 
     def ask(self, actor: str, mutation: str, input: Json) -> Json:
         """Ask for a change under a name, and look at what has become of everything."""
         before = self.state
         selection = (
-            "dryRun displaced { id } report { passed stage policyVersion checks { "
+            "dryRun displaced { id } validation { passed stage policyVersion checks { "
             "name passed severity observed required message advice } }"
             if mutation == "setStage"
             else ""
@@ -503,23 +506,19 @@ class Promotion(RuleBasedStateMachine):
         self._remember(before)
         self._check_entries(before)
         self._check_deployments(before)
-        self._check_everything()
+        self._check_versions()
         return result
 
     def _follow(self) -> None:
-        self.state = self.world.wait(self._read())
-        self.events = self.world.wait(self._new_events())
+        self.state, self.events = self.world.wait(self._read())
         for event in self.events:
             self.last_event = event["id"]
             self.journal.take(event)
 
-    async def _read(self) -> State:
-        found: State = json.loads(await self.world.sql.fetchval(_STATE, self.name))
-        return found
-
-    async def _new_events(self) -> list[Json]:
-        rows = await self.world.sql.fetch(_EVENTS, self.last_event)
-        return [dict(row) for row in rows]
+    async def _read(self) -> tuple[State, list[Json]]:
+        state = await self.world.sql.fetchval(_STATE, self.name)
+        events = await self.world.sql.fetch(_EVENTS, self.last_event)
+        return json.loads(state), [dict(event) for event in events]
 
     def _remember(self, before: State) -> None:
         """What people saw when they submitted and decided."""
@@ -578,16 +577,17 @@ class Promotion(RuleBasedStateMachine):
     def _check_policy(self, version: Json, approval: Json) -> None:
         """Of the policy that is in force now, what can be said in a line each."""
         policies = [p for p in self.state["stage_policy"] if p["stage"] == "PRODUCTION"]
-        own = [p for p in policies if p["model_id"] is not None][-1:]
-        in_force = own[0] if own and own[0]["rules"] is not None else policies_of_all(policies)
+        general = [p for p in policies if p["model_id"] is None][-1]
+        own = ([p for p in policies if p["model_id"] is not None] or [general])[-1]
+        in_force = general if own["rules"] is None else own
         rules = {rule["kind"]: rule for rule in in_force["rules"]}
         facts = content(self.state, version)
         marks = [status for _, status in checklist(self.state, version)]
-        for rule in in_force["rules"]:
-            value = facts["metrics"].get(rule.get("key"))
-            if rule["kind"] == "METRIC" and rule.get("at_least") and value is not None:
+        for each in in_force["rules"]:
+            value = facts["metrics"].get(each.get("key"))
+            if each["kind"] == "METRIC" and each.get("at_least") and value is not None:
                 assert value != "NaN"
-                assert value >= rule["at_least"]
+                assert value >= each["at_least"]
         if "CHECKLIST" in rules:
             assert set(marks) <= {"APPROVED"}
             assert marks or not rules["CHECKLIST"]["required"]
@@ -605,11 +605,10 @@ class Promotion(RuleBasedStateMachine):
                 assert version["stage"] == "PRODUCTION"
                 assert version["approval_status"] in IN_FORCE
 
-    def _check_everything(self) -> None:
+    def _check_versions(self) -> None:
+        """At most one is in production, and what is approved is what is there."""
         versions = self.state["model_version"]
-        in_production = [row["id"] for row in versions if row["stage"] == "PRODUCTION"]
-        assert len(in_production) <= 1
-        assert self.world.wait(faults_in_history(self.world.sql, self.name)) == 0
+        assert len([row for row in versions if row["stage"] == "PRODUCTION"]) <= 1
         present = {
             row["model_version_id"]: row
             for row in self.state["approval"]
@@ -626,7 +625,6 @@ class Promotion(RuleBasedStateMachine):
                     now = content(self.state, version), checklist(self.state, version)
                     assert seen.decided == now
             self._check_history(version)
-        self._check_what_clients_see(versions, in_production)
 
     def _check_history(self, version: Json) -> None:
         """The history is what the journal tells."""
@@ -638,23 +636,28 @@ class Promotion(RuleBasedStateMachine):
         told = self.journal.stages[version["id"]]
         assert len(of_version) == len(told)
         for entry, event in zip(of_version, told, strict=True):
-            same = {key: entry[key] for key in event}
-            for key in ("valid_from", "valid_to"):
-                if key in same:
-                    same[key], event[key] = same[key][:26], event[key][:26]
-            assert same == event
+            times = {key: _moment(entry[key]) for key in ("valid_from", "valid_to")}
+            assert {key: {**entry, **times}[key] for key in event} == event
 
-    def _check_what_clients_see(self, versions: list[Json], in_production: list[str]) -> None:
+    @invariant()
+    def history_is_whole(self) -> None:
+        """No gap, no overlap, and nothing that the version contradicts."""
+        assert self.world.wait(faults_in_history(self.world.sql, self.name)) == 0
+
+    @invariant()
+    def clients_see_what_is_there(self) -> None:
+        """What GraphQL says is what the tables say."""
+        versions = self.state["model_version"]
+        in_production = [row["id"] for row in versions if row["stage"] == "PRODUCTION"]
         seen = self.world.wait(self.world.graph.query(_SEEN, {"name": self.name}))["model"]
         found = seen["versionInStage"]
-        assert (
-            [found["id"]] if found else [] == [general("ModelVersion", id) for id in in_production]
-        )
+        shown = [found["id"]] if found else []
+        assert shown == [global_id("ModelVersion", id) for id in in_production]
         nodes = {node["id"]: node for node in seen["versions"]["nodes"]}
         there = [version for version in versions if version["deleted_at"] is None]
-        assert nodes.keys() == {general("ModelVersion", version["id"]) for version in there}
+        assert nodes.keys() == {global_id("ModelVersion", version["id"]) for version in there}
         for version in there:
-            node = nodes[general("ModelVersion", version["id"])]
+            node = nodes[global_id("ModelVersion", version["id"])]
             assert (node["stage"], node["revision"]) == (version["stage"], version["revision"])
             assert node["approval"]["status"] == version["approval_status"]
             last = node["stageHistory"][-1]
@@ -665,11 +668,6 @@ class Promotion(RuleBasedStateMachine):
     def _by_id(self, table: str, id: str) -> Json:
         [row] = [row for row in self.state[table] if row["id"] == id]
         return row
-
-
-def policies_of_all(policies: list[Json]) -> Json:
-    """The general one among these."""
-    return [policy for policy in policies if policy["model_id"] is None][-1]
 
 
 def _metrics(value: Any) -> list[Json]:
@@ -686,9 +684,8 @@ async def explore(live: Live, sql: asyncpg.Connection, profile: settings) -> Non
     """Let hypothesis run in a thread of its own, because it waits for what the event loop does."""
     async with _Client(live.url) as graph:
         world = World(asyncio.get_running_loop(), graph, sql)
-        await asyncio.to_thread(
-            run_state_machine_as_test, lambda: Promotion(world), settings=profile
-        )
+        machine: Any = partial(Promotion, world)
+        await asyncio.to_thread(run_state_machine_as_test, machine, settings=profile)
 
 
 _PROFILE = settings(
