@@ -272,7 +272,13 @@ def sdl(check: bool, write: bool) -> None:
 @main.command()
 @click.option("--url", help="The service (default: where `serve` would be).")
 @click.option("--actor", default="demo", show_default=True, help="The name it acts under.")
-def demo(url: str | None, actor: str) -> None:
+@click.option(
+    "--administrator",
+    default="admin",
+    show_default=True,
+    help="One of the service's administrators, under whose name it sets policies.",
+)
+def demo(url: str | None, actor: str, administrator: str) -> None:
     """A model's life on real data, told to a running service through its public API.
 
     Needs the extra `demo`: pip install 'ml-lifecycle[demo]'.
@@ -285,7 +291,7 @@ def demo(url: str | None, actor: str) -> None:
         raise click.ClickException(f"{error.name} is not installed: {hint}") from error
     settings = _settings()
     try:
-        asyncio.run(tell(url or f"http://{settings.host}:{settings.port}", actor))
+        asyncio.run(tell(url or f"http://{settings.host}:{settings.port}", actor, administrator))
     except DemoFailed as error:
         raise click.ClickException(str(error)) from error
 

@@ -4,7 +4,8 @@ It imports nothing else of this project: what it does, any client can do.
 
     story        the plot, from the first run to the rollback
     experiment   trains and logs runs, registers versions
-    production   promotes, deploys, reports drift, rolls back
+    promotion    policies, checklists, approvals, stages: what lets a version in, and what does not
+    production   deploys what was let in, reports drift
     watch        follows the deployments live, meanwhile
     training     the data set and the models; knows no API
     drift        PSI and Kolmogorov-Smirnov; pure functions

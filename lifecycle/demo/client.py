@@ -67,7 +67,10 @@ class Client:
         await self._http.aclose()
 
     async def query(self, document: str, variables: Mapping[str, Any] | None = None) -> Object:
-        """Return the `data` of the answer. Raises DemoFailed on any error in it."""
+        """Return the `data` of the answer.
+
+        Raises Refused when this actor may not do it, DemoFailed on any other error.
+        """
         response = await self._post({"query": document, "variables": variables or {}})
         try:
             answer = response.json()
@@ -82,8 +85,9 @@ class Client:
     async def mutate(self, document: str, input: Mapping[str, Any]) -> Object:
         """Return the success of a document with one mutation that takes `$input`.
 
-        Raises Refused when the result is an Error. One idempotency key goes with all attempts, so
-        an answer that got lost on its way does not make the change happen twice.
+        Raises Refused when the result is an Error or this actor may not do it. One idempotency key
+        goes with all attempts, so an answer that got lost on its way does not make the change
+        happen twice.
         """
         variables = {"input": {**input, "idempotencyKey": str(uuid4())}}
         for attempt in range(1, _ATTEMPTS + 1):
@@ -148,10 +152,12 @@ class Client:
 
 
 def _data(answer: Object) -> Object:
-    """Return what a GraphQL answer holds. Raises DemoFailed when it holds errors."""
+    """Return what a GraphQL answer holds. Raises Refused and DemoFailed when it holds errors."""
     if answer.get("errors"):
         error = answer["errors"][0]
         extensions = error.get("extensions") or {}
+        if extensions.get("code") == "FORBIDDEN":
+            raise Refused("FORBIDDEN", error["message"])
         marks = [str(extensions[key]) for key in ("code", "requestId") if key in extensions]
         raise DemoFailed(
             f"The service answered: {error.get('message')}"

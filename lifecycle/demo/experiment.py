@@ -14,11 +14,13 @@ from lifecycle.demo import operations, training
 from lifecycle.demo.client import Client, DemoFailed, Object
 from lifecycle.demo.training import Artifact, Data, Recipe, Training
 
-MODEL_NAME = "breast-cancer-screening"
 _EPOCHS_PER_CALL = 10
-_LEAST_ACCURACY = 0.90
-_LEAST_RECALL = 0.95
-_MOST_MILLISECONDS = 100
+
+CHECKLIST = [
+    "The file is as logged",
+    "Read back, it shows the same figures",
+    "The test was on unseen tumours",
+]
 
 Progress = Callable[[dict[str, float]], None]
 
@@ -38,6 +40,7 @@ class Trained:
 class Candidate:
     """A registered version of the model. `checklist` has the ids of its items by title."""
 
+    id: str
     version: str
     trained: Trained
     checklist: dict[str, str]
@@ -53,7 +56,10 @@ class Epoch:
 
 
 class Experiment:
-    """One experiment on the service: a run for each recipe, a version for each run."""
+    """One experiment on the service: a run for each recipe, a version for each run.
+
+    The model that the versions are of has the experiment's name.
+    """
 
     def __init__(self, client: Client, name: str, data: Data, folder: Path) -> None:
         self.name = name
@@ -99,7 +105,7 @@ class Experiment:
         success = await self._client.mutate(
             operations.REGISTER_MODEL_VERSION,
             {
-                "modelName": MODEL_NAME,
+                "modelName": self.name,
                 "runId": trained.run_id,
                 "description": trained.recipe.description,
                 "framework": f"scikit-learn {sklearn.__version__}",
@@ -107,13 +113,14 @@ class Experiment:
                 "metrics": pairs(trained.metrics),
                 "tags": pairs({"by": "demo"}),
                 "artifactPath": str(trained.file.path),
+                "artifactDigest": trained.file.digest,
                 "sizeBytes": trained.file.size_bytes,
-                "checklist": list(evidence(trained)),
+                "checklist": CHECKLIST,
             },
         )
         version = success["modelVersion"]
         checklist = {item["title"]: item["id"] for item in version["checklist"]}
-        return Candidate(version["version"], trained, checklist)
+        return Candidate(version["id"], version["version"], trained, checklist)
 
     async def _start_run(self, recipe: Recipe) -> str:
         data = self._data
@@ -130,6 +137,7 @@ class Experiment:
                 "gitCommit": await _git_commit(),
                 "datasetFacts": {
                     "name": "Wisconsin Diagnostic Breast Cancer (scikit-learn)",
+                    "digest": data.digest,
                     "train_size": len(data.train),
                     "test_size": len(data.test),
                     "feature_count": len(data.feature_names),
@@ -202,28 +210,18 @@ class Experiment:
         await self._client.mutate(operations.LOG_RUN_OUTPUT, {"runId": run_id, "lines": lines})
 
 
-def evidence(trained: Trained) -> dict[str, tuple[bool, str]]:
-    """Go through the checklist: title, whether it holds, and what shows it."""
-    accuracy, recall = trained.metrics["accuracy"], trained.metrics["recall"]
-    latency = trained.metrics["inference_time_ms"]
-    return {
-        f"Accuracy on tumours that it has not seen is at least {_LEAST_ACCURACY:.2f}": (
-            accuracy >= _LEAST_ACCURACY,
-            f"accuracy {accuracy:.3f}",
+def findings(trained: Trained, data: Data) -> list[tuple[bool, str]]:
+    """Go through the checklist: of each item whether it holds, and what shows it."""
+    reloaded = training.scores(training.load_model(trained.file), data.test)
+    twice = training.known(data.train, data.test)
+    return [
+        (training.is_intact(trained.file), trained.file.digest),
+        (
+            all(trained.metrics[key] == figure for key, figure in reloaded.items()),
+            f"accuracy {reloaded['accuracy']}, recall {reloaded['recall']}",
         ),
-        f"At least {_LEAST_RECALL:.0%} of the malignant tumours are found": (
-            recall >= _LEAST_RECALL,
-            f"recall {recall:.3f}",
-        ),
-        f"It answers within {_MOST_MILLISECONDS} ms": (
-            latency <= _MOST_MILLISECONDS,
-            f"{latency:.2f} ms on average",
-        ),
-        "The file is the one that the run has logged": (
-            training.is_intact(trained.file),
-            trained.file.digest,
-        ),
-    }
+        (twice == 0, f"{twice} of {len(data.test)} tumours of the test are in training"),
+    ]
 
 
 def now() -> str:

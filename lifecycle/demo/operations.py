@@ -1,9 +1,8 @@
 """The GraphQL documents of the demo, each as one would type it into GraphiQL."""
 
 SERVER = """
-query Server($modelName: String!) {
+query Server {
   serverInfo { version }
-  model(name: $modelName) { versionInStage(stage: PRODUCTION) { version } }
 }
 """
 
@@ -91,9 +90,77 @@ mutation MarkChecklistItem($input: MarkChecklistItemInput!) {
 }
 """
 
-STAGE_OF_VERSION = """
-query StageOfVersion($by: ModelVersionSelector!) {
-  modelVersion(by: $by) { stage }
+SET_STAGE_POLICY = """
+mutation SetStagePolicy($input: SetStagePolicyInput!) {
+  setStagePolicy(input: $input) {
+    ... on SetStagePolicySuccess { stagePolicy { version rules { description } } }
+    ... on Error { code message }
+  }
+}
+"""
+
+SET_DRIFT_POLICY = """
+mutation SetDriftPolicy($input: SetDriftPolicyInput!) {
+  setDriftPolicy(input: $input) {
+    ... on SetDriftPolicySuccess { driftPolicy { version responses { fromSeverity action } } }
+    ... on Error { code message }
+  }
+}
+"""
+
+SUBMIT_FOR_APPROVAL = """
+mutation SubmitForApproval($input: SubmitForApprovalInput!) {
+  submitForApproval(input: $input) {
+    ... on SubmitForApprovalSuccess {
+      approval { status reason }
+      modelVersion { stage }
+    }
+    ... on Error { code message }
+  }
+}
+"""
+
+WHY_NOT = """
+query WhyNot($by: ModelVersionSelector!) {
+  modelVersion(by: $by) {
+    whyNot(stage: PRODUCTION) { name observed required message advice }
+  }
+}
+"""
+
+PENDING_APPROVALS = """
+query PendingApprovals {
+  pendingApprovals(first: 100) {
+    nodes {
+      modelName
+      version
+      createdBy
+      metrics { key value }
+      checklist { title status }
+      approval { status reason submittedBy submissionNotes }
+    }
+  }
+}
+"""
+
+DECIDE_APPROVAL = """
+mutation DecideApproval($input: DecideApprovalInput!) {
+  decideApproval(input: $input) {
+    ... on DecideApprovalSuccess {
+      approval { status decidedBy notes }
+      modelVersion { stage }
+    }
+    ... on Error { code message }
+  }
+}
+"""
+
+UPDATE_MODEL_VERSION = """
+mutation UpdateModelVersion($input: UpdateModelVersionInput!) {
+  updateModelVersion(input: $input) {
+    ... on UpdateModelVersionSuccess { modelVersion { approval { status staleReason } } }
+    ... on Error { code message }
+  }
 }
 """
 
@@ -127,28 +194,6 @@ mutation UpdateDeployment($input: UpdateDeploymentInput!) {
 }
 """
 
-ROLLBACK_DEPLOYMENT = """
-mutation RollbackDeployment($input: RollbackDeploymentInput!) {
-  rollbackDeployment(input: $input) {
-    ... on RollbackDeploymentSuccess {
-      deployment { id version status rollbackFrom { id version status } }
-    }
-    ... on Error { code message }
-  }
-}
-"""
-
-IN_SERVICE = """
-query InService($modelName: String!) {
-  deployments(
-    filter: { modelName: $modelName, environments: [PRODUCTION], statuses: [ACTIVE] }
-    first: 100
-  ) {
-    nodes { id version health createdBy rollbackFrom { id } }
-  }
-}
-"""
-
 DEPLOYMENT_STATUS = """
 subscription DeploymentStatus($modelName: String!, $after: String) {
   deploymentStatus(modelName: $modelName, after: $after) {
@@ -160,6 +205,7 @@ subscription DeploymentStatus($modelName: String!, $after: String) {
       health
       message
       at
+      actor
       deployment { id version environment }
     }
     ... on CaughtUp { cursor }
@@ -170,81 +216,127 @@ subscription DeploymentStatus($modelName: String!, $after: String) {
 RECORD_DRIFT_EVENT = """
 mutation RecordDriftEvent($input: RecordDriftEventInput!) {
   recordDriftEvent(input: $input) {
-    ... on RecordDriftEventSuccess { driftEvent { id severity status } }
-    ... on Error { code message }
-  }
-}
-"""
-
-UPDATE_DRIFT_EVENT = """
-mutation UpdateDriftEvent($input: UpdateDriftEventInput!) {
-  updateDriftEvent(input: $input) {
-    ... on UpdateDriftEventSuccess { driftEvent { id status } }
+    ... on RecordDriftEventSuccess {
+      driftEvent {
+        id
+        severity
+        status
+        dedupKey
+        responses { action outcome message deployment { id version status } }
+      }
+      duplicate
+    }
     ... on Error { code message }
   }
 }
 """
 
 OUTCOME = """
-query Outcome($experiment: String!, $modelName: String!, $deployment: ID!) {
-  experiment(name: $experiment) {
+query Outcome($modelName: String!, $deployment: ID!) {
+  experiment(name: $modelName) {
     name
     status
     runCount
     bestRun(metric: "accuracy") { name metrics(keys: ["accuracy"]) { value } }
   }
-  model(name: $modelName) { versionInStage(stage: PRODUCTION) { version } }
+  model(name: $modelName) {
+    stageHistory(stages: [PRODUCTION], first: 1) {
+      nodes {
+        modelVersion { version }
+        cause
+        actor
+        reason
+        approval {
+          status
+          decidedBy
+          notes
+          report { policyVersion passed checks { name passed observed } }
+        }
+        displaced { version }
+      }
+    }
+    versions(first: 2) { nodes { version whyNot(stage: PRODUCTION) { message } } }
+  }
   deployment(id: $deployment) {
     version
     status
     health
     rollbackFrom { version status }
+    cause { severity status }
     statusHistory { from to at }
   }
 }
 """
 
 
-def to_try_next(model_name: str, at: str, run_id: str) -> dict[str, str]:
-    """Return queries for a person to go on with, by title; `at` is a moment that has passed."""
+def to_try_next(model_name: str, version_id: str, event_id: str) -> dict[str, str]:
+    """Return queries for a person to go on with, by title."""
     return {
-        "What is in production now, and what was while the best version served": f"""
+        "Why is this version in production, who let it in, and what did it replace": f"""
 {{
   model(name: "{model_name}") {{
-    now: versionInStage(stage: PRODUCTION) {{ version metrics {{ key value }} }}
-    then: versionInStage(stage: PRODUCTION, at: "{at}") {{ version metrics {{ key value }} }}
-  }}
-}}""",
-        "How the first run learnt": f"""
-{{
-  run(id: "{run_id}") {{
-    name
-    datasetFacts
-    metricHistory(keys: ["accuracy", "train_loss"], maxPoints: 10) {{ key steps values }}
-    logs(last: 3) {{ nodes {{ message }} }}
-  }}
-}}""",
-        "Deployments, each with its way": f"""
-{{
-  deployments(filter: {{ modelName: "{model_name}" }}, first: 5) {{
-    totalCount
-    nodes {{
-      version status health
-      rollbackFrom {{ version }}
-      statusHistory {{ from to at actor message }}
+    stageHistory(stages: [PRODUCTION], first: 5) {{
+      nodes {{
+        modelVersion {{ version }}
+        validFrom validTo cause actor reason
+        approval {{ status reason decidedBy notes decisions {{ actor decision notes at }} }}
+        report {{ policyVersion checks {{ name passed observed required message }} }}
+        displaced {{ version }}
+      }}
     }}
   }}
 }}""",
-        "Drift, the worst": f"""
+        "What would the next one need": f"""
 {{
-  driftEvents(filter: {{ modelName: "{model_name}", severities: [HIGH, CRITICAL] }}, first: 5) {{
-    nodes {{ feature method baselineValue observedValue severity status resolution details }}
+  model(name: "{model_name}") {{
+    versions(first: 10) {{
+      nodes {{
+        version stage
+        approval {{ status staleReason }}
+        whyNot(stage: PRODUCTION) {{ name observed required message advice }}
+      }}
+    }}
   }}
 }}""",
-        "Live: leave it open and start the demo again": f"""
-subscription {{
-  deploymentStatus(modelName: "{model_name}") {{
-    ... on DeploymentStatusEvent {{ from to health at message deployment {{ version }} }}
+        "Who did what to the version that drifted": f"""
+{{
+  auditLog(filter: {{ subject: "{version_id}" }}, first: 20) {{
+    nodes {{ position at actor action before after reason policyVersion hash }}
   }}
 }}""",
+        "What the service did about the drift": f"""
+{{
+  driftEvents(filter: {{ modelName: "{model_name}" }}, first: 5) {{
+    nodes {{
+      feature method baselineValue observedValue severity status dedupKey
+      policy {{ version responses {{ fromSeverity action }} }}
+      responses {{ action outcome message deployment {{ version status }} }}
+    }}
+  }}
+}}""",
+        "From the drift up to the data": f"""
+{{
+  lineage(of: "{event_id}", direction: UPSTREAM, depth: 6) {{
+    nodes {{
+      id
+      __typename
+      ... on Deployment {{ version status }}
+      ... on ModelVersion {{ version stage }}
+      ... on Run {{ run: name params {{ key value }} }}
+      ... on Experiment {{ experiment: name }}
+      ... on DataSet {{ dataSet: name digest }}
+    }}
+    edges {{ from kind to }}
+    truncated
+  }}
+}}""",
+        "Live: leave it open and start the demo again": """
+subscription {
+  deploymentStatus {
+    ... on DeploymentStatusEvent {
+      from to health at actor message
+      deployment { modelName version }
+    }
+  }
+}""",
     }

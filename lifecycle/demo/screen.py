@@ -1,6 +1,7 @@
 """What the person at the terminal sees."""
 
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,13 +62,22 @@ class Screen:
         time = datetime.fromisoformat(event["at"]).astimezone().strftime("%H:%M:%S")
         before, after = event["from"], event["to"]
         change = after if before in (None, after) else f"{before} → {after}"
-        colour = {"HEALTHY": "green", "DEGRADED": "yellow", "UNHEALTHY": "red"}
-        health = event["health"]
+        colour = {"HEALTHY": "green", "DEGRADED": "yellow", "UNHEALTHY": "red"}.get(event["health"])
+        health = f"[{colour}]{event['health'].lower()}[/]  " if colour else ""
         self._indented(
             f"[magenta]live[/] {time}  version {escape(event['deployment']['version'])}  "
-            f"{change}  [{colour.get(health, 'dim')}]{health.lower()}[/]  "
-            f"[dim]{escape(event['message'] or '')}[/]"
+            f"{change}  {health}"
+            f"[dim]{escape(event['actor'])}: {escape(event['message'] or '-')}[/]"
         )
+
+    def unmet(self, checks: list[Object]) -> None:
+        """Show what `whyNot` answered: what is there, what is required, what to do about it."""
+        table = _table("unmet", "observed", "required")
+        for check in checks:
+            row = (f"  {check['name']}", _plain(check["observed"]), _plain(check["required"]))
+            table.add_row(*map(escape, row))
+        self._console.print(table)
+        self.say("To do: " + " ".join(check["advice"] for check in checks if check["advice"]))
 
     def drifts(self, drifts: list[FeatureDrift]) -> None:
         """Show features, the worst first."""
@@ -117,6 +127,17 @@ def _table(first: str, *others: str) -> Table:
     for title in (f"  {first}", *others):
         table.add_column(title, no_wrap=True)
     return table
+
+
+def _plain(value: Any) -> str:
+    """Return JSON in a few words; what is null, false or a list is left to the sentence."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(
+        key if each is True else f"{key} {each}"
+        for key, each in value.items()
+        if each is not None and each is not False and not isinstance(each, list)
+    )
 
 
 def _figure(value: float | None, *, best: bool) -> str:

@@ -1,82 +1,103 @@
-"""The life of a model: runs, versions, production, drift, rollback."""
+"""The life of a model: runs, versions, who lets them into production, drift, rollback."""
 
 import asyncio
 import tempfile
-from datetime import UTC, datetime
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from rich.progress import TaskID
 
 from lifecycle.demo import drift, operations, training
-from lifecycle.demo.client import Client, Object
-from lifecycle.demo.experiment import MODEL_NAME, Candidate, Experiment
+from lifecycle.demo.client import Client, DemoFailed, Object, Refused
+from lifecycle.demo.experiment import Candidate, Experiment
 from lifecycle.demo.production import Production
+from lifecycle.demo.promotion import Promotion
 from lifecycle.demo.screen import Screen
 from lifecycle.demo.training import Data
 from lifecycle.demo.watch import Watch
 
 
-async def tell(url: str, actor: str = "demo") -> None:
-    """Play the whole life of a model against the service at `url`, as `actor`.
+async def tell(url: str, actor: str = "demo", administrator: str = "admin") -> None:
+    """Play the whole life of a model against the service at `url`.
 
-    It can be told any number of times, also by several at once: each has an experiment and
-    versions of its own, and all share one model. Raises DemoFailed, whose message is one line.
+    `actor` trains, submits and deploys; `actor`-approver approves; `administrator`, whom the
+    service must know as one, sets the policies. It can be told any number of times, also by several
+    at once: each telling has an experiment and a model of its own. Raises DemoFailed, whose message
+    is one line.
     """
-    async with Client(url, actor) as client:
-        server = await client.query(operations.SERVER, {"modelName": MODEL_NAME})
+    async with AsyncExitStack() as stack:
+        engineer, approver, admin = [
+            await stack.enter_async_context(Client(url, name))
+            for name in (actor, f"{actor}-approver", administrator)
+        ]
+        server = await engineer.query(operations.SERVER)
         screen = Screen()
-        screen.say(f"Service {server['serverInfo']['version']} at {client.url}")
-        screen.say(f"Model {MODEL_NAME}, in production: {_in_production(server) or 'nothing yet'}")
+        screen.say(f"Service {server['serverInfo']['version']} at {engineer.url}")
+        screen.say(
+            f"{engineer.actor} trains and deploys, {approver.actor} approves, {admin.actor} sets "
+            "policies"
+        )
         data = await asyncio.to_thread(training.load)
-        await _Story(client, screen, data).tell()
+        await _Story(engineer, approver, admin, screen, data).tell()
+
+
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """The versions, each by its part in the story."""
+
+    refused: Candidate  # finds too few of the malignant tumours
+    modest: Candidate  # the least accurate of the others
+    second: Candidate
+    best: Candidate
 
 
 class _Story:
-    def __init__(self, client: Client, screen: Screen, data: Data) -> None:
-        self._client = client
+    def __init__(
+        self, engineer: Client, approver: Client, administrator: Client, screen: Screen, data: Data
+    ) -> None:
+        self._engineer = engineer
+        self._approver = approver
+        self._administrator = administrator
         self._screen = screen
         self._data = data
 
     async def tell(self) -> None:
-        name = f"{MODEL_NAME}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+        name = f"breast-cancer-screening-{uuid4().hex[:6]}"
         folder = Path(tempfile.mkdtemp(prefix="lifecycle-demo-"))
-        experiment = Experiment(self._client, name, self._data, folder)
-        candidates = await self._train(experiment)
-        modest, best = await self._compare(candidates)
+        candidates = await self._train(Experiment(self._engineer, name, self._data, folder))
+        cast = await self._compare(name, candidates)
+        promotion = Promotion(name, self._data)
+        await self._set_policies(promotion)
+        await self._refuse(promotion, cast.refused)
+
         by_version = {candidate.version: candidate for candidate in candidates}
-        async with Watch(self._client, MODEL_NAME, self._screen.event) as watch:
-            production = Production(self._client, watch, self._data, by_version)
+        async with Watch(self._engineer, name, self._screen.event) as watch:
+            production = Production(self._engineer, watch, self._data, by_version)
 
-            self._screen.step(f"Version {modest.version} goes to production: a modest first one")
-            first = await self._release(production, modest, "Something to learn from.")
-            for deployment_id in await production.superseded():
-                await production.retire(deployment_id)
+            await self._approve_automatically(promotion, cast.modest)
+            first = await production.deploy(cast.modest)
 
-            self._screen.step(f"Version {best.version} goes to production: the best one")
-            second = await self._release(production, best, "The best of its experiment.")
+            await self._approve_by_a_person(promotion, cast.second)
+            second = await production.deploy(cast.second)
+            await production.retire(first)
 
-            self._screen.step("What comes in has drifted")
-            drifts = await self._measure(modest, best)
-            event = await production.record_drift(second, drifts)
-            self._screen.say(f"Drift event {event['severity']}, {event['status']}")
-            await production.degrade(second, f"{drifts[0].feature}: PSI {drifts[0].psi:.2f}.")
+            await self._make_stale(promotion, cast.best)
+            third = await production.deploy(cast.best)
+            await production.retire(second)
 
-            self._screen.step("Roll back")
-            third = await self._roll_back(production, second, event)
-            for deployment in (third["rollbackFrom"], first):
-                await production.retire(deployment["id"])
+            drifts = await self._measure(cast)
+            event = await self._respond(production, third, drifts)
+            back = await production.rolled_back(third, event)
+            await production.bring_up(back)
 
-        outcome = await self._client.query(
-            operations.OUTCOME,
-            {"experiment": name, "modelName": MODEL_NAME, "deployment": third["id"]},
-        )
-        self._screen.summary(_facts(outcome, candidates, event, folder))
-        first_run = candidates[0].trained.run_id
-        self._screen.queries(
-            self._client.url,
-            operations.to_try_next(MODEL_NAME, at=second["updatedAt"], run_id=first_run),
-        )
+        variables = {"modelName": name, "deployment": back["id"]}
+        outcome = await self._engineer.query(operations.OUTCOME, variables)
+        self._screen.summary(_facts(outcome, candidates, folder))
+        queries = operations.to_try_next(name, cast.best.id, event["id"])
+        self._screen.queries(self._engineer.url, queries)
 
     async def _train(self, experiment: Experiment) -> list[Candidate]:
         """Return a registered version for each recipe, in their order."""
@@ -101,29 +122,85 @@ class _Story:
         await experiment.complete()
         return candidates
 
-    async def _compare(self, candidates: list[Candidate]) -> tuple[Candidate, Candidate]:
-        """Show the versions side by side; return the least and the most accurate one."""
+    async def _compare(self, model_name: str, candidates: list[Candidate]) -> _Cast:
+        """Show the versions side by side, and give each its part."""
         self._screen.step("Compare the versions")
         versions = [candidate.version for candidate in candidates]
-        data = await self._client.query(
-            operations.COMPARE_MODEL_VERSIONS, {"modelName": MODEL_NAME, "versions": versions}
+        data = await self._engineer.query(
+            operations.COMPARE_MODEL_VERSIONS, {"modelName": model_name, "versions": versions}
         )
         self._screen.comparison(data["compareModelVersions"])
-        ranked = sorted(candidates, key=lambda candidate: candidate.trained.metrics["accuracy"])
-        return ranked[0], ranked[-1]
+        refused = min(candidates, key=lambda candidate: candidate.trained.metrics["recall"])
+        others = [candidate for candidate in candidates if candidate is not refused]
+        others.sort(key=lambda candidate: candidate.trained.metrics["accuracy"])
+        return _Cast(refused, *others)
 
-    async def _release(self, production: Production, candidate: Candidate, reason: str) -> Object:
-        """Checklist, STAGING, PRODUCTION, deployment; return the healthy deployment."""
-        await production.approve(candidate)
-        self._screen.say(f"Checklist: {len(candidate.checklist)} items approved on evidence")
-        displaced = await production.promote(candidate.version, reason)
-        self._screen.say(
-            f"EXPERIMENTAL → STAGING → PRODUCTION; displaced: {', '.join(displaced) or 'none'}"
+    async def _set_policies(self, promotion: Promotion) -> None:
+        actor = self._administrator.actor
+        self._screen.step(f"{actor} says what has to be true in production")
+        gates, responses = await promotion.set_policies(self._administrator)
+        for rule in gates["rules"]:
+            self._screen.say(f"- {rule['description']}")
+        done = ", ".join(
+            f"{response['action']} from {response['fromSeverity']} on"
+            for response in responses["responses"]
         )
-        return await production.deploy(candidate.version)
+        self._screen.say(f"- About drift: {done}.")
 
-    async def _measure(self, modest: Candidate, best: Candidate) -> list[drift.FeatureDrift]:
+    async def _refuse(self, promotion: Promotion, candidate: Candidate) -> None:
+        self._screen.step(f"Version {candidate.version} is refused")
+        await self._submit(promotion, candidate, "Trees instead of lines.")
+        self._screen.unmet(await promotion.unmet(self._engineer, candidate))
+
+    async def _approve_automatically(self, promotion: Promotion, candidate: Candidate) -> None:
+        self._screen.step(f"Version {candidate.version} is approved automatically")
+        await self._check(promotion, self._engineer, candidate)
+        await self._submit(promotion, candidate, "Something to learn from.")
+        await self._promote(promotion, candidate)
+
+    async def _approve_by_a_person(self, promotion: Promotion, candidate: Candidate) -> None:
+        self._screen.step(f"Version {candidate.version} needs a person")
+        await self._submit(promotion, candidate, "Please have a look.")
+        await self._expect_refusal(
+            promotion.approve(self._engineer, candidate, "It is mine."), "FORBIDDEN"
+        )
+        pending = await promotion.pending(self._approver)
+        figures = {metric["key"]: metric["value"] for metric in pending["metrics"]}
+        approval = pending["approval"]
+        self._say(
+            self._approver,
+            f"finds version {pending['version']} in pendingApprovals: {approval['status']}, from "
+            f"{approval['submittedBy']}, accuracy {figures['accuracy']}, recall "
+            f"{figures['recall']}: “{approval['submissionNotes']}”",
+        )
+        await self._expect_refusal(
+            promotion.approve(self._approver, candidate, "Looks good."), "GATE_FAILED"
+        )
+        await self._check(promotion, self._approver, candidate)
+        approved = await promotion.approve(self._approver, candidate, "Checked, item by item.")
+        self._say(
+            self._approver,
+            f"approves: {approved['approval']['status']}, and the version is in "
+            f"{approved['modelVersion']['stage']}",
+        )
+        await self._promote(promotion, candidate)
+
+    async def _make_stale(self, promotion: Promotion, candidate: Candidate) -> None:
+        self._screen.step(f"Version {candidate.version} is approved, changed, and STALE")
+        await self._check(promotion, self._engineer, candidate)
+        await self._submit(promotion, candidate, "The best of its experiment.")
+        figure = training.specificity(candidate.trained.model, self._data.test)
+        why = await promotion.measure_again(self._engineer, candidate, "specificity", figure)
+        self._say(self._engineer, f"adds a figure, specificity {figure}. STALE: {why}")
+        await self._expect_refusal(
+            promotion.promote(self._engineer, candidate, "It was approved."), "APPROVAL_REQUIRED"
+        )
+        await self._submit(promotion, candidate, "With specificity.")
+        await self._promote(promotion, candidate)
+
+    async def _measure(self, cast: _Cast) -> list[drift.FeatureDrift]:
         """Compare what comes in with the training sample; return the features, worst first."""
+        self._screen.step("What comes in has drifted")
         data, incoming = self._data, self._data.incoming
         self._screen.say(
             f"{len(incoming)} tumours come from coarser images: {training.COVARIATE} above "
@@ -143,7 +220,7 @@ class _Story:
             f"{len(beyond)} of {len(drifts)} features are beyond the limit of "
             f"{drift.ACTION_THRESHOLD}."
         )
-        for candidate in (best, modest):
+        for candidate in (cast.best, cast.second):
             model = candidate.trained.model
             accuracy = training.scores(model, incoming)["accuracy"]
             self._screen.say(
@@ -153,46 +230,87 @@ class _Story:
             )
         return drifts
 
-    async def _roll_back(self, production: Production, deployment: Object, event: Object) -> Object:
-        """Return the deployment that stands in for `deployment`; the drift event is RESOLVED."""
-        created = await production.roll_back(
-            deployment, "Drift: back until there is a version that has learnt from such images."
+    async def _respond(
+        self, production: Production, deployment: Object, drifts: list[drift.FeatureDrift]
+    ) -> Object:
+        """Report what was measured, and show what the service does about it; return the event."""
+        worst = drifts[0]
+        self._screen.step("The service rolls back")
+        await production.degrade(deployment, f"{worst.feature}: PSI {worst.psi:.2f}.")
+        event = await production.record_drift(deployment, drifts)
+        self._screen.say(f"Drift event: {event['severity']}, {event['status']}, and by its policy")
+        for response in event["responses"]:
+            self._screen.say(
+                f"- {response['action']}: {response['outcome']}. {response['message']}"
+            )
+        again = await production.record_drift(deployment, drifts)
+        if not again["duplicate"] or again["id"] != event["id"]:
+            raise DemoFailed(f"Drift {event['dedupKey']} was recorded twice.")
+        self._screen.say(f"Reported again as {event['dedupKey']}: the same event, nothing new")
+        return event
+
+    async def _check(self, promotion: Promotion, who: Client, candidate: Candidate) -> None:
+        await promotion.go_through_checklist(who, candidate)
+        self._say(who, f"goes through the checklist: all {len(candidate.checklist)} items hold")
+
+    async def _submit(self, promotion: Promotion, candidate: Candidate, notes: str) -> None:
+        submitted = await promotion.submit(self._engineer, candidate, notes)
+        approval = submitted["approval"]
+        self._say(
+            self._engineer,
+            f"submits version {candidate.version}: {approval['status']}. {approval['reason']}",
         )
-        origin = created["rollbackFrom"]
-        self._screen.say(
-            f"Version {created['version']} serves again, rollbackFrom: version "
-            f"{origin['version']} ({origin['status']})"
+
+    async def _promote(self, promotion: Promotion, candidate: Candidate) -> None:
+        reason = candidate.trained.recipe.description
+        displaced = await promotion.promote(self._engineer, candidate, reason)
+        self._say(
+            self._engineer,
+            f"moves version {candidate.version} from STAGING to PRODUCTION; displaced: "
+            f"{', '.join(displaced) or 'none'}",
         )
-        await production.follow_up(event["id"], "MITIGATED")
-        resolution = f"Rolled back from version {origin['version']} to {created['version']}."
-        resolved = await production.follow_up(event["id"], "RESOLVED", resolution)
-        self._screen.say(f"Drift event MITIGATED, then {resolved['status']}: {resolution}")
-        return created
+
+    async def _expect_refusal(self, attempt: Awaitable[object], code: str) -> None:
+        """Show why the service refuses this. Raises DemoFailed when it does not."""
+        try:
+            await attempt
+        except Refused as refusal:
+            if refusal.code != code:
+                raise
+            self._screen.say(f"Refused: {refusal}")
+        else:
+            raise DemoFailed(f"The service did not refuse with {code} what it should.")
+
+    def _say(self, who: Client, what: str) -> None:
+        self._screen.say(f"{who.actor} {what}")
 
 
-def _facts(
-    outcome: Object, candidates: list[Candidate], event: Object, folder: Path
-) -> dict[str, str]:
+def _facts(outcome: Object, candidates: list[Candidate], folder: Path) -> dict[str, str]:
     """Return what the service says there is now, line by line."""
-    experiment, deployment = outcome["experiment"], outcome["deployment"]
-    best, origin = experiment["bestRun"], deployment["rollbackFrom"]
+    experiment, model, deployment = outcome["experiment"], outcome["model"], outcome["deployment"]
+    best = experiment["bestRun"]
+    (entry,) = model["stageHistory"]["nodes"]
+    approval, report = entry["approval"], entry["approval"]["report"]
+    passed = [check["name"] for check in report["checks"] if check["passed"]]
+    displaced = ", ".join(version["version"] for version in entry["displaced"])
     way = " → ".join(step["to"] for step in deployment["statusHistory"])
-    return {
+    event = deployment["cause"]
+    facts = {
         "Experiment": f"{experiment['name']}, {experiment['status']}",
         "Runs": f"{experiment['runCount']}, the best by accuracy: {best['name']}, "
         f"{best['metrics'][0]['value']:.3f}",
-        "Versions": f"{', '.join(candidate.version for candidate in candidates)} of {MODEL_NAME}",
-        "In production": f"version {_in_production(outcome) or '-'}",
+        "Versions": ", ".join(candidate.version for candidate in candidates),
+        "In production": f"version {entry['modelVersion']['version']}: {entry['cause']} by "
+        f"{entry['actor']}. {entry['reason']}",
+        "Let in by": f"{approval['decidedBy']}, {approval['status']}: “{approval['notes']}”",
+        "On evidence of": f"policy version {report['policyVersion']}, {len(passed)} of "
+        f"{len(report['checks'])} checks passed: {', '.join(passed)}",
+        "It replaced": f"version {displaced}",
         "Deployment": f"version {deployment['version']}: {way}, {deployment['health']}; "
-        f"rolled back from version {origin['version']}",
-        "Drift event": f"{event['severity']}, RESOLVED",
-        "Model files": str(folder),
+        f"rolled back from version {deployment['rollbackFrom']['version']}",
+        "Drift event": f"{event['severity']}, {event['status']}",
     }
-
-
-def _in_production(data: Object) -> str | None:
-    model = data["model"]
-    if not model or not model["versionInStage"]:
-        return None
-    version: str = model["versionInStage"]["version"]
-    return version
+    for version in model["versions"]["nodes"]:
+        unmet = " ".join(check["message"] for check in version["whyNot"])
+        facts[f"Why not {version['version']}?"] = unmet
+    return {**facts, "Model files": str(folder)}

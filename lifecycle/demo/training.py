@@ -62,6 +62,7 @@ class Data:
     test: Sample
     incoming: Sample
     limit: float
+    digest: str
 
     def monitored(self) -> list[int]:
         """Return the columns in which a shift is news: all but the covariate's own three."""
@@ -89,6 +90,7 @@ def load() -> Data:
         test=Sample(test_x, test_y),
         incoming=Sample(features[~usual], malignant[~usual]),
         limit=limit,
+        digest=_digest(features.tobytes() + malignant.tobytes()),
     )
 
 
@@ -208,11 +210,22 @@ def scores(model: Any, sample: Sample) -> dict[str, float]:
     predicted = model.predict(sample.features)
     # An early epoch may call nothing malignant; then precision is 0.
     return {
-        "accuracy": float(accuracy_score(sample.malignant, predicted)),
-        "precision": float(precision_score(sample.malignant, predicted, zero_division=0)),
-        "recall": float(recall_score(sample.malignant, predicted, zero_division=0)),
-        "f1": float(f1_score(sample.malignant, predicted, zero_division=0)),
+        "accuracy": _figure(accuracy_score(sample.malignant, predicted)),
+        "precision": _figure(precision_score(sample.malignant, predicted, zero_division=0)),
+        "recall": _figure(recall_score(sample.malignant, predicted, zero_division=0)),
+        "f1": _figure(f1_score(sample.malignant, predicted, zero_division=0)),
     }
+
+
+def specificity(model: Any, sample: Sample) -> float:
+    """Return which part of the benign tumours in `sample` `model` takes for benign."""
+    return _figure(recall_score(sample.malignant, model.predict(sample.features), pos_label=0))
+
+
+def known(train: Sample, sample: Sample) -> int:
+    """Return how many tumours of `sample` are in the training sample too."""
+    seen = {row.tobytes() for row in train.features}
+    return sum(row.tobytes() in seen for row in sample.features)
 
 
 def missed(model: Any, sample: Sample) -> int:
@@ -225,7 +238,7 @@ def serve(model: Any, sample: Sample) -> float:
     started = perf_counter()
     for row in sample.features:
         model.predict(row.reshape(1, -1))
-    return (perf_counter() - started) * 1000 / len(sample)
+    return _figure((perf_counter() - started) * 1000 / len(sample))
 
 
 def is_intact(artifact: Artifact) -> bool:
@@ -240,5 +253,12 @@ def load_model(artifact: Artifact) -> Any:
 
 def _artifact(path: Path) -> Artifact:
     content = path.read_bytes()
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return Artifact(path.name, path, len(content), digest)
+    return Artifact(path.name, path, len(content), _digest(content))
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _figure(value: float) -> float:
+    return round(float(value), 4)  # more digits than that say nothing about 120 tumours

@@ -42,10 +42,10 @@ class Watch:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def until(self, deployment_id: str, status: str) -> None:
-        """Wait until the subscription has told that the deployment came to `status`."""
+    async def until(self, deployment_id: str, state: str) -> None:
+        """Wait until the subscription has told of this status or health of a deployment."""
         await self._wait(
-            lambda: (deployment_id, status) in self._seen, f"a deployment becoming {status}"
+            lambda: (deployment_id, state) in self._seen, f"a deployment becoming {state}"
         )
 
     async def _wait(self, done: Callable[[], bool], what: str) -> None:
@@ -86,7 +86,7 @@ class Watch:
         match item["__typename"]:
             case "DeploymentStatusEvent":
                 self._cursor = item["cursor"]
-                self._seen.add((item["deployment"]["id"], item["to"]))
+                self._seen |= {(item["deployment"]["id"], item[key]) for key in ("to", "health")}
                 if self._caught_up:  # before that come the deployments of earlier days
                     self._show(item)
             case "CaughtUp":

@@ -5,13 +5,14 @@ import { GraphiQL } from 'graphiql';
 import { createRoot } from 'react-dom/client';
 import { fetcher } from './fetcher.js';
 
-// One tab for each file, in the order of their names; NAME.json holds the variables.
+// One tab for each file, in the order of their names; NAME.json holds the variables, and
+// NAME.headers.json the headers where they are others than usual.
 const queries = import.meta.glob('./examples/*.graphql', {
   query: '?raw',
   import: 'default',
   eager: true,
 });
-const variables = import.meta.glob('./examples/*.json', {
+const others = import.meta.glob('./examples/*.json', {
   query: '?raw',
   import: 'default',
   eager: true,
@@ -21,8 +22,8 @@ const tabs = Object.keys(queries)
   .sort()
   .map((name) => ({
     query: queries[name],
-    variables: variables[name.replace(/\.graphql$/, '.json')],
-    headers,
+    variables: others[name.replace(/\.graphql$/, '.json')],
+    headers: others[name.replace(/\.graphql$/, '.headers.json')] ?? headers,
   }));
 
 createRoot(document.getElementById('graphiql')).render(

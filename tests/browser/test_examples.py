@@ -25,3 +25,12 @@ def test_the_example_is_valid(path: Path) -> None:
     given = json.loads(variables.read_text()) if variables.exists() else {}
     coerced = get_variable_values(schema._schema, operation.variable_definitions or (), given)
     assert not isinstance(coerced, list), coerced
+
+    headers = path.with_suffix(".headers.json")
+    if headers.exists():
+        assert list(json.loads(headers.read_text())) == ["Lifecycle-Actor"]
+
+
+def test_every_file_belongs_to_an_example() -> None:
+    names = {path.name.split(".")[0] for path in EXAMPLES.iterdir()}
+    assert names == {path.stem for path in EXAMPLES.glob("*.graphql")}

@@ -57,6 +57,15 @@ class Opened:
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
 
+    def variables(self, values: dict[str, Any]) -> None:
+        """Put these in the place of what stands under Variables."""
+        self.page.get_by_role("button", name="Variables", exact=True).click()
+        self.page.locator('.graphiql-editor-tool [data-uri$="variables.json"]').click()
+        self.page.keyboard.press("ControlOrMeta+A")
+        self.page.keyboard.insert_text(json.dumps(values))
+        self.page.keyboard.press("ControlOrMeta+Shift+End")  # The editor closes what it thinks is
+        self.page.keyboard.press("Delete")  # open.
+
     def execute(self) -> None:
         self.page.get_by_role("button", name="Execute query").click()
 
@@ -124,6 +133,42 @@ def test_a_mutation_takes_variables_and_headers(graphiql: Opened) -> None:
 
     graphiql.expect_response('"COMPLETED"')
     graphiql.expect_response('"me@example.com"')
+    assert graphiql.problems == []
+
+
+def test_an_approver_sees_what_waits_and_decides(graphiql: Opened, served: Served) -> None:
+    model = f"seen-{token_hex(4)}"
+    version = {"nameVersion": {"modelName": model, "version": "1"}}
+    graphql(
+        served,
+        """
+        mutation ($new: RegisterModelVersionInput!, $submission: SubmitForApprovalInput!) {
+          registerModelVersion(input: $new) { __typename }
+          submitForApproval(input: $submission) { __typename }
+        }
+        """,
+        new={"modelName": model, "version": "1"},
+        submission={"modelVersion": version},
+    )
+    graphiql.tab("PendingApprovals")
+    graphiql.execute()
+    graphiql.expect_response(f'"{model}"')
+
+    graphiql.tab("DecideApproval")
+    graphiql.variables({"input": {"modelVersion": version, "decision": "APPROVE"}})
+    graphiql.execute()
+
+    graphiql.expect_response('"approver@example.com"')
+    graphiql.expect_response('"STAGING"')
+    assert graphiql.problems == []
+
+
+def test_a_tab_can_be_an_administrators(graphiql: Opened) -> None:
+    graphiql.tab("SetStagePolicy")
+    graphiql.variables({"input": {"modelName": "nobody-has-it", "stage": "STAGING", "rules": []}})
+    graphiql.execute()
+
+    graphiql.expect_response('"NOT_FOUND"')  # and not FORBIDDEN, as for others
     assert graphiql.problems == []
 
 
