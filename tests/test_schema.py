@@ -582,7 +582,7 @@ def test_objects_with_a_life_are_nodes(name: str) -> None:
 def test_connections_are_made_alike() -> None:
     connections = [type_ for name, type_ in TYPES.items() if name.endswith("Connection")]
 
-    assert len(connections) == 9
+    assert len(connections) == 12
     for connection in connections:
         assert isinstance(connection, GraphQLObjectType)
         assert list(connection.fields) == ["nodes", "edges", "pageInfo", "totalCount"]

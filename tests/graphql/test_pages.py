@@ -69,6 +69,10 @@ POLICY = (
     'setDriftPolicy(input: { modelName: "NAME", responses: [], reason: "r", degradation: '
     '[{ figure: OBSERVED, metric: "UNIQUE", limit: MAX_DECREASE, value: 1, severity: LOW }] })'
 )
+STAGE_POLICY = (
+    'setStagePolicy(input: { stage: STAGING, modelName: "NAME", rules: '
+    '[{ metric: { key: "UNIQUE", atLeast: 0, severity: INFO } }] })'
+)
 REGISTER = 'registerModelVersion(input: { modelName: "NAME" })'
 LOG_RUN = (
     'logRun(input: { experimentName: "NAME", metrics: [{ key: "m", value: VALUE }, '
@@ -129,6 +133,13 @@ LISTS = [
         'driftPolicies(modelName: "NAME" ARGS) FIELDS',
         "id version createdAt",
         POLICY,
+    ),
+    List(
+        "Query.stagePolicies",
+        'stagePolicies(stage: STAGING, modelName: "NAME" ARGS) FIELDS',
+        "id version createdAt",
+        STAGE_POLICY,
+        backward=False,
     ),
     List(
         "Experiment.runs",
@@ -219,7 +230,9 @@ def test_no_list_is_forgotten_here() -> None:
     }
 
     # The audit log shows what was done some milliseconds later; its pages are in test_audit.py.
-    assert {listed.field for listed in LISTS} | {"Query.auditLog"} == connections
+    # What waits for approval is one list for all tests; its pages are in test_approvals.py.
+    elsewhere = {"Query.auditLog", "Query.pendingApprovals"}
+    assert {listed.field for listed in LISTS} | elsewhere == connections
 
 
 @dataclass(frozen=True)
