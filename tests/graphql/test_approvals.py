@@ -495,6 +495,17 @@ async def test_those_who_decide_see_what_waits_for_them(graph: Graph, unique: st
         assert found["modelVersions"]["totalCount"] == len(nodes)
         return [node["id"] for node in nodes]
 
+    pages = []
+    after = None
+    for _ in range(2):
+        found = await graph.query(
+            "query ($after: String) { pendingApprovals(first: 1, after: $after) { nodes { id } "
+            "pageInfo { endCursor } } }",
+            {"after": after},
+        )
+        pages.append(found["pendingApprovals"]["nodes"])
+        after = found["pendingApprovals"]["pageInfo"]["endCursor"]
+    assert pages == [[{"id": waiting["id"]}], [{"id": review["id"]}]]
     found = await graph.query("{ pendingApprovals(first: 100) { nodes { id } } }")
     ids = [node["id"] for node in found["pendingApprovals"]["nodes"]]
     mine = {v["id"] for v in (review, waiting, deleted, done, rejected)}
