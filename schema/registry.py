@@ -660,6 +660,9 @@ class RegistryQueries:
             raise InvalidArgument("Name 1 to 50 versions, each once.", ("versions",))
         if baseline is not None and baseline not in versions:
             raise InvalidArgument("The baseline must be one of the versions.", ("baseline",))
+        given = {each.key: each.goal for each in goals or ()}
+        if len(given) < len(goals or ()):
+            raise InvalidArgument("Name each metric once.", ("goals",))
         async with info.context.database.read() as session:
             models = await repository.models_by_names(session, [model_name])
             found = await repository.versions_by_names(session, model_name, versions)
@@ -671,7 +674,7 @@ class RegistryQueries:
             rows = [found[version] for version in versions]
             metrics = await repository.metrics(session, [row.id for row in rows])
             sources = await runs.by_ids(session, [row.run_id for row in rows if row.run_id])
-        wanted = models[model_name].metric_goals | {given.key: given.goal for given in goals or ()}
+        wanted = models[model_name].metric_goals | given
         base = versions.index(baseline) if baseline else 0
         return _comparison(rows, metrics, sources, base, wanted)
 

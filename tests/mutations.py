@@ -33,7 +33,8 @@ def input_type(mutation: str) -> GraphQLInputObjectType:
 
 def headers(mutation: str) -> dict[str, str]:
     """Whose mutation it is, where not everybody's."""
-    return {"Lifecycle-Actor": "admin"} if mutation == "setStagePolicy" else {}
+    administrators = mutation in ("setStagePolicy", "setDriftPolicy")
+    return {"Lifecycle-Actor": "admin"} if administrators else {}
 
 
 def global_id(kind: str, hexadecimal: str | None = None) -> str:
@@ -63,18 +64,18 @@ mutation ($name: String!) {
 }"""
 _VERSIONS = """
 mutation ($version: RegisterModelVersionInput!, $first: ModelVersionSelector!,
-  $third: ModelVersionSelector!) {
+  $second: ModelVersionSelector!) {
   version: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id checklist { id } } }
-  }
-  spare: registerModelVersion(input: $version) {
-    ... on RegisterModelVersionSuccess { modelVersion { id } }
   }
   submitted: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id } }
   }
+  spare: registerModelVersion(input: $version) {
+    ... on RegisterModelVersionSuccess { modelVersion { id } }
+  }
   a: submitForApproval(input: { modelVersion: $first }) { __typename }
-  b: submitForApproval(input: { modelVersion: $third }) { __typename }
+  b: submitForApproval(input: { modelVersion: $second }) { __typename }
 }"""
 # By somebody else than who registered and submitted it.
 _PROMOTION = """
@@ -98,8 +99,8 @@ async def a_world(graph: Graph, name: str) -> World:
     begun = await graph.query(_BEGIN, {"name": name})
     run = begun["run"]["run"]["id"]
     version = {"modelName": name, "runId": run, "checklist": ["Read by somebody"]}
-    first, third = ({"nameVersion": {"modelName": name, "version": n}} for n in ("1", "3"))
-    made = await graph.query(_VERSIONS, {"version": version, "first": first, "third": third})
+    first, second = ({"nameVersion": {"modelName": name, "version": n}} for n in ("1", "2"))
+    made = await graph.query(_VERSIONS, {"version": version, "first": first, "second": second})
     approver = {"Lifecycle-Actor": "approver"}
     promoted = await graph.query(_PROMOTION, {"first": first}, **approver)
     assert promoted["setStage"]["__typename"] == "SetStageSuccess"
@@ -248,9 +249,9 @@ def inputs(world: World) -> dict[str, Json]:
             # Never the general one: it holds for all tests.
             "modelName": world.name,
             "rules": [
-                {"metric": bounds},
-                {"datasetFact": bounds},
-                {"hyperparameter": bounds},
+                {"metric": {**bounds}},
+                {"datasetFact": {**bounds}},
+                {"hyperparameter": {**bounds}},
                 {
                     "baseline": {
                         "key": "k",

@@ -116,7 +116,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     """
     await policies.hold_policies(session)
     try:
-        version = await promotion.locked_with_model(session, command.model_version)
+        version = await registry_service.locked_with_model(session, command.model_version)
     except NotFound:
         # Deleted, or moved out of the stage that it was meant by: perhaps because of this report.
         if (known := await _recorded(session, command)) is None:

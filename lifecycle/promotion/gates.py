@@ -22,7 +22,7 @@ from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError
 from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
 from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, goal_of
-from lifecycle.runs.rules import MetricGoal
+from lifecycle.runs.rules import MetricGoal, shown
 
 
 class RuleKind(StrEnum):
@@ -818,9 +818,7 @@ def _number(value: Any) -> Decimal | None:
 
 def _shown(value: Any) -> Any:
     """As JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return shown(value) if isinstance(value, float) else value
 
 
 def _figure(number: float) -> str:

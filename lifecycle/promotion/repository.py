@@ -15,6 +15,7 @@ from lifecycle.pages import (
     Page,
     PageRequest,
     among,
+    by_count,
     by_id,
     by_time,
     fetch,
@@ -200,7 +201,7 @@ async def last_policy(
     """The last version of a model's own policy, or of the general one."""
     return await session.scalar(
         select(StagePolicyRow)
-        .where(StagePolicyRow.model_id.is_not_distinct_from(model_id))
+        .where(StagePolicyRow.model_id == model_id)
         .where(StagePolicyRow.stage == stage)
         .order_by(StagePolicyRow.version.desc())
         .limit(1)
@@ -242,7 +243,7 @@ async def policy_page(
 ) -> Page[StagePolicyRow]:
     """A page of the versions of a model's own policy, or of the general one, newest first."""
     ordering = Ordering(
-        [by_time(StagePolicyRow.created_at), by_id(StagePolicyRow.id)],
+        [by_count(StagePolicyRow.version, descending=True), by_id(StagePolicyRow.id)],
         "stage policies",
         (model_id, stage),
     )
@@ -256,7 +257,7 @@ async def policy_count(session: ReadSession, model_id: UUID | None, stage: Stage
 
 def _policies(model_id: UUID | None, stage: Stage) -> Select[Any]:
     return select(StagePolicyRow).where(
-        StagePolicyRow.model_id.is_not_distinct_from(model_id), StagePolicyRow.stage == stage
+        StagePolicyRow.model_id == model_id, StagePolicyRow.stage == stage
     )
 
 

@@ -32,7 +32,7 @@ from lifecycle.promotion.rules import (
     Decision,
     StageCause,
 )
-from lifecycle.promotion.service import judged_by, locked_with_model, move, store_report
+from lifecycle.promotion.service import judged_by, move, store_report
 from lifecycle.promotion.tables import (
     ApprovalDecisionRow,
     ApprovalRow,
@@ -192,7 +192,7 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     GateFailed when the policy of STAGING refuses it.
     """
     await repository.hold_policies(session)
-    version = await locked_with_model(session, command.model_version)
+    version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     if version.stage is Stage.PRODUCTION and version.approval_status in IN_FORCE:
         raise Conflict(
@@ -224,7 +224,7 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
     notes, and Forbidden for whoever may not decide so.
     """
     await repository.hold_policies(session)
-    version = await locked_with_model(session, command.model_version)
+    version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     if command.decision is Decision.BYPASS:
@@ -254,7 +254,8 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
         if not last:
             outcome = approval.status
     now = await clock(session)
-    session.add(_said(approval, origin, command, now))
+    # Who has approved may still reject: the last word of each counts, the journal keeps the others.
+    await session.merge(_said(approval, origin, command, now))
     approval.status, approval.notes = outcome, command.notes
     if outcome not in OPEN:
         approval.decided_by, approval.decided_at = origin.actor, now
@@ -282,7 +283,7 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
     Raises NotFound, StaleRevision, InvalidTransition, Conflict while the version is in production,
     and Forbidden for everybody but its submitter, who approved it, and administrators.
     """
-    version = await locked_with_model(session, command.model_version)
+    version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     approval = await repository.present_approval(session, version.id)
     wanted = ApprovalStatus.WITHDRAWN

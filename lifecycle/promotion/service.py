@@ -81,7 +81,7 @@ async def set_stage(session: WriteSession, origin: Origin, command: SetStage) ->
     Raises NotFound, StaleRevision, InvalidTransition, GateFailed, ApprovalRequired.
     """
     await repository.hold_policies(session)
-    version = await locked_with_model(session, command.model_version)
+    version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
 
@@ -241,7 +241,7 @@ async def delete(
 
     Raises NotFound, StaleRevision, InUse.
     """
-    version = await locked_with_model(session, command.model_version)
+    version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
     path = ("model_version",)
     if version.live_deployments:
@@ -274,21 +274,6 @@ async def lock_for_move(
     await registry.lock_model(session, model_id)
     holder = await registry.in_production(session, model_id)
     return await registry.lock_versions(session, [*ids, *([holder] if holder else [])])
-
-
-async def locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
-    """The version that is meant, ready to be moved. Raises NotFound."""
-    found = await registry.find(session, selector)
-    while found is not None:
-        rows = await lock_for_move(session, found.model_id, [found.id])
-        # Another version may have come into the stage before the model was held.
-        meant = await registry.find(session, selector) if selector.in_stage else found
-        if meant is not None and meant.id in rows and rows[meant.id].deleted_at is None:
-            return rows[meant.id]
-        if meant is None or meant.id in rows:
-            break
-        found = meant
-    raise NotFound("version", selector, ("model_version",))
 
 
 async def _holder(session: ReadSession, version: ModelVersionRow) -> list[ModelVersionRow]:

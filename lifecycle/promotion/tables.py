@@ -85,7 +85,7 @@ class ApprovalRow(WithId):
             name="decided",
         ),
         CheckConstraint("(status = 'STALE') = (stale_at IS NOT NULL)", name="stale"),
-        CheckConstraint("status <> 'BYPASSED' OR notes <> ''", name="bypassed"),
+        CheckConstraint("status <> 'BYPASSED' OR coalesce(notes, '') <> ''", name="bypassed"),
         Index(
             "uq_approval_present",
             "model_version_id",
@@ -117,7 +117,7 @@ class ApprovalRow(WithId):
 
 
 class ApprovalDecisionRow(Base):
-    """What one person said to a submission. Nobody says something to it twice."""
+    """What one person said to a submission: the last of it, if that was an objection after all."""
 
     __tablename__ = "approval_decision"
 

@@ -201,7 +201,7 @@ async def lock_with_holder(
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
-    return next((row for row, is_it in rows.tuples() if is_it), None)
+    return next((row for row, is_it in rows if is_it), None)
 
 
 async def lock_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:

@@ -49,8 +49,8 @@ _LESS_IS_BETTER = frozenset(
     | {"perplexity", "ppl", "bpc", "bpb", "wer", "cer", "ter", "eer", "fid", "bouldin", "inertia"}
     | {"fpr", "fnr", "fdr", "false", "misclassification", "toxicity", "hallucination", "bias"}
     | {"gap", "regret", "drift", "psi", "wasserstein", "distance", "missing", "aic", "bic"}
-    | {"failure", "failures", "failed", "timeouts", "latency", "delay", "lag", "ttft", "duration"}
-    | {"time", "runtime", "walltime", "ms", "sec", "secs", "second", "seconds"}
+    | {"failure", "failures", "failed", "timeout", "timeouts", "latency", "delay", "lag", "ttft"}
+    | {"time", "runtime", "walltime", "duration", "ms", "sec", "secs", "second", "seconds"}
     | {"milliseconds", "minutes", "hours", "cost", "costs", "memory", "size", "bytes", "mb"}
     | {"flops", "energy", "emissions", "drawdown"}
 )
@@ -69,7 +69,7 @@ def usual_goal(key: str) -> MetricGoal:
     The last word that says something decides: an accuracy_loss is a loss. What comes after "at" or
     "per" is only the measure: recall_at_fpr, tokens_per_second.
     """
-    words = [word.lower() for word in _WORD.findall(key)]
+    words = [word.lower() for word in _WORD.findall(key.replace("@", " at "))]
     if "at" in words[1:]:
         words = words[: words.index("at", 1)]
     for place in range(len(words) - 1, -1, -1):

@@ -1,6 +1,5 @@
 """What can be done with models and versions as such; stages and checklists are promotion's."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import metrics as run_metrics
 from lifecycle.runs import repository as runs
 from lifecycle.runs.metrics import MetricValue
-from lifecycle.runs.rules import MetricGoal
+from lifecycle.runs.rules import MetricGoal, shown
 from lifecycle.runs.service import NewMetric, number
 
 _Metrics = Annotated[list[NewMetric], Field(max_length=1_000)]
@@ -144,6 +143,7 @@ async def add_version(
             "run_id": row.run_id,
             "artifact_path": row.artifact_path,
             "artifact_digest": row.artifact_digest,
+            "size_bytes": row.size_bytes,
             "metrics": _plain(values),
         },
     )
@@ -267,12 +267,16 @@ async def _replace_metrics(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make these the metrics of a version that the caller has locked; what changed, before and
     after, for the journal."""
-    values = _values(metrics)
     found = (await repository.metrics(session, [row.id])).get(row.id, [])
-    times = {metric.key: metric.timestamp for metric in found}
-    # A time that was not given is no change.
-    given = {metric.key: metric.timestamp or times.get(metric.key) for metric in metrics}
-    values = [replace(m, timestamp=given[m.key] or m.timestamp) for m in values]
+    measured = {(m.key, shown(m.value), m.step): m.timestamp for m in found}
+    timed = {metric.key for metric in metrics if metric.timestamp}
+    # The figure that is there already, without a time, is the one that was measured then.
+    values = [
+        replace(m, timestamp=measured.get((m.key, shown(m.value), m.step), m.timestamp))
+        if m.key not in timed
+        else m
+        for m in _values(metrics)
+    ]
     before, after = rules.changed(_plain(found), _plain(values))
     if before or after:
         await repository.remove_metrics(session, row.id)
@@ -281,14 +285,9 @@ async def _replace_metrics(
 
 
 def _plain(metrics: Sequence[MetricValue]) -> dict[str, Any]:
-    """Metrics for the journal, by key; JSON has no NaN, but text does."""
+    """Metrics for the journal, by key."""
     return {
-        metric.key: {
-            "value": metric.value if math.isfinite(metric.value) else str(metric.value),
-            "step": metric.step,
-            "timestamp": metric.timestamp,
-        }
-        for metric in metrics
+        m.key: {"value": shown(m.value), "step": m.step, "timestamp": m.timestamp} for m in metrics
     }
 
 

@@ -1,5 +1,6 @@
 """Which status of a run may follow which, and what a report from its writer means."""
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -46,3 +47,10 @@ def check_params(known: Mapping[str, str], given: Mapping[str, str]) -> None:
     for key, value in given.items():
         if known.get(key, value) != value:
             raise Conflict(f"Parameter {key} is {known[key]} already.", ("params",))
+
+
+def shown(number: float) -> float | str:
+    """As JSON has it: a number that is not finite is its name."""
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"

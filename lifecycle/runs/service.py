@@ -416,6 +416,5 @@ def _described(artifact: ArtifactRow) -> dict[str, Any]:
 
 
 def _plain(metric: MetricValue) -> list[Any]:
-    """A metric for the journal; JSON has no NaN, but text does."""
-    value = metric.value if math.isfinite(metric.value) else str(metric.value)
-    return [metric.key, value, metric.step, metric.timestamp]
+    """A metric for the journal."""
+    return [metric.key, rules.shown(metric.value), metric.step, metric.timestamp]

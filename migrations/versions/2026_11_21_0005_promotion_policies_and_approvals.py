@@ -7,6 +7,10 @@ Revision ID: 0005
 Revises: 0004
 """
 
+import hashlib
+import json
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -14,7 +18,8 @@ from sqlalchemy.dialects import postgresql
 revision = "0005"
 down_revision = "0004"
 
-_CAUSES = ("REGISTERED", "REQUESTED", "APPROVED", "DISPLACED", "ROLLED_BACK", "AUTOMATION")
+_FORMER_CAUSES = ("REGISTERED", "REQUESTED", "APPROVED", "DISPLACED", "ROLLED_BACK", "AUTOMATION")
+_CAUSES = (*_FORMER_CAUSES[:3], "BYPASSED", *_FORMER_CAUSES[3:])
 
 # The policies that hold until somebody sets others.
 _GENERAL_POLICIES = """
@@ -61,6 +66,42 @@ FROM approval
 WHERE approval.model_version_id = stage_assignment.model_version_id AND stage = 'PRODUCTION'
 """,
 )
+
+# What they were let in as, for the digests that `lifecycle.promotion.gates.Facts` makes.
+_CONTENT = """
+SELECT approval.id, artifact_path, artifact_digest, hyperparameters, run.id AS run_id, run.params,
+    run.dataset_facts,
+    (SELECT jsonb_agg(jsonb_build_array(key, value::text))
+        FROM version_metric AS metric WHERE metric.model_version_id = version.id) AS metrics,
+    (SELECT jsonb_agg(jsonb_build_array(title, status) ORDER BY place)
+        FROM checklist_item AS item WHERE item.model_version_id = version.id) AS checklist
+FROM approval
+JOIN model_version AS version ON version.id = approval.model_version_id
+LEFT JOIN run ON run.id = version.run_id
+"""
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _bind_to_content() -> None:
+    names = ("hyperparameters", "params", "dataset_facts", "metrics", "checklist")
+    content = sa.text(_CONTENT).columns(**dict.fromkeys(names, postgresql.JSONB))
+    for row in op.get_bind().execute(content).all():
+        evidence = _digest(
+            {key: repr(float(value)) for key, value in row.metrics or ()},
+            row.artifact_path,
+            row.artifact_digest,
+            row.hyperparameters or {},
+            [str(row.run_id), row.params, row.dataset_facts or {}] if row.run_id else None,
+        )
+        op.execute(
+            sa.text(
+                "UPDATE approval SET evidence_digest = :evidence, checklist_digest = :checklist "
+                "WHERE id = :id"
+            ).bindparams(evidence=evidence, checklist=_digest(row.checklist or []), id=row.id)
+        )
 
 
 def _allow_causes(causes: tuple[str, ...]) -> None:
@@ -214,7 +255,7 @@ def upgrade() -> None:
             "(status = 'STALE') = (stale_at IS NOT NULL)", name=op.f("ck_approval_stale")
         ),
         sa.CheckConstraint(
-            "status <> 'BYPASSED' OR notes <> ''", name=op.f("ck_approval_bypassed")
+            "status <> 'BYPASSED' OR coalesce(notes, '') <> ''", name=op.f("ck_approval_bypassed")
         ),
         sa.CheckConstraint("status <> 'NOT_SUBMITTED'", name=op.f("ck_approval_submitted")),
         sa.ForeignKeyConstraint(
@@ -299,7 +340,7 @@ def upgrade() -> None:
             nullable=False,
         ),
     )
-    _allow_causes((*_CAUSES, "BYPASSED"))
+    _allow_causes(_CAUSES)
     op.add_column("stage_assignment", sa.Column("approval_id", sa.Uuid(), nullable=True))
     op.add_column("stage_assignment", sa.Column("report_id", sa.Uuid(), nullable=True))
     op.create_foreign_key(
@@ -318,6 +359,9 @@ def upgrade() -> None:
     )
     for statement in (_GENERAL_POLICIES, *_LET_IN_BEFORE):
         op.execute(statement)
+    # Written out as SQL it cannot: then each of them needs an approval before it is moved again.
+    if not op.get_context().as_sql:
+        _bind_to_content()
     op.create_check_constraint(
         op.f("ck_stage_assignment_approval"),
         "stage_assignment",
@@ -336,7 +380,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_constraint(op.f("ck_stage_assignment_approval"), "stage_assignment")
     op.execute("UPDATE stage_assignment SET cause = 'REQUESTED' WHERE cause = 'BYPASSED'")
-    _allow_causes(_CAUSES)
+    _allow_causes(_FORMER_CAUSES)
     op.drop_constraint("fk_stage_assignment_approval", "stage_assignment", type_="foreignkey")
     op.drop_constraint("fk_stage_assignment_report", "stage_assignment", type_="foreignkey")
     op.drop_column("stage_assignment", "report_id")

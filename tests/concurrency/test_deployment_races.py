@@ -16,7 +16,7 @@ from lifecycle.promotion.rules import STAGE
 from lifecycle.registry.rules import Stage
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
-from tests.factories import VERSION, WAY, a_deployment, a_version, a_version_in
+from tests.factories import VERSION, WAY, a_deployment, a_version, a_version_in, approved
 
 DEPLOYMENT = "deployment { id version status createdAt revision rollbackFrom { id } }"
 
@@ -168,7 +168,7 @@ async def test_a_rollback_and_a_promotion_at_once_leave_one_version_in_productio
         await a_good_deployment(graph, good, "PRODUCTION")
         bad = await a_version_in(graph, model, "PRODUCTION")
         id = await a_deployment(graph, bad, "PRODUCTION", "ACTIVE")
-        third = await a_version_in(graph, model, "STAGING")
+        third = await approved(graph, await a_version(graph, model))
         promotion = {"modelVersion": {"id": third["id"]}, "stage": "PRODUCTION"}
 
         new, promoted = await asyncio.gather(
@@ -399,7 +399,7 @@ async def test_what_goes_to_production_was_in_its_stage_in_that_moment(
     for n in range(ROUNDS):
         model = f"{unique}-{n}"
         first = await a_version_in(graph, model, "PRODUCTION")
-        second = await a_version_in(graph, model, "STAGING")
+        second = await approved(graph, await a_version(graph, model))
         by_id = {"id": first["id"]}
         by_stage = {"inStage": {"modelName": model, "stage": "PRODUCTION"}}
 
@@ -550,7 +550,8 @@ async def test_the_books_are_right_after_many_clients_did_everything_at_once(
     }
     versions = [good["id"], other["id"]]
     for stage in ["STAGING"] * 2 + ["EXPERIMENTAL"] * 4:
-        versions.append((await a_version_in(graph, unique, stage))["id"])
+        made = await a_version(graph, unique)
+        versions.append((await approved(graph, made) if stage == "STAGING" else made)["id"])
 
     async with AsyncExitStack() as stack:
         second = await stack.enter_async_context(serving(database_url))
@@ -568,6 +569,7 @@ async def test_the_books_are_right_after_many_clients_did_everything_at_once(
         "Conflict",
         "InUse",
         "InvalidTransition",
+        "ApprovalRequired",
         *(f"{mutation[0].upper()}{mutation[1:]}Success" for mutation in mutations),
     }, results
     # It was not all refused.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.client import Graph, Json
-from tests.factories import a_run, a_version
+from tests.factories import a_run, a_version, a_version_in
 
 COMPARE = """
 query ($model: String!, $versions: [String!]!, $baseline: String, $goals: [MetricGoalInput!]) {
@@ -120,6 +120,40 @@ async def test_what_is_better_says_the_caller_else_the_model_else_the_name(
         ("loss", "MINIMIZE", "2"),
         ("recall", "MAXIMIZE", "1"),
     ]
+
+
+async def test_each_goal_is_given_once(graph: Graph, unique: str) -> None:
+    await a_version(graph, unique)
+    goals = [{"key": "lift", "goal": goal} for goal in ("MAXIMIZE", "MINIMIZE")]
+
+    error = await graph.error(COMPARE, {"model": unique, "versions": ["1"], "goals": goals})
+
+    assert error["message"] == "Name each metric once."
+    assert error["extensions"] == {"code": "INVALID_INPUT", "argument": ["goals"]}
+
+
+async def test_a_gate_goes_by_the_models_goal_as_the_comparison_does(
+    graph: Graph, unique: str
+) -> None:
+    await a_version_in(graph, unique, "PRODUCTION", metrics=metrics(churn=0.5))
+    less = await a_version(graph, unique, metrics=metrics(churn=0.25))
+    more = await a_version(graph, unique, metrics=metrics(churn=0.75))
+    rules = [{"baseline": {"key": "churn", "tolerance": 0}}]
+    policy = {"stage": "PRODUCTION", "modelName": unique, "rules": rules}
+    admin = {"Lifecycle-Actor": "admin"}
+    made = await graph.mutate("setStagePolicy", policy, **admin)
+    assert made["__typename"] == "SetStagePolicySuccess"
+
+    async def passes(version: Json) -> bool:
+        input = {"modelVersion": {"id": version["id"]}}
+        report = await graph.done("validateModelVersion", input, "report { passed }")
+        return bool(report["passed"])
+
+    assert [await passes(less), await passes(more)] == [False, True]
+    goals = [{"key": "churn", "goal": "MINIMIZE"}]
+    await graph.done("updateModel", {"name": unique, "metricGoals": goals}, "model { id }")
+    assert [await passes(less), await passes(more)] == [True, False]
+    assert (await compare(graph, unique, "1", "2", "3"))["metrics"][0]["best"] == "2"
 
 
 async def test_of_equally_good_versions_the_first_that_was_named_is_the_best(

@@ -11,7 +11,7 @@ from lifecycle.registry.rules import Stage
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
-from tests.factories import VERSION, a_version, a_version_in
+from tests.factories import VERSION, a_version, a_version_in, approved
 from tests.history import faults_in_history, history
 
 FOLLOWING = {
@@ -70,7 +70,10 @@ def moved(moment: str, **by: float) -> str:
 async def test_a_version_goes_where_its_stage_allows_and_nowhere_else(
     graph: Graph, unique: str, current: Stage, wanted: Stage
 ) -> None:
-    made = await a_version_in(graph, unique, current)
+    if (current, wanted) == (Stage.STAGING, Stage.PRODUCTION):
+        made = await approved(graph, await a_version(graph, unique))
+    else:
+        made = await a_version_in(graph, unique, current)
     before, entries = await state(graph, made["id"]), await history(graph, unique)
 
     result = await set_stage(graph, made["id"], wanted)
@@ -101,14 +104,14 @@ async def test_a_promotion_archives_the_version_that_it_displaces(
     graph: Graph, unique: str
 ) -> None:
     old = await a_version_in(graph, unique, "PRODUCTION")
-    new = await a_version_in(graph, unique, "STAGING")
+    new = await approved(graph, await a_version(graph, unique))
 
     result = await set_stage(graph, new["id"], "PRODUCTION", reason="better on all slices")
 
     assert result == {
         "__typename": "SetStageSuccess",
-        "modelVersion": {**new, "stage": "PRODUCTION", "revision": 3},
-        "displaced": [{**old, "stage": "ARCHIVED", "revision": 4}],
+        "modelVersion": {**new, "stage": "PRODUCTION", "revision": 5},
+        "displaced": [{**old, "stage": "ARCHIVED", "revision": 6}],
     }
     entries = {entry["stage"]: entry for entry in await history(graph, unique)}
     displaced, promoted = entries["ARCHIVED"], entries["PRODUCTION"]
@@ -138,7 +141,7 @@ async def test_a_promotion_of_one_model_displaces_nothing_of_another(
     graph: Graph, unique: str
 ) -> None:
     other = await a_version_in(graph, f"{unique}-other", "PRODUCTION")
-    mine = await a_version_in(graph, unique, "STAGING")
+    mine = await approved(graph, await a_version(graph, unique))
 
     result = await set_stage(graph, mine["id"], "PRODUCTION")
 
@@ -149,7 +152,7 @@ async def test_a_promotion_of_one_model_displaces_nothing_of_another(
 async def test_what_left_production_by_itself_is_not_displaced(graph: Graph, unique: str) -> None:
     old = await a_version_in(graph, unique, "PRODUCTION")
     await set_stage(graph, old["id"], "STAGING")
-    new = await a_version_in(graph, unique, "STAGING")
+    new = await approved(graph, await a_version(graph, unique))
 
     result = await set_stage(graph, new["id"], "PRODUCTION")
 
@@ -161,7 +164,7 @@ async def test_a_selector_by_stage_moves_the_version_that_is_there(
     graph: Graph, unique: str
 ) -> None:
     await a_version_in(graph, unique, "PRODUCTION")
-    await a_version_in(graph, unique, "STAGING")
+    await approved(graph, await a_version(graph, unique))
     staging = {"inStage": {"modelName": unique, "stage": "STAGING"}}
 
     moved_on = await graph.done(
@@ -176,7 +179,7 @@ async def test_a_selector_by_stage_moves_the_version_that_is_there(
 async def test_a_stage_change_decided_on_an_old_revision_is_refused(
     graph: Graph, unique: str
 ) -> None:
-    made = await a_version_in(graph, unique, "STAGING")
+    made = await approved(graph, await a_version(graph, unique))
     before, entries = await state(graph, made["id"]), await history(graph, unique)
 
     refused = await set_stage(graph, made["id"], "PRODUCTION", expectedRevision=1)
@@ -186,22 +189,22 @@ async def test_a_stage_change_decided_on_an_old_revision_is_refused(
     assert refused == {
         "__typename": "StaleRevision",
         "code": "STALE_REVISION",
-        "message": "Revision 1 was expected, but it is 2 now.",
+        "message": "Revision 1 was expected, but it is 4 now.",
         "path": ["expectedRevision"],
-        "currentRevision": 2,
+        "currentRevision": 4,
     }
     assert both == refused
     assert await state(graph, made["id"]) == before
     assert await history(graph, unique) == entries
-    done = await set_stage(graph, made["id"], "PRODUCTION", expectedRevision=2)
-    assert done["modelVersion"]["revision"] == 3
+    done = await set_stage(graph, made["id"], "PRODUCTION", expectedRevision=4)
+    assert done["modelVersion"]["revision"] == 5
 
 
 async def test_a_stage_change_repeated_under_its_key_says_what_it_displaced_then(
     graph: Graph, unique: str
 ) -> None:
     await a_version_in(graph, unique, "PRODUCTION")
-    new = await a_version_in(graph, unique, "STAGING")
+    new = await approved(graph, await a_version(graph, unique))
     first = await set_stage(graph, new["id"], "PRODUCTION", idempotencyKey=unique)
     entries = await history(graph, unique)
 
@@ -254,8 +257,8 @@ async def test_a_stage_that_does_not_exist_is_refused_before_anything_happens(
 async def test_the_history_of_stages_has_no_gaps_and_no_overlaps(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    first = await a_version(graph, unique)
-    path = ["STAGING", "PRODUCTION", "ARCHIVED", "EXPERIMENTAL", "STAGING", "PRODUCTION", "STAGING"]
+    first = await approved(graph, await a_version(graph, unique))
+    path = ["PRODUCTION", "ARCHIVED", "EXPERIMENTAL", "STAGING", "PRODUCTION", "STAGING"]
     for stage in path:
         await set_stage(graph, first["id"], stage, reason=f"to {stage}")
     second = await a_version_in(graph, unique, "PRODUCTION")
@@ -266,13 +269,14 @@ async def test_the_history_of_stages_has_no_gaps_and_no_overlaps(
     of_first = [entry for entry in entries if entry["modelVersion"]["version"] == "1"]
     assert [(entry["stage"], entry["reason"], entry["cause"]) for entry in of_first] == [
         ("EXPERIMENTAL", None, "REGISTERED"),
+        ("STAGING", None, "APPROVED"),
         *[(stage, f"to {stage}", "REQUESTED") for stage in path],
         ("PRODUCTION", None, "REQUESTED"),
     ]
     of_second = [entry for entry in entries if entry["modelVersion"]["version"] == "2"]
     assert [(entry["stage"], entry["cause"]) for entry in of_second] == [
         ("EXPERIMENTAL", "REGISTERED"),
-        ("STAGING", "REQUESTED"),
+        ("STAGING", "APPROVED"),
         ("PRODUCTION", "REQUESTED"),
         ("ARCHIVED", "DISPLACED"),
     ]
@@ -411,7 +415,7 @@ async def test_the_ends_of_time_can_be_asked_about(graph: Graph, unique: str, at
 async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
-    new = await a_version_in(graph, unique, "STAGING")
+    new = await approved(graph, await a_version(graph, unique))
     old = await a_version(graph, unique)
     # It was registered by a clock that was an hour ahead.
     await sql.execute(
@@ -420,7 +424,7 @@ async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
         "(SELECT id FROM model_version WHERE model_name = $1 AND version = '2')",
         unique,
     )
-    await set_stage(graph, old["id"], "STAGING")
+    await approved(graph, old)
 
     for version in (old, new):
         await set_stage(graph, version["id"], "PRODUCTION")
@@ -436,8 +440,9 @@ async def test_the_history_goes_forward_even_when_the_clock_was_set_back(
 
 ENTRY = """
 INSERT INTO stage_assignment (id, model_id, model_version_id, actor, cause,
-                              stage, valid_from, valid_to, follows)
-SELECT gen_random_uuid(), model_id, id, 'sql', 'REQUESTED', $3, $4, $5, $6
+                              stage, valid_from, valid_to, follows, approval_id)
+SELECT gen_random_uuid(), model_id, id, 'sql', 'REQUESTED', $3, $4, $5, $6,
+    (SELECT id FROM approval WHERE approval.model_version_id = model_version.id)
 FROM model_version WHERE model_name = $1 AND version = $2
 """
 
@@ -512,8 +517,8 @@ async def test_the_database_refuses_two_in_production_at_any_moment_of_the_past(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
     for model in (unique, f"{unique}-other"):
-        await a_version(graph, model)
-        await a_version(graph, model)
+        await approved(graph, await a_version(graph, model))
+        await approved(graph, await a_version(graph, model))
     forget = "DELETE FROM stage_assignment WHERE model_id IN (SELECT id FROM model WHERE name = $1)"
 
     def produced(model: str, version: str, first: int, last: int) -> tuple[object, ...]:

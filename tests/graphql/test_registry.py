@@ -10,7 +10,7 @@ import pytest
 
 from schema import ids
 from tests.client import Graph, Json
-from tests.factories import VERSION, a_run, a_version, a_version_in
+from tests.factories import VERSION, a_run, a_version, a_version_in, approved
 
 EVERYTHING = """
   id modelName version stage description framework hyperparameters artifactPath
@@ -522,6 +522,31 @@ async def test_the_time_of_a_metric_can_be_corrected_alone(graph: Graph, unique:
     assert changed == {"revision": 2, "metrics": [{"timestamp": right}]}
 
 
+async def test_a_new_figure_without_a_time_was_measured_now_and_one_that_stays_then(
+    graph: Graph, unique: str
+) -> None:
+    then = "2024-02-29T12:00:00+00:00"
+    old = [{"key": key, "value": 1, "timestamp": then} for key in ("corrected", "kept", "later")]
+    made = await a_version(graph, unique, metrics=old)
+
+    changed = await graph.done(
+        "updateModelVersion",
+        {
+            "modelVersion": {"id": made["id"]},
+            "metrics": [
+                {"key": "corrected", "value": 2},
+                {"key": "kept", "value": 1},
+                {"key": "later", "value": 1, "step": 1},
+            ],
+        },
+        "modelVersion { metrics { key timestamp } }",
+    )
+
+    times = {metric["key"]: metric["timestamp"] for metric in changed["metrics"]}
+    assert times["kept"] == then
+    assert then < times["corrected"] == times["later"]
+
+
 async def test_the_journal_has_the_metrics_that_changed_before_and_after(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
@@ -569,23 +594,43 @@ async def test_the_journal_has_the_metrics_that_changed_before_and_after(
         "dropped": noted(1),
         "kept": noted(2),
         "moved": noted(3),
-        "nan": noted("nan"),
-        "odd": noted("nan"),
-        "same": noted("inf"),
+        "nan": noted("NaN"),
+        "odd": noted("NaN"),
+        "same": noted("Infinity"),
     }
     assert changed[0]["metrics"] == {
         "dropped": noted(1),
         "moved": noted(3),
-        "nan": noted("nan"),
+        "nan": noted("NaN"),
     }
     assert changed[1]["metrics"] == {
         "moved": noted(3, 1, later),
-        "nan": noted("-inf"),
+        "nan": noted("-Infinity"),
         "new": noted(0.5),
     }
     assert (changed[0]["description"], changed[1]["description"]) == (None, "d")
     assert sorted(emptied[0]["metrics"]) == ["kept", "moved", "nan", "new", "odd", "same"]
     assert emptied[1]["metrics"] == {}
+
+
+async def test_another_digest_is_another_file_than_the_one_that_was_approved(
+    graph: Graph, unique: str
+) -> None:
+    made = await a_version(graph, unique, artifactPath="p", artifactDigest="sha256:0a")
+    await approved(graph, made)
+
+    async def status_with(digest: str) -> str:
+        changed = await graph.done(
+            "updateModelVersion",
+            {"modelVersion": {"id": made["id"]}, "artifactDigest": digest},
+            "modelVersion { approval { status } }",
+        )
+        return str(changed["approval"]["status"])
+
+    assert await status_with("sha256:0a") == "APPROVED"
+    assert await status_with("sha256:0b") == "STALE"
+    # What was approved is not put in force again by undoing the change.
+    assert await status_with("sha256:0a") == "STALE"
 
 
 async def test_an_update_that_changes_nothing_leaves_no_trace(

@@ -37,6 +37,9 @@ LISTS = [
     "deployments(first: 3) { nodes { id } }",
     "deployments(first: 3, orderBy: [{ field: UPDATED_AT }]) { nodes { id } }",
     'deployments(first: 3, filter: { modelName: "$" }) { nodes { id } }',
+    "modelVersions(first: 3, filter: { approvalStatuses: [STALE] }) { nodes { id } }",
+    "pendingApprovals(first: 3) { nodes { id } }",
+    'stagePolicies(first: 3, modelName: "$") { nodes { id } }',
     "driftEvents(first: 3) { nodes { id } }",
     'driftEvents(first: 3, filter: { modelName: "$" }) { nodes { id } }',
     "auditLog(first: 3) { nodes { hash } }",
@@ -58,6 +61,10 @@ CHILDREN = [
     'model(name: "$") { versions(first: 3) { nodes { id } } }',
     'model(name: "$") { stageHistory(first: 3) { nodes { stage } } }',
     "modelVersion(by: { id: $version }) { stageHistory { stage } }",
+    "modelVersion(by: { id: $version }) { approval { report { passed } decisions { actor } } }",
+    "modelVersion(by: { id: $version }) { approvalHistory { status } }",
+    "modelVersion(by: { id: $version }) { validation { passed } }",
+    "modelVersion(by: { id: $version }) { whyNot { name } }",
     "modelVersion(by: { id: $version }) { deployments(first: 3) { nodes { id } } }",
     "modelVersion(by: { id: $version }) { driftEvents(first: 3) { nodes { id } } }",
     'dataSet(name: "$") { runs(first: 3) { nodes { id } } }',
@@ -76,11 +83,12 @@ Statement = tuple[str, tuple[Any, ...]]
 
 @contextmanager
 def recorded(database: Database) -> Iterator[list[Statement]]:
-    """What is read while the block lasts, but for what the background reads."""
+    """What is read while the block lasts, but for what the background reads and for the
+    clock."""
     statements: list[Statement] = []
 
     def record(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if "journal_head" not in statement:
+        if "journal_head" not in statement and "FROM" in statement:
             statements.append((statement, parameters))
 
     engine = database.read_engine.sync_engine
@@ -95,7 +103,7 @@ def recorded(database: Database) -> Iterator[list[Statement]]:
 async def names(graph: Graph) -> dict[str, str]:
     """Of an object of each kind, with some others beside it."""
     name = "t-indexes"
-    input = {"series": [{"key": "accuracy", "steps": [*range(20)], "values": [0.5] * 20}]}
+    input = {"series": [{"key": "accuracy", "steps": [*range(20)], "values": [0.8] * 20}]}
     for _ in range(3):
         run = await a_run(graph, name, datasetFacts={"name": name})
         await graph.done("logMetrics", {"runId": run, **input}, "run { id }")

@@ -17,6 +17,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from lifecycle import embedded, migrate
 from lifecycle.__main__ import main
 from lifecycle.metadata import metadata
+from tests.client import Graph
+from tests.conftest import in_thread, serving
+from tests.factories import VERSION, a_run, a_version, a_version_in
 
 CHECKOUT = Path(__file__).parents[2]
 INI = ["-c", str(CHECKOUT / "alembic.ini")]
@@ -180,6 +183,60 @@ async def test_those_who_migrate_at_once_do_it_one_after_the_other(empty_databas
     connection = await asyncpg.connect(empty_database_url.replace("+asyncpg", ""))
     assert await connection.fetchval("SELECT count(*) FROM journal_head") == 1
     await connection.close()
+
+
+async def test_what_was_in_production_before_there_were_approvals_may_come_back(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setenv("LIFECYCLE_DATABASE_URL", empty_database_url)
+    in_thread(lambda: migrate.upgrade(empty_database_url))
+    metrics = [{"key": "accuracy", "value": 0.9}, {"key": "loss", "kind": "NAN"}]
+    params = [{"key": "depth", "value": "3"}]
+    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+        run = await a_run(graph, "m", params=params, datasetFacts={"rows": 1.5, "ä": [None]})
+        content = {"runId": run, "metrics": metrics, "hyperparameters": {"b": 1e-9, "a": "ü"}}
+        let_in = [
+            await a_version_in(graph, "m", "PRODUCTION", checklist=["Read"], **content),
+            await a_version_in(graph, "m", "PRODUCTION"),
+        ]
+        other = await a_version(graph, "m")
+
+    # when
+    in_thread(lambda: alembic([*INI, "downgrade", "0004"]))
+    in_thread(lambda: migrate.upgrade(empty_database_url))
+
+    # then
+    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+        for version in let_in:
+            found = await graph.query(
+                "query ($id: ID!) { node(id: $id) { ... on ModelVersion { approval { status reason "
+                "notes decidedBy policyVersion } stageHistory { stage approval { status } } } } }",
+                {"id": version["id"]},
+            )
+            said = "It was in production before there were approvals."
+            assert found["node"]["approval"] == {
+                "status": "BYPASSED",
+                "reason": said,
+                "notes": said,
+                "decidedBy": "system:migration",
+                "policyVersion": 1,
+            }
+            assert {
+                entry["stage"]: entry["approval"] for entry in found["node"]["stageHistory"]
+            }.items() >= {"PRODUCTION": {"status": "BYPASSED"}, "EXPERIMENTAL": None}.items()
+        # Its digests are those of what it is: it comes back, and what is not changed stays let in.
+        first = {"modelVersion": {"id": let_in[0]["id"]}}
+        await graph.done("updateModelVersion", {**first, "metrics": metrics}, VERSION)
+        for stage in ("STAGING", "PRODUCTION"):
+            await graph.done("setStage", {**first, "stage": stage}, VERSION)
+        await graph.done("updateModelVersion", {**first, "artifactPath": "new"}, VERSION)
+        found = await graph.query(
+            "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on ModelVersion { approval { status } "
+            "} } }",
+            {"ids": [let_in[0]["id"], other["id"]]},
+        )
+        assert [node["approval"]["status"] for node in found["nodes"]] == ["STALE", "NOT_SUBMITTED"]
 
 
 def test_a_database_of_a_later_version_is_left_alone(empty_database_url: str) -> None:

@@ -67,6 +67,9 @@ MORE, LESS = MetricGoal.MAXIMIZE, MetricGoal.MINIMIZE
         ("cost_savings", MORE),
         # After "at" and "per" comes the measure.
         ("recall_at_fpr", MORE),
+        ("recall@fpr=0.1", MORE),
+        ("ndcg@10", MORE),
+        ("timeout_rate", LESS),
         ("tokens_per_second", MORE),
         ("ms_per_token", LESS),
         # What has no words says nothing either.
