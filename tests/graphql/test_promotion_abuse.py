@@ -41,3 +41,17 @@ async def test_a_deployment_goes_on_only_while_its_version_may_run_there(
     # It can be ended.
     ended = await graph.mutate("updateDeployment", {"id": waiting, "status": "FAILED"})
     assert ended["__typename"] == "UpdateDeploymentSuccess"
+
+
+async def test_a_bypass_is_seen_in_staging_too(graph: Graph, unique: str) -> None:
+    version = await a_version(graph, unique, metrics=accuracy(0.1))
+    input = of(version) | {"decision": "BYPASS", "notes": "for the fair"}
+
+    done = await graph.mutate(
+        "decideApproval",
+        input,
+        "modelVersion { stageHistory { stage cause } }",
+        **{"Lifecycle-Actor": "admin"},
+    )
+
+    assert done["modelVersion"]["stageHistory"][-1] == {"stage": "STAGING", "cause": "BYPASSED"}
