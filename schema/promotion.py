@@ -76,7 +76,7 @@ class ValidationCheck:
             observed=as_json(check.observed),
             required=as_json(check.required),
             message=check.message,
-            advice=check.advice,
+            advice=None if check.passed else check.advice,
             where=(evidence.kind, evidence.id) if evidence else None,
         )
 

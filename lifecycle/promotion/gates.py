@@ -627,7 +627,7 @@ def evaluate(policy: Policy, facts: Facts) -> Report:
     """All that stands between a version and a stage: what `review` finds, and for production the
     approval, whether the policy speaks of it or not."""
     checks = list(review(policy, facts).checks)
-    if policy.stage is Stage.PRODUCTION or policy.approvals:
+    if policy.stage is Stage.PRODUCTION:
         checks.append(approval_check(policy, facts))
     return Report(policy.stage, policy.version, checks, facts.now)
 
@@ -786,7 +786,8 @@ def _automatically(
     if -worse >= Decimal(str(rule.better_by)):
         return ApprovalStatus.APPROVED, f"{figures}: at least {_figure(rule.better_by)} better."
     if worse <= Decimal(str(rule.tolerance)):
-        return ApprovalStatus.APPROVED, f"{figures}: not more than {_figure(rule.tolerance)} worse."
+        how = "not worse" if worse <= 0 else f"not more than {_figure(rule.tolerance)} worse"
+        return ApprovalStatus.APPROVED, f"{figures}: {how}."
     return ApprovalStatus.NEEDS_REVIEW, f"{figures}: more than {_figure(rule.tolerance)} worse."
 
 

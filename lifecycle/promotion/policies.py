@@ -18,6 +18,7 @@ from lifecycle.registry.rules import Stage
 
 # Of these a policy has one each, or none.
 _ONCE = (RuleKind.APPROVALS, RuleKind.AUTOMATIC_APPROVAL, RuleKind.CHECKLIST)
+_OF_APPROVAL = (RuleKind.APPROVALS, RuleKind.AUTOMATIC_APPROVAL)
 
 
 class SetStagePolicy(Command):
@@ -92,6 +93,13 @@ def _check_rules(command: SetStagePolicy) -> None:
         if command.model_name is None:
             raise InvalidInput("The general policy needs rules; none is [].", ("rules",))
         return
+    for index, rule in enumerate(command.rules):
+        if rule.kind in _OF_APPROVAL and command.stage is not Stage.PRODUCTION:
+            raise InvalidInput(
+                f"An approval is for PRODUCTION, and moves a version to {command.stage} itself: "
+                f"{rule.kind} belongs in the policy of PRODUCTION.",
+                ("rules", index),
+            )
     for kind in _ONCE:
         if sum(rule.kind is kind for rule in command.rules) > 1:
             raise InvalidInput(f"A policy has one rule {kind} at most.", ("rules",))

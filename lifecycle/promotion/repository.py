@@ -362,6 +362,7 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
             ModelVersionRow.approval_status.in_(OPEN | IN_FORCE),
             ApprovalRow.superseded_at.is_(None),
             ApprovalRow.used_at.is_(None),
+            ModelVersionRow.deleted_at.is_(None),
         )
     )
     if model_id is not None:

@@ -211,7 +211,7 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
         approval.decided_by, approval.decided_at = POLICY, approval.submitted_at
     await _changed(session, origin, version, approval, "approval_submitted", command.notes)
     if status is ApprovalStatus.APPROVED:
-        await _to_staging(session, origin, version, reason)
+        await _let_on(session, origin, version, approval, reason)
     return approval
 
 
@@ -269,7 +269,7 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
         decision=command.decision,
     )
     if outcome is ApprovalStatus.APPROVED:
-        await _to_staging(session, origin, version, command.notes)
+        await _let_on(session, origin, version, approval, command.notes)
     return approval
 
 
@@ -399,7 +399,7 @@ async def _bypass(
         command.notes,
         decision=command.decision,
     )
-    await _to_staging(session, origin, version, command.notes)
+    await _let_on(session, origin, version, approval, command.notes)
     return approval
 
 
@@ -457,10 +457,17 @@ def _said(
     )
 
 
-async def _to_staging(
-    session: WriteSession, origin: Origin, version: ModelVersionRow, reason: str | None
+async def _let_on(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    approval: ApprovalRow,
+    reason: str | None,
 ) -> None:
-    if version.stage in (Stage.EXPERIMENTAL, Stage.ARCHIVED):
+    """What an approval does at once."""
+    if version.stage is Stage.PRODUCTION:
+        approval.used_at = approval.decided_at
+    elif version.stage is not Stage.STAGING:
         await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)
 
 

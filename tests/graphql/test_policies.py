@@ -175,14 +175,14 @@ async def test_a_report_keeps_the_version_of_the_policy_that_it_was_made_by(
 async def test_a_policy_guards_the_stage_that_it_is_for(graph: Graph, unique: str) -> None:
     version = await a_version(graph, unique)
     needed = {"metric": {"key": "f1", "atLeast": 0.5, "required": True}}
-    await set_policy(graph, unique, [needed, {"approvals": {}}], stage="STAGING")
+    await set_policy(graph, unique, [needed], stage="STAGING")
     staging = {"modelVersion": {"id": version["id"]}, "stage": "STAGING"}
 
     refused = await graph.mutate("setStage", staging)
     metrics = [{"key": "f1", "value": 0.5}]
     update = {"modelVersion": {"id": version["id"]}, "metrics": metrics}
     await graph.done("updateModelVersion", update, "modelVersion { id }")
-    unapproved = await graph.mutate("setStage", staging)
+    met = await graph.mutate("setStage", staging)
     # Downwards nothing guards it.
     down = await a_version_in(graph, f"{unique}-2", "PRODUCTION")
     await set_policy(graph, f"{unique}-2", [needed], stage="STAGING")
@@ -190,11 +190,28 @@ async def test_a_policy_guards_the_stage_that_it_is_for(graph: Graph, unique: st
 
     assert (refused["__typename"], refused["report"]["stage"]) == ("GateFailed", "STAGING")
     assert refused["message"] == (
-        "STAGING is refused: f1 is not reported; at least 0.5 is required. Version 1 is "
-        "NOT_SUBMITTED; submit it for approval first, with submitForApproval."
+        "STAGING is refused: f1 is not reported; at least 0.5 is required."
     )
-    assert (unapproved["__typename"], unapproved["status"]) == ("ApprovalRequired", "NOT_SUBMITTED")
-    assert moved["__typename"] == "SetStageSuccess"
+    assert met["__typename"] == moved["__typename"] == "SetStageSuccess"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"approvals": {"count": 1}},
+        {"automaticApproval": {"key": "f1", "betterBy": 0, "tolerance": 0}},
+    ],
+)
+async def test_rules_about_approvals_belong_to_production(
+    graph: Graph, unique: str, rule: Json
+) -> None:
+    """An approval moves a version to STAGING: there it cannot be what is missing."""
+    await a_version(graph, unique)
+
+    refused = await set_policy(graph, unique, [{"checklist": {}}, rule], stage="STAGING")
+
+    assert (refused["__typename"], refused["path"]) == ("InvalidInput", ["rules", "1"])
+    assert (await in_force(graph, unique, "STAGING"))["model"] is None
 
 
 @pytest.mark.parametrize("expected", [0, 1, 3])

@@ -515,8 +515,9 @@ def decided(rules: list[Rule], found: Facts) -> tuple[S, str]:
     [
         (0.92, S.APPROVED, "at least 0.02 better."),
         (0.82, S.APPROVED, "at least 0.02 better."),
-        (0.8199999999999998, S.APPROVED, "not more than 0.01 worse."),
-        (0.80, S.APPROVED, "not more than 0.01 worse."),
+        (0.8199999999999998, S.APPROVED, "not worse."),
+        (0.80, S.APPROVED, "not worse."),
+        (0.7999999999999999, S.APPROVED, "not more than 0.01 worse."),
         (0.79, S.APPROVED, "not more than 0.01 worse."),
         (0.7899999999999999, S.NEEDS_REVIEW, "more than 0.01 worse."),
         (0.75, S.NEEDS_REVIEW, "more than 0.01 worse."),
