@@ -591,9 +591,9 @@ class Policy:
     rules: tuple[Rule, ...]
 
     @property
-    def approvals(self) -> ApprovalsRule | None:
-        """The rule about the number of approvals, if there is one."""
-        return next((rule for rule in self.rules if isinstance(rule, ApprovalsRule)), None)
+    def approvals(self) -> tuple[ApprovalsRule, ...]:
+        """The rule about the number of approvals, if there is one; see `along_with`."""
+        return tuple(rule for rule in self.rules if isinstance(rule, ApprovalsRule))
 
     @property
     def automatic(self) -> AutomaticApprovalRule | None:
@@ -603,7 +603,14 @@ class Policy:
     @property
     def needed(self) -> int:
         """How many people must approve, where the automatic decision does not."""
-        return self.approvals.count if self.approvals else 1
+        return max((rule.count for rule in self.approvals), default=1)
+
+    def has_enough(self, facts: Facts, people: Sequence[str]) -> bool:
+        """Whether these are enough to approve a version."""
+        return all(
+            len(eligible(rule, facts, people)) >= (rule.count if rule else 1)
+            for rule in self.approvals or (None,)
+        )
 
 
 # The evaluation
@@ -630,6 +637,12 @@ def evaluate(policy: Policy, facts: Facts) -> Report:
     if policy.stage is Stage.PRODUCTION or policy.approvals:
         checks.append(approval_check(policy, facts))
     return Report(policy.stage, policy.version, checks, facts.now)
+
+
+def along_with(policy: Policy, staging: Policy) -> Policy:
+    """A policy of PRODUCTION as people meet it whose approval also moves the version to STAGING:
+    they are to be enough for both."""
+    return replace(policy, rules=(*policy.rules, *staging.approvals))
 
 
 def without_rules(policy: Policy) -> Policy:
@@ -677,7 +690,7 @@ def _ways(current: Stage, wanted: Stage) -> list[Stage]:
 
 def approval_check(policy: Policy, facts: Facts) -> Check:
     """Whether the version's approval is in force, and by enough people."""
-    rule, approval, status = policy.approvals, facts.approval, facts.status
+    rule, approval, status = next(iter(policy.approvals), None), facts.approval, facts.status
     people = eligible(rule, facts, approval.approved_by) if approval else []
     enough = rule is None or len(people) >= rule.count or status is ApprovalStatus.BYPASSED
     doubt = _doubt(policy, facts)
@@ -744,7 +757,7 @@ def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus
     if not report.passed:
         return ApprovalStatus.REJECTED, " ".join(check.message for check in report.unmet)
     if policy.approvals:
-        count = policy.approvals.count
+        count = policy.needed
         return (
             ApprovalStatus.PENDING,
             f"The policy wants {count} approval{'s' if count > 1 else ''}.",

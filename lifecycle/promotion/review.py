@@ -51,6 +51,8 @@ from lifecycle.runs.tables import RunRow
 
 MAX_ITEMS = 200
 POLICY = "system:policy"
+# From here an approval moves a version to STAGING.
+_MOVED = (Stage.EXPERIMENTAL, Stage.ARCHIVED)
 
 
 class AppendChecklistItem(Command):
@@ -199,7 +201,7 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
             f"Version {version.version} is in PRODUCTION, and {version.approval_status}.",
             ("model_version",),
         )
-    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    policy, facts = await _judged(session, version)
     report = gates.validate(policy, facts)
     status, reason = gates.decide(policy, facts, report)
     stored = await store_report(session, origin, version, policy, report)
@@ -226,7 +228,7 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
-    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    policy, facts = await _judged(session, version)
     if command.decision is Decision.BYPASS:
         return await _bypass(session, origin, version, policy, facts, command)
     approved = command.decision is Decision.APPROVE
@@ -243,10 +245,7 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
     stored = None
     if approved:
         _check_may_approve(origin, policy, facts)
-        people = gates.eligible(
-            policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
-        )
-        last = len(people) >= policy.needed
+        last = policy.has_enough(facts, [*facts.approval.approved_by, origin.actor])
         report = (gates.review if last else gates.validate)(policy, facts)
         if not report.passed:
             raise GateFailed(report)
@@ -407,6 +406,15 @@ async def _bypass(
     return approval
 
 
+async def _judged(session: WriteSession, version: ModelVersionRow) -> tuple[Policy, Facts]:
+    """What an approval of the version is decided by."""
+    policy, facts = await judged_by(session, version, Stage.PRODUCTION)
+    if version.stage in _MOVED:
+        in_force = await repository.policies_in_force(session, [version.model_id], Stage.STAGING)
+        policy = gates.along_with(policy, repository.policy_of(in_force[version.model_id]))
+    return policy, facts
+
+
 def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:
     """Separation of duties. Raises Forbidden."""
     assert facts.approval is not None
@@ -414,8 +422,9 @@ def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:
         raise Forbidden(f"{origin.actor} registered this version; somebody else has to approve it.")
     if origin.actor == facts.approval.submitted_by:
         raise Forbidden(f"{origin.actor} submitted this version; somebody else has to approve it.")
-    if not gates.eligible(policy.approvals, facts, [origin.actor]):
-        named = ", ".join(policy.approvals.approvers) if policy.approvals else ""
+    rules = policy.approvals or (None,)
+    if not any(gates.eligible(rule, facts, [origin.actor]) for rule in rules):
+        named = ", ".join(sorted({name for rule in policy.approvals for name in rule.approvers}))
         raise Forbidden(f"{origin.actor} is not among those who may approve it: {named}.")
 
 
@@ -460,7 +469,7 @@ def _said(
 async def _to_staging(
     session: WriteSession, origin: Origin, version: ModelVersionRow, reason: str | None
 ) -> None:
-    if version.stage in (Stage.EXPERIMENTAL, Stage.ARCHIVED):
+    if version.stage in _MOVED:
         await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)
 
 

@@ -1,5 +1,7 @@
 """Ways around the gates that somebody might try, and what becomes of them."""
 
+import pytest
+
 from tests.client import Graph, Json
 from tests.factories import VERSION, a_deployment, a_version, a_version_in, approved
 
@@ -115,3 +117,43 @@ async def test_a_bypass_is_seen_in_staging_too(graph: Graph, unique: str) -> Non
     )
 
     assert done["modelVersion"]["stageHistory"][-1] == {"stage": "STAGING", "cause": "BYPASSED"}
+
+
+@pytest.mark.parametrize(
+    ("staging", "production"),
+    [
+        # Would be approved automatically, or by one.
+        ({"count": 2}, {"automaticApproval": {"key": "f1", "betterBy": 0, "tolerance": 0}}),
+        ({"count": 2}, {"approvals": {"count": 1}}),
+        ({"count": 1, "approvers": ["ann"]}, {"approvals": {"count": 1, "approvers": ["ben"]}}),
+    ],
+)
+async def test_an_approval_that_leads_to_staging_is_by_as_many_as_staging_wants(
+    graph: Graph, unique: str, staging: Json, production: Json
+) -> None:
+    version = await a_version(graph, unique, metrics=accuracy(0.9))
+    measured: Json = {"metric": {"key": "accuracy", "atLeast": 0.5}}
+    for stage, rules in (
+        ("STAGING", [{"approvals": staging}]),
+        ("PRODUCTION", [measured, production]),
+    ):
+        policy = {"modelName": unique, "stage": stage, "rules": rules}
+        await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+
+    submitted = await submit(graph, version)
+    said = [
+        await graph.mutate(
+            "decideApproval",
+            of(version) | {"decision": "APPROVE"},
+            "approval { status } modelVersion { stage }",
+            **{"Lifecycle-Actor": name},
+        )
+        for name in ("ann", "ben")
+    ]
+
+    assert submitted["status"] == "PENDING"
+    assert [(each["approval"]["status"], each["modelVersion"]["stage"]) for each in said] == [
+        ("PENDING", "EXPERIMENTAL"),
+        ("APPROVED", "STAGING"),
+    ]
+    assert (await promote(graph, version))["__typename"] == "SetStageSuccess"
