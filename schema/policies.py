@@ -30,7 +30,7 @@ from schema.errors import (
 )
 from schema.inputs import Given, WriteInput, parse, plain
 from schema.nodes import Node
-from schema.pagination import After, Connection, First, listed
+from schema.pagination import After, Before, Connection, First, Last, listed
 
 if TYPE_CHECKING:
     from schema.registry import Model
@@ -351,8 +351,10 @@ class PolicyQueries:
         model_name: _PolicyModel = None,
         first: First = None,
         after: After = None,
+        last: Last = None,
+        before: Before = None,
     ) -> Connection[StagePolicy]:
-        request = PageRequest.parse(first, after)
+        request = PageRequest.parse(first, after, last, before)
         model = await _model_key(info, model_name)
         return await listed(
             info,

@@ -244,8 +244,8 @@ type Query {
     goals: [MetricGoalInput!]): ModelComparison!
   pendingApprovals(first: Int, after: String): ModelVersionConnection!
   stagePolicy(stage: Stage! = PRODUCTION, modelName: String): StagePolicy
-  stagePolicies(stage: Stage! = PRODUCTION, modelName: String, first: Int, after: String):
-    StagePolicyConnection!
+  stagePolicies(stage: Stage! = PRODUCTION, modelName: String, first: Int, after: String,
+    last: Int, before: String): StagePolicyConnection!
   deployment(id: ID!): Deployment
   deployments(filter: DeploymentFilter, orderBy: [DeploymentOrder!], first: Int, after: String,
     last: Int, before: String): DeploymentConnection!

@@ -68,6 +68,7 @@ async def test_an_entry_says_who_did_what_to_what_and_why_and_what_was_there_bef
     assert before == {"stage": "EXPERIMENTAL"}
     assert after == {
         "stage": "STAGING", "model_name": unique, "version": "1", "cause": "REQUESTED",
+        "approval_id": None, "report_id": None, "policy_version": None,
     }  # fmt: skip
     assert moved == {
         "actor": unique,

@@ -89,7 +89,7 @@ async def test_a_deleted_version_is_found_by_id_but_by_no_selector(
         {"id": world.spare},
     )
 
-    assert data["node"]["version"] == "2"
+    assert data["node"]["version"] == "3"
     assert data["node"]["deletedAt"] is not None
     assert data["modelVersion"] is None
 
