@@ -113,8 +113,9 @@ async def create(session: WriteSession, origin: Origin, command: CreateDeploymen
 async def update(session: WriteSession, origin: Origin, command: UpdateDeployment) -> DeploymentRow:
     """Take a report about a deployment.
 
-    Raises NotFound, StaleRevision, InvalidTransition, Conflict once it has ended, and
-    ApprovalRequired when it is to go on to DEPLOYING in production but is not approved any more.
+    Raises NotFound, StaleRevision, InvalidTransition, Conflict once it has ended or when it is to
+    go on to DEPLOYING but its version has left the stages that may run there, and ApprovalRequired
+    when that is production but the version is not approved any more.
     """
     row, version = await _locked(session, command.id)
     check_revision(row.revision, command.expected_revision)
@@ -124,6 +125,9 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
         changes["health"] = command.health
     if command.status is not None:
         if command.status is DeploymentStatus.DEPLOYING:
+            rules.STATUS.check(row.status, command.status)
+            # It may have been displaced, or taken out, since the deployment was made.
+            rules.check_allowed(version.version, version.stage, row.environment)
             await _check_approved(session, version, row.environment)
         await _change_status(session, origin, row, version, command.status, changes, now)
     elif changes or command.metrics is not None:

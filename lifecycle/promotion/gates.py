@@ -313,9 +313,13 @@ class BaselineRule:
         required: dict[str, Any] = {"tolerance": self.tolerance, "relative": self.relative}
         base = facts.baseline
         if base is None:
-            return Check(
-                name, "baseline", self.severity, True, None, required, "Nothing is in production."
+            here = facts.stage is Stage.PRODUCTION
+            said = (
+                f"Version {facts.version} is in production itself."
+                if here
+                else "Nothing is in production."
             )
+            return Check(name, "baseline", self.severity, True, None, required, said)
         required |= {
             "baselineVersion": base.version,
             "baseline": _shown(base.metrics.get(self.key)),
@@ -509,7 +513,8 @@ class EvidenceAgeRule:
 @dataclass(frozen=True, slots=True)
 class AutomaticApprovalRule:
     """A submission is approved without a person when this metric is at most `tolerance` worse than
-    in production, or nothing is in production. From `better_by` on it counts as an improvement."""
+    in production, or nothing is in production. From `better_by` on it counts as an improvement.
+    It is asked again when a version that nobody else has approved wants into production."""
 
     key: Name
     better_by: float
@@ -591,6 +596,11 @@ class Policy:
         return next((rule for rule in self.rules if isinstance(rule, ApprovalsRule)), None)
 
     @property
+    def automatic(self) -> AutomaticApprovalRule | None:
+        """The rule about what is approved without a person, if there is one."""
+        return next((rule for rule in self.rules if isinstance(rule, AutomaticApprovalRule)), None)
+
+    @property
     def needed(self) -> int:
         """How many people must approve, where the automatic decision does not."""
         return self.approvals.count if self.approvals else 1
@@ -670,10 +680,13 @@ def approval_check(policy: Policy, facts: Facts) -> Check:
     rule, approval, status = policy.approvals, facts.approval, facts.status
     people = eligible(rule, facts, approval.approved_by) if approval else []
     enough = rule is None or len(people) >= rule.count or status is ApprovalStatus.BYPASSED
-    passed = status in IN_FORCE and enough
+    doubt = _doubt(policy, facts)
+    passed = status in IN_FORCE and enough and doubt is None
     said = f"Version {facts.version} is {status}"
     if status in IN_FORCE and not enough and rule:
         said += f", but {rule.count} approvals are needed and there are {len(people)}"
+    elif doubt is not None:
+        said += f", but without a person, and now the policy would leave it to people: {doubt}"
     return Check(
         "approval",
         "approval",
@@ -685,6 +698,18 @@ def approval_check(policy: Policy, facts: Facts) -> Check:
         facts.itself,
         None if passed else _next_step(status)[0].upper() + _next_step(status)[1:],
     )
+
+
+def _doubt(policy: Policy, facts: Facts) -> str | None:
+    """Why what was approved without a person would not be so now: another version may be in
+    production than then."""
+    rule, approval = policy.automatic, facts.approval
+    if rule is None or approval is None or approval.approved_by:
+        return None
+    if facts.status is not ApprovalStatus.APPROVED:
+        return None
+    status, reason = _automatically(rule, facts, validate(policy, facts))
+    return None if status is ApprovalStatus.APPROVED else reason.removesuffix(".")
 
 
 def _next_step(status: ApprovalStatus) -> str:
@@ -727,9 +752,20 @@ def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus
     unfinished = [check.message for check in review(policy, facts).unmet]
     if unfinished:
         return ApprovalStatus.PENDING, " ".join(unfinished)
-    rule = next((each for each in policy.rules if isinstance(each, AutomaticApprovalRule)), None)
-    if rule is None:
+    if policy.automatic is None:
         return ApprovalStatus.PENDING, "The policy decides nothing by itself."
+    return _automatically(policy.automatic, facts, report)
+
+
+def _automatically(
+    rule: AutomaticApprovalRule, facts: Facts, report: Report
+) -> tuple[ApprovalStatus, str]:
+    if facts.stage is Stage.PRODUCTION:
+        return (
+            ApprovalStatus.NEEDS_REVIEW,
+            f"Version {facts.version} is in production itself; there is nothing to compare it "
+            "with.",
+        )
     if facts.baseline is None:
         performance = [check for check in report.checks if check.category == "performance"]
         failed = [check.message for check in performance if not check.passed]

@@ -159,7 +159,7 @@ async def move(
             report = await store_report(session, origin, version, policy, found)
         if stage is Stage.PRODUCTION:
             approval = await repository.present_approval(session, version.id)
-            cause = _said_openly(cause, facts)
+        cause = _said_openly(cause, facts)
     displaced = await _holder(session, version) if stage is Stage.PRODUCTION else []
     moment = await repository.moment(session, version.model_id)
     pushed_out = [

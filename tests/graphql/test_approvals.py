@@ -864,8 +864,13 @@ async def test_what_is_stale_is_not_deployed_to_production(graph: Graph, unique:
     # What runs goes on running, and elsewhere it may be looked at.
     assert reported["__typename"] == "UpdateDeploymentSuccess"
     assert staging["__typename"] == "CreateDeploymentSuccess"
+    # There is nothing to compare it with but itself.
     again = await submit(graph, version)
-    assert again["approval"]["status"] == "APPROVED"
+    assert (again["approval"]["status"], again["approval"]["reason"]) == (
+        "NEEDS_REVIEW",
+        "Version 1 is in production itself; there is nothing to compare it with.",
+    )
+    await decide(graph, version, "APPROVE", "bob")
     created = await graph.mutate("createDeployment", of(version) | {"environment": "PRODUCTION"})
     assert created["__typename"] == "CreateDeploymentSuccess"
 

@@ -64,7 +64,7 @@ def test_help_names_every_command_option_and_variable() -> None:
     assert set(main.commands) == {name.partition(" ")[0] for name in COMMANDS}
     assert options == {
         "--host", "--port", "--workers", "--data-dir", "--database-url",
-        "--check", "--write", "--url", "--actor", "--anchor",
+        "--check", "--write", "--url", "--actor", "--administrator", "--anchor",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output

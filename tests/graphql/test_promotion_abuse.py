@@ -1,0 +1,117 @@
+"""Ways around the gates that somebody might try, and what becomes of them."""
+
+from tests.client import Graph, Json
+from tests.factories import VERSION, a_deployment, a_version, a_version_in, approved
+
+
+def of(version: Json) -> Json:
+    return {"modelVersion": {"id": version["id"]}}
+
+
+def accuracy(value: float) -> list[Json]:
+    return [{"key": "accuracy", "value": value}]
+
+
+async def submit(graph: Graph, version: Json) -> Json:
+    """The approval that came of it."""
+    return await graph.done(
+        "submitForApproval", of(version), "approval { status reason decidedBy }"
+    )
+
+
+async def promote(graph: Graph, version: Json, **input: object) -> Json:
+    return await graph.mutate("setStage", {**of(version), "stage": "PRODUCTION", **input}, VERSION)
+
+
+async def test_what_replaces_the_content_in_production_is_for_people(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.97))
+    await graph.done(
+        "updateModelVersion", of(version) | {"metrics": accuracy(0.76)}, "modelVersion { id }"
+    )
+
+    # As a version of its own it would be rejected: 0.21 worse than production.
+    report = await graph.done(
+        "validateModelVersion", of(version), "report { checks { name message } }"
+    )
+    approval = await submit(graph, version)
+
+    assert approval == {
+        "status": "NEEDS_REVIEW",
+        "reason": "Version 1 is in production itself; there is nothing to compare it with.",
+        "decidedBy": None,
+    }
+    assert {
+        "name": "accuracy against production",
+        "message": "Version 1 is in production itself.",
+    } in report["checks"]
+    refused = await graph.mutate("createDeployment", of(version) | {"environment": "PRODUCTION"})
+    assert (refused["__typename"], refused["status"]) == ("ApprovalRequired", "NEEDS_REVIEW")
+
+
+async def test_what_the_policy_approved_it_would_approve_against_production_as_it_is_now(
+    graph: Graph, unique: str
+) -> None:
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.80))
+    good_then = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.79)))
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.83))
+
+    tried = [await promote(graph, good_then, dryRun=dry) for dry in (True, False)]
+    found = await graph.query(
+        "query ($id: ID!) { node(id: $id) { ... on ModelVersion { "
+        "whyNot(stage: PRODUCTION) { message advice } } } }",
+        {"id": good_then["id"]},
+    )
+
+    message = (
+        "Version 2 is APPROVED, but without a person, and now the policy would leave it to people: "
+        "accuracy is 0.79, and 0.83 for version 3 in production: more than 0.01 worse; submit it "
+        "for approval first, with submitForApproval."
+    )
+    for refused in tried:
+        assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
+    assert found["node"]["whyNot"] == [
+        {
+            "message": message,
+            "advice": "Submit it for approval first, with submitForApproval.",
+        }
+    ]
+    # That leads on: a person decides.
+    assert (await promote(graph, await approved(graph, good_then)))["__typename"] == (
+        "SetStageSuccess"
+    )
+
+
+async def test_a_deployment_goes_on_only_while_its_version_may_run_there(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.8))
+    waiting = await a_deployment(graph, version, "PRODUCTION", "VALIDATING")
+    # Displaced by a better one, it is ARCHIVED; its approval is still in force.
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+
+    refused = await graph.mutate("updateDeployment", {"id": waiting, "status": "DEPLOYING"})
+
+    assert (refused["__typename"], refused["message"]) == (
+        "Conflict",
+        "Version 1 is in stage ARCHIVED; to run in PRODUCTION it must be in PRODUCTION. Move it "
+        "there with setStage first.",
+    )
+    # It can be ended.
+    ended = await graph.mutate("updateDeployment", {"id": waiting, "status": "FAILED"})
+    assert ended["__typename"] == "UpdateDeploymentSuccess"
+
+
+async def test_a_bypass_is_seen_in_staging_too(graph: Graph, unique: str) -> None:
+    version = await a_version(graph, unique, metrics=accuracy(0.1))
+    input = of(version) | {"decision": "BYPASS", "notes": "for the fair"}
+
+    done = await graph.mutate(
+        "decideApproval",
+        input,
+        "modelVersion { stageHistory { stage cause } }",
+        **{"Lifecycle-Actor": "admin"},
+    )
+
+    assert done["modelVersion"]["stageHistory"][-1] == {"stage": "STAGING", "cause": "BYPASSED"}
