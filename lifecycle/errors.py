@@ -56,16 +56,22 @@ class InvalidInput(LifecycleError):
 
 
 class InvalidTransition(LifecycleError):
-    """The state machine refuses; `allowed` says what may come next."""
+    """The state machine refuses; `allowed` says what may come next, and `instead` what else could
+    be done."""
 
     code = "INVALID_TRANSITION"
 
     def __init__(
-        self, current: str, wanted: str, allowed: Iterable[str], path: Path = ("status",)
+        self,
+        current: str,
+        wanted: str,
+        allowed: Iterable[str],
+        path: Path = ("status",),
+        instead: str | None = None,
     ) -> None:
         self.current, self.wanted, self.allowed = current, wanted, sorted(allowed)
-        then = ", ".join(self.allowed) or "nothing: it is final"
-        super().__init__(f"{current} cannot become {wanted}; allowed next: {then}.", path)
+        then = instead or f"allowed next: {', '.join(self.allowed) or 'nothing: it is final'}."
+        super().__init__(f"{current} cannot become {wanted}; {then}", path)
 
 
 class Conflict(LifecycleError):

@@ -618,8 +618,8 @@ class PromotionMutations:
         )
 
     @strawberry.mutation(
-        description="Take a submission or an approval back: for who submitted it, who approved it, "
-        "and administrators."
+        description="Take a submission or an approval back: for who submitted it, who decided it "
+        "last, and administrators. Not while the version is in PRODUCTION."
     )
     async def withdraw_approval(
         self, info: Info, input: Given[WithdrawApprovalInput]

@@ -56,6 +56,10 @@ async def set_policy(
     wanted = (
         None if command.rules is None else repository.RULES.dump_python(command.rules, mode="json")
     )
+    if last is None and command.rules is None:
+        general = await repository.last_policy(session, None, command.stage)
+        assert general is not None
+        return general
     if last is not None and repository.rules_of(last) == command.rules:
         return last
     row = StagePolicyRow(

@@ -232,10 +232,8 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
     approved = command.decision is Decision.APPROVE
     outcome = ApprovalStatus.APPROVED if approved else ApprovalStatus.REJECTED
     approval = await repository.present_approval(session, version.id)
-    if approval is None:
-        raise InvalidTransition(facts.status, outcome, (), ("decision",))
-    APPROVAL.check(approval.status, outcome, ("decision",))
-    assert facts.approval is not None
+    if approval is None or facts.approval is None or approval.status not in OPEN:
+        raise _nothing_to_decide(facts.status, outcome)
     stored = None
     if approved:
         _check_may_approve(origin, policy, facts)
@@ -401,6 +399,15 @@ async def _bypass(
     )
     await _let_on(session, origin, version, approval, command.notes)
     return approval
+
+
+def _nothing_to_decide(current: ApprovalStatus, wanted: ApprovalStatus) -> InvalidTransition:
+    instead = (
+        "take the approval back with withdrawApproval."
+        if current in IN_FORCE
+        else "submit it for approval first, with submitForApproval."
+    )
+    return InvalidTransition(current, wanted, APPROVAL.following[current], ("decision",), instead)
 
 
 def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:

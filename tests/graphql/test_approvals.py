@@ -363,7 +363,8 @@ async def test_what_was_not_submitted_cannot_be_decided(graph: Graph, unique: st
         assert refused == {
             "__typename": "InvalidTransition",
             "code": "INVALID_TRANSITION",
-            "message": f"NOT_SUBMITTED cannot become {wanted}; allowed next: nothing: it is final.",
+            "message": f"NOT_SUBMITTED cannot become {wanted}; submit it for approval first, with "
+            "submitForApproval.",
             "path": ["decision"],
             "from": "NOT_SUBMITTED",
             "to": wanted,
@@ -864,10 +865,13 @@ async def test_what_is_stale_is_not_deployed_to_production(graph: Graph, unique:
     # What runs goes on running, and elsewhere it may be looked at.
     assert reported["__typename"] == "UpdateDeploymentSuccess"
     assert staging["__typename"] == "CreateDeploymentSuccess"
-    # There is nothing to compare it with but itself, so that people decide.
+    # There is nothing to compare it with but itself.
     again = await submit(graph, version)
-    assert again["approval"]["status"] == "NEEDS_REVIEW"
-    await approved(graph, version)
+    assert (again["approval"]["status"], again["approval"]["reason"]) == (
+        "NEEDS_REVIEW",
+        "Version 1 is in production itself; there is nothing to compare it with.",
+    )
+    await decide(graph, version, "APPROVE", "bob")
     created = await graph.mutate("createDeployment", of(version) | {"environment": "PRODUCTION"})
     assert created["__typename"] == "CreateDeploymentSuccess"
 
