@@ -750,10 +750,10 @@ async def test_no_sequence_of_mutations_lets_an_unapproved_version_into_producti
     live: Live, sql: asyncpg.Connection
 ) -> None:
     await explore(
-        live, sql, settings(_PROFILE, derandomize=True, max_examples=10, stateful_step_count=12)
+        live, sql, settings(_PROFILE, derandomize=True, max_examples=6, stateful_step_count=12)
     )
 
 
 @pytest.mark.slow
 async def test_no_sequence_of_many_does_either(live: Live, sql: asyncpg.Connection) -> None:
-    await explore(live, sql, settings(_PROFILE, max_examples=30, stateful_step_count=25))
+    await explore(live, sql, settings(_PROFILE, max_examples=20, stateful_step_count=25))
