@@ -22,12 +22,22 @@ from strawberry.extensions import SchemaExtension
 
 from lifecycle.lineage.rules import MAX_NODES
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
+from lifecycle.promotion.policies import MAX_RULES
 
 MAX_TOKENS = 20_000
 MAX_DEPTH = 15
 MAX_FIELDS = 2_000
 MAX_OBJECTS = 50_000
 MAX_BODY_BYTES = 8 * 1024 * 1024
+
+# Lists that are no pages and lead on to other objects: how long each may be, or usually is.
+_LENGTHS = {
+    "lineage": MAX_NODES,
+    "whyNot": MAX_RULES,
+    "checks": MAX_RULES,
+    "stageHistory": DEFAULT_SIZE,
+    "approvalHistory": DEFAULT_SIZE,
+}
 
 # What may be spent on comparing fields of one name with each other; graphql-core would spend a
 # second.
@@ -85,7 +95,8 @@ class _Measure:
         if node.name.value in ("__schema", "__type"):
             # Deep by nature, and the schema has an end; but aliases can repeat it.
             return Size(0, below.fields + 1, below.fields * _TYPES)
-        length = self._length(node, DEFAULT_SIZE if below.paged else 1)
+        usual = DEFAULT_SIZE if below.paged else 1
+        length = self._length(node, _LENGTHS.get(node.name.value, usual))
         objects = length * (below.objects + 1) if node.selection_set else 0
         paged = node.name.value in ("nodes", "edges")
         return Size(below.depth + 1, below.fields + 1, objects, paged)
@@ -100,8 +111,6 @@ class _Measure:
 
     def _length(self, node: FieldNode, default: int) -> int:
         """How many objects a field may give: the size of its page, or as many as it names."""
-        if node.name.value == "lineage":
-            return MAX_NODES
         for argument in node.arguments or ():
             name, value = argument.name.value, argument.value
             given: Any = None

@@ -16,6 +16,7 @@ from lifecycle.promotion.tables import StagePolicyRow
 from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import Stage
 
+MAX_RULES = 100
 # Of these a policy has one each, or none.
 _ONCE = (RuleKind.APPROVALS, RuleKind.AUTOMATIC_APPROVAL, RuleKind.CHECKLIST)
 _OF_APPROVAL = (RuleKind.APPROVALS, RuleKind.AUTOMATIC_APPROVAL)
@@ -27,7 +28,7 @@ class SetStagePolicy(Command):
 
     stage: Stage
     model_name: Name | None = None
-    rules: Annotated[Rules, Field(max_length=100)] | None = None
+    rules: Annotated[Rules, Field(max_length=MAX_RULES)] | None = None
     reason: Text | None = None
     expected_version: int | None = None
 

@@ -167,3 +167,21 @@ def test_lineage_counts_as_long_as_it_may_be() -> None:
     assert refused(f"query ($of: ID!) {many}") == [
         f"The operation may give {1_000 * (1 + 1 + 50 + 1)} objects; 50,000 are allowed."
     ]
+
+
+def test_checks_count_as_many_as_a_policy_may_have_rules() -> None:
+    few = "{ a(first: 100) { nodes { whyNot { evidence { id } } } } }"
+    # Each check leads to its version, and that to its checks.
+    many = "{ a(first: 20) { nodes { whyNot { evidence { ... on V { whyNot { b } } } } } } }"
+
+    assert refused(few) == []
+    assert refused(many) == [
+        f"The operation may give {20 * (1 + 1 + 100 * (1 + 1 + 100))} objects; 50,000 are allowed."
+    ]
+
+
+def test_a_history_counts_as_long_as_a_page_is() -> None:
+    entry = "stageHistory { modelVersion { approvalHistory { modelVersion {"
+
+    assert refused(f"{{ a {{ {entry} b {'} ' * 6}") == []
+    assert refused(f"{{ a {{ {entry} {entry} b {'} ' * 10}") != []
