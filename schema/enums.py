@@ -56,7 +56,7 @@ strawberry.enum(
     StageCause,
     description="Why a version came into a stage: it was REGISTERED; somebody REQUESTED it; it was "
     "APPROVED; it was BYPASSED past its policy; another version DISPLACED it; a deployment was "
-    "ROLLED_BACK; AUTOMATION decided it.",
+    "ROLLED_BACK. AUTOMATION is not used yet.",
 )
 strawberry.enum(
     ApprovalStatus,

@@ -593,8 +593,8 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Submit a version for production. It is validated; the policy approves, "
-        "rejects, or leaves it to people. A former submission is superseded. An approved version "
-        "moves to STAGING."
+        "rejects, or leaves it to people. A former submission is superseded, by the same people "
+        "who could withdraw it. An approved version moves to STAGING."
     )
     async def submit_for_approval(
         self, info: Info, input: Given[SubmitForApprovalInput]
@@ -619,7 +619,7 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Take a submission or an approval back: for who submitted it, who decided it "
-        "last, and administrators. Not while the version is in PRODUCTION."
+        "last, the version's author, and administrators. Not while the version is in PRODUCTION."
     )
     async def withdraw_approval(
         self, info: Info, input: Given[WithdrawApprovalInput]

@@ -25,6 +25,7 @@ from lifecycle.pages import (
     total,
     totals,
 )
+from lifecycle.promotion.rules import IN_FORCE
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs.tables import RunRow
 
@@ -62,7 +63,9 @@ async def lock(session: WriteSession, id: UUID) -> DeploymentRow | None:
 
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:
     """Of the earlier deployments of the same model and environment, the last that came to be ACTIVE
-    and HEALTHY, that neither failed nor was rolled back from, and whose version still exists."""
+    and HEALTHY, that neither failed nor was rolled back from, and whose version still exists; in
+    production one of a version whose approval is in force before all others."""
+    approved = ModelVersionRow.approval_status.in_(IN_FORCE).desc()
     spoilt = select(1).where(
         DeploymentTransitionRow.deployment_id == DeploymentRow.id,
         DeploymentTransitionRow.to_status.in_((DeploymentStatus.FAILED, DeploymentStatus.ROLLBACK)),
@@ -79,7 +82,11 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
             ModelVersionRow.deleted_at.is_(None),
             ~spoilt.exists(),
         )
-        .order_by(DeploymentRow.healthy_at.desc(), DeploymentRow.id.desc())
+        .order_by(
+            *([approved] if bad.environment is Environment.PRODUCTION else []),
+            DeploymentRow.healthy_at.desc(),
+            DeploymentRow.id.desc(),
+        )
         .limit(1)
         .execution_options(populate_existing=True)
     )

@@ -1,1 +1,1 @@
-"""May it go on? Stages, their history, checklists."""
+"""May it go on? Policies, approvals, stages, their history, checklists."""

@@ -21,7 +21,7 @@ from pydantic import Field
 from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError
 from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
-from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, goal_of
+from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, usual_goal
 from lifecycle.runs.rules import MetricGoal, shown
 
 
@@ -168,7 +168,6 @@ class Facts:
     artifact_digest: str | None
     open_drift: Mapping[str, int]
     checklist: Sequence[tuple[str, ChecklistStatus]]
-    goals: Mapping[str, MetricGoal]
     run: RunFacts | None
     baseline: BaselineFacts | None
     approval: ApprovalFacts | None
@@ -326,13 +325,13 @@ class BaselineRule:
         }
         value, reference = facts.metrics.get(self.key), base.metrics.get(self.key)
         evidence = Evidence("model_version", base.id)
-        worse = _worse_by(value, reference, self.goal or goal_of(self.key, facts.goals))
+        worse = _worse_by(value, reference, self.goal or usual_goal(self.key))
         if worse is None or reference is None:
             return Check(
                 name,
                 "baseline",
                 self.severity,
-                not self.required,
+                not self.required and (value is None or math.isfinite(value)),
                 _shown(value),
                 required,
                 f"{self.key} cannot be compared with version {base.version} in production: "
@@ -480,9 +479,13 @@ class NoOpenDriftRule:
         )
 
 
+# How much the clock of whoever measured may be ahead of the database's.
+_AHEAD = timedelta(minutes=5)
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceAgeRule:
-    """The newest metric of the version is at most so many days old."""
+    """The newest metric of the version is at most so many days old, and not of the future."""
 
     max_days: Annotated[float, Field(gt=0, le=36_500)]
     severity: CheckSeverity = CheckSeverity.BLOCKING
@@ -491,7 +494,9 @@ class EvidenceAgeRule:
     def check(self, facts: Facts) -> Check:
         """Look at the metrics' times."""
         measured = facts.measured_at
-        passed = measured is not None and facts.now - measured <= timedelta(days=self.max_days)
+        passed = measured is not None and -_AHEAD <= facts.now - measured <= timedelta(
+            days=self.max_days
+        )
         said = (
             f"The newest metric is of {measured:%Y-%m-%d %H:%M:%S %Z}"
             if measured
@@ -684,7 +689,7 @@ def approval_check(policy: Policy, facts: Facts) -> Check:
     passed = status in IN_FORCE and enough and doubt is None
     said = f"Version {facts.version} is {status}"
     if status in IN_FORCE and not enough and rule:
-        said += f", but {rule.count} approvals are needed and there are {len(people)}"
+        said += f", but by {len(people)} of the {rule.count} people who have to approve it"
     elif doubt is not None:
         said += f", but without a person, and now the policy would leave it to people: {doubt}"
     return Check(
@@ -779,7 +784,7 @@ def _automatically(
         return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
     there = f"version {facts.baseline.version} in production"
     value, reference = facts.metrics.get(rule.key), facts.baseline.metrics.get(rule.key)
-    worse = _worse_by(value, reference, rule.goal or goal_of(rule.key, facts.goals))
+    worse = _worse_by(value, reference, rule.goal or usual_goal(rule.key))
     if worse is None:
         return ApprovalStatus.NEEDS_REVIEW, f"{rule.key} cannot be compared with {there}."
     figures = f"{rule.key} is {_said(value)}, and {_said(reference)} for {there}"
@@ -836,7 +841,7 @@ def _run(facts: Facts) -> Evidence | None:
 def _worse_by(value: float | None, reference: float | None, goal: MetricGoal) -> Decimal | None:
     """By how much a figure is worse than another; negative when it is better, None when the two
     cannot be compared."""
-    if value is None or reference is None or not math.isfinite(reference) or math.isnan(value):
+    if value is None or reference is None or not math.isfinite(value + reference):
         return None
     difference = Decimal(str(reference)) - Decimal(str(value))
     return difference if goal is MetricGoal.MAXIMIZE else -difference

@@ -1,5 +1,7 @@
 """What an administrator does: say what has to be true before a version comes into a stage."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -10,11 +12,12 @@ from lifecycle.database import WriteSession
 from lifecycle.errors import InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.promotion import repository, review, rules
-from lifecycle.promotion.gates import RuleKind
+from lifecycle.promotion.gates import AutomaticApprovalRule, BaselineRule, Rule, RuleKind
 from lifecycle.promotion.repository import Rules
 from lifecycle.promotion.tables import StagePolicyRow
 from lifecycle.registry import repository as registry
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import Stage, goal_of
+from lifecycle.runs.rules import MetricGoal
 
 MAX_RULES = 100
 # Of these a policy has one each, or none.
@@ -45,23 +48,23 @@ async def set_policy(
     check_administrator(origin, "set a policy")
     _check_rules(command)
     await repository.hold_policies_alone(session)
-    model_id = None
+    model_id, goals = None, {}
     if command.model_name is not None:
         models = await registry.models_by_names(session, [command.model_name])
         if command.model_name not in models:
             raise NotFound("model", command.model_name, ("model_name",))
         model_id = models[command.model_name].id
+        goals = models[command.model_name].metric_goals
+    given = None if command.rules is None else tuple(_with_goal(r, goals) for r in command.rules)
     last = await repository.last_policy(session, model_id, command.stage)
     version = last.version if last else 0
     check_revision(version, command.expected_version, ("expected_version",))
-    wanted = (
-        None if command.rules is None else repository.RULES.dump_python(command.rules, mode="json")
-    )
-    if last is None and command.rules is None:
+    wanted = None if given is None else repository.RULES.dump_python(given, mode="json")
+    if last is None and given is None:
         general = await repository.last_policy(session, None, command.stage)
         assert general is not None
         return general
-    if last is not None and repository.rules_of(last) == command.rules:
+    if last is not None and repository.rules_of(last) == given:
         return last
     row = StagePolicyRow(
         model_id=model_id,
@@ -89,6 +92,14 @@ async def set_policy(
             why = f"The policy of PRODUCTION has changed; version {row.version} holds."
             await review.mark_stale(session, origin, each, why)
     return row
+
+
+def _with_goal(rule: Rule, goals: Mapping[str, MetricGoal]) -> Rule:
+    """Say which way is better, if nobody did: whoever changes the model's goals later must not turn
+    the policy round."""
+    if isinstance(rule, BaselineRule | AutomaticApprovalRule) and rule.goal is None:
+        return replace(rule, goal=goal_of(rule.key, goals))
+    return rule
 
 
 def _check_rules(command: SetStagePolicy) -> None:

@@ -380,7 +380,6 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
     model_ids = [version.model_id for version in versions]
     holders = await registry.holders(session, model_ids)
     metrics = await registry.metrics(session, [*ids, *(row.id for row in holders.values())])
-    models = await registry.models_by_ids(session, model_ids)
     run_ids = [version.run_id for version in versions if version.run_id]
     of_runs = await runs.by_ids(session, run_ids) if run_ids else {}
     items = await checklists(session, ids)
@@ -404,7 +403,6 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
             artifact_digest=version.artifact_digest,
             open_drift=version.open_drift,
             checklist=[(item.title, item.status) for item in items.get(version.id, [])],
-            goals=models[version.model_id].metric_goals,
             run=RunFacts(run.id, run.status, run.params, run.dataset_facts or {}) if run else None,
             baseline=BaselineFacts(
                 holder.id,

@@ -189,7 +189,8 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     before is superseded. An approval moves the version to STAGING.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
-    GateFailed when the policy of STAGING refuses it.
+    GateFailed when the policy of STAGING refuses it, and Forbidden for whoever would supersede what
+    others have submitted, as `withdraw` does.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
@@ -199,6 +200,9 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
             f"Version {version.version} is in PRODUCTION, and {version.approval_status}.",
             ("model_version",),
         )
+    former = await repository.present_approval(session, version.id)
+    if former is not None and former.status in OPEN | IN_FORCE:
+        _check_own(origin, version, former, "supersede what others have submitted and decided")
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     report = gates.validate(policy, facts)
     status, reason = gates.decide(policy, facts, report)
@@ -275,7 +279,8 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
     """Take a submission or an approval back.
 
     Raises NotFound, StaleRevision, InvalidTransition, Conflict while the version is in production,
-    and Forbidden for everybody but its submitter, who approved it, and administrators.
+    and Forbidden for everybody but its submitter, who decided it, the version's author, and
+    administrators.
     """
     version = await registry_service.locked_with_model(session, command.model_version)
     check_revision(version.revision, command.expected_revision)
@@ -289,10 +294,10 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
             f"Version {version.version} is in PRODUCTION; move it to STAGING or ARCHIVED first.",
             ("model_version",),
         )
-    if origin.actor not in (approval.submitted_by, approval.decided_by):
-        check_administrator(origin, "withdraw what others have submitted and decided")
+    _check_own(origin, version, approval, "withdraw what others have submitted and decided")
     approval.status = wanted
-    approval.notes = command.notes
+    if approval.decided_by is None:
+        approval.notes = command.notes
     await _changed(session, origin, version, approval, "approval_withdrawn", command.notes)
     return approval
 
@@ -399,6 +404,12 @@ async def _bypass(
     )
     await _let_on(session, origin, version, approval, command.notes)
     return approval
+
+
+def _check_own(origin: Origin, version: ModelVersionRow, approval: ApprovalRow, what: str) -> None:
+    """Whose submission it is: its submitter's, who decided it last, the version's author's."""
+    if origin.actor not in (approval.submitted_by, approval.decided_by, version.created_by):
+        check_administrator(origin, what)
 
 
 def _nothing_to_decide(current: ApprovalStatus, wanted: ApprovalStatus) -> InvalidTransition:

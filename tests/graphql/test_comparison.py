@@ -132,28 +132,41 @@ async def test_each_goal_is_given_once(graph: Graph, unique: str) -> None:
     assert error["extensions"] == {"code": "INVALID_INPUT", "argument": ["goals"]}
 
 
-async def test_a_gate_goes_by_the_models_goal_as_the_comparison_does(
+async def test_a_policy_takes_the_models_goal_when_it_is_set_and_keeps_it(
     graph: Graph, unique: str
 ) -> None:
+    """Whoever changes the model's goals, which anybody may, does not turn the policy round."""
     await a_version_in(graph, unique, "PRODUCTION", metrics=metrics(churn=0.5))
     less = await a_version(graph, unique, metrics=metrics(churn=0.25))
     more = await a_version(graph, unique, metrics=metrics(churn=0.75))
-    rules = [{"baseline": {"key": "churn", "tolerance": 0}}]
-    policy = {"stage": "PRODUCTION", "modelName": unique, "rules": rules}
-    admin = {"Lifecycle-Actor": "admin"}
-    made = await graph.mutate("setStagePolicy", policy, **admin)
-    assert made["__typename"] == "SetStagePolicySuccess"
+
+    async def set_goal(goal: str) -> None:
+        goals = [{"key": "churn", "goal": goal}]
+        await graph.done("updateModel", {"name": unique, "metricGoals": goals}, "model { id }")
+
+    async def set_policy() -> str:
+        rules = [{"baseline": {"key": "churn", "tolerance": 0}}]
+        policy = {"stage": "PRODUCTION", "modelName": unique, "rules": rules}
+        made = await graph.mutate(
+            "setStagePolicy",
+            policy,
+            "stagePolicy { rules { parameters } }",
+            **{"Lifecycle-Actor": "admin"},
+        )
+        return str(made["stagePolicy"]["rules"][0]["parameters"]["goal"])
 
     async def passes(version: Json) -> bool:
         input = {"modelVersion": {"id": version["id"]}}
         report = await graph.done("validateModelVersion", input, "report { passed }")
         return bool(report["passed"])
 
+    assert await set_policy() == "MAXIMIZE"
+    await set_goal("MINIMIZE")
     assert [await passes(less), await passes(more)] == [False, True]
-    goals = [{"key": "churn", "goal": "MINIMIZE"}]
-    await graph.done("updateModel", {"name": unique, "metricGoals": goals}, "model { id }")
-    assert [await passes(less), await passes(more)] == [True, False]
     assert (await compare(graph, unique, "1", "2", "3"))["metrics"][0]["best"] == "2"
+    assert await set_policy() == "MINIMIZE"
+    await set_goal("MAXIMIZE")
+    assert [await passes(less), await passes(more)] == [True, False]
 
 
 async def test_of_equally_good_versions_the_first_that_was_named_is_the_best(

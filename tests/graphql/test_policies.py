@@ -282,7 +282,7 @@ RULES: list[tuple[str, Json, Json]] = [
     (
         "baseline",
         {"key": "a", "tolerance": 0.05},
-        {"relative": False, "required": False, "severity": "BLOCKING"},
+        {"relative": False, "required": False, "severity": "BLOCKING", "goal": "MAXIMIZE"},
     ),
     (
         "baseline",
@@ -304,7 +304,11 @@ RULES: list[tuple[str, Json, Json]] = [
     ("runCompleted", {"severity": "WARNING"}, {}),
     ("noOpenDrift", {}, {"fromSeverity": "HIGH", "severity": "BLOCKING"}),
     ("evidenceAge", {"maxDays": 0.5}, {"severity": "BLOCKING"}),
-    ("automaticApproval", {"key": "a", "betterBy": 0.02, "tolerance": 0.01}, {}),
+    (
+        "automaticApproval",
+        {"key": "loss", "betterBy": 0.02, "tolerance": 0.01},
+        {"goal": "MINIMIZE"},
+    ),
     (
         "automaticApproval",
         {"key": "a", "betterBy": 0.02, "tolerance": 0.01, "goal": "MINIMIZE"},

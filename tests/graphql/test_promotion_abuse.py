@@ -115,3 +115,65 @@ async def test_a_bypass_is_seen_in_staging_too(graph: Graph, unique: str) -> Non
     )
 
     assert done["modelVersion"]["stageHistory"][-1] == {"stage": "STAGING", "cause": "BYPASSED"}
+
+
+async def test_nobody_supersedes_what_others_have_submitted(graph: Graph, unique: str) -> None:
+    version = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.9)))
+
+    async with Graph(graph.url, "mallory") as mallory:
+        error = await mallory.error(
+            "mutation ($input: SubmitForApprovalInput!) "
+            "{ submitForApproval(input: $input) { __typename } }",
+            {"input": of(version)},
+        )
+    mine = await submit(graph, version)
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert error["message"].startswith(
+        "mallory may not supersede what others have submitted and decided"
+    )
+    assert mine["status"] == "APPROVED"
+
+
+async def test_a_rollback_passes_over_what_is_stale(graph: Graph, unique: str) -> None:
+    made = []
+    for _ in range(3):
+        version = await a_version_in(graph, unique, "PRODUCTION")
+        id = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
+        await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+        made.append(version)
+    await graph.done("updateModelVersion", of(made[1]) | {"artifactPath": "b"}, VERSION)
+
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+
+    assert back == {"version": "1"}
+
+
+async def test_metrics_of_the_future_are_no_fresh_evidence(graph: Graph, unique: str) -> None:
+    metrics = [{"key": "accuracy", "value": 0.9, "timestamp": "2999-01-01T00:00:00Z"}]
+    version = await a_version(graph, unique, metrics=metrics)
+    policy = {
+        "modelName": unique,
+        "stage": "PRODUCTION",
+        "rules": [{"evidenceAge": {"maxDays": 1}}],
+    }
+    await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+
+    found = await graph.done("validateModelVersion", of(version), "report { passed }")
+
+    assert found == {"passed": False}
+
+
+async def test_who_withdraws_puts_no_words_into_the_mouth_of_who_decided(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version(graph, unique)
+    await submit(graph, version)
+    decision = of(version) | {"decision": "APPROVE", "notes": "Fine."}
+    await graph.mutate("decideApproval", decision, **{"Lifecycle-Actor": "ben"})
+
+    taken = await graph.done(
+        "withdrawApproval", of(version) | {"notes": "Found a bug."}, "approval { status notes }"
+    )
+
+    assert taken == {"status": "WITHDRAWN", "notes": "Fine."}

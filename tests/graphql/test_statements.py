@@ -157,7 +157,7 @@ BETWEEN = (
 # What it takes to find the model that an argument names.
 FIND = {"stagePolicies": 1}
 # Those that bring together all that rules look at, for all versions at once.
-WHY_NOT = 10
+WHY_NOT = 9
 WAYS = [
     (root, path, selection)
     for root, (_, name) in ROOTS.items()

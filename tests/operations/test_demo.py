@@ -239,7 +239,7 @@ async def test_it_can_be_told_again_and_its_queries_answer_what_they_ask(
         ),
         ("3", "ARCHIVED", "NEEDS_REVIEW", ["stage", "no open drift", "approval"]),
         ("2", "PRODUCTION", "APPROVED", ["stage"]),
-        ("1", "ARCHIVED", "APPROVED", ["stage", "accuracy against production"]),
+        ("1", "ARCHIVED", "APPROVED", ["stage", "accuracy against production", "approval"]),
     ]
     assert [(entry["actor"], entry["action"]) for entry in audit["auditLog"]["nodes"]] == [
         ("system:drift", "model_version.stage_changed"),
