@@ -318,6 +318,10 @@ class SetStageInput(ChangeInput):
     model_version: _Selector = strawberry.field(description="Which version.")
     stage: Stage = strawberry.field(description="Where it should go.")
     reason: str | None = strawberry.field(default=None, description="Why; kept in the history.")
+    expected_in_production: str | None = strawberry.field(
+        default=None,
+        description="Refuse with Conflict unless this version is in PRODUCTION now.",
+    )
     dry_run: bool = strawberry.field(
         default=False,
         description="Answer as if, but change nothing and keep nothing. An idempotencyKey counts "
@@ -441,6 +445,7 @@ class MarkChecklistItemSuccess(_AboutVersion):
 SetStageResult = Annotated[
     SetStageSuccess
     | NotFound
+    | Conflict
     | InvalidInput
     | InvalidTransition
     | GateFailed

@@ -238,6 +238,7 @@ def inputs(world: World) -> dict[str, Json]:
             "modelVersion": {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}},
             "stage": "STAGING",
             "reason": "r",
+            "expectedInProduction": "1",
             "dryRun": False,
         },
         "validateModelVersion": {**spare, "stage": "STAGING"},

@@ -314,7 +314,7 @@ input UpdateModelVersionInput { modelVersion: ModelVersionSelector! artifactDige
 input UpdateModelInput { name: String! metricGoals: [MetricGoalInput!] }
 input DeleteModelVersionInput { modelVersion: ModelVersionSelector! }
 input SetStageInput { modelVersion: ModelVersionSelector! stage: Stage! reason: String
-  dryRun: Boolean! = false }
+  expectedInProduction: String dryRun: Boolean! = false }
 input SetStagePolicyInput { stage: Stage! modelName: String rules: [PolicyRuleInput!]
   reason: String expectedVersion: Int }
 input PolicyRuleInput { metric: MetricRuleInput baseline: BaselineRuleInput
@@ -424,6 +424,7 @@ REFUSALS = {
     "updateModel": {"NotFound", "StaleRevision"},
     "setStage": {
         "NotFound",
+        "Conflict",
         "InvalidTransition",
         "GateFailed",
         "ApprovalRequired",

@@ -12,9 +12,9 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command, Text
+from lifecycle.commands import Command, Name, Text
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.errors import InUse, NotFound, check_revision
+from lifecycle.errors import Conflict, InUse, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.promotion import gates, repository, rules
 from lifecycle.promotion.gates import Facts, Policy, Report
@@ -40,6 +40,7 @@ class SetStage(Command):
     stage: Stage
     reason: Text | None = None
     dry_run: bool = False
+    expected_in_production: Name | None = None
     expected_revision: int | None = None
 
 
@@ -78,12 +79,29 @@ async def register(
 async def set_stage(session: WriteSession, origin: Origin, command: SetStage) -> StageAssignmentRow:
     """Move a version to another stage; what it replaces in production is archived with it.
 
-    Raises NotFound, StaleRevision, InvalidTransition, GateFailed, ApprovalRequired.
+    Raises NotFound, StaleRevision, InvalidTransition, GateFailed, ApprovalRequired, and Conflict
+    when another version is in production than was expected.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
-    check_revision(version.revision, command.expected_revision)
+    await _check_expected(session, version, command)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
+
+
+async def _check_expected(
+    session: ReadSession, version: ModelVersionRow, command: SetStage
+) -> None:
+    """Raise StaleRevision or Conflict unless things are as the caller saw them."""
+    check_revision(version.revision, command.expected_revision)
+    expected = command.expected_in_production
+    if expected is not None:
+        found = [row.version for row in await _holder(session, version)]
+        if found != [expected]:
+            there = f"version {found[0]}" if found else "nothing"
+            raise Conflict(
+                f"Version {expected} was expected in PRODUCTION, but {there} is there now.",
+                ("expected_in_production",),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +118,7 @@ async def rehearse(session: ReadSession, command: SetStage) -> Rehearsal:
     version = await registry.find(session, command.model_version)
     if version is None:
         raise NotFound("version", command.model_version, ("model_version",))
-    check_revision(version.revision, command.expected_revision)
+    await _check_expected(session, version, command)
     rules.check_move(version.stage, command.stage, StageCause.REQUESTED)
     report = None
     if rules.is_guarded(version.stage, command.stage):

@@ -103,6 +103,37 @@ async def test_promotions_at_once_leave_one_in_production_at_every_moment(
     ]
 
 
+async def test_of_those_who_expect_the_same_version_in_production_one_comes_in(
+    graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    former = await a_version_in(
+        graph, unique, "PRODUCTION", metrics=[{"key": "accuracy", "value": 0.9}]
+    )
+    versions = await staged(graph, unique, 3)
+    expected = {"expectedInProduction": former["version"]}
+
+    rehearsed = await set_stage(graph, versions[0]["id"], "PRODUCTION", **expected, dryRun=True)
+    results = await gather(
+        *(set_stage(graph, version["id"], "PRODUCTION", **expected) for version in versions)
+    )
+    late = await set_stage(graph, former["id"], "EXPERIMENTAL", expectedInProduction="9")
+
+    assert rehearsed["__typename"] == "SetStageSuccess"
+    (won,) = [each for each in results if each["__typename"] == "SetStageSuccess"]
+    lost = [each for each in results if each["__typename"] == "Conflict"]
+    assert len(lost) == 2
+    for refused in lost:
+        assert refused == {
+            "__typename": "Conflict",
+            "code": "CONFLICT",
+            "message": f"Version {former['version']} was expected in PRODUCTION, but version "
+            f"{won['modelVersion']['version']} is there now.",
+            "path": ["expectedInProduction"],
+        }
+    assert late["__typename"] == "Conflict"
+    assert await faults_in_history(sql, unique) == 0
+
+
 async def test_promotions_and_withdrawals_at_once_keep_the_history_whole(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
