@@ -170,7 +170,9 @@ class View(GraphQL[Context, None]):
         header = request.headers.get("lifecycle-actor", "").encode("latin-1")
         actor = _actor(header.decode("utf-8", "replace"))
         if actor is None:
-            raise HTTPException(400, "Lifecycle-Actor must be a short line of text.")
+            raise HTTPException(
+                400, "Lifecycle-Actor must be a short line, and not begin with system:."
+            )
         return Context(self._database, self._feed, self._origin(actor, request.scope["request_id"]))
 
     def _origin(self, actor: str, request_id: str) -> Origin:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from lifecycle.errors import Conflict
+from lifecycle.errors import Conflict, Path
 from lifecycle.registry.rules import Stage
 from lifecycle.states import StateMachine
 
@@ -69,12 +69,14 @@ def allowed(stage: Stage, environment: Environment) -> bool:
     return stages is None or stage in stages
 
 
-def check_allowed(version: str, stage: Stage, environment: Environment) -> None:
+def check_allowed(
+    version: str, stage: Stage, environment: Environment, path: Path = ("model_version",)
+) -> None:
     """Raise Conflict unless a version in this stage may run in this environment."""
     if not allowed(stage, environment):
         wanted = " or ".join(sorted(STAGES[environment] or ()))
         raise Conflict(
             f"Version {version} is in stage {stage}; to run in {environment} it must be in "
             f"{wanted}. Move it there with setStage first.",
-            ("model_version",),
+            path,
         )

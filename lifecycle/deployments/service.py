@@ -17,7 +17,7 @@ from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository, rules
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
-from lifecycle.errors import Conflict, NotFound, check_revision
+from lifecycle.errors import Conflict, NotFound, Path, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.logs import repository as logs
 from lifecycle.logs.repository import MAX_LINES, NewLine
@@ -97,7 +97,7 @@ async def create(session: WriteSession, origin: Origin, command: CreateDeploymen
     ApprovalRequired when production wants a version whose approval is not in force."""
     version = await registry_service.locked(session, command.model_version)
     rules.check_allowed(version.version, version.stage, command.environment)
-    await _check_approved(session, version, command.environment)
+    await _check_approved(session, version, command.environment, ("model_version",))
     return await _add(
         session,
         origin,
@@ -127,8 +127,9 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
         if command.status is DeploymentStatus.DEPLOYING:
             rules.STATUS.check(row.status, command.status)
             # It may have been displaced, or taken out, since the deployment was made.
-            rules.check_allowed(version.version, version.stage, row.environment)
-            await _check_approved(session, version, row.environment)
+            path = ("status",)
+            rules.check_allowed(version.version, version.stage, row.environment, path)
+            await _check_approved(session, version, row.environment, path)
         await _change_status(session, origin, row, version, command.status, changes, now)
     elif changes or command.metrics is not None:
         rules.check_takes_reports(row.status)
@@ -198,7 +199,7 @@ async def roll_back(
             ("id",),
         )
     good = locked[target.model_version_id]
-    await _check_approved(session, good, row.environment)
+    await _check_approved(session, good, row.environment, ("id",))
     if not rules.allowed(good.stage, row.environment):
         await promotion.move(
             session,
@@ -236,11 +237,11 @@ async def roll_back(
 
 
 async def _check_approved(
-    session: WriteSession, version: ModelVersionRow, environment: Environment
+    session: WriteSession, version: ModelVersionRow, environment: Environment, path: Path
 ) -> None:
     """Nothing that is not approved at this very moment goes into production."""
     if environment is Environment.PRODUCTION:
-        await promotion.check_approved(session, version)
+        await promotion.check_approved(session, version, path)
 
 
 async def _locked(session: WriteSession, id: UUID) -> tuple[DeploymentRow, ModelVersionRow]:

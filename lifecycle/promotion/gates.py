@@ -8,6 +8,7 @@ as the decimal numbers that people write: 0.75 is exactly 0.05 lower than 0.80.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from uuid import UUID
 from pydantic import Field
 
 from lifecycle.commands import Name
-from lifecycle.errors import LifecycleError
+from lifecycle.errors import LifecycleError, Path
 from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
 from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, usual_goal
 from lifecycle.runs.rules import MetricGoal, shown
@@ -114,9 +115,9 @@ class ApprovalRequired(LifecycleError):
 
     code = "APPROVAL_REQUIRED"
 
-    def __init__(self, status: ApprovalStatus, report: Report) -> None:
+    def __init__(self, status: ApprovalStatus, report: Report, path: Path) -> None:
         self.status, self.report = status, report
-        super().__init__(" ".join(check.message for check in report.unmet), ("model_version",))
+        super().__init__(" ".join(check.message for check in report.unmet), path)
 
 
 # The facts that rules look at
@@ -723,14 +724,15 @@ def _next_step(status: ApprovalStatus) -> str:
     return "submit it for approval first, with submitForApproval."
 
 
-def enforce(report: Report, facts: Facts) -> None:
+def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> None:
     """Raise GateFailed, or ApprovalRequired when an approval is all that is missing, unless nothing
-    stands in the way or an administrator has decided to go past it."""
+    stands in the way or an administrator has decided to go past it. `path` is what in the input
+    asks for it."""
     unmet = report.unmet
     if not unmet or facts.status is ApprovalStatus.BYPASSED:
         return
     if [check.category for check in unmet] == ["approval"]:
-        raise ApprovalRequired(facts.status, report)
+        raise ApprovalRequired(facts.status, report, path)
     raise GateFailed(report)
 
 
@@ -847,9 +849,15 @@ def _worse_by(value: float | None, reference: float | None, goal: MetricGoal) ->
     return difference if goal is MetricGoal.MAXIMIZE else -difference
 
 
+# Python reads more than that, such as 1_000 and the digits of other scripts.
+_WRITTEN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+
+
 def _number(value: Any) -> Decimal | None:
     """The number that a value is, also as text; None when it is none, or NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and not _WRITTEN.fullmatch(value):
         return None
     try:
         number = float(value)

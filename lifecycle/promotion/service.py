@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command, Name, Text
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.errors import Conflict, InUse, NotFound, check_revision
+from lifecycle.errors import Conflict, InUse, NotFound, Path, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.promotion import gates, repository, rules
 from lifecycle.promotion.gates import Facts, Policy, Report
@@ -220,13 +220,13 @@ async def judged_by(
     return repository.policy_of(policies[version.model_id]), facts[version.id]
 
 
-async def check_approved(session: WriteSession, version: ModelVersionRow) -> None:
+async def check_approved(session: WriteSession, version: ModelVersionRow, path: Path) -> None:
     """Raise ApprovalRequired unless the approval of a version, which the caller has locked, is in
-    force."""
+    force. `path` is what in the input asks for it."""
     if version.approval_status in IN_FORCE:
         return
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
-    gates.enforce(gates.evaluate(gates.without_rules(policy), facts), facts)
+    gates.enforce(gates.evaluate(gates.without_rules(policy), facts), facts, path)
 
 
 async def store_report(

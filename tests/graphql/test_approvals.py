@@ -857,6 +857,7 @@ async def test_what_is_stale_is_not_deployed_to_production(graph: Graph, unique:
     reported = await graph.mutate("updateDeployment", {"id": live, "health": "HEALTHY"})
     staging = await graph.mutate("createDeployment", of(version) | {"environment": "STAGING"})
 
+    assert (created["path"], going_on["path"]) == (["modelVersion"], ["status"])
     for refused in (created, going_on):
         assert (refused["__typename"], refused["status"]) == ("ApprovalRequired", "STALE")
         assert refused["message"] == (

@@ -566,7 +566,12 @@ async def test_an_actor_that_cannot_be_a_name_is_refused_and_has_no_effect(
         headers={b"lifecycle-actor": actor},
     )
 
-    check(response, 400, "BAD_REQUEST", "Lifecycle-Actor must be a short line of text.")
+    check(
+        response,
+        400,
+        "BAD_REQUEST",
+        "Lifecycle-Actor must be a short line, and not begin with system:.",
+    )
     assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
 
 

@@ -720,7 +720,10 @@ async def test_an_actor_that_is_no_name_closes_the_socket(live: Live, actor: obj
 @pytest.mark.usefixtures("no_errors_logged")
 async def test_an_actor_in_a_header_that_is_no_name_closes_the_socket(live: Live) -> None:
     async with await raw_socket(live, **{"Lifecycle-Actor": "a" * 251}) as opened:
-        assert await closed(opened) == (4400, "Lifecycle-Actor must be a short line of text.")
+        assert await closed(opened) == (
+            4400,
+            "Lifecycle-Actor must be a short line, and not begin with system:.",
+        )
 
 
 MALFORMED: dict[str, Any] = {

@@ -100,6 +100,9 @@ def submitted(found: Facts, status: S, *approved_by: str) -> Facts:
         ("nan", False, "nan"),
         ("inf", False, "inf"),
         ("many", False, "many"),
+        # Numbers to Python, but not as people write them.
+        ("0_1.0", False, "0_1.0"),
+        ("１", False, "１"),
         ("", False, ""),
         (True, False, True),
         ([0.8], False, [0.8]),
