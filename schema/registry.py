@@ -101,7 +101,7 @@ class Model(Node):
     tags: list[Tag] = strawberry.field(description="Labels, by key.")
     metric_goals: list[MetricGoalSetting] = strawberry.field(
         description="Whether more or less is better where that is not as a metric's name suggests, "
-        "by key. Comparisons and gates go by it."
+        "by key. Comparisons go by it, and policies that are set from then on."
     )
     created_by: str = strawberry.field(description="Who registered its first version.")
     created_at: datetime = strawberry.field(description="When that was.")

@@ -1,8 +1,7 @@
-"""What has to be true before a version comes into a stage: rules as data, and their evaluation.
+"""Rules as data: what has to be true before a version comes into a stage, each rule for itself.
 
-A stage policy is a list of rules. `evaluate` is the one evaluation of them: facts in, report out,
-whoever asks. `decide` is the automatic decision about a submission. All pure. Figures are compared
-as the decimal numbers that people write: 0.75 is exactly 0.05 lower than 0.80.
+Facts in, a check out; what comes of all of a policy's rules is in `evaluation`. Pure. Figures are
+compared as the decimal numbers that people write: 0.75 is exactly 0.05 lower than 0.80.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -21,7 +20,7 @@ from pydantic import Field
 
 from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError, Path
-from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, ChecklistStatus, is_guarded
+from lifecycle.promotion.rules import IN_FORCE, OPEN, ChecklistStatus
 from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage, usual_goal
 from lifecycle.runs.rules import MetricGoal, shown
 
@@ -532,10 +531,45 @@ class AutomaticApprovalRule:
         if not (math.isfinite(self.better_by) and math.isfinite(self.tolerance)):
             raise ValueError("the figures must be finite numbers")
 
+    def decide(self, facts: Facts, report: Report) -> tuple[ApprovalStatus, str]:
+        """APPROVED or NEEDS_REVIEW, and why; `report` is what was found without people.
+
+        Figures of D3: `better_by` 0.02, `tolerance` 0.01. What cannot be judged is left to people.
+        """
+        if facts.stage is Stage.PRODUCTION:
+            return (
+                ApprovalStatus.NEEDS_REVIEW,
+                f"Version {facts.version} is in production itself; there is nothing to compare it "
+                "with.",
+            )
+        if facts.baseline is None:
+            performance = [check for check in report.checks if check.category == "performance"]
+            failed = [check.message for check in performance if not check.passed]
+            if failed:
+                said = " ".join(failed)
+                return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
+            if any(check.observed is not None for check in performance):
+                said = "all checks of performance passed."
+                return ApprovalStatus.APPROVED, f"Nothing is in production, and {said}"
+            said = "there are no figures to judge by."
+            return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
+        there = f"version {facts.baseline.version} in production"
+        value, reference = facts.metrics.get(self.key), facts.baseline.metrics.get(self.key)
+        worse = _worse_by(value, reference, self.goal or usual_goal(self.key))
+        if worse is None:
+            return ApprovalStatus.NEEDS_REVIEW, f"{self.key} cannot be compared with {there}."
+        figures = f"{self.key} is {_said(value)}, and {_said(reference)} for {there}"
+        if -worse >= Decimal(str(self.better_by)):
+            return ApprovalStatus.APPROVED, f"{figures}: at least {_figure(self.better_by)} better."
+        if worse <= Decimal(str(self.tolerance)):
+            how = "not worse" if worse <= 0 else f"not more than {_figure(self.tolerance)} worse"
+            return ApprovalStatus.APPROVED, f"{figures}: {how}."
+        return ApprovalStatus.NEEDS_REVIEW, f"{figures}: more than {_figure(self.tolerance)} worse."
+
 
 _Figure: TypeAlias = MetricRule | DatasetFactRule | HyperparameterRule
 # What is there to be checked without people, what people do during a review, and how it is decided.
-_Automatic: TypeAlias = (
+Automatic: TypeAlias = (
     _Figure
     | BaselineRule
     | ArtifactDigestRule
@@ -543,7 +577,7 @@ _Automatic: TypeAlias = (
     | NoOpenDriftRule
     | EvidenceAgeRule
 )
-Rule: TypeAlias = _Automatic | ChecklistRule | ApprovalsRule | AutomaticApprovalRule
+Rule: TypeAlias = Automatic | ChecklistRule | ApprovalsRule | AutomaticApprovalRule
 
 
 def describe(rule: Rule) -> str:
@@ -585,217 +619,6 @@ def describe(rule: Rule) -> str:
     if isinstance(rule, ApprovalsRule) or rule.severity is CheckSeverity.BLOCKING:
         return said
     return f"{said} ({rule.severity})"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What has to be true before a version comes into a stage, as of a version of the policy."""
-
-    id: UUID
-    stage: Stage
-    version: int
-    rules: tuple[Rule, ...]
-
-    @property
-    def approvals(self) -> ApprovalsRule | None:
-        """The rule about the number of approvals, if there is one."""
-        return next((rule for rule in self.rules if isinstance(rule, ApprovalsRule)), None)
-
-    @property
-    def automatic(self) -> AutomaticApprovalRule | None:
-        """The rule about what is approved without a person, if there is one."""
-        return next((rule for rule in self.rules if isinstance(rule, AutomaticApprovalRule)), None)
-
-    @property
-    def needed(self) -> int:
-        """How many people must approve, where the automatic decision does not."""
-        return self.approvals.count if self.approvals else 1
-
-
-# The evaluation
-
-
-def validate(policy: Policy, facts: Facts) -> Report:
-    """What the policy finds without people: its checklist and its approvals are left out."""
-    checks = [rule.check(facts) for rule in policy.rules if isinstance(rule, _Automatic)]
-    return Report(policy.stage, policy.version, checks, facts.now)
-
-
-def review(policy: Policy, facts: Facts) -> Report:
-    """What must be true when people have approved: what `validate` finds, and the checklist."""
-    checks = [
-        rule.check(facts) for rule in policy.rules if isinstance(rule, _Automatic | ChecklistRule)
-    ]
-    return Report(policy.stage, policy.version, checks, facts.now)
-
-
-def evaluate(policy: Policy, facts: Facts) -> Report:
-    """All that stands between a version and a stage: what `review` finds, and for production the
-    approval, whether the policy speaks of it or not."""
-    checks = list(review(policy, facts).checks)
-    if policy.stage is Stage.PRODUCTION:
-        checks.append(approval_check(policy, facts))
-    return Report(policy.stage, policy.version, checks, facts.now)
-
-
-def without_rules(policy: Policy) -> Policy:
-    """What is left of a policy when only the approval counts."""
-    return replace(policy, rules=())
-
-
-def outlook(policy: Policy, facts: Facts) -> Report:
-    """What `evaluate` finds for a version wherever it is now, and whether it may go there from its
-    present stage."""
-    stage = policy.stage
-    checks = []
-    if stage not in STAGE.following[facts.stage]:
-        checks.append(_way(facts, stage))
-    if facts.stage is not stage and is_guarded(facts.stage, stage):
-        found = evaluate(policy, facts).checks
-        if facts.status is ApprovalStatus.BYPASSED:
-            found = [replace(each, severity=CheckSeverity.INFO) for each in found]
-        checks += found
-    return Report(stage, policy.version, checks, facts.now)
-
-
-def _way(facts: Facts, stage: Stage) -> Check:
-    following = STAGE.following[facts.stage]
-    allowed = ", ".join(sorted(following))
-    here = facts.stage is stage
-    then = "" if here else f" Move it to {' or '.join(_ways(facts.stage, stage))} first."
-    return Check(
-        "stage",
-        "stage",
-        CheckSeverity.BLOCKING,
-        False,
-        facts.stage,
-        {"stage": stage, "allowed": sorted(following)},
-        f"Version {facts.version} is in {facts.stage}"
-        + (" already." if here else f", from where it can go to {allowed}.{then}"),
-        facts.itself,
-        then.strip() or None,
-    )
-
-
-def _ways(current: Stage, wanted: Stage) -> list[Stage]:
-    return sorted(each for each in STAGE.following[current] if wanted in STAGE.following[each])
-
-
-def approval_check(policy: Policy, facts: Facts) -> Check:
-    """Whether the version's approval is in force, and by enough people."""
-    rule, approval, status = policy.approvals, facts.approval, facts.status
-    people = eligible(rule, facts, approval.approved_by) if approval else []
-    enough = rule is None or len(people) >= rule.count or status is ApprovalStatus.BYPASSED
-    doubt = _doubt(policy, facts)
-    passed = status in IN_FORCE and enough and doubt is None
-    said = f"Version {facts.version} is {status}"
-    if status in IN_FORCE and not enough and rule:
-        said += f", but by {len(people)} of the {rule.count} people who have to approve it"
-    elif doubt is not None:
-        said += f", but without a person, and now the policy would leave it to people: {doubt}"
-    return Check(
-        "approval",
-        "approval",
-        CheckSeverity.BLOCKING,
-        passed,
-        {"status": status, "approvedBy": people},
-        {"status": ApprovalStatus.APPROVED, "approvals": rule.count if rule else None},
-        f"{said}." if passed else f"{said}; {_next_step(status)}",
-        facts.itself,
-        None if passed else _next_step(status)[0].upper() + _next_step(status)[1:],
-    )
-
-
-def _doubt(policy: Policy, facts: Facts) -> str | None:
-    """Why what was approved without a person would not be so now: another version may be in
-    production than then."""
-    rule, approval = policy.automatic, facts.approval
-    if rule is None or approval is None or approval.approved_by:
-        return None
-    if facts.status is not ApprovalStatus.APPROVED:
-        return None
-    status, reason = _automatically(rule, facts, validate(policy, facts))
-    return None if status is ApprovalStatus.APPROVED else reason.removesuffix(".")
-
-
-def _next_step(status: ApprovalStatus) -> str:
-    if status in OPEN:
-        return "somebody who may approve it has to decide, with decideApproval."
-    return "submit it for approval first, with submitForApproval."
-
-
-def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> None:
-    """Raise GateFailed, or ApprovalRequired when an approval is all that is missing, unless nothing
-    stands in the way or an administrator has decided to go past it. `path` is what in the input
-    asks for it."""
-    unmet = report.unmet
-    if not unmet or facts.status is ApprovalStatus.BYPASSED:
-        return
-    if [check.category for check in unmet] == ["approval"]:
-        raise ApprovalRequired(facts.status, report, path)
-    raise GateFailed(report)
-
-
-def eligible(rule: ApprovalsRule | None, facts: Facts, people: Sequence[str]) -> list[str]:
-    """Those among the people whose approval counts."""
-    barred = {facts.author, facts.approval.submitted_by if facts.approval else None}
-    named = rule.approvers if rule and rule.approvers else None
-    return [each for each in people if each not in barred and (named is None or each in named)]
-
-
-def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus, str]:
-    """The automatic decision about a submission and its reason; `report` is what `validate` found.
-
-    Figures of D3: see AutomaticApprovalRule. What cannot be judged is left to people.
-    """
-    if not report.passed:
-        return ApprovalStatus.REJECTED, " ".join(check.message for check in report.unmet)
-    if policy.approvals:
-        count = policy.approvals.count
-        return (
-            ApprovalStatus.PENDING,
-            f"The policy wants {count} approval{'s' if count > 1 else ''}.",
-        )
-    unfinished = [check.message for check in review(policy, facts).unmet]
-    if unfinished:
-        return ApprovalStatus.PENDING, " ".join(unfinished)
-    if policy.automatic is None:
-        return ApprovalStatus.PENDING, "The policy decides nothing by itself."
-    return _automatically(policy.automatic, facts, report)
-
-
-def _automatically(
-    rule: AutomaticApprovalRule, facts: Facts, report: Report
-) -> tuple[ApprovalStatus, str]:
-    if facts.stage is Stage.PRODUCTION:
-        return (
-            ApprovalStatus.NEEDS_REVIEW,
-            f"Version {facts.version} is in production itself; there is nothing to compare it "
-            "with.",
-        )
-    if facts.baseline is None:
-        performance = [check for check in report.checks if check.category == "performance"]
-        failed = [check.message for check in performance if not check.passed]
-        if failed:
-            said = " ".join(failed)
-            return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
-        if any(check.observed is not None for check in performance):
-            said = "all checks of performance passed."
-            return ApprovalStatus.APPROVED, f"Nothing is in production, and {said}"
-        said = "there are no figures to judge by."
-        return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
-    there = f"version {facts.baseline.version} in production"
-    value, reference = facts.metrics.get(rule.key), facts.baseline.metrics.get(rule.key)
-    worse = _worse_by(value, reference, rule.goal or usual_goal(rule.key))
-    if worse is None:
-        return ApprovalStatus.NEEDS_REVIEW, f"{rule.key} cannot be compared with {there}."
-    figures = f"{rule.key} is {_said(value)}, and {_said(reference)} for {there}"
-    if -worse >= Decimal(str(rule.better_by)):
-        return ApprovalStatus.APPROVED, f"{figures}: at least {_figure(rule.better_by)} better."
-    if worse <= Decimal(str(rule.tolerance)):
-        how = "not worse" if worse <= 0 else f"not more than {_figure(rule.tolerance)} worse"
-        return ApprovalStatus.APPROVED, f"{figures}: {how}."
-    return ApprovalStatus.NEEDS_REVIEW, f"{figures}: more than {_figure(rule.tolerance)} worse."
 
 
 def _bounds(rule: _Figure) -> str:

@@ -24,12 +24,12 @@ from lifecycle.pages import (
     total,
     totals,
 )
+from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import (
     ApprovalFacts,
     BaselineFacts,
     Check,
     Facts,
-    Policy,
     Report,
     Rule,
     RunFacts,

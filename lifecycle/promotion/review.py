@@ -22,8 +22,9 @@ from lifecycle.errors import (
     check_revision,
 )
 from lifecycle.journal import service as journal
-from lifecycle.promotion import gates, repository, rules
-from lifecycle.promotion.gates import Facts, GateFailed, Policy
+from lifecycle.promotion import evaluation, repository, rules
+from lifecycle.promotion.evaluation import Policy
+from lifecycle.promotion.gates import Facts, GateFailed
 from lifecycle.promotion.rules import (
     APPROVAL,
     IN_FORCE,
@@ -166,7 +167,7 @@ async def validate(
     await repository.hold_policies(session)
     version = await registry_service.locked(session, command.model_version)
     policy, facts = await judged_by(session, version, command.stage)
-    report = gates.validate(policy, facts)
+    report = evaluation.validate(policy, facts)
     row = await store_report(session, origin, version, policy, report)
     await journal.append(
         session,
@@ -204,8 +205,8 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     if former is not None and former.status in OPEN | IN_FORCE:
         _check_own(origin, version, former, "supersede what others have submitted and decided")
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
-    report = gates.validate(policy, facts)
-    status, reason = gates.decide(policy, facts, report)
+    report = evaluation.validate(policy, facts)
+    status, reason = evaluation.decide(policy, facts, report)
     stored = await store_report(session, origin, version, policy, report)
     approval = await _new(session, origin, version, policy, facts, status)
     approval.reason = reason
@@ -241,11 +242,11 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
     stored = None
     if approved:
         _check_may_approve(origin, policy, facts)
-        people = gates.eligible(
+        people = evaluation.eligible(
             policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
         )
         last = len(people) >= policy.needed
-        report = (gates.review if last else gates.validate)(policy, facts)
+        report = (evaluation.review if last else evaluation.validate)(policy, facts)
         if not report.passed:
             raise GateFailed(report)
         stored = await store_report(session, origin, version, policy, report)
@@ -386,7 +387,7 @@ async def _bypass(
     check_administrator(origin, "go past a policy with BYPASS")
     if not command.notes:
         raise InvalidInput("A BYPASS needs notes that say why.", ("notes",))
-    stored = await store_report(session, origin, version, policy, gates.review(policy, facts))
+    stored = await store_report(session, origin, version, policy, evaluation.review(policy, facts))
     approval = await _new(session, origin, version, policy, facts, ApprovalStatus.BYPASSED)
     approval.reason = "An administrator went past the policy."
     approval.decided_by, approval.decided_at = origin.actor, approval.submitted_at
@@ -432,7 +433,7 @@ def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:
         raise Forbidden(f"{origin.actor} registered this version; somebody else has to approve it.")
     if origin.actor == facts.approval.submitted_by:
         raise Forbidden(f"{origin.actor} submitted this version; somebody else has to approve it.")
-    if not gates.eligible(policy.approvals, facts, [origin.actor]):
+    if not evaluation.eligible(policy.approvals, facts, [origin.actor]):
         named = ", ".join(policy.approvals.approvers) if policy.approvals else ""
         raise Forbidden(f"{origin.actor} is not among those who may approve it: {named}.")
 

@@ -1,6 +1,6 @@
 """Which stage may follow which, and how an approval comes about and ends.
 
-What has to be true before a version comes into a stage is in `gates`.
+What has to be true before a version comes into a stage is in `gates` and `evaluation`.
 """
 
 from enum import StrEnum

@@ -16,8 +16,9 @@ from lifecycle.commands import Command, Name, Text
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict, InUse, NotFound, Path, check_revision
 from lifecycle.journal import service as journal
-from lifecycle.promotion import gates, repository, rules
-from lifecycle.promotion.gates import Facts, Policy, Report
+from lifecycle.promotion import evaluation, repository, rules
+from lifecycle.promotion.evaluation import Policy
+from lifecycle.promotion.gates import Facts, Report
 from lifecycle.promotion.rules import IN_FORCE, StageCause
 from lifecycle.promotion.tables import (
     ApprovalRow,
@@ -123,8 +124,8 @@ async def rehearse(session: ReadSession, command: SetStage) -> Rehearsal:
     report = None
     if rules.is_guarded(version.stage, command.stage):
         policy, facts = await judged_by(session, version, command.stage)
-        found = gates.evaluate(policy, facts)
-        gates.enforce(found, facts)
+        found = evaluation.evaluate(policy, facts)
+        evaluation.enforce(found, facts)
         report = found if found.checks else None
     displaced = []
     if command.stage is Stage.PRODUCTION:
@@ -138,16 +139,15 @@ async def why_not(
     """What stands between each version and a stage; nothing when `set_stage` would move it."""
     versions = list((await registry.versions_by_ids(session, version_ids)).values())
     facts = await repository.facts(session, versions)
-    found = {}
+    policies = {}
     if stage in rules.GUARDED:
         models = [version.model_id for version in versions]
         policies = await repository.policies_in_force(session, models, stage)
-        for version in versions:
-            policy = repository.policy_of(policies[version.model_id])
-            found[version.id] = gates.outlook(policy, facts[version.id])
-    else:
-        for version in versions:
-            found[version.id] = gates.outlook(Policy(version.id, stage, 0, ()), facts[version.id])
+    found = {}
+    for version in versions:
+        row = policies.get(version.model_id)
+        policy = repository.policy_of(row) if row else evaluation.unguarded(stage)
+        found[version.id] = evaluation.outlook(policy, facts[version.id])
     return found
 
 
@@ -170,9 +170,9 @@ async def move(
     if rules.is_guarded(version.stage, stage):
         policy, facts = await judged_by(session, version, stage)
         if cause is StageCause.ROLLED_BACK:
-            policy = gates.without_rules(policy)
-        found = gates.evaluate(policy, facts)
-        gates.enforce(found, facts)
+            policy = evaluation.without_rules(policy)
+        found = evaluation.evaluate(policy, facts)
+        evaluation.enforce(found, facts)
         if found.checks:
             report = await store_report(session, origin, version, policy, found)
         if stage is Stage.PRODUCTION:
@@ -226,7 +226,7 @@ async def check_approved(session: WriteSession, version: ModelVersionRow, path: 
     if version.approval_status in IN_FORCE:
         return
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
-    gates.enforce(gates.evaluate(gates.without_rules(policy), facts), facts, path)
+    evaluation.enforce(evaluation.evaluate(evaluation.without_rules(policy), facts), facts, path)
 
 
 async def store_report(

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from lifecycle.promotion import gates
+from lifecycle.promotion import evaluation, gates
+from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import (
     ApprovalFacts,
     ApprovalRequired,
@@ -27,7 +28,6 @@ from lifecycle.promotion.gates import (
     HyperparameterRule,
     MetricRule,
     NoOpenDriftRule,
-    Policy,
     Rule,
     RunCompletedRule,
     RunFacts,
@@ -420,14 +420,14 @@ def test_enough_people_have_approved_none_of_them_author_or_submitter(
 ) -> None:
     found = submitted(facts(), status, *people)
 
-    check = gates.approval_check(policy(*([rule] if rule else [])), found)
+    check = evaluation.approval_check(policy(*([rule] if rule else [])), found)
 
     assert check.passed == passed
     assert check.observed["status"] == status
 
 
 def test_a_version_that_was_never_submitted_is_told_how() -> None:
-    check = gates.approval_check(policy(), facts())
+    check = evaluation.approval_check(policy(), facts())
 
     assert check.message == (
         "Version 7 is NOT_SUBMITTED; submit it for approval first, with submitForApproval."
@@ -508,7 +508,7 @@ AUTOMATIC = AutomaticApprovalRule("accuracy", better_by=0.02, tolerance=0.01)
 
 def decided(rules: list[Rule], found: Facts) -> tuple[S, str]:
     asked = policy(*rules)
-    return gates.decide(asked, found, gates.validate(asked, found))
+    return evaluation.decide(asked, found, evaluation.validate(asked, found))
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_a_warning_rejects_nobody() -> None:
     found = facts(metrics={"accuracy": 0.8}, run=RunFacts(RUN, "COMPLETED", {}, {"train_size": 9}))
 
     status, _ = decided([ACCURACY, size, AUTOMATIC], found)
-    report = gates.validate(policy(ACCURACY, size), found)
+    report = evaluation.validate(policy(ACCURACY, size), found)
 
     assert status is S.APPROVED
     assert report.passed
@@ -634,8 +634,8 @@ def test_a_report_passes_unless_something_blocks() -> None:
     ]
     found = facts(metrics={"a": 0})
 
-    report = gates.validate(policy(*rules), found)
-    blocked = gates.validate(policy(*rules, MetricRule("a", at_least=2)), found)
+    report = evaluation.validate(policy(*rules), found)
+    blocked = evaluation.validate(policy(*rules, MetricRule("a", at_least=2)), found)
 
     assert (report.passed, report.unmet, len(report.recommendations)) == (True, [], 2)
     assert (report.stage, report.policy_version, report.at) == (Stage.PRODUCTION, 2, NOW)
@@ -647,15 +647,15 @@ def test_who_is_asked_says_what_is_in_a_report() -> None:
     rules = (ACCURACY, ChecklistRule(), ApprovalsRule(), AUTOMATIC)
     asked, found = policy(*rules), facts()
 
-    assert [c.name for c in gates.validate(asked, found).checks] == ["accuracy"]
-    assert [c.name for c in gates.review(asked, found).checks] == ["accuracy", "checklist"]
+    assert [c.name for c in evaluation.validate(asked, found).checks] == ["accuracy"]
+    assert [c.name for c in evaluation.review(asked, found).checks] == ["accuracy", "checklist"]
     everything = ["accuracy", "checklist", "approval"]
-    assert [c.name for c in gates.evaluate(asked, found).checks] == everything
-    assert [c.name for c in gates.evaluate(gates.without_rules(asked), found).checks] == [
+    assert [c.name for c in evaluation.evaluate(asked, found).checks] == everything
+    assert [c.name for c in evaluation.evaluate(evaluation.without_rules(asked), found).checks] == [
         "approval"
     ]
     staging = policy(ACCURACY, stage=Stage.STAGING)
-    assert [c.name for c in gates.evaluate(staging, found).checks] == ["accuracy"]
+    assert [c.name for c in evaluation.evaluate(staging, found).checks] == ["accuracy"]
 
 
 def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
@@ -663,9 +663,9 @@ def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
     low, good = (facts(metrics={"accuracy": value}) for value in (0.7, 0.8))
 
     with pytest.raises(GateFailed) as failed:
-        gates.enforce(gates.evaluate(asked, low), low)
+        evaluation.enforce(evaluation.evaluate(asked, low), low)
     with pytest.raises(ApprovalRequired) as required:
-        gates.enforce(gates.evaluate(asked, good), good)
+        evaluation.enforce(evaluation.evaluate(asked, good), good)
 
     assert str(failed.value) == (
         "PRODUCTION is refused: accuracy is 0.7; at least 0.75 is required. Version 7 is "
@@ -673,11 +673,11 @@ def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
     )
     assert required.value.status is S.NOT_SUBMITTED
     for found in (submitted(good, S.APPROVED), submitted(low, S.BYPASSED)):
-        gates.enforce(gates.evaluate(asked, found), found)
+        evaluation.enforce(evaluation.evaluate(asked, found), found)
     # Nobody goes past it with a bypass of something else.
     changed = replace(submitted(low, S.BYPASSED), metrics={"accuracy": 0.6})
     with pytest.raises(GateFailed):
-        gates.enforce(gates.evaluate(asked, changed), changed)
+        evaluation.enforce(evaluation.evaluate(asked, changed), changed)
 
 
 @pytest.mark.parametrize(
@@ -692,7 +692,7 @@ def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
 def test_an_outlook_names_all_that_stands_in_the_way_from_where_a_version_is(
     stage: Stage, names: list[str], way: str | None
 ) -> None:
-    report = gates.outlook(policy(ACCURACY), facts(stage=stage, metrics={"accuracy": 0.1}))
+    report = evaluation.outlook(policy(ACCURACY), facts(stage=stage, metrics={"accuracy": 0.1}))
 
     assert [check.name for check in report.unmet] == names
     assert report.checks[0].advice == (way if names[0] == "stage" else report.checks[0].advice)
@@ -701,8 +701,8 @@ def test_an_outlook_names_all_that_stands_in_the_way_from_where_a_version_is(
 def test_a_bypass_opens_the_gate_but_not_another_way() -> None:
     found = submitted(facts(metrics={"accuracy": 0.1}), S.BYPASSED)
 
-    assert gates.outlook(policy(ACCURACY), found).passed
-    archived = gates.outlook(policy(ACCURACY), replace(found, stage=Stage.ARCHIVED))
+    assert evaluation.outlook(policy(ACCURACY), found).passed
+    archived = evaluation.outlook(policy(ACCURACY), replace(found, stage=Stage.ARCHIVED))
     assert [check.name for check in archived.unmet] == ["stage"]
 
 
