@@ -3,7 +3,7 @@
 Both sides are compared in MLflow's terms, as fields by name: "description", "status", "tag:team".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -125,3 +125,22 @@ def settle(base: Base, conflict: Conflict, resolution: Resolution) -> Agreed:
 
 def _other_than(value: str | None) -> str | None:
     return "" if value is None else None
+
+
+def said(conflicts: Sequence[Mapping[str, str | None]]) -> str:
+    """Conflicts for people to read, in one line."""
+    return "; ".join(
+        each["reason"]
+        or f"{each['field']} is {each['ours']!r} here and {each['theirs']!r} in MLflow"
+        for each in conflicts
+    )
+
+
+# After so many failures in a row an item is parked.
+MAX_ATTEMPTS = 10
+_LONGEST_PAUSE = 300.0
+
+
+def pause(attempts: int) -> float:
+    """How long to wait after so many failures in a row, in seconds."""
+    return min(float(2**attempts), _LONGEST_PAUSE)
