@@ -225,7 +225,9 @@ async def troubles(
         )
         .order_by(MlflowItemRow.id)
     )
-    return [(row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows]
+    return [
+        (row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows
+    ]
 
 
 async def want_ours(
