@@ -204,8 +204,8 @@ async def test_both_sides_may_call_for_the_same_object_before_it_is_linked(queue
         await queue.do(repository.link, found, object_id=ours)
     await queue.put_back(mine, None, state=SyncState.IN_SYNC)
     async with queue.database.read() as session:
-        wanted = repository.ItemFilter(queue.server_id)
-        assert await repository.count(session, wanted) == 1
+        counts = await repository.counts_by_state(session, [queue.server_id])
+    assert counts == {queue.server_id: {SyncState.IN_SYNC: 1}}
     item = await queue.item(mine)
     assert (item.object_id, item.mlflow_id) == (ours, "made")
 
