@@ -8,7 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 
 import structlog
 from starlette.applications import Starlette
@@ -53,7 +59,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            async with feed.running():
+            async with feed.running(), _mirror(settings, database):
                 sweeper = asyncio.create_task(_mark_lost_runs(database), name="lost-runs")
                 with _on_shutdown_signal(feed):
                     _stop_with_supervisor()
@@ -92,6 +98,16 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     app.state.database, app.state.feed = database, feed
     return app
+
+
+def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManager[None]:
+    """The worker that mirrors to MLflow, where this process is to have one."""
+    if settings.mlflow_uri is None or not settings.mlflow_worker:
+        return nullcontext()
+    # Its client takes seconds to import.
+    from lifecycle.tracking import worker
+
+    return worker.running(database, settings.mlflow_uri, settings.mlflow_follow)
 
 
 async def _mark_lost_runs(database: Database) -> None:

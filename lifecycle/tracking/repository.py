@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    or_,
     select,
     text,
     update,
@@ -25,10 +26,13 @@ from uuid_utils.compat import uuid7
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
-from lifecycle.journal.tables import EventRow
+from lifecycle.journal.tables import EventRow, JournalHeadRow
 from lifecycle.pages import Ordering, Page, PageRequest, by_id, fetch, total
+from lifecycle.registry.rules import Stage
+from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.tracking import rules
 from lifecycle.tracking.rules import Agreed, SyncState, TrackedKind
-from lifecycle.tracking.sides import Task
+from lifecycle.tracking.sides import NotYet, Task
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 
@@ -71,16 +75,42 @@ async def servers_by_uris(session: ReadSession, uris: Sequence[str]) -> dict[str
     return {row.uri: row for row in rows}
 
 
-async def add_server(session: WriteSession, uri: str, position: int) -> UUID | None:
-    """Make a server known, told of the journal up to `position`; None if it is."""
-    statement = insert(MlflowServerRow).values(id=uuid7(), uri=uri, position=position)
-    return await session.scalar(statement.on_conflict_do_nothing().returning(MlflowServerRow.id))
+async def know_server(session: WriteSession, uri: str) -> UUID:
+    """The id of the server at this address, made known if it is new."""
+    statement = insert(MlflowServerRow).values(id=uuid7(), uri=uri)
+    await session.execute(statement.on_conflict_do_nothing())
+    return (
+        await session.scalars(select(MlflowServerRow.id).where(MlflowServerRow.uri == uri))
+    ).one()
 
 
-async def lock_server(session: WriteSession, id: UUID) -> MlflowServerRow | None:
-    """The server, held until the transaction ends; None if somebody else holds it."""
+async def lock_server(
+    session: WriteSession, id: UUID, *, wait: bool = False
+) -> MlflowServerRow | None:
+    """The server, held until the transaction ends; None if somebody else holds it, unless the
+    caller wants to wait."""
     return await session.scalar(
-        select(MlflowServerRow).where(MlflowServerRow.id == id).with_for_update(skip_locked=True)
+        select(MlflowServerRow)
+        .where(MlflowServerRow.id == id)
+        .with_for_update(skip_locked=not wait)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def is_mirrored(session: ReadSession, id: UUID) -> bool:
+    """Whether the server is told of what happens here."""
+    position = select(MlflowServerRow.position).where(MlflowServerRow.id == id)
+    return await session.scalar(position) is not None
+
+
+async def is_behind(session: ReadSession, id: UUID) -> bool:
+    """Whether there are events that the server has not been told of."""
+    return bool(
+        await session.scalar(
+            select(MlflowServerRow.position < JournalHeadRow.position).where(
+                MlflowServerRow.id == id
+            )
+        )
     )
 
 
@@ -162,6 +192,42 @@ async def want_all(session: WriteSession, server_id: UUID) -> None:
             ).bindparams(bindparam("server_id", type_=Uuid)),
             {"server_id": server_id, "kind": kind.value},
         )
+    # Those that were imported before.
+    await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.due_at.is_(None))
+        .values(due_at=func.clock_timestamp())
+    )
+
+
+async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
+    """How many objects of a kind that are there are due, taken or not."""
+    statement = select(func.count()).where(
+        MlflowItemRow.server_id == server_id,
+        MlflowItemRow.kind == kind,
+        MlflowItemRow.mlflow_id.is_not(None),
+        MlflowItemRow.due_at <= func.clock_timestamp(),
+    )
+    return (await session.scalars(statement)).one()
+
+
+async def troubles(
+    session: ReadSession, server_id: UUID, kind: TrackedKind
+) -> Sequence[tuple[SyncState, str]]:
+    """What is the matter with the objects of a kind that are there, but not in sync."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id.is_not(None),
+            or_(MlflowItemRow.error.is_not(None), MlflowItemRow.state == SyncState.CONFLICT),
+        )
+        .order_by(MlflowItemRow.id)
+    )
+    return [
+        (row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows
+    ]
 
 
 async def want_ours(
@@ -235,37 +301,59 @@ async def want_theirs(
     return len(changed) + len(unknown)
 
 
-async def want_now(
-    session: WriteSession,
-    server_id: UUID,
-    kind: TrackedKind,
-    object_id: UUID | None,
-    mlflow_id: str | None,
+async def wait(
+    session: WriteSession, server_id: UUID, task: Task, error: NotYet, longest: float
 ) -> None:
-    """Something else waits for this object, which is to come first."""
+    """Put a task back until the object that has to come first is on both sides, for which a look
+    at that one is due now; at most for `longest` seconds."""
+    key = "object_id" if error.object_id is not None else "mlflow_id"
     values = {
         "id": uuid7(),
         "server_id": server_id,
-        "kind": kind,
-        "object_id": object_id,
-        "mlflow_id": mlflow_id,
+        "kind": error.kind,
+        key: getattr(error, key),
         "due_at": func.clock_timestamp(),
     }
-    await session.execute(insert(MlflowItemRow).values(values).on_conflict_do_nothing())
+    first = await session.scalar(
+        insert(MlflowItemRow)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["server_id", "kind", key], set_={"wanted": MlflowItemRow.wanted}
+        )
+        .returning(MlflowItemRow)
+        .execution_options(populate_existing=True)
+    )
+    assert first is not None
+    there = first.object_id is not None and first.mlflow_id is not None
+    await put_back(
+        session,
+        task,
+        0.0 if there else longest,
+        state=SyncState.PENDING,
+        error=str(error),
+        waits_for=None if there else first.id,
+    )
 
 
-async def take(session: WriteSession, server_id: UUID, lease: float) -> Task | None:
+async def take(
+    session: WriteSession, server_id: UUID, lease: float, from_there: TrackedKind | None = None
+) -> Task | None:
     """An item that is due, the longest-waiting first, for `lease` seconds; None if there is none.
 
-    Nobody else gets it until then, or until it is put back.
+    Nobody else gets it until then, or until it is put back. With `from_there` only one of that
+    kind which is there already.
     """
     now = func.clock_timestamp()
+    restriction = []
+    if from_there is not None:
+        restriction = [MlflowItemRow.kind == from_there, MlflowItemRow.mlflow_id.is_not(None)]
     due = (
         select(MlflowItemRow.id)
         .where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.due_at <= now,
             func.coalesce(MlflowItemRow.lease_until, now) <= now,
+            *restriction,
         )
         .order_by(MlflowItemRow.due_at, MlflowItemRow.id)
         .limit(1)
@@ -307,19 +395,28 @@ async def extend(session: WriteSession, task: Task, lease: float) -> bool:
     return result.first() is not None
 
 
-async def put_back(session: WriteSession, task: Task, due_in: float | None, **values: Any) -> None:
+async def put_back(
+    session: WriteSession,
+    task: Task,
+    due_in: float | None,
+    *,
+    synced: bool = False,
+    **values: Any,
+) -> None:
     """Give an item back, with what is to be kept of it: due in so many seconds, or, when None, as
     soon as something new has called for it. What is not the caller's any more stays as it is."""
     now = func.clock_timestamp()
+    if synced:
+        values["synced_at"] = now
     due_at = None if due_in is None else now + func.make_interval(0, 0, 0, 0, 0, 0, due_in)
     await session.execute(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
         .values(
+            **{"waits_for": None, **values},
             lease_id=None,
             lease_until=None,
             due_at=case((MlflowItemRow.wanted != task.wanted, now), else_=due_at),
-            **values,
         )
     )
 
@@ -369,6 +466,41 @@ async def link(
     )
     if done.first() is None:
         raise Conflict("Another worker has taken it over.")
+    await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.waits_for == task.id)
+        .values(waits_for=None, due_at=func.clock_timestamp())
+    )
+
+
+async def rivals(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
+    """The versions in STAGING or PRODUCTION of the models that these versions belong to."""
+    models = select(ModelVersionRow.model_id).where(
+        ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+    )
+    rows = await session.scalars(
+        select(ModelVersionRow.id).where(
+            ModelVersionRow.model_id.in_(models),
+            ModelVersionRow.stage.in_((Stage.STAGING, Stage.PRODUCTION)),
+        ),
+        {"ids": list(version_ids)},
+    )
+    return set(rows)
+
+
+async def linked(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_ids: Sequence[str]
+) -> set[str]:
+    """Those of these objects of MLflow's that are on both sides, or are to be."""
+    rows = await session.scalars(
+        select(MlflowItemRow.mlflow_id).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
+        ),
+        {"ids": list(mlflow_ids)},
+    )
+    return {id for id in rows if id is not None}
 
 
 async def object_of(

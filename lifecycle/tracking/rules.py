@@ -5,7 +5,7 @@ Both sides are compared in MLflow's terms, as fields by name: "description", "st
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -129,6 +129,25 @@ def settle(base: Base, conflict: Conflict, resolution: Resolution) -> Agreed:
 
 def _other_than(value: str | None) -> str | None:
     return "" if value is None else None
+
+
+def said(conflicts: Sequence[Mapping[str, str | None]]) -> str:
+    """Conflicts for people to read, in one line."""
+    return "; ".join(
+        each["reason"]
+        or f"{each['field']} is {each['ours']!r} here and {each['theirs']!r} in MLflow"
+        for each in conflicts
+    )
+
+
+# After so many failures in a row an item is parked.
+MAX_ATTEMPTS = 10
+_LONGEST_PAUSE = 300.0
+
+
+def pause(attempts: int) -> float:
+    """How long to wait after so many failures in a row, in seconds."""
+    return min(float(2**attempts), _LONGEST_PAUSE)
 
 
 # What MLflow takes. Of experiments' and models' tags that is what its 2.x takes.

@@ -3,10 +3,13 @@
 `experiments`, `runs`, `models` and `versions` are modules with the functions of `Kind`.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
+
+import orjson
 
 from lifecycle.access.origin import Origin
 from lifecycle.database import Database, ReadSession, WriteSession
@@ -75,7 +78,7 @@ class Sync:
     """What all reconciling with one server shares. What comes in is written under `origin`.
 
     `importing_for` is the administrator on whose behalf stages are taken over; nothing is then
-    written to MLflow.
+    written to MLflow, but left to a worker if the server is `mirrored`.
     """
 
     database: Database
@@ -83,11 +86,17 @@ class Sync:
     server_id: UUID
     origin: Origin
     importing_for: str | None = None
+    mirrored: bool = True
 
 
 def origin_of(server_id: UUID) -> Origin:
     """Who writes what comes in from a server: by this the journal's reader knows its own echo."""
     return Origin(actor=ACTOR, request_id=f"mlflow:{server_id}")
+
+
+def digest(entity: Any) -> str:
+    """A short name for exactly this state of an object of MLflow's, a dataclass of the client."""
+    return hashlib.sha256(orjson.dumps(entity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 class Kind(Protocol):
