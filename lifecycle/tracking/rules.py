@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -32,11 +33,14 @@ class SyncState(StrEnum):
 
 
 class FieldRule(StrEnum):
-    """Who may change a field: either side; this side only; whoever sets it first, once."""
+    """Who may change a field: either side; this side only; MLflow's only; whoever sets it first,
+    once; either side, but of two the one that is further on."""
 
     EITHER = "EITHER"
     OURS = "OURS"
+    THEIRS = "THEIRS"
     ONCE = "ONCE"
+    FORWARD = "FORWARD"
 
 
 class Resolution(StrEnum):
@@ -105,8 +109,13 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
         we_did, they_did = our != former.ours, their != former.theirs
         if rule is FieldRule.ONCE:
             we_did, they_did = our is not None, their is not None
+        if rule is FieldRule.FORWARD and we_did and they_did:
+            we_did, they_did = _reached(our) >= _reached(their), _reached(their) >= _reached(our)
         if we_did and they_did:
             merged.conflicts.append(Conflict(name, our, their))
+        elif we_did and rule is FieldRule.THEIRS:
+            merged.base[name] = now
+            continue
         elif we_did:
             merged.push[name] = our
         elif rule is FieldRule.OURS:
@@ -116,6 +125,11 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
         if known is not None:
             merged.base[name] = known
     return merged
+
+
+def _reached(status: str | None) -> int:
+    """How far a run has come."""
+    return {None: 0, "SCHEDULED": 1, "RUNNING": 2}.get(status, 3)
 
 
 def settle(base: Base, conflict: Conflict, resolution: Resolution) -> Agreed:
@@ -205,6 +219,20 @@ def here_name(name: str) -> str:
 def keys_there(keys: Iterable[str]) -> dict[str, str]:
     """Our keys by what they are in MLflow: of keys that were cut, too, this says what they were."""
     return {there_key(key): key for key in keys}
+
+
+def with_changes(known: Mapping[str, str], changes: Changes, prefix: str) -> dict[str, str]:
+    """Our pairs with those changes that are of fields with this prefix, by MLflow's keys."""
+    pairs, keys = dict(known), keys_there(known)
+    for field_name, value in changes.items():
+        if field_name.startswith(prefix):
+            there = field_name.removeprefix(prefix)
+            key = keys.get(there, here_key(there))
+            if value is None:
+                pairs.pop(key, None)
+            else:
+                pairs[key] = value
+    return pairs
 
 
 def cut(value: str, length: int) -> str:
@@ -316,3 +344,23 @@ def there_status(status: RunStatus) -> str:
 def here_status(status: str) -> RunStatus:
     """What MLflow's status of a run is here; one that it may get in future counts as RUNNING."""
     return _STATUSES_HERE.get(status, RunStatus.RUNNING)
+
+
+def here_title(title: str, otherwise: str) -> str:
+    """What MLflow calls something, as a `Name` that is another one for each; `otherwise` when
+    nothing is left of it."""
+    return _short(here_line(title, len(title) + 1) or otherwise, MAX_NAME)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
+
+
+def milliseconds(moment: datetime) -> int:
+    """A time as MLflow has it."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(milliseconds: int) -> datetime:
+    """A time of MLflow's, or the nearest one that there is in the years 1 to 9999."""
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, _FIRST), _LAST))
