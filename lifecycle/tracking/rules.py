@@ -28,10 +28,12 @@ class SyncState(StrEnum):
 
 
 class FieldRule(StrEnum):
-    """Who may change a field: either side; this side only; whoever sets it first, once."""
+    """Who may change a field: either side; this side only; this side only, which tells it there in
+    another way than by the field; whoever sets it first, once."""
 
     EITHER = "EITHER"
     OURS = "OURS"
+    WATCHED = "WATCHED"
     ONCE = "ONCE"
 
 
@@ -103,9 +105,12 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
             we_did, they_did = our is not None, their is not None
         if we_did and they_did:
             merged.conflicts.append(Conflict(name, our, their))
+        elif we_did and rule is FieldRule.WATCHED:
+            merged.base[name] = now
+            continue
         elif we_did:
             merged.push[name] = our
-        elif rule is FieldRule.OURS:
+        elif rule in (FieldRule.OURS, FieldRule.WATCHED):
             merged.conflicts.append(Conflict(name, our, their, "Only changed here."))
         else:
             merged.pull[name] = their
