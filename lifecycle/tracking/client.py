@@ -16,12 +16,18 @@ What MLflow takes as the source of a version (2.22 and 3.17):
 |---|---|---|---|
 | `runs:/RUN/path` | RUN | taken | taken |
 | `runs:/RUN/path` | another, or none | taken | refused |
-| `mlflow-artifacts:/…/RUN/artifacts/…` | RUN | taken | taken if below the run's artifacts |
-| `mlflow-artifacts:/…` | none | taken | refused |
-| `models:/m-…` | any | taken, but nothing can load it | refused: it wants a model_id |
-| `s3://…`, `gs://…`, `https://…`, a scheme that nobody knows (`ours:/…`) | any | taken | taken |
-| `file:/…`, `/a/path` | any | refused unless below the run's local artifacts | as 2.22 |
-| with `..` in its path | any | refused | refused |
+| `mlflow-artifacts:/…/RUN/artifacts/…` | RUN | taken | taken |
+| `mlflow-artifacts:/…` | another, or none | taken | refused |
+| `models:/NAME/NUMBER`, which is there | any | taken | taken, with that version's run |
+| `models:/m-…` | any | 500 | refused, because it wants a model_id |
+| `s3://…`, `gs://…`, `dbfs:/…`, an unknown scheme (`ours:/…`) | any | taken | taken |
+| `http://…`, `https://…`, `ftp://…`, `hdfs://…` | any | taken | refused |
+| `file:/…`, a path, a plain name | any | refused unless among the run's files | as 2.22 |
+| anything with `..` in its path | any | refused | refused |
+
+Longest values: a parameter has 6,000 characters and a run's tag 8,000 (what is longer is cut in
+silence), an experiment's tag 5,000 (3.17: 20,000), a tag in the registry 5,000 (3.17: 100,000), a
+key 250. A model's name has neither `/` nor `:` in 3.17, which then refuses to look it up, too.
 """
 
 import asyncio
@@ -48,6 +54,7 @@ _PAGE = 200
 _HISTORY_PAGE = 10_000
 _INTERVAL = 2_500
 """The most points that MLflow gives of an interval; where there are more, it leaves some out."""
+_LEAVES_OUT_POINTS = (3, 17)
 _FILES = 1_000
 _MESSAGE = 500
 
@@ -202,6 +209,7 @@ class Client:
             raise ValueError("MLflow's URI must have both a user and a password, or neither.")
         self.uri = f"{parts.scheme}://{host.lower()}{parts.path.rstrip('/')}"
         self._login = (unquote(user), unquote(password)) if user else None
+        self._version: tuple[int, int] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="mlflow")
 
     async def close(self) -> None:
@@ -211,9 +219,10 @@ class Client:
     async def server_version(self) -> str:
         """MLflow's version, when both the server and its database answer."""
         said = await self._in_thread(self._said, "GET", "/version", {})
-        found = re.fullmatch(r"\d+\.\d+[\w.+-]{0,50}", said.strip())
+        found = re.fullmatch(r"(\d+)\.(\d+)[\w.+-]{0,50}", said.strip())
         if found is None:
             raise self._not_mlflow()
+        self._version = int(found[1]), int(found[2])
         page = _listed("experiments", _experiment)
         await self._ask("POST", "experiments/search", {"max_results": 1}, page)
         return found[0]
@@ -270,7 +279,14 @@ class Client:
     async def rename_experiment(self, id: str, name: str) -> None:
         """Give an experiment another name. Raises AlreadyThere if it is taken."""
         body = {"experiment_id": id, "new_name": name}
-        await self._do("POST", "experiments/update", body)
+        try:
+            await self._do("POST", "experiments/update", body)
+        except Refused as error:
+            # What MLflow says is its database's error, which is not the same everywhere.
+            holder = await self.experiment_named(name)
+            if holder is None or holder.id == id:
+                raise
+            raise AlreadyThere(self._line(f"Experiment(name={name}) already exists.")) from error
 
     async def restore_experiment(self, id: str) -> None:
         """Bring back a deleted experiment, and with it the runs that were deleted by that."""
@@ -366,29 +382,41 @@ class Client:
     ) -> AsyncIterator[list[Point]]:
         """All points of a metric at this step and later, in no particular order.
 
-        Up to 2,499 points from a step on come without the others being read. Beyond that the
-        whole history is read, in pages; MLflow 2 sends it as one.
+        Up to 2,499 points from a step on come without the others being read; before 3.17 only if
+        the last is less than 2,500 steps away. Otherwise the whole history is read, in pages, which
+        MLflow 2 sends as one. A run that is not there has none.
         """
         asked = {"run_id": run_id, "metric_key": key, "max_results": _HISTORY_PAGE}
         if from_step is not None:
-            recent = await self._ask(
-                "GET",
-                "metrics/get-history-bulk-interval",
-                {
-                    "run_ids": run_id,
-                    "metric_key": key,
-                    "start_step": from_step,
-                    "end_step": 2**63 - 1,
-                    "max_results": _INTERVAL,
-                },
-                _listed("metrics", _point),
-            )
-            if len(recent) < _INTERVAL:
+            recent = await self._interval(run_id, key, from_step)
+            if recent is not None:
                 if recent:
                     yield recent
                 return
         async for page in self._pages("GET", "metrics/get-history", asked, "metrics", _point):
             yield [point for point in page if from_step is None or point.step >= from_step]
+
+    async def _interval(self, run_id: str, key: str, from_step: int) -> list[Point] | None:
+        """All points from a step on; None if MLflow may have left some out."""
+        asked = {
+            "run_ids": run_id,
+            "metric_key": key,
+            "start_step": from_step,
+            "end_step": 2**63 - 1,
+            "max_results": _INTERVAL,
+        }
+        recent = await self._ask(
+            "GET", "metrics/get-history-bulk-interval", asked, _listed("metrics", _point)
+        )
+        if len(recent) >= _INTERVAL:
+            return None
+        # Before 3.17 it left out steps, and then often gave far fewer than it may; always the last.
+        if recent and max(point.step for point in recent) - from_step >= _INTERVAL:
+            if self._version is None:
+                await self.server_version()
+            if self._version is None or self._version < _LEAVES_OUT_POINTS:
+                return None
+        return recent
 
     async def files(self, run_id: str) -> list[File]:
         """A run's artifacts in all folders, at most 1,000; what MLflow's server can list of them,
@@ -663,6 +691,8 @@ class Client:
         code, message = _error(content)
         if status in {401, 403}:
             return Denied(self._line(f"access denied ({status}) {message}"))
+        if "Cannot rename a non-active experiment" in message:
+            return Missing(self._line(message))
         if status >= 500 or status in {408, 429}:
             return Unreachable(self._line(f"answered {status} {message}"))
         if status == 413:
@@ -674,7 +704,7 @@ class Client:
         if code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in message:
             return Missing(self._line(message))
         if code == "RESOURCE_ALREADY_EXISTS":
-            return AlreadyThere(self._line(message))
+            return AlreadyThere(self._line(message.partition(" Error: ")[0]))
         return Refused(self._line(message))
 
     def _not_mlflow(self) -> Unreachable:
@@ -716,7 +746,9 @@ def _error(content: bytes) -> tuple[str | None, str]:
     text = content[:4000].decode(errors="replace").strip()
     try:
         found = orjson.loads(content)
-        return str(found["error_code"]), str(found.get("message", ""))
+        # With its database's complaints come statements and their values.
+        message = str(found.get("message", "")).partition("[SQL:")[0]
+        return str(found["error_code"]), message
     except (KeyError, TypeError, ValueError, AttributeError):
         return None, "" if text.startswith(("<", "{", "[")) else text
 

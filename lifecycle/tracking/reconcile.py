@@ -31,7 +31,7 @@ KINDS: Mapping[TrackedKind, Kind] = {
 
 _log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 15.0
 # Who waits for another object is called when that is there; this is for what is never called.
 _WAIT_SECONDS = 300.0
 # What there is on either side of an object that has been deleted there.

@@ -170,7 +170,7 @@ async def events_after(session: ReadSession, position: int, limit: int) -> Seque
         .order_by(EventRow.position)
         .limit(limit)
     )
-    return [NewEvent(*row) for row in (await session.execute(statement)).tuples()]  # type: ignore[arg-type]
+    return [NewEvent(*row) for row in await session.execute(statement)]  # type: ignore[arg-type]
 
 
 _TABLES = {
@@ -225,7 +225,9 @@ async def troubles(
         )
         .order_by(MlflowItemRow.id)
     )
-    return [(row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows]
+    return [
+        (row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows
+    ]
 
 
 async def want_ours(
@@ -269,7 +271,7 @@ async def want_theirs(
         ),
         {"ids": list(seen)},
     )
-    digests = dict(known.tuples().all())
+    digests = {mlflow_id: digest for mlflow_id, digest in known}  # noqa: C416
     changed = [id for id in seen if id in digests and digests[id] != seen[id]]
     unknown = [id for id in seen if id not in digests] if new else []
     if changed:
@@ -574,7 +576,7 @@ async def counts_by_state(
         .group_by(MlflowItemRow.server_id, MlflowItemRow.state)
     )
     found: dict[UUID, dict[SyncState, int]] = {}
-    for server_id, state, number in rows.tuples():
+    for server_id, state, number in rows:
         found.setdefault(server_id, {})[state] = number
     return found
 

@@ -125,7 +125,7 @@ class Worker:
     async def _answers(self, sync: Sync) -> bool:
         error = version = None
         try:
-            version = await self._client.version()
+            version = await self._client.server_version()
         except MlflowError as found:
             error = str(found)
         if error is None and not self._answering.is_set():
