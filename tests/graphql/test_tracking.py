@@ -314,10 +314,8 @@ async def test_pages_put_together_are_the_whole_list_in_both_directions(
             shown = [node["mlflow"]["id"] for node in page["nodes"]]
             found = found + shown if forward else shown + found
             info = page["pageInfo"]
-            more, less = info["hasNextPage"], info["hasPreviousPage"]
-            assert (more, less) == (
-                (number < 2, number > 0) if forward else (number > 0, number < 2)
-            )
+            ahead, behind = ("hasNextPage", "hasPreviousPage")[:: 1 if forward else -1]
+            assert (info[ahead], info[behind]) == (number < 2, number > 0)
             assert page["totalCount"] == 5
             bounds[cursor] = info["endCursor" if forward else "startCursor"]
         assert found == whole
