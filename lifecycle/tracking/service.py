@@ -143,8 +143,9 @@ def _instead(conflict: rules.Conflict) -> str:
     """What else can be done about a conflict that cannot be resolved as somebody wants."""
     if not conflict.field:
         return "What is here stays: KEEP_OURS makes it there anew, LEAVE lets it be."
+    instead = " or ".join(rules.resolutions(conflict))
     if conflict.rule is FieldRule.ONCE:
-        return f"{conflict.field} is set once and never changed: LEAVE it."
+        return f"{conflict.field} is set once and never changed: {instead} it."
     moved = conflict.field == "stage" or conflict.field.startswith("alias:")
-    use = "KEEP_OURS, LEAVE it, or use setStage" if moved else "KEEP_OURS, or LEAVE it"
-    return f"{conflict.field} is decided here only: {use}."
+    how = " Stages change by setStage alone." if moved else ""
+    return f"{conflict.field} is decided here only: {instead}.{how}"

@@ -26,6 +26,7 @@ from schema.view import GRAPHIQL
 from tests.client import Graph, Json, socket
 from tests.conftest import Live, in_thread, serving
 from tests.following import until
+from tests.mirror import MLFLOW
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
@@ -767,7 +768,7 @@ async def test_without_its_database_the_service_says_so_and_recovers_by_itself(
     admin = await asyncpg.connect(server_url.replace("+asyncpg", ""))
     unavailable = {"code": "UNAVAILABLE", "message": "The database is not available; try again."}
 
-    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+    async with serving(empty_database_url, mlflow_uri=MLFLOW) as live, Graph(live.url) as graph:
         await graph.done("createExperiment", {"name": "a"}, "experiment { id }")
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await admin.execute(
@@ -800,7 +801,7 @@ async def test_without_its_database_the_service_says_so_and_recovers_by_itself(
         ready, alive = await graph.http.get("/readyz"), await graph.http.get("/healthz")
         assert (ready.status_code, ready.json()) == (
             503,
-            {"ready": False, "checks": {"database": False, "migrations": False}},
+            {"ready": False, "checks": {"database": False, "migrations": False, "mlflow": False}},
         )
         assert alive.status_code == 200
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -37,7 +36,12 @@ query (
   }}
 }}"""
 SERVER = "uri version answering answeredAt error pending failed conflicts behind"
-EITHER, OURS, ONCE = FieldRule
+EITHER, OURS, WATCHED, ONCE = (
+    FieldRule.EITHER,
+    FieldRule.OURS,
+    FieldRule.WATCHED,
+    FieldRule.ONCE,
+)
 KEEP, TAKE, LEAVE = Resolution
 
 
@@ -200,7 +204,8 @@ async def test_a_conflict_shows_both_sides_and_what_can_be_done(
         SyncState.CONFLICT,
         conflicts=[
             ("description", "ours", None),
-            ("stage", "STAGING", "PRODUCTION", "Only changed here.", OURS),
+            ("stage", "STAGING", "PRODUCTION", "Only changed here.", WATCHED),
+            ("name", "a", "b", "Only changed here.", OURS),
             ("param:lr", "0.1", "0.2", None, ONCE),
             ("", "here", None, "It is deleted there."),
         ],
@@ -216,7 +221,11 @@ async def test_a_conflict_shows_both_sides_and_what_can_be_done(
         },
         {
             "field": "stage", "here": "STAGING", "there": "PRODUCTION",
-            "reason": "Only changed here.", "resolutions": ["KEEP_OURS", "LEAVE"],
+            "reason": "Only changed here.", "resolutions": ["LEAVE"],
+        },
+        {
+            "field": "name", "here": "a", "there": "b", "reason": "Only changed here.",
+            "resolutions": ["KEEP_OURS", "LEAVE"],
         },
         {
             "field": "param:lr", "here": "0.1", "there": "0.2", "reason": None,
@@ -466,22 +475,6 @@ async def test_readiness_tells_whether_mlflow_answers_and_does_not_depend_on_it(
     assert await ready() is False
 
 
-async def test_a_service_that_is_not_ready_does_not_know_of_mlflow(
-    empty_database_url: str,
-) -> None:
-    async with (
-        serving(empty_database_url, mlflow_uri="http://mlflow.invalid") as service,
-        httpx.AsyncClient(base_url=service.url, trust_env=False) as http,
-    ):
-        response = await http.get("/readyz")
-
-    assert response.status_code == 503
-    assert response.json() == {
-        "ready": False,
-        "checks": {"database": True, "migrations": False, "mlflow": False},
-    }
-
-
 async def test_credentials_are_never_shown(live: Live, objects: dict[str, str]) -> None:
     uri = "http://me:secret@MLflow.Invalid:5000/behind/"
 
@@ -697,19 +690,20 @@ async def test_what_has_changed_again_meanwhile_is_in_conflict_once_more(
     ("conflict", "refused", "message"),
     [
         (
-            ("stage", "STAGING", "PRODUCTION", "Only changed here.", OURS),
-            [TAKE],
-            "stage is decided here only: KEEP_OURS, LEAVE it, or use setStage.",
+            ("stage", "STAGING", "PRODUCTION", "Only changed here.", WATCHED),
+            [KEEP, TAKE],
+            "stage is decided here only: LEAVE. Stages change by setStage alone.",
         ),
         (
             ("alias:production", None, "1", "Only changed here.", OURS),
             [TAKE],
-            "alias:production is decided here only: KEEP_OURS, LEAVE it, or use setStage.",
+            "alias:production is decided here only: KEEP_OURS or LEAVE. Stages change by setStage "
+            "alone.",
         ),
         (
             ("name", "a", "b", "Only changed here.", OURS),
             [TAKE],
-            "name is decided here only: KEEP_OURS, or LEAVE it.",
+            "name is decided here only: KEEP_OURS or LEAVE.",
         ),
         (
             ("param:lr", "0.1", "0.2", None, ONCE),

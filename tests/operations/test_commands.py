@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lifecycle.__main__ import main, verify
+from lifecycle.__main__ import bring_in, main, verify
 from lifecycle.settings import VARIABLES
 from schema import root
 
-COMMANDS = {name: main.commands[name] for name in ("serve", "migrate", "sdl", "demo")} | {
-    "audit verify": verify
+COMMANDS = {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")} | {
+    "audit verify": verify,
+    "mlflow import": bring_in,
 }
+CONFIGURED = ("serve", "worker", "migrate", "audit verify", "mlflow import")
 SDL = Path(root.__file__).parent / "schema.graphql"
 
 
@@ -65,6 +67,7 @@ def test_help_names_every_command_option_and_variable() -> None:
     assert options == {
         "--host", "--port", "--workers", "--data-dir", "--database-url",
         "--check", "--write", "--url", "--actor", "--administrator", "--anchor",
+        "--tracking-uri", "--follow", "--worker",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output
@@ -80,7 +83,7 @@ def test_each_command_explains_its_options(command: str) -> None:
     for option in COMMANDS[command].params:
         assert option.opts[0] in result.output
         assert getattr(option, "help", None), f"{option.opts[0]} is not explained"
-    for name in VARIABLES if command in ("serve", "migrate", "audit verify") else ():
+    for name in VARIABLES if command in CONFIGURED else ():
         assert name in result.output
 
 

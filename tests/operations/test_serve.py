@@ -77,7 +77,10 @@ async def test_it_prints_its_address_and_serves_there(served: Process) -> None:
     assert (home.status_code, home.headers["location"]) == (307, "/graphql")
     assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "checks": {"database": True, "migrations": True}}
+    assert ready.json() == {
+        "ready": True,
+        "checks": {"database": True, "migrations": True, "mlflow": None},
+    }
     assert answer.json() == {"data": {"serverInfo": {"version": "0.1.0"}}}
 
 
