@@ -6,7 +6,7 @@ MLflow.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -85,24 +85,24 @@ async def _list(sync: Sync, kind: TrackedKind) -> int:
     return number
 
 
-async def _experiments(sync: Sync) -> AsyncIterator[dict[str, str]]:
+async def _experiments(sync: Sync) -> AsyncGenerator[dict[str, str]]:
     async for page in sync.client.experiments():
         yield {each.id: digest(each) for each in page if not each.deleted}
 
 
-async def _runs(sync: Sync) -> AsyncIterator[dict[str, str]]:
+async def _runs(sync: Sync) -> AsyncGenerator[dict[str, str]]:
     ids = [id async for page in _experiments(sync) for id in page]
     for n in range(0, len(ids), _EXPERIMENTS):
         async for page in sync.client.runs(ids[n : n + _EXPERIMENTS]):
             yield {run.id: digest(run) for run in page}
 
 
-async def _models(sync: Sync) -> AsyncIterator[dict[str, str]]:
+async def _models(sync: Sync) -> AsyncGenerator[dict[str, str]]:
     async for page in sync.client.models():
         yield {model.name: digest(model) for model in page}
 
 
-async def _versions(sync: Sync) -> AsyncIterator[dict[str, str]]:
+async def _versions(sync: Sync) -> AsyncGenerator[dict[str, str]]:
     async for page in sync.client.versions():
         yield {f"{each.model_name}/{each.number}": digest(each) for each in page}
 

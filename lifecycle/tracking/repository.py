@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
+    DateTime,
+    Double,
     Select,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     case,
@@ -19,6 +23,8 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -27,7 +33,7 @@ from uuid_utils.compat import uuid7
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, fetch, total
+from lifecycle.pages import Ordering, Page, PageRequest, among, by_id, fetch, total
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.tracking import rules
@@ -38,9 +44,10 @@ from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 @dataclass(frozen=True, slots=True)
 class ItemFilter:
-    """Which items of a server; what is empty does not restrict."""
+    """Which items of the server at an address, of which there are none without one; what is empty
+    does not restrict."""
 
-    server_id: UUID
+    uri: str | None
     states: tuple[SyncState, ...] = ()
     kinds: tuple[TrackedKind, ...] = ()
 
@@ -170,7 +177,7 @@ async def events_after(session: ReadSession, position: int, limit: int) -> Seque
         .order_by(EventRow.position)
         .limit(limit)
     )
-    return [NewEvent(*row) for row in (await session.execute(statement)).tuples()]  # type: ignore[arg-type]
+    return [NewEvent(*row) for row in await session.execute(statement)]  # type: ignore[arg-type]
 
 
 _TABLES = {
@@ -271,7 +278,7 @@ async def want_theirs(
         ),
         {"ids": list(seen)},
     )
-    digests = dict(known.tuples().all())
+    digests = {mlflow_id: digest for mlflow_id, digest in known}  # noqa: C416
     changed = [id for id in seen if id in digests and digests[id] != seen[id]]
     unknown = [id for id in seen if id not in digests] if new else []
     if changed:
@@ -576,15 +583,282 @@ async def counts_by_state(
         .group_by(MlflowItemRow.server_id, MlflowItemRow.state)
     )
     found: dict[UUID, dict[SyncState, int]] = {}
-    for server_id, state, number in rows.tuples():
+    for server_id, state, number in rows:
         found.setdefault(server_id, {})[state] = number
     return found
 
 
+async def behind(session: ReadSession, server_ids: Sequence[UUID]) -> dict[UUID, int | None]:
+    """How many events each server has not been told of yet; None where nothing is told."""
+    told = JournalHeadRow.position - MlflowServerRow.position
+    rows = await session.execute(
+        select(MlflowServerRow.id, told)
+        .join(JournalHeadRow, true())
+        .where(MlflowServerRow.id.in_(server_ids))
+    )
+    return dict(rows.tuples().all())
+
+
+async def lock_items(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:
+    """The items among `ids`, held until the transaction ends; those that do not exist are
+    absent."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .where(among(MlflowItemRow.id, ids))
+        .order_by(MlflowItemRow.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: row for row in rows}
+
+
+async def retry_failed(session: WriteSession, server_id: UUID) -> int:
+    """Have all that is parked looked at again, now. Returns how much that is."""
+    rows = await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.state == SyncState.FAILED)
+        .values(
+            state=SyncState.PENDING,
+            attempts=0,
+            error=None,
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+        .returning(MlflowItemRow.id)
+    )
+    return len(rows.all())
+
+
 def _matching(wanted: ItemFilter) -> Select[Any]:
-    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == wanted.server_id)
+    server = select(MlflowServerRow.id).where(MlflowServerRow.uri == wanted.uri)
+    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == server.scalar_subquery())
     if wanted.states:
         statement = statement.where(MlflowItemRow.state.in_(wanted.states))
     if wanted.kinds:
         statement = statement.where(MlflowItemRow.kind.in_(wanted.kinds))
     return statement
+
+
+async def progress_of(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
+) -> Mapping[str, Any]:
+    """What is remembered of one of MLflow's objects; nothing when it has not been looked at."""
+    found = await session.scalar(
+        select(MlflowItemRow.points_seen).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == mlflow_id,
+        )
+    )
+    return found or {}
+
+
+async def earlier_version(
+    session: ReadSession, server_id: UUID, version: ModelVersionRow
+) -> UUID | None:
+    """The first of those versions of the model that were registered before this one and are not
+    in MLflow yet, deleted ones included; none that was given up."""
+    return await session.scalar(
+        select(ModelVersionRow.id)
+        .outerjoin(
+            MlflowItemRow,
+            and_(
+                MlflowItemRow.server_id == server_id,
+                MlflowItemRow.kind == TrackedKind.MODEL_VERSION,
+                MlflowItemRow.object_id == ModelVersionRow.id,
+            ),
+        )
+        .where(
+            ModelVersionRow.model_id == version.model_id,
+            tuple_(ModelVersionRow.created_at, ModelVersionRow.id)
+            < tuple_(
+                bindparam("created_at", version.created_at, DateTime(timezone=True)),
+                bindparam("id", version.id, Uuid),
+            ),
+            MlflowItemRow.mlflow_id.is_(None),
+            func.coalesce(MlflowItemRow.state, SyncState.PENDING) != SyncState.FAILED,
+        )
+        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
+        .limit(1)
+    )
+
+
+async def rename_model(session: WriteSession, server_id: UUID, former: str, name: str) -> None:
+    """A model has another name in MLflow: its versions are looked at under that one. Who has found
+    it takes the place of the model's item."""
+    of_server = MlflowItemRow.server_id == server_id
+    is_version = MlflowItemRow.kind == TrackedKind.MODEL_VERSION
+    await session.execute(
+        update(MlflowItemRow)
+        .where(
+            of_server, MlflowItemRow.kind == TrackedKind.MODEL, MlflowItemRow.mlflow_id == former
+        )
+        .values(mlflow_id=None)
+    )
+    # They were found, but nothing has come of them.
+    await session.execute(
+        delete(MlflowItemRow).where(
+            of_server,
+            is_version,
+            func.starts_with(MlflowItemRow.mlflow_id, f"{name}/"),
+            MlflowItemRow.object_id.is_(None),
+        )
+    )
+    await session.execute(
+        update(MlflowItemRow)
+        .where(of_server, is_version, func.starts_with(MlflowItemRow.mlflow_id, f"{former}/"))
+        .values(
+            mlflow_id=func.concat(name, func.substr(MlflowItemRow.mlflow_id, len(former) + 1)),
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+    )
+
+
+class NewPoint(NamedTuple):
+    """A point that is not here yet; `timestamp` is MLflow's, or just after it where there are
+    several at that time."""
+
+    key: str
+    step: int
+    timestamp: datetime
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the journal says was written to a run: the lowest and highest step of each metric, the
+    first line of its log, and whether there were artifacts."""
+
+    steps: Mapping[str, tuple[int, int]]
+    first_line: int | None
+    artifacts: bool
+
+
+# A batch from before the journal said which steps may have reached any.
+_REACHED = text("""
+SELECT reached.key, min(reached.low), max(reached.high)
+FROM event CROSS JOIN LATERAL (
+    SELECT key, CAST(value->>0 AS bigint) AS low, CAST(value->>1 AS bigint) AS high
+    FROM jsonb_each(event.after->'steps')
+    UNION ALL
+    SELECT metric->>0, -9223372036854775808, 9223372036854775807
+    FROM jsonb_array_elements(event.after->'metrics') AS metric
+    WHERE event.after->'steps' IS NULL
+) AS reached
+WHERE event.subject_id = :run_id AND event.type = 'run.metrics_logged'
+  AND event.position > :after AND event.position <= :through AND event.request_id <> :echo
+GROUP BY reached.key
+""").bindparams(bindparam("run_id", type_=Uuid))
+
+_WRITTEN = text("""
+SELECT min(CAST(after->>'first_line' AS bigint)),
+       count(*) FILTER (WHERE type = 'run.artifacts_logged')
+FROM event
+WHERE subject_id = :run_id AND type IN ('run.output_logged', 'run.artifacts_logged')
+  AND position > :after AND position <= :through AND request_id <> :echo
+""").bindparams(bindparam("run_id", type_=Uuid))
+
+# Of each metric no more than is wanted in all, so that a page costs what it has.
+_POINTS = text("""
+SELECT point.key, point.step, point.timestamp, point.value
+FROM unnest(:keys, :lows, :highs) WITH ORDINALITY AS wanted (key, low, high, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM metric_point
+    WHERE run_id = :run_id AND key = wanted.key
+      AND step BETWEEN wanted.low AND wanted.high
+      AND (wanted.place > 1 OR :last_time IS NULL OR (step, "timestamp") > (:last_step, :last_time))
+    ORDER BY step, "timestamp" LIMIT :limit
+) AS point
+ORDER BY wanted.place, point.step, point.timestamp LIMIT :limit
+""").bindparams(
+    bindparam("run_id", type_=Uuid),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("lows", type_=ARRAY(BigInteger)),
+    bindparam("highs", type_=ARRAY(BigInteger)),
+    bindparam("last_step", type_=BigInteger),
+    bindparam("last_time", type_=DateTime(timezone=True)),
+)
+
+# MLflow tells points of one step and millisecond apart by their values, and the greatest is the
+# latest; here they are told apart by their times. What was corrected here is there as it was, too,
+# and must not come back: where there is a point, there is no new one.
+_NOT_HERE = text("""
+SELECT key, step, "timestamp" + (place - 1) * interval '1 microsecond', value
+FROM (
+    SELECT key, step, "timestamp", value,
+           row_number() OVER (PARTITION BY key, step, "timestamp" ORDER BY value) AS place
+    FROM (
+        SELECT DISTINCT key, step, "timestamp", value
+        FROM unnest(:keys, :steps, :timestamps, :values) AS point (key, step, "timestamp", value)
+    ) AS given
+) AS numbered
+WHERE place <= 1000 AND NOT EXISTS (
+    SELECT 1 FROM metric_point AS known
+    WHERE known.run_id = :run_id AND known.key = numbered.key AND known.step = numbered.step
+      AND known.timestamp >= numbered.timestamp
+      AND known.timestamp < numbered.timestamp + interval '1 millisecond'
+)
+ORDER BY key, step, "timestamp", place
+""").bindparams(
+    bindparam("run_id", type_=Uuid),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("steps", type_=ARRAY(BigInteger)),
+    bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("values", type_=ARRAY(Double)),
+)
+
+
+async def news_of_run(
+    session: ReadSession, run_id: UUID, after: int, through: int, echo: str
+) -> News:
+    """What was written to a run between two positions of the journal, but for what was written by
+    requests of this id."""
+    wanted = {"run_id": run_id, "after": after, "through": through, "echo": echo}
+    reached = await session.execute(_REACHED, wanted)
+    steps = {key: (low, high) for key, low, high in reached.tuples()}
+    first_line, artifacts = (await session.execute(_WRITTEN, wanted)).one()
+    return News(steps, first_line, artifacts > 0)
+
+
+async def points_of_run(
+    session: ReadSession,
+    run_id: UUID,
+    steps: Sequence[tuple[str, int, int]],
+    last: NewPoint | None,
+    limit: int,
+) -> list[NewPoint]:
+    """The points of these metrics within these steps, in order of the metrics given, then of step
+    and time; after `last`, which is one of the first metric."""
+    keys, lows, highs = zip(*steps, strict=True)
+    rows = await session.execute(
+        _POINTS,
+        {
+            "run_id": run_id,
+            "keys": list(keys),
+            "lows": list(lows),
+            "highs": list(highs),
+            "last_step": last and last.step,
+            "last_time": last and last.timestamp,
+            "limit": limit,
+        },
+    )
+    return [NewPoint(*row) for row in rows.tuples()]
+
+
+async def points_not_here(
+    session: ReadSession, run_id: UUID, points: Sequence[NewPoint]
+) -> list[NewPoint]:
+    """Those of MLflow's points that are not here yet, whose times are in whole milliseconds."""
+    keys, steps, timestamps, values = zip(*points, strict=True)
+    rows = await session.execute(
+        _NOT_HERE,
+        {
+            "run_id": run_id,
+            "keys": list(keys),
+            "steps": list(steps),
+            "timestamps": list(timestamps),
+            "values": list(values),
+        },
+    )
+    return [NewPoint(*row) for row in rows.tuples()]
