@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     case,
@@ -22,6 +23,8 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -30,7 +33,7 @@ from uuid_utils.compat import uuid7
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, fetch, total
+from lifecycle.pages import Ordering, Page, PageRequest, among, by_id, fetch, total
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.tracking import rules
@@ -41,9 +44,10 @@ from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 @dataclass(frozen=True, slots=True)
 class ItemFilter:
-    """Which items of a server; what is empty does not restrict."""
+    """Which items of the server at an address, of which there are none without one; what is empty
+    does not restrict."""
 
-    server_id: UUID
+    uri: str | None
     states: tuple[SyncState, ...] = ()
     kinds: tuple[TrackedKind, ...] = ()
 
@@ -584,13 +588,131 @@ async def counts_by_state(
     return found
 
 
+async def behind(session: ReadSession, server_ids: Sequence[UUID]) -> dict[UUID, int | None]:
+    """How many events each server has not been told of yet; None where nothing is told."""
+    told = JournalHeadRow.position - MlflowServerRow.position
+    rows = await session.execute(
+        select(MlflowServerRow.id, told)
+        .join(JournalHeadRow, true())
+        .where(MlflowServerRow.id.in_(server_ids))
+    )
+    return dict(rows.tuples().all())
+
+
+async def lock_items(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:
+    """The items among `ids`, held until the transaction ends; those that do not exist are
+    absent."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .where(among(MlflowItemRow.id, ids))
+        .order_by(MlflowItemRow.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: row for row in rows}
+
+
+async def retry_failed(session: WriteSession, server_id: UUID) -> int:
+    """Have all that is parked looked at again, now. Returns how much that is."""
+    rows = await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.state == SyncState.FAILED)
+        .values(
+            state=SyncState.PENDING,
+            attempts=0,
+            error=None,
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+        .returning(MlflowItemRow.id)
+    )
+    return len(rows.all())
+
+
 def _matching(wanted: ItemFilter) -> Select[Any]:
-    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == wanted.server_id)
+    server = select(MlflowServerRow.id).where(MlflowServerRow.uri == wanted.uri)
+    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == server.scalar_subquery())
     if wanted.states:
         statement = statement.where(MlflowItemRow.state.in_(wanted.states))
     if wanted.kinds:
         statement = statement.where(MlflowItemRow.kind.in_(wanted.kinds))
     return statement
+
+
+async def progress_of(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
+) -> Mapping[str, Any]:
+    """What is remembered of one of MLflow's objects; nothing when it has not been looked at."""
+    found = await session.scalar(
+        select(MlflowItemRow.points_seen).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == mlflow_id,
+        )
+    )
+    return found or {}
+
+
+async def earlier_version(
+    session: ReadSession, server_id: UUID, version: ModelVersionRow
+) -> UUID | None:
+    """The first of those versions of the model that were registered before this one and are not
+    in MLflow yet, deleted ones included; none that was given up."""
+    return await session.scalar(
+        select(ModelVersionRow.id)
+        .outerjoin(
+            MlflowItemRow,
+            and_(
+                MlflowItemRow.server_id == server_id,
+                MlflowItemRow.kind == TrackedKind.MODEL_VERSION,
+                MlflowItemRow.object_id == ModelVersionRow.id,
+            ),
+        )
+        .where(
+            ModelVersionRow.model_id == version.model_id,
+            tuple_(ModelVersionRow.created_at, ModelVersionRow.id)
+            < tuple_(
+                bindparam("created_at", version.created_at, DateTime(timezone=True)),
+                bindparam("id", version.id, Uuid),
+            ),
+            MlflowItemRow.mlflow_id.is_(None),
+            func.coalesce(MlflowItemRow.state, SyncState.PENDING) != SyncState.FAILED,
+        )
+        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
+        .limit(1)
+    )
+
+
+async def rename_model(session: WriteSession, server_id: UUID, former: str, name: str) -> None:
+    """A model has another name in MLflow: its versions are looked at under that one. Who has found
+    it takes the place of the model's item."""
+    of_server = MlflowItemRow.server_id == server_id
+    is_version = MlflowItemRow.kind == TrackedKind.MODEL_VERSION
+    await session.execute(
+        update(MlflowItemRow)
+        .where(
+            of_server, MlflowItemRow.kind == TrackedKind.MODEL, MlflowItemRow.mlflow_id == former
+        )
+        .values(mlflow_id=None)
+    )
+    # They were found, but nothing has come of them.
+    await session.execute(
+        delete(MlflowItemRow).where(
+            of_server,
+            is_version,
+            func.starts_with(MlflowItemRow.mlflow_id, f"{name}/"),
+            MlflowItemRow.object_id.is_(None),
+        )
+    )
+    await session.execute(
+        update(MlflowItemRow)
+        .where(of_server, is_version, func.starts_with(MlflowItemRow.mlflow_id, f"{former}/"))
+        .values(
+            mlflow_id=func.concat(name, func.substr(MlflowItemRow.mlflow_id, len(former) + 1)),
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+    )
 
 
 class NewPoint(NamedTuple):
