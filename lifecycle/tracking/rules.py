@@ -182,9 +182,9 @@ _KEY_CHARACTER = re.compile(r"[/\w.\- :]")
 _MODEL_CHARACTER = re.compile(r"[^/:]")
 _ESCAPE = re.compile(r"_((?:x5F_)*)x([1-9A-F][0-9A-F]*)_")
 _UNDERSCORE = "_x5F_"
-# Stands where otherwise nothing would, or a dot, or a space.
+# Stands where otherwise nothing would, or a dot, or two, or a space.
 _MARK = "_x_"
-_NO_SEGMENT = re.compile(rf"(?:{_MARK})*\.{{0,2}}")
+_NO_SEGMENT = re.compile(rf"(?:{_MARK})*(?:\.?|\.\..*)", re.DOTALL)
 _NO_BEGINNING = re.compile(rf"(?:{_MARK})*(?:\s|$)")
 _NO_END = re.compile(rf"\s(?:{_MARK})*$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
