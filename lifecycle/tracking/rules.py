@@ -70,12 +70,14 @@ Base: TypeAlias = Mapping[str, Agreed]
 
 
 class Conflict(NamedTuple):
-    """A field that was changed on both sides, or where it must not be; and why, if not that."""
+    """A field that was changed on both sides, or where it must not be; and why, if not that. The
+    field is empty where it is about the object as a whole, which is not there any more."""
 
     field: str
     ours: str | None
     theirs: str | None
     reason: str | None = None
+    rule: FieldRule = FieldRule.EITHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +116,28 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
         if rule is FieldRule.FORWARD and we_did and they_did:
             we_did, they_did = _reached(our) >= _reached(their), _reached(their) >= _reached(our)
         if we_did and they_did:
-            merged.conflicts.append(Conflict(name, our, their))
+            merged.conflicts.append(Conflict(name, our, their, rule=rule))
         elif we_did and rule in (FieldRule.THEIRS, FieldRule.WATCHED):
-            merged.base[name] = now
-            continue
+            # Nothing is told there.
+            known = now
         elif we_did:
             merged.push[name] = our
         elif rule in (FieldRule.OURS, FieldRule.WATCHED):
-            merged.conflicts.append(Conflict(name, our, their, "Only changed here."))
+            merged.conflicts.append(Conflict(name, our, their, "Only changed here.", rule))
         else:
             merged.pull[name] = their
         if known is not None:
             merged.base[name] = known
     return merged
+
+
+def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
+    """What can be done about a conflict."""
+    if conflict.rule in (FieldRule.ONCE, FieldRule.WATCHED):
+        return (Resolution.LEAVE,)
+    if conflict.rule is FieldRule.OURS or not conflict.field:
+        return (Resolution.KEEP_OURS, Resolution.LEAVE)
+    return tuple(Resolution)
 
 
 def _reached(status: str | None) -> int:
