@@ -523,13 +523,16 @@ class Client:
             return {}
 
     async def version(self, model: str, number: str) -> Version:
-        """A version of a model."""
-        return await self._ask(
+        """A version of a model. Raises Missing for a prompt's."""
+        found = await self._ask(
             "GET",
             "model-versions/get",
             {"name": model, "version": number},
             lambda found: _version(found["model_version"]),
         )
+        if _is_prompt(found.tags):
+            raise Missing(self._line(f"{model} is a prompt there, not a model"))
+        return found
 
     async def find_version(self, model: str, our_id: str) -> list[Version]:
         """The versions of a model whose tag lifecycle.id is this."""
