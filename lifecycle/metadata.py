@@ -11,6 +11,7 @@ from lifecycle.promotion import tables as promotion
 from lifecycle.registry import tables as registry
 from lifecycle.runs import tables as runs
 from lifecycle.tables import Base
+from lifecycle.tracking import tables as tracking
 
 __all__ = [
     "datasets",
@@ -24,6 +25,7 @@ __all__ = [
     "promotion",
     "registry",
     "runs",
+    "tracking",
 ]
 
 metadata = Base.metadata

@@ -1,0 +1,10 @@
+"""Placeholder until the client is there."""
+
+
+class MlflowError(Exception): ...
+
+
+class Missing(MlflowError): ...
+
+
+class Client: ...

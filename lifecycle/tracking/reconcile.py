@@ -1,0 +1,165 @@
+"""One object on both sides: look at each as it is now, bring over what changed, show conflicts.
+
+It does not matter which side has called for it. Whatever is interrupted is begun anew, and ends
+in the same way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from lifecycle.database import WriteSession
+from lifecycle.errors import LifecycleError, Unavailable
+from lifecycle.journal import repository as journal
+from lifecycle.tracking import experiments, models, repository, rules, runs, versions
+from lifecycle.tracking.client import Missing
+from lifecycle.tracking.rules import Agreed, Base, Changes, Conflict, TrackedKind
+from lifecycle.tracking.sides import ID_TAG, Kind, Ours, Sync, Task, Theirs
+
+KINDS: Mapping[TrackedKind, Kind] = {
+    TrackedKind.EXPERIMENT: experiments,
+    TrackedKind.RUN: runs,
+    TrackedKind.MODEL: models,
+    TrackedKind.MODEL_VERSION: versions,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an item stands after it was reconciled. `again` says that something is left to do, and
+    `gone` that the object is not there any more."""
+
+    base: Base
+    conflicts: list[Conflict]
+    points_seen: Mapping[str, Any]
+    seen: str | None
+    url: str | None
+    position: int
+    again: bool = False
+    gone: str | None = None
+
+
+async def reconcile(sync: Sync, task: Task) -> Outcome:
+    """Make both sides agree as far as they can.
+
+    Raises NotYet when another object has to come first, MlflowError when MLflow does not do what
+    is needed, LifecycleError when the object cannot be had here.
+    """
+    kind = KINDS[task.kind]
+    async with sync.database.read() as session:
+        # Before anything is looked at: what comes later is told next time.
+        through = (await journal.head(session)).position
+    if task.mlflow_id is None:
+        task = await _create_there(sync, kind, task)
+    mlflow_id = task.mlflow_id
+    assert mlflow_id is not None
+    try:
+        theirs = await kind.fetch(sync, mlflow_id)
+    except Missing as error:
+        return _gone(task, str(error))
+    if task.object_id is None:
+        task = await _create_here(sync, kind, task, theirs)
+    assert task.object_id is not None
+    async with sync.database.read() as session:
+        ours = await kind.load(session, sync, task.object_id)
+    merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
+    base, conflicts = dict(merged.base), list(merged.conflicts)
+    announced = _differences(ours, theirs)
+    writes = sync.importing_for is None
+    if writes and (merged.push or announced):
+        await kind.push(sync, ours, theirs, merged.push, announced)
+        base |= {name: Agreed(value, value) for name, value in merged.push.items()}
+    if merged.pull:
+        agreed, refused = await _pull(sync, kind, ours, theirs, merged.pull)
+        base |= agreed
+        conflicts += refused
+    points_seen = await kind.exchange(sync, task, ours, theirs, through)
+    seen = theirs.seen
+    if writes and (merged.push or announced):
+        # What somebody else has changed there in the meantime must not pass for seen.
+        after = await kind.fetch(sync, mlflow_id)
+        expected = {**theirs.fields, **merged.push}
+        if {**after.fields} == {k: v for k, v in expected.items() if v is not None}:
+            seen = after.seen
+    return Outcome(
+        base=base,
+        conflicts=conflicts,
+        points_seen=points_seen,
+        seen=seen,
+        url=theirs.url,
+        position=through if writes else task.position,
+        again=not writes and bool(merged.push or announced),
+    )
+
+
+async def _create_there(sync: Sync, kind: Kind, task: Task) -> Task:
+    assert task.object_id is not None
+    async with sync.database.read() as session:
+        ours = await kind.load(session, sync, task.object_id)
+    mlflow_id = await kind.create_there(sync, ours)
+
+    async def link(session: WriteSession) -> None:
+        await repository.link(session, task, mlflow_id=mlflow_id)
+
+    await sync.database.write(link)
+    return replace(task, mlflow_id=mlflow_id)
+
+
+async def _create_here(sync: Sync, kind: Kind, task: Task, theirs: Theirs) -> Task:
+    async def create(session: WriteSession) -> Task:
+        id = await kind.create_here(session, sync, theirs)
+        await repository.link(session, task, object_id=id)
+        return replace(task, object_id=id)
+
+    return await sync.database.write(create)
+
+
+async def _pull(
+    sync: Sync, kind: Kind, ours: Ours, theirs: Theirs, changes: Changes
+) -> tuple[dict[str, Agreed], list[Conflict]]:
+    """All changes at once, or, where that is refused, each by itself; what is refused then is in
+    conflict."""
+
+    async def pull(session: WriteSession, wanted: Changes) -> dict[str, Agreed]:
+        await kind.pull(session, sync, ours.id, theirs, wanted)
+        now = await kind.load(session, sync, ours.id)
+        return {name: Agreed(now.fields.get(name), value) for name, value in wanted.items()}
+
+    try:
+        return await sync.database.write(lambda session: pull(session, changes)), []
+    except Unavailable:
+        raise
+    except LifecycleError:
+        agreed: dict[str, Agreed] = {}
+        refused: list[Conflict] = []
+    for name, value in changes.items():
+        try:
+            agreed |= await sync.database.write(partial(pull, wanted={name: value}))
+        except Unavailable:
+            raise
+        except LifecycleError as error:
+            refused.append(Conflict(name, ours.fields.get(name), value, str(error)))
+    return agreed, refused
+
+
+def _differences(ours: Ours, theirs: Theirs) -> Changes:
+    """The tags of ours that are to be set or removed there; none where another service like this
+    one, which shares the server, has made the object."""
+    if theirs.announced.get(ID_TAG, str(ours.id)) != str(ours.id):
+        return {}
+    gone: Changes = dict.fromkeys(theirs.announced.keys() - ours.announced.keys())
+    wrong = {k: v for k, v in ours.announced.items() if theirs.announced.get(k) != v}
+    return gone | wrong
+
+
+def _gone(task: Task, message: str) -> Outcome:
+    return Outcome(
+        base=task.base,
+        conflicts=[],
+        points_seen=task.points_seen,
+        seen=None,
+        url=None,
+        position=task.position,
+        gone=message,
+    )

@@ -1,0 +1,458 @@
+"""All SQL about MLflow servers and what is, or is to be, on both sides."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from uuid_utils.compat import uuid7
+
+from lifecycle.database import ReadSession, WriteSession
+from lifecycle.errors import Conflict
+from lifecycle.journal.tables import EventRow
+from lifecycle.pages import Ordering, Page, PageRequest, by_id, fetch, total
+from lifecycle.tracking.rules import Agreed, SyncState, TrackedKind
+from lifecycle.tracking.sides import Task
+from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFilter:
+    """Which items of a server; what is empty does not restrict."""
+
+    server_id: UUID
+    states: tuple[SyncState, ...] = ()
+    kinds: tuple[TrackedKind, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """What the queue wants to know of an event."""
+
+    position: int
+    type: str
+    subject_kind: str
+    subject_id: UUID
+    request_id: str
+
+
+# Another reason to look at an item that is known: at once, unless it has failed and waits. What is
+# parked gets one more chance.
+_WANTED_AGAIN = {
+    "wanted": MlflowItemRow.wanted + 1,
+    "due_at": text(
+        "CASE WHEN mlflow_item.attempts > 0 THEN coalesce(mlflow_item.due_at, clock_timestamp()) "
+        "ELSE clock_timestamp() END"
+    ),
+    "state": text("CASE mlflow_item.state WHEN 'CONFLICT' THEN 'CONFLICT' ELSE 'PENDING' END"),
+}
+
+
+async def servers_by_uris(session: ReadSession, uris: Sequence[str]) -> dict[str, MlflowServerRow]:
+    """The servers at these addresses; those never spoken to are absent."""
+    wanted = MlflowServerRow.uri == any_(bindparam("uris", type_=ARRAY(Text)))
+    rows = await session.scalars(select(MlflowServerRow).where(wanted), {"uris": list(uris)})
+    return {row.uri: row for row in rows}
+
+
+async def add_server(session: WriteSession, uri: str, position: int) -> UUID | None:
+    """Make a server known, told of the journal up to `position`; None if it is."""
+    statement = insert(MlflowServerRow).values(id=uuid7(), uri=uri, position=position)
+    return await session.scalar(statement.on_conflict_do_nothing().returning(MlflowServerRow.id))
+
+
+async def lock_server(session: WriteSession, id: UUID) -> MlflowServerRow | None:
+    """The server, held until the transaction ends; None if somebody else holds it."""
+    return await session.scalar(
+        select(MlflowServerRow).where(MlflowServerRow.id == id).with_for_update(skip_locked=True)
+    )
+
+
+async def record_answer(
+    session: WriteSession, id: UUID, version: str | None, error: str | None
+) -> None:
+    """Keep whether the server answers: its version, or what is wrong."""
+    values: dict[str, Any] = {"error": error, "asked_at": func.clock_timestamp()}
+    if error is None:
+        values |= {"version": version, "answered_at": func.clock_timestamp()}
+    await session.execute(update(MlflowServerRow).where(MlflowServerRow.id == id).values(values))
+
+
+async def take_look(
+    session: WriteSession, id: UUID, every: float, lease: float
+) -> MlflowServerRow | None:
+    """The server, if a look at what has changed there is due and nobody is at it: it is the
+    caller's then for `lease` seconds."""
+    now = func.clock_timestamp()
+    return await session.scalar(
+        update(MlflowServerRow)
+        .where(
+            MlflowServerRow.id == id,
+            func.coalesce(MlflowServerRow.look_lease, now) <= now,
+            func.coalesce(MlflowServerRow.looked_at, text("'-infinity'"))
+            <= now - func.make_interval(0, 0, 0, 0, 0, 0, every),
+        )
+        .values(look_lease=now + func.make_interval(0, 0, 0, 0, 0, 0, lease))
+        .returning(MlflowServerRow)
+    )
+
+
+async def looked(
+    session: WriteSession, id: UUID, at: datetime | None, *, compared: bool = False
+) -> None:
+    """A look has ended. `at` is when it began, None when it failed; `compared` if it was at
+    everything."""
+    values: dict[str, Any] = {"look_lease": None}
+    if at is not None:
+        values["looked_at"] = at
+        if compared:
+            values["compared_at"] = at
+    await session.execute(update(MlflowServerRow).where(MlflowServerRow.id == id).values(values))
+
+
+async def events_after(session: ReadSession, position: int, limit: int) -> Sequence[NewEvent]:
+    """What has happened since, in order."""
+    statement = (
+        select(
+            EventRow.position,
+            EventRow.type,
+            EventRow.subject_kind,
+            EventRow.subject_id,
+            EventRow.request_id,
+        )
+        .where(EventRow.position > position)
+        .order_by(EventRow.position)
+        .limit(limit)
+    )
+    return [NewEvent(*row) for row in (await session.execute(statement)).tuples()]  # type: ignore[arg-type]
+
+
+_TABLES = {
+    TrackedKind.EXPERIMENT: "SELECT id FROM experiment",
+    TrackedKind.RUN: "SELECT id FROM run",
+    TrackedKind.MODEL: "SELECT id FROM model",
+    TrackedKind.MODEL_VERSION: "SELECT id FROM model_version WHERE deleted_at IS NULL",
+}
+
+
+async def want_all(session: WriteSession, server_id: UUID) -> None:
+    """Everything that is here is to be there."""
+    for kind, ids in _TABLES.items():
+        await session.execute(
+            text(
+                "INSERT INTO mlflow_item (id, server_id, kind, object_id, due_at) "
+                "SELECT gen_random_uuid(), :server_id, :kind, id, clock_timestamp() "
+                f"FROM ({ids} ORDER BY id) AS known ON CONFLICT DO NOTHING"
+            ).bindparams(bindparam("server_id", type_=Uuid)),
+            {"server_id": server_id, "kind": kind.value},
+        )
+
+
+async def want_ours(
+    session: WriteSession, server_id: UUID, objects: Iterable[tuple[TrackedKind, UUID]]
+) -> None:
+    """These objects have changed here."""
+    wanted = sorted(set(objects))
+    if wanted:
+        statement = insert(MlflowItemRow).values(
+            [
+                {
+                    "id": uuid7(),
+                    "server_id": server_id,
+                    "kind": kind,
+                    "object_id": id,
+                    "due_at": func.clock_timestamp(),
+                }
+                for kind, id in wanted
+            ]
+        )
+        await session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["server_id", "kind", "object_id"], set_=_WANTED_AGAIN
+            )
+        )
+
+
+async def want_theirs(
+    session: WriteSession, server_id: UUID, kind: TrackedKind, seen: Mapping[str, str], *, new: bool
+) -> int:
+    """These objects are there, by their ids, with digests of what they are now: those that have
+    changed are to be looked at, and, if `new` ones are wanted, those that are not known. Returns
+    how many those are."""
+    if not seen:
+        return 0
+    known = await session.execute(
+        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
+        ),
+        {"ids": list(seen)},
+    )
+    digests = dict(known.tuples().all())
+    changed = [id for id in seen if id in digests and digests[id] != seen[id]]
+    unknown = [id for id in seen if id not in digests] if new else []
+    if changed:
+        await session.execute(
+            update(MlflowItemRow)
+            .where(
+                MlflowItemRow.server_id == server_id,
+                MlflowItemRow.kind == kind,
+                MlflowItemRow.mlflow_id.in_(changed),
+            )
+            .values(_WANTED_AGAIN)
+        )
+    if unknown:
+        statement = insert(MlflowItemRow).values(
+            [
+                {
+                    "id": uuid7(),
+                    "server_id": server_id,
+                    "kind": kind,
+                    "mlflow_id": id,
+                    "due_at": func.clock_timestamp(),
+                }
+                for id in unknown
+            ]
+        )
+        await session.execute(statement.on_conflict_do_nothing())
+    return len(changed) + len(unknown)
+
+
+async def want_now(
+    session: WriteSession,
+    server_id: UUID,
+    kind: TrackedKind,
+    object_id: UUID | None,
+    mlflow_id: str | None,
+) -> None:
+    """Something else waits for this object, which is to come first."""
+    values = {
+        "id": uuid7(),
+        "server_id": server_id,
+        "kind": kind,
+        "object_id": object_id,
+        "mlflow_id": mlflow_id,
+        "due_at": func.clock_timestamp(),
+    }
+    await session.execute(insert(MlflowItemRow).values(values).on_conflict_do_nothing())
+
+
+async def take(session: WriteSession, server_id: UUID, lease: float) -> Task | None:
+    """An item that is due, the longest-waiting first, for `lease` seconds; None if there is none.
+
+    Nobody else gets it until then, or until it is put back.
+    """
+    now = func.clock_timestamp()
+    due = (
+        select(MlflowItemRow.id)
+        .where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.due_at <= now,
+            func.coalesce(MlflowItemRow.lease_until, now) <= now,
+        )
+        .order_by(MlflowItemRow.due_at, MlflowItemRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    row = await session.scalar(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.id == due)
+        .values(lease_id=uuid7(), lease_until=now + func.make_interval(0, 0, 0, 0, 0, 0, lease))
+        .returning(MlflowItemRow)
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        return None
+    assert row.lease_id is not None
+    return Task(
+        id=row.id,
+        kind=row.kind,
+        object_id=row.object_id,
+        mlflow_id=row.mlflow_id,
+        base={name: Agreed(*pair) for name, pair in row.base.items()},
+        points_seen=row.points_seen,
+        position=row.position,
+        wanted=row.wanted,
+        attempts=row.attempts,
+        lease_id=row.lease_id,
+    )
+
+
+async def extend(session: WriteSession, task: Task, lease: float) -> bool:
+    """Keep an item for `lease` seconds more; says whether it is still the caller's."""
+    result = await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
+        .values(lease_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, lease))
+        .returning(MlflowItemRow.id)
+    )
+    return result.first() is not None
+
+
+async def put_back(session: WriteSession, task: Task, due_in: float | None, **values: Any) -> None:
+    """Give an item back, with what is to be kept of it: due in so many seconds, or, when None, as
+    soon as something new has called for it. What is not the caller's any more stays as it is."""
+    now = func.clock_timestamp()
+    due_at = None if due_in is None else now + func.make_interval(0, 0, 0, 0, 0, 0, due_in)
+    await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
+        .values(
+            lease_id=None,
+            lease_until=None,
+            due_at=case((MlflowItemRow.wanted != task.wanted, now), else_=due_at),
+            **values,
+        )
+    )
+
+
+async def remove(session: WriteSession, task: Task) -> None:
+    """Forget an item that is nowhere any more."""
+    await session.execute(
+        delete(MlflowItemRow).where(
+            MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id
+        )
+    )
+
+
+async def link(
+    session: WriteSession,
+    task: Task,
+    *,
+    object_id: UUID | None = None,
+    mlflow_id: str | None = None,
+) -> None:
+    """Record what an item is on the other side. Raises Conflict when that belongs to another
+    item, or the item to another worker."""
+    values = {"object_id": object_id} if object_id else {"mlflow_id": mlflow_id}
+    theirs = [getattr(MlflowItemRow, name) == value for name, value in values.items()]
+    server = select(MlflowItemRow.server_id).where(MlflowItemRow.id == task.id).scalar_subquery()
+    taken = await session.scalar(
+        select(MlflowItemRow)
+        .where(
+            MlflowItemRow.server_id == server,
+            MlflowItemRow.kind == task.kind,
+            *theirs,
+            MlflowItemRow.id != task.id,
+        )
+        .with_for_update()
+    )
+    if taken is not None:
+        if taken.object_id is not None and taken.mlflow_id is not None:
+            raise Conflict(f"It is mirrored already, as {taken.mlflow_id}.")
+        # Both sides had called for it; this item is the one that stays.
+        await session.delete(taken)
+        await session.flush()
+    done = await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
+        .values(values)
+        .returning(MlflowItemRow.id)
+    )
+    if done.first() is None:
+        raise Conflict("Another worker has taken it over.")
+
+
+async def object_of(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
+) -> UUID | None:
+    """Our object for one of MLflow's; None when it is not here yet."""
+    return await session.scalar(
+        select(MlflowItemRow.object_id).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == mlflow_id,
+        )
+    )
+
+
+async def mlflow_id_of(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, object_id: UUID
+) -> str | None:
+    """MLflow's id for one of our objects; None when it is not there yet."""
+    return await session.scalar(
+        select(MlflowItemRow.mlflow_id).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.object_id == object_id,
+        )
+    )
+
+
+async def items_of_objects(
+    session: ReadSession, objects: Sequence[tuple[TrackedKind, UUID]], uri: str
+) -> dict[tuple[TrackedKind, UUID], MlflowItemRow]:
+    """How each object stands with the server at this address; those never looked at are absent."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .join(MlflowServerRow, MlflowServerRow.id == MlflowItemRow.server_id)
+        .where(
+            MlflowServerRow.uri == uri,
+            MlflowItemRow.kind.in_(sorted({kind for kind, _ in objects})),
+            MlflowItemRow.object_id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        ),
+        {"ids": [id for _, id in objects]},
+    )
+    return {(row.kind, row.object_id): row for row in rows if row.object_id is not None}
+
+
+async def items_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:
+    """The items among `ids`; those that do not exist are absent."""
+    wanted = MlflowItemRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+    rows = await session.scalars(select(MlflowItemRow).where(wanted), {"ids": list(ids)})
+    return {row.id: row for row in rows}
+
+
+async def page(
+    session: ReadSession, wanted: ItemFilter, request: PageRequest
+) -> Page[MlflowItemRow]:
+    """A page of a server's items that match, the newest first."""
+    ordering = Ordering([by_id(MlflowItemRow.id, descending=True)], "mlflow", wanted)
+    return await fetch(session, _matching(wanted), ordering, request)
+
+
+async def count(session: ReadSession, wanted: ItemFilter) -> int:
+    """How many items match."""
+    return await total(session, _matching(wanted))
+
+
+async def counts_by_state(
+    session: ReadSession, server_ids: Sequence[UUID]
+) -> dict[UUID, dict[SyncState, int]]:
+    """How many items of each server are in each state."""
+    rows = await session.execute(
+        select(MlflowItemRow.server_id, MlflowItemRow.state, func.count())
+        .where(MlflowItemRow.server_id.in_(server_ids))
+        .group_by(MlflowItemRow.server_id, MlflowItemRow.state)
+    )
+    found: dict[UUID, dict[SyncState, int]] = {}
+    for server_id, state, number in rows.tuples():
+        found.setdefault(server_id, {})[state] = number
+    return found
+
+
+def _matching(wanted: ItemFilter) -> Select[Any]:
+    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == wanted.server_id)
+    if wanted.states:
+        statement = statement.where(MlflowItemRow.state.in_(wanted.states))
+    if wanted.kinds:
+        statement = statement.where(MlflowItemRow.kind.in_(wanted.kinds))
+    return statement

@@ -1,0 +1,136 @@
+"""What each kind of object offers, so that all kinds are reconciled in one way.
+
+`experiments`, `runs`, `models` and `versions` are modules with the functions of `Kind`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from lifecycle.access.origin import Origin
+from lifecycle.database import Database, ReadSession, WriteSession
+from lifecycle.tracking.client import Client
+from lifecycle.tracking.rules import Base, Changes, FieldRule, TrackedKind
+
+ACTOR = "system:mlflow"
+# Tags that begin so are ours; MLflow's own begin with `mlflow.`.
+OURS = "lifecycle."
+# Under this one our objects are found again in MLflow.
+ID_TAG = "lifecycle.id"
+
+
+class NotYet(Exception):
+    """Another object has to be on both sides first: one of ours, or one of theirs."""
+
+    def __init__(
+        self, kind: TrackedKind, *, object_id: UUID | None = None, mlflow_id: str | None = None
+    ) -> None:
+        self.kind, self.object_id, self.mlflow_id = kind, object_id, mlflow_id
+        super().__init__(f"Waits for the {kind.lower().replace('_', ' ')} that it belongs to.")
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """An object as it is here. `announced` are the tags of ours that it is to have there, in full;
+    `facts` is whatever else its kind wants to know."""
+
+    id: UUID
+    fields: Mapping[str, str]
+    announced: Mapping[str, str]
+    facts: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """An object as it is in MLflow. `announced` are the tags of ours that it has; `seen` is a
+    digest of all that may change, `url` its page."""
+
+    mlflow_id: str
+    fields: Mapping[str, str]
+    announced: Mapping[str, str]
+    seen: str
+    url: str
+    facts: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An item that somebody has taken, as it was then."""
+
+    id: UUID
+    kind: TrackedKind
+    object_id: UUID | None
+    mlflow_id: str | None
+    base: Base
+    points_seen: Mapping[str, Any]
+    position: int
+    wanted: int
+    attempts: int
+    lease_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """What all reconciling with one server shares. What comes in is written under `origin`.
+
+    `importing_for` is the administrator on whose behalf stages are taken over; nothing is then
+    written to MLflow.
+    """
+
+    database: Database
+    client: Client
+    server_id: UUID
+    origin: Origin
+    importing_for: str | None = None
+
+
+def origin_of(server_id: UUID) -> Origin:
+    """Who writes what comes in from a server: by this the journal's reader knows its own echo."""
+    return Origin(actor=ACTOR, request_id=f"mlflow:{server_id}")
+
+
+class Kind(Protocol):
+    """What a kind's module has to offer."""
+
+    def rule_of(self, sync: Sync, field: str) -> FieldRule:
+        """Who may change this field."""
+        ...
+
+    async def load(self, session: ReadSession, sync: Sync, id: UUID) -> Ours:
+        """The object as it is here."""
+        ...
+
+    async def fetch(self, sync: Sync, mlflow_id: str) -> Theirs:
+        """The object as it is there. Raises Missing, also when it is deleted there."""
+        ...
+
+    async def create_there(self, sync: Sync, ours: Ours) -> str:
+        """Make it there, with its name and our id, unless a former attempt has, or one of the same
+        name is there; the rest is pushed afterwards. Returns MLflow's id. Raises NotYet."""
+        ...
+
+    async def create_here(self, session: WriteSession, sync: Sync, theirs: Theirs) -> UUID:
+        """Make it here, or find the one that its `lifecycle.id` names, or that has its name; the
+        rest is pulled afterwards. Raises NotYet, and what the use case raises."""
+        ...
+
+    async def push(
+        self, sync: Sync, ours: Ours, theirs: Theirs, changes: Changes, announced: Changes
+    ) -> None:
+        """Change fields, and tags of ours, there. May be repeated."""
+        ...
+
+    async def pull(
+        self, session: WriteSession, sync: Sync, id: UUID, theirs: Theirs, changes: Changes
+    ) -> None:
+        """Change fields here, through the use cases that clients use. Raises what they raise."""
+        ...
+
+    async def exchange(
+        self, sync: Sync, task: Task, ours: Ours, theirs: Theirs, through: int
+    ) -> Mapping[str, Any]:
+        """Bring over, both ways, what is only ever added: points, files, log lines. What the
+        journal says after `task.position` up to `through` is new here. Returns the item's new
+        `points_seen`. May be repeated."""
+        ...
