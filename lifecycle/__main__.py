@@ -132,6 +132,7 @@ def serve(workers: int, **given: Any) -> None:
         migrate.upgrade(url)
         # The processes that serve are started anew and read their settings from here.
         os.environ["LIFECYCLE_DATABASE_URL"] = url
+        os.environ["LIFECYCLE_DATA_DIR"] = str(settings.data_dir.resolve())
         config = uvicorn.Config(
             "schema.app:create_app",
             factory=True,

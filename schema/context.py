@@ -12,6 +12,7 @@ from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin
+from lifecycle.artifacts.storage import Storage
 from lifecycle.commands import Command
 from lifecycle.database import Database
 from lifecycle.idempotency.service import UseCase, once
@@ -28,10 +29,15 @@ R = TypeVar("R", bound=WithId)
 class Context:
     """One operation's way to the database, and who asks."""
 
-    def __init__(self, database: Database, feed: Feed, origin: Origin) -> None:
+    def __init__(
+        self, database: Database, feed: Feed, storage: Storage, origin: Origin, base_url: str
+    ) -> None:
         self.database = database
         self.feed = feed
+        self.storage = storage
         self.origin = origin
+        # The address under which this client reaches the service.
+        self.base_url = base_url
         self.loaders = Loaders(database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
@@ -43,6 +49,10 @@ class Context:
         row = await self.database.write(lambda session: once(session, origin, use_case, command))
         self.forget()
         return row
+
+    def fresh(self, origin: Origin) -> "Context":
+        """The same for another operation."""
+        return Context(self.database, self.feed, self.storage, origin, self.base_url)
 
     def forget(self) -> None:
         """Load anew from here on."""
@@ -58,12 +68,12 @@ class FreshContext(SchemaExtension):
     def on_operation(self) -> Iterator[None]:
         outer: Context = self.execution_context.context
         if outer.connection_params is None:
-            self.execution_context.context = Context(outer.database, outer.feed, outer.origin)
+            self.execution_context.context = outer.fresh(outer.origin)
             yield
             return
         # Over a websocket nobody else gives an operation its id, or says when it is over.
         origin = replace(outer.origin, request_id=str(uuid7()))
-        self.execution_context.context = Context(outer.database, outer.feed, origin)
+        self.execution_context.context = outer.fresh(origin)
         began = time.perf_counter()
         bind_contextvars(request_id=origin.request_id)
         try:

@@ -12,6 +12,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import InvalidInput as InvalidArgument
+from schema.artifacts import ArtifactMutations
 from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
 from schema.datasets import DataSetQueries
@@ -31,6 +32,7 @@ from schema.runs import RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
 
 FEATURES = (
+    "artifact-uploads",
     "audit-chain",
     "idempotency",
     "lineage",
@@ -107,6 +109,7 @@ class Query(
 class Mutation(
     ExperimentMutations,
     RunMutations,
+    ArtifactMutations,
     RegistryMutations,
     PromotionMutations,
     PolicyMutations,

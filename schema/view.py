@@ -5,6 +5,7 @@ the client only takes application/json, which always means 200. Anything that go
 there is an operation is answered in the same form.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
@@ -35,6 +36,7 @@ from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UnsetType
 
 from lifecycle.access.origin import Origin
+from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.journal.feed import Feed
 from schema.context import Context
@@ -135,7 +137,11 @@ class View(GraphQL[Context, None]):
     websocket_adapter_class = _WebSocket
 
     def __init__(
-        self, database: Database, feed: Feed, administrators: frozenset[str] = frozenset()
+        self,
+        database: Database,
+        feed: Feed,
+        storage: Storage,
+        administrators: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(
             schema,
@@ -146,6 +152,7 @@ class View(GraphQL[Context, None]):
         )
         self._database = database
         self._feed = feed
+        self._storage = storage
         self._administrators = administrators
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,7 +180,10 @@ class View(GraphQL[Context, None]):
             raise HTTPException(
                 400, "Lifecycle-Actor must be a short line, and not begin with system:."
             )
-        return Context(self._database, self._feed, self._origin(actor, request.scope["request_id"]))
+        origin = self._origin(actor, request.scope["request_id"])
+        # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
+        base_url = re.sub("^ws", "http", str(request.base_url)).rstrip("/")
+        return Context(self._database, self._feed, self._storage, origin, base_url)
 
     def _origin(self, actor: str, request_id: str) -> Origin:
         return Origin(actor, request_id, administrator=actor in self._administrators)

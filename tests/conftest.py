@@ -99,9 +99,24 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(database_url: str) -> AsyncIterator[Live]:
-    """A service on this database. Several may serve one database, like several processes."""
-    app = create_app(Settings(database_url=database_url, log_format="json"))
+async def serving(database_url: str, **settings: str) -> AsyncIterator[Live]:
+    """A service on this database, which keeps artifacts where the settings say. Several may serve
+    one database, like several processes."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with _serving(
+            Settings(
+                database_url=database_url,
+                data_dir=Path(directory),
+                log_format="json",
+                **settings,  # type: ignore[arg-type]
+            )
+        ) as service:
+            yield service
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Live]:
+    app = create_app(settings)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
