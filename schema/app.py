@@ -101,7 +101,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
             WebSocketRoute("/graphql", view),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/artifacts/{area}/{key:path}", Transfers(storage), methods=["GET", "PUT"]),
+            Route(
+                "/artifacts/{area}/{key:path}", Transfers(storage).answer, methods=["GET", "PUT"]
+            ),
             Mount("/graphiql", StaticFiles(directory=GRAPHIQL, check_dir=False)),
         ],
         lifespan=lifespan,

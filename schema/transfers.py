@@ -28,7 +28,8 @@ class Transfers:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
+        """What the link that was followed gives or takes, or why not."""
         try:
             disk, key, said = await self._meant(request)
             if request.method == "PUT":

@@ -201,10 +201,14 @@ async def artifacts_by_path(
     session: ReadSession, places: Sequence[tuple[UUID, str]]
 ) -> dict[tuple[UUID, str], ArtifactRow]:
     """The artifacts that runs wrote at exactly these paths; those that do not exist are absent."""
-    wanted = func.unnest(
-        bindparam("run_ids", [run_id for run_id, _ in places], ARRAY(Uuid)),
-        bindparam("paths", [path for _, path in places], ARRAY(Text)),
-    ).table_valued(column("run_id", Uuid), column("path", Text), name="wanted")
+    wanted = (
+        func.unnest(
+            literal([run_id for run_id, _ in places], ARRAY(Uuid)),
+            literal([path for _, path in places], ARRAY(Text)),
+        )
+        .table_valued(column("run_id", Uuid), column("path", Text), name="wanted")
+        .render_derived()
+    )
     belongs = (ArtifactRow.run_id == wanted.c.run_id) & (ArtifactRow.path == wanted.c.path)
     rows = await session.scalars(select(ArtifactRow).join(wanted, belongs))
     return {(row.run_id, row.path): row for row in rows}
