@@ -26,10 +26,12 @@ class Kept:
 
 
 @asynccontextmanager
-async def keeping(database_url: str, internal: str, external: str) -> AsyncIterator[Kept]:
+async def keeping(
+    database_url: str, internal: str, external: str, **settings: str
+) -> AsyncIterator[Kept]:
     """A service that keeps artifacts there."""
     async with (
-        serving(database_url, artifacts=internal, external_artifacts=external) as live,
+        serving(database_url, artifacts=internal, external_artifacts=external, **settings) as live,
         Graph(live.url) as graph,
     ):
         yield Kept(live, graph, internal, external)
