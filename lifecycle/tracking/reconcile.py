@@ -79,6 +79,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         ours = await kind.load(session, sync, task.object_id)
     merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
     base, conflicts = dict(merged.base), list(merged.conflicts)
+    if task.kind is TrackedKind.MODEL_VERSION:
+        conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
     writes = sync.importing_for is None
     if writes and (merged.push or announced):

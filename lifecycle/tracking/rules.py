@@ -33,11 +33,13 @@ class SyncState(StrEnum):
 
 
 class FieldRule(StrEnum):
-    """Who may change a field: either side; this side only; MLflow's only; whoever sets it first,
-    once; either side, but of two the one that is further on."""
+    """Who may change a field: either side; this side only; this side only, which tells it there in
+    another way than by the field; MLflow's only; whoever sets it first, once; either side, but of
+    two the one that is further on."""
 
     EITHER = "EITHER"
     OURS = "OURS"
+    WATCHED = "WATCHED"
     THEIRS = "THEIRS"
     ONCE = "ONCE"
     FORWARD = "FORWARD"
@@ -115,12 +117,12 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
             we_did, they_did = _reached(our) >= _reached(their), _reached(their) >= _reached(our)
         if we_did and they_did:
             merged.conflicts.append(Conflict(name, our, their, rule=rule))
-        elif we_did and rule is FieldRule.THEIRS:
+        elif we_did and rule in (FieldRule.THEIRS, FieldRule.WATCHED):
             merged.base[name] = now
             continue
         elif we_did:
             merged.push[name] = our
-        elif rule is FieldRule.OURS:
+        elif rule in (FieldRule.OURS, FieldRule.WATCHED):
             merged.conflicts.append(Conflict(name, our, their, "Only changed here.", rule))
         else:
             merged.pull[name] = their
@@ -133,7 +135,7 @@ def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
     """What can be done about a conflict."""
     if conflict.rule is FieldRule.ONCE:
         return (Resolution.LEAVE,)
-    if conflict.rule is FieldRule.OURS or not conflict.field:
+    if conflict.rule in (FieldRule.OURS, FieldRule.WATCHED) or not conflict.field:
         return (Resolution.KEEP_OURS, Resolution.LEAVE)
     return tuple(Resolution)
 
