@@ -22,7 +22,6 @@ _SKEW = timedelta(minutes=2)
 _EXPERIMENTS = 100
 # Of more models than these the versions are searched for all at once.
 _MODELS = 20
-_UNQUOTABLE = frozenset("'\"\\")
 _RUNNING = "attributes.status = 'RUNNING'"
 _SCHEDULED = "attributes.status = 'SCHEDULED'"
 
@@ -120,6 +119,5 @@ class Follower:
 
 def _of_models(names: Sequence[str]) -> list[str]:
     """Filters by which the versions of these models are found; perhaps others, too."""
-    if len(names) > _MODELS or any(set(name) & _UNQUOTABLE for name in names):
-        return [""]
-    return [f"name = '{name}'" for name in names]
+    filters = [named(name) for name in names]
+    return [""] if len(names) > _MODELS or "" in filters else filters

@@ -123,7 +123,7 @@ class Calls:
 _CALLS = text("""
 SELECT coalesce(server.position < head.position, false),
        coalesce(server.look_lease <= statement_timestamp(), true)
-       AND coalesce(server.looked_at <= statement_timestamp() - make_interval(secs => :every), true),
+       AND coalesce(server.looked_at + make_interval(secs => :every) <= statement_timestamp(), true),
        EXISTS (
            SELECT FROM mlflow_item AS item
            WHERE item.server_id = server.id AND item.due_at <= statement_timestamp()
@@ -160,7 +160,7 @@ async def take_look(
         .where(
             MlflowServerRow.id == id,
             func.coalesce(MlflowServerRow.look_lease, now) <= now,
-            func.coalesce(MlflowServerRow.looked_at, text("'-infinity'")) <= now - _seconds(every),
+            func.coalesce(MlflowServerRow.looked_at + _seconds(every), now) <= now,
         )
         .values(look_lease=now + _seconds(lease))
         .returning(MlflowServerRow)

@@ -160,7 +160,9 @@ class Worker:
             session: WriteSession,
         ) -> tuple[datetime | None, datetime | None, datetime] | None:
             server = await repository.take_look(session, id, self._every, LEASE_SECONDS)
-            return server and (server.looked_at, server.compared_at, await clock(session))
+            if server is None:
+                return None
+            return server.looked_at, server.compared_at, await clock(session)
 
         due = await self._database.write(take)
         if due is None:
