@@ -44,6 +44,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
+from lifecycle.settings import without_credentials
+
 T = TypeVar("T")
 _Json = dict[str, Any]
 
@@ -203,11 +205,11 @@ class Client:
             raise ValueError("MLflow's URI must be that of a server: http://… or https://…")
         if parts.query or parts.fragment:
             raise ValueError("MLflow's URI must not have a query or a fragment.")
-        credentials, _, host = parts.netloc.rpartition("@")
+        credentials = parts.netloc.rpartition("@")[0]
         user, _, password = credentials.partition(":")
         if bool(user) != bool(password):
             raise ValueError("MLflow's URI must have both a user and a password, or neither.")
-        self.uri = f"{parts.scheme}://{host.lower()}{parts.path.rstrip('/')}"
+        self.uri = without_credentials(uri)
         self._login = (unquote(user), unquote(password)) if user else None
         self._version: tuple[int, int] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="mlflow")

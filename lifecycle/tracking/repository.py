@@ -637,7 +637,7 @@ async def behind(session: ReadSession, server_ids: Sequence[UUID]) -> dict[UUID,
         .join(JournalHeadRow, true())
         .where(MlflowServerRow.id.in_(server_ids))
     )
-    return dict(rows.tuples().all())
+    return {id: number for id, number in rows}  # noqa: C416
 
 
 async def lock_items(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:

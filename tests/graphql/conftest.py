@@ -12,7 +12,8 @@ from tests.mirror import MLFLOW
 
 @pytest_asyncio.fixture(scope="session")
 async def quiet(server_url: str) -> AsyncIterator[Live]:
-    """The service on a database of its own, with an MLflow server that is not there."""
+    """The service on a database of its own, with an MLflow server that is not there. The tests that
+    use it run one after the other."""
     with a_database(server_url) as url:
         in_thread(lambda: migrate.upgrade(url))
         async with serving(url, mlflow_uri=MLFLOW) as service:

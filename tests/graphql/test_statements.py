@@ -1,11 +1,12 @@
 """What a query costs: as many SQL statements for many parents as for one, on every nested path."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 from graphql import (
     GraphQLField,
     GraphQLInterfaceType,
@@ -18,10 +19,12 @@ from graphql.pyutils import Undefined
 from sqlalchemy import event
 
 from lifecycle.database import Database
+from lifecycle.tracking.rules import SyncState
 from schema.root import schema
 from tests.client import Graph, Json
-from tests.conftest import Live
+from tests.conftest import Live, serving
 from tests.factories import WAY, approved
+from tests.mirror import MLFLOW, a_mirror
 from tests.mutations import global_id
 
 Type = GraphQLObjectType | GraphQLInterfaceType
@@ -139,6 +142,7 @@ ROOTS = {
         'driftEvents(filter: {{ modelName: "{name}-0", severities: [HIGH] }}, first: {n})',
         "DriftEvent",
     ),
+    "mlflowItems": ("mlflowItems(filter: {{ kinds: [RUN] }}, first: {n})", "MlflowItem"),
     "stagePolicies": (
         'stagePolicies(stage: STAGING, modelName: "{name}-0", first: {n})',
         "StagePolicy",
@@ -146,6 +150,7 @@ ROOTS = {
 }
 # What has no list of its own.
 BETWEEN = (
+    "MlflowLink",
     "Approval",
     "DeploymentMetrics",
     "DriftPolicy",
@@ -165,13 +170,33 @@ WAYS = [
 ]
 
 
+@pytest_asyncio.fixture(scope="module")
+async def live(database_url: str) -> AsyncIterator[Live]:
+    """A service with an MLflow server that is not there."""
+    async with serving(database_url, mlflow_uri=MLFLOW) as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="module")
+async def graph(live: Live) -> AsyncIterator[Graph]:
+    async with Graph(live.url) as client:
+        yield client
+
+
 @pytest.fixture(scope="module")
-async def rich(graph: Graph) -> str:
+async def rich(live: Live, graph: Graph) -> str:
     """The beginning of the names of experiments and models that have, one like the other, some of
     everything, each with everything that it can have; the newest, -0, has the most."""
     name = f"s{uuid4().hex[:10]}"
     for n in reversed(range(MANY)):
         await enrich(graph, name, f"{name}-{n}", 1 if n else MANY)
+    mirror = await a_mirror(live.database)
+    found = await graph.query(
+        f'{{ experiments(filter: {{ nameContains: "{name}" }}) {{ nodes {{ id runs {{ nodes '
+        "{ id modelVersions { id model { id } } } } } } }"
+    )
+    for id in sorted(set(_ids(found))):
+        await mirror.item(id, SyncState.CONFLICT, conflicts=[("description", "a", "b")])
     return name
 
 
@@ -360,6 +385,7 @@ CONNECTIONS = [
     "deployments FIELDS",
     "driftEvents FIELDS",
     "auditLog FIELDS",
+    "mlflowItems FIELDS",
     "dataSets FIELDS",
     "pendingApprovals FIELDS",
     "stagePolicies FIELDS",
@@ -432,6 +458,35 @@ async def test_what_is_not_there_is_not_looked_for_again(live: Live, graph: Grap
 
     assert data == {"a": None, "b": None, "c": None}
     assert len(statements) == 1
+
+
+async def test_how_everything_stands_with_mlflow_is_found_by_one_statement(
+    live: Live, graph: Graph, rich: str
+) -> None:
+    link = "id mlflow { state }"
+    version = f"{link} deployments {{ nodes {{ {link} }} }}"
+    for asked, statements in (
+        (f'experiments(filter: {{ nameContains: "{rich}" }}) {{ nodes {{ {link} }} }}', 2),
+        (f'modelVersions(filter: {{ modelName: "{rich}-0" }}) {{ nodes {{ {version} }} }}', 3),
+        ("serverInfo { mlflow { uri } }", 1),
+        ("serverInfo { mlflow { pending failed conflicts } }", 2),
+    ):
+        assert (await cost(live, graph, f"{{ {asked} }}"))[0] == statements, asked
+
+
+async def test_without_an_mlflow_server_nothing_is_looked_up(live: Live, rich: str) -> None:
+    query = (
+        f'{{ experiments(filter: {{ nameContains: "{rich}" }}) '
+        "{ nodes { mlflow { state } } } serverInfo { mlflow { pending } } }"
+    )
+
+    async with serving(live.database.url) as without, Graph(without.url) as graph:
+        number, data = await cost(without, graph, query)
+
+    assert number == 1
+    assert data["serverInfo"] == {"mlflow": None}
+    states = [each["mlflow"]["state"] for each in data["experiments"]["nodes"]]
+    assert states == ["NOT_CONFIGURED"] * MANY
 
 
 async def test_a_refused_operation_takes_no_statement(live: Live, graph: Graph) -> None:

@@ -104,6 +104,10 @@ def test_the_version_is_that_of_the_package() -> None:
         (["--database-url", "nonsense"], {}, "must begin with postgresql+asyncpg://."),
         (["--database-url", "postgresql://me:secret@db:port/x"], {}, "is the port a number"),
         (["--database-url", "postgresql://me:sec[ret@db/x"], {}, "percent-encoded"),
+        ([], {"MLFLOW_TRACKING_URI": "databricks"}, "must be the address of an MLflow server"),
+        (["--tracking-uri", "http://me:secret@"], {}, "must be the address of an MLflow server"),
+        ([], {"LIFECYCLE_MLFLOW_FOLLOW": "86401"}, "must be 1 to 86400 seconds, not '86401'."),
+        ([], {"LIFECYCLE_MLFLOW_WORKER": "maybe"}, "must be yes or no, not 'maybe'."),
     ],
 )
 def test_nonsense_is_refused_as_wrong_usage(
