@@ -123,7 +123,9 @@ class Calls:
 _CALLS = text("""
 SELECT coalesce(server.position < head.position, false),
        coalesce(server.look_lease <= statement_timestamp(), true)
-       AND coalesce(server.looked_at + make_interval(secs => :every) <= statement_timestamp(), true),
+       AND coalesce(
+           server.looked_at + make_interval(secs => :every) <= statement_timestamp(), true
+       ),
        EXISTS (
            SELECT FROM mlflow_item AS item
            WHERE item.server_id = server.id AND item.due_at <= statement_timestamp()
