@@ -132,10 +132,12 @@ async def _serving(settings: Settings) -> AsyncIterator[Live]:
         assert not task.done(), task.exception()
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Live(f"http://127.0.0.1:{port}", app)
-    app.state.feed.close()
-    server.should_exit = True
-    await task
+    try:
+        yield Live(f"http://127.0.0.1:{port}", app)
+    finally:
+        app.state.feed.close()
+        server.should_exit = True
+        await task
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -4,7 +4,8 @@ MLflow tells neither when a run was last written to nor that a tag was set. So a
 running, what has ended lately, and what counts its changes; and now and then at everything.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
 from lifecycle.database import WriteSession
@@ -19,77 +20,104 @@ _COMPARE = timedelta(minutes=15)
 _SKEW = timedelta(minutes=2)
 # As many experiments at once as a search may name.
 _EXPERIMENTS = 100
+# Of more models than these the versions are searched for all at once.
+_MODELS = 20
 _RUNNING = "attributes.status = 'RUNNING'"
 _SCHEDULED = "attributes.status = 'SCHEDULED'"
 
 
 class Follower:
-    """Looks at one server for one worker. With `new`, what is only there comes in, too."""
+    """Looks at one server for one worker. With `new`, what is only there comes in, too; `every` is
+    how many seconds there are between looks."""
 
-    def __init__(self, sync: Sync, *, new: bool) -> None:
+    def __init__(self, sync: Sync, *, new: bool, every: float) -> None:
         self._sync = sync
         self._new = new
-        # A model says that there is a new version, but only once.
-        self._models: dict[str, str] = {}
+        self._every = every
 
     async def look(
         self, looked_at: datetime | None, compared_at: datetime | None, now: datetime
     ) -> bool:
         """Have whatever has changed looked at. Says whether that was everything. `looked_at` and
         `compared_at` are the times of the former looks. Raises MlflowError."""
-        everything = compared_at is None or looked_at is None or now - compared_at > _COMPARE
-        await self._experiments_and_runs(None if everything else looked_at)
-        await self._models_and_versions(everything)
-        return everything
+        since = looked_at or now
+        if looked_at is not None:
+            await self._lately(since)
+        if compared_at is not None and now - compared_at < _COMPARE:
+            return False
+        await self._everything(since)
+        return True
 
-    async def _experiments_and_runs(self, since: datetime | None) -> None:
+    async def _lately(self, since: datetime) -> None:
+        ids = await self._experiments()
+        ended = int((since - _SKEW).timestamp() * 1000)
+        for filter in (_RUNNING, _SCHEDULED, f"attributes.end_time >= {ended}"):
+            async for seen in self._runs(ids, filter):
+                await self._want(TrackedKind.RUN, seen)
+        await self._models()
+
+    async def _everything(self, since: datetime) -> None:
+        """This may take minutes, in which what runs is to be followed all the same."""
+        looked = time.monotonic()
+        for kind, pages in (
+            (TrackedKind.RUN, self._runs(await self._experiments(), "")),
+            (TrackedKind.MODEL_VERSION, self._versions("")),
+        ):
+            async for seen in pages:
+                await self._want(kind, seen)
+                if time.monotonic() - looked > self._every:
+                    await self._lately(since)
+                    looked = time.monotonic()
+        await self._models()
+
+    async def _experiments(self) -> list[str]:
+        """Those whose runs are to be looked at."""
         ids: list[str] = []
         async for page in self._sync.client.experiments():
             await self._want(
                 TrackedKind.EXPERIMENT, {experiment.id: digest(experiment) for experiment in page}
             )
             ids += [experiment.id for experiment in page if not experiment.deleted]
-        if not self._new:
-            async with self._sync.database.read() as session:
-                known = await repository.linked(
-                    session, self._sync.server_id, TrackedKind.EXPERIMENT, ids
-                )
-            ids = sorted(known)
-        filters = [""]
-        if since is not None:
-            ended = int((since - _SKEW).timestamp() * 1000)
-            filters = [_RUNNING, _SCHEDULED, f"attributes.end_time >= {ended}"]
-        for n in range(0, len(ids), _EXPERIMENTS):
-            for filter in filters:
-                await self._runs(ids[n : n + _EXPERIMENTS], filter)
+        if self._new:
+            return ids
+        async with self._sync.database.read() as session:
+            return sorted(
+                await repository.linked(session, self._sync.server_id, TrackedKind.EXPERIMENT, ids)
+            )
 
-    async def _runs(self, experiment_ids: Sequence[str], filter: str) -> None:
-        async for page in self._sync.client.runs(experiment_ids, filter):
-            await self._want(TrackedKind.RUN, {run.id: digest(run) for run in page})
+    async def _runs(
+        self, experiment_ids: Sequence[str], filter: str
+    ) -> AsyncIterator[dict[str, str]]:
+        for n in range(0, len(experiment_ids), _EXPERIMENTS):
+            async for page in self._sync.client.runs(experiment_ids[n : n + _EXPERIMENTS], filter):
+                yield {run.id: digest(run) for run in page}
 
-    async def _models_and_versions(self, everything: bool) -> None:
-        changed: dict[str, str] = {}
+    async def _models(self) -> None:
+        """A model changes when it gets a version. Its versions come first: once it has been
+        compared itself, it does not look changed any more."""
         async for page in self._sync.client.models():
             seen = {model.name: digest(model) for model in page}
+            async with self._sync.database.read() as session:
+                changed = await repository.unseen(
+                    session, self._sync.server_id, TrackedKind.MODEL, seen, new=self._new
+                )
+            for filter in _of_models(changed):
+                async for found in self._versions(filter):
+                    await self._want(TrackedKind.MODEL_VERSION, found)
             await self._want(TrackedKind.MODEL, seen)
-            changed |= {
-                name: value for name, value in seen.items() if self._models.get(name) != value
-            }
-        if everything:
-            await self._versions("")
-        else:
-            for name in changed:
-                await self._versions(named(name))
-        # Only now, so that a look which fails is made good by the next.
-        self._models |= changed
 
-    async def _versions(self, filter: str) -> None:
+    async def _versions(self, filter: str) -> AsyncIterator[dict[str, str]]:
         async for page in self._sync.client.versions(filter):
-            seen = {f"{version.model_name}/{version.number}": digest(version) for version in page}
-            await self._want(TrackedKind.MODEL_VERSION, seen)
+            yield {f"{version.model_name}/{version.number}": digest(version) for version in page}
 
     async def _want(self, kind: TrackedKind, seen: dict[str, str]) -> None:
         async def want(session: WriteSession) -> None:
             await repository.want_theirs(session, self._sync.server_id, kind, seen, new=self._new)
 
         await self._sync.database.write(want)
+
+
+def _of_models(names: Sequence[str]) -> list[str]:
+    """Filters by which the versions of these models are found; perhaps others, too."""
+    filters = [named(name) for name in names]
+    return [""] if len(names) > _MODELS or "" in filters else filters

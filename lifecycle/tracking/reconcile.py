@@ -5,15 +5,15 @@ in the same way.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import structlog
 
-from lifecycle.database import WriteSession
+from lifecycle.database import Database, WriteSession
 from lifecycle.errors import LifecycleError, Unavailable
 from lifecycle.journal import repository as journal
 from lifecycle.tracking import experiments, models, repository, rules, runs, versions
@@ -121,7 +121,9 @@ async def settle(sync: Sync, task: Task) -> None:
     is still the caller's then.
     """
     try:
-        async with _kept(sync, task):
+        async with kept(
+            sync.database, lambda session: repository.extend(session, task, LEASE_SECONDS)
+        ):
             outcome = await reconcile(sync, task)
     except NotYet as error:
         first = error
@@ -203,35 +205,38 @@ async def _put_back(sync: Sync, task: Task, due_in: float | None, **values: Any)
 
 
 @asynccontextmanager
-async def _kept(sync: Sync, task: Task) -> AsyncIterator[None]:
-    """Keep the task while the block lasts. Should another worker have got it all the same, after
-    a long standstill of this one, the block is cancelled."""
-    worker = asyncio.current_task()
-    assert worker is not None
+async def kept(
+    database: Database, extend: Callable[[WriteSession], Awaitable[bool]]
+) -> AsyncIterator[None]:
+    """Extend a lease while the block lasts. Should somebody else have got it all the same, after a
+    long standstill of this process, the block is cancelled and Unavailable raised."""
+    holder = asyncio.current_task()
+    assert holder is not None
+    lost = False
 
     async def keep() -> None:
-        while True:
+        nonlocal lost
+        while not lost:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            with suppress(Unavailable):
-                if not await sync.database.write(
-                    lambda session: repository.extend(session, task, LEASE_SECONDS)
-                ):
-                    lost.set()
-                    worker.cancel()
-                    return
+            try:
+                lost = not await database.write(extend)
+            except Unavailable:
+                pass
+            except Exception:  # whatever it is, the lease is to be extended next time
+                _log.exception("mlflow.lease_failed")
+        holder.cancel()
 
-    lost = asyncio.Event()
     keeper = asyncio.create_task(keep(), name="mlflow-lease")
     try:
         yield
     except asyncio.CancelledError:
-        if lost.is_set() and worker.uncancel() == 0:
-            raise Unavailable("Another worker has taken the object over.") from None
+        if lost and holder.uncancel() == 0:
+            raise Unavailable("Another worker has taken it over.") from None
         raise
     finally:
         keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
+        # Not awaited itself: its end by cancellation would pass for, and swallow, that of ours.
+        await asyncio.wait([keeper])
 
 
 async def _create_there(sync: Sync, kind: Kind, task: Task) -> Task:

@@ -110,15 +110,35 @@ async def is_mirrored(session: ReadSession, id: UUID) -> bool:
     return await session.scalar(position) is not None
 
 
-async def is_behind(session: ReadSession, id: UUID) -> bool:
-    """Whether there are events that the server has not been told of."""
-    return bool(
-        await session.scalar(
-            select(MlflowServerRow.position < JournalHeadRow.position).where(
-                MlflowServerRow.id == id
-            )
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What calls for a worker: events that the server has not been told of, a look at what has
+    changed there, objects that are due."""
+
+    behind: bool
+    look: bool
+    due: bool
+
+
+_CALLS = text("""
+SELECT coalesce(server.position < head.position, false),
+       coalesce(server.look_lease <= statement_timestamp(), true)
+       AND coalesce(
+           server.looked_at + make_interval(secs => :every) <= statement_timestamp(), true
+       ),
+       EXISTS (
+           SELECT FROM mlflow_item AS item
+           WHERE item.server_id = server.id AND item.due_at <= statement_timestamp()
+             AND coalesce(item.lease_until <= statement_timestamp(), true)
+       )
+FROM mlflow_server AS server CROSS JOIN journal_head AS head
+WHERE server.id = :id
+""").bindparams(bindparam("id", type_=Uuid), bindparam("every", type_=Double))
+
+
+async def calls(session: ReadSession, id: UUID, every: float) -> Calls:
+    """What there is to do for a server, which is to be looked at `every` so many seconds."""
+    return Calls(*(await session.execute(_CALLS, {"id": id, "every": every})).one())
 
 
 async def record_answer(
@@ -142,20 +162,29 @@ async def take_look(
         .where(
             MlflowServerRow.id == id,
             func.coalesce(MlflowServerRow.look_lease, now) <= now,
-            func.coalesce(MlflowServerRow.looked_at, text("'-infinity'"))
-            <= now - func.make_interval(0, 0, 0, 0, 0, 0, every),
+            func.coalesce(MlflowServerRow.looked_at + _seconds(every), now) <= now,
         )
-        .values(look_lease=now + func.make_interval(0, 0, 0, 0, 0, 0, lease))
+        .values(look_lease=now + _seconds(lease))
         .returning(MlflowServerRow)
+        .execution_options(populate_existing=True)
     )
 
 
+async def keep_look(session: WriteSession, id: UUID, lease: float) -> bool:
+    """Keep what `take_look` has given for `lease` seconds more."""
+    until = func.clock_timestamp() + _seconds(lease)
+    await session.execute(
+        update(MlflowServerRow).where(MlflowServerRow.id == id).values(look_lease=until)
+    )
+    return True
+
+
 async def looked(
-    session: WriteSession, id: UUID, at: datetime | None, *, compared: bool = False
+    session: WriteSession, id: UUID, at: datetime | None, *, compared: bool, pause: float
 ) -> None:
-    """A look has ended. `at` is when it began, None when it failed; `compared` if it was at
-    everything."""
-    values: dict[str, Any] = {"look_lease": None}
+    """A look has ended, and for so many seconds there is to be none. `at` is when it began, None
+    when it failed; `compared` if it was at everything."""
+    values: dict[str, Any] = {"look_lease": func.clock_timestamp() + _seconds(pause)}
     if at is not None:
         values["looked_at"] = at
         if compared:
@@ -213,7 +242,7 @@ async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
         MlflowItemRow.server_id == server_id,
         MlflowItemRow.kind == kind,
         MlflowItemRow.mlflow_id.is_not(None),
-        MlflowItemRow.due_at <= func.clock_timestamp(),
+        MlflowItemRow.due_at <= func.statement_timestamp(),
     )
     return (await session.scalars(statement)).one()
 
@@ -270,27 +299,18 @@ async def want_theirs(
     how many those are."""
     if not seen:
         return 0
-    known = await session.execute(
-        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen).where(
-            MlflowItemRow.server_id == server_id,
-            MlflowItemRow.kind == kind,
-            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
-        ),
-        {"ids": list(seen)},
-    )
-    digests = {mlflow_id: digest for mlflow_id, digest in known}  # noqa: C416
-    changed = [id for id in seen if id in digests and digests[id] != seen[id]]
-    unknown = [id for id in seen if id not in digests] if new else []
-    if changed:
+    changed = await unseen(session, server_id, kind, seen, new=False)
+    for id in changed:
         await session.execute(
             update(MlflowItemRow)
             .where(
                 MlflowItemRow.server_id == server_id,
                 MlflowItemRow.kind == kind,
-                MlflowItemRow.mlflow_id.in_(changed),
+                MlflowItemRow.mlflow_id == id,
             )
-            .values(_WANTED_AGAIN)
+            .values(_WANTED_AGAIN | {"seen": seen[id]})
         )
+    unknown = await unseen(session, server_id, kind, seen, new=True) if new else []
     if unknown:
         statement = insert(MlflowItemRow).values(
             [
@@ -299,6 +319,7 @@ async def want_theirs(
                     "server_id": server_id,
                     "kind": kind,
                     "mlflow_id": id,
+                    "seen": seen[id],
                     "due_at": func.clock_timestamp(),
                 }
                 for id in unknown
@@ -306,6 +327,23 @@ async def want_theirs(
         )
         await session.execute(statement.on_conflict_do_nothing())
     return len(changed) + len(unknown)
+
+
+async def unseen(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, seen: Mapping[str, str], *, new: bool
+) -> list[str]:
+    """Those of these objects, in order, that have changed since somebody was last called to look at
+    them; and, if `new` ones are wanted, those that are not known."""
+    rows = await session.execute(
+        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
+        ),
+        {"ids": list(seen)},
+    )
+    digests = dict(rows.tuples().all())
+    return sorted(id for id in seen if (new or id in digests) and digests.get(id) != seen[id])
 
 
 async def wait(
@@ -350,7 +388,8 @@ async def take(
     Nobody else gets it until then, or until it is put back. With `from_there` only one of that
     kind which is there already.
     """
-    now = func.clock_timestamp()
+    # Unlike the clock it stands still during the statement, so that an index can be searched.
+    now = func.statement_timestamp()
     restriction = []
     if from_there is not None:
         restriction = [MlflowItemRow.kind == from_there, MlflowItemRow.mlflow_id.is_not(None)]
@@ -370,7 +409,7 @@ async def take(
     row = await session.scalar(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == due)
-        .values(lease_id=uuid7(), lease_until=now + func.make_interval(0, 0, 0, 0, 0, 0, lease))
+        .values(lease_id=uuid7(), lease_until=now + _seconds(lease))
         .returning(MlflowItemRow)
         .execution_options(populate_existing=True)
     )
@@ -396,7 +435,7 @@ async def extend(session: WriteSession, task: Task, lease: float) -> bool:
     result = await session.execute(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
-        .values(lease_until=func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, lease))
+        .values(lease_until=func.clock_timestamp() + _seconds(lease))
         .returning(MlflowItemRow.id)
     )
     return result.first() is not None
@@ -415,15 +454,19 @@ async def put_back(
     now = func.clock_timestamp()
     if synced:
         values["synced_at"] = now
-    due_at = None if due_in is None else now + func.make_interval(0, 0, 0, 0, 0, 0, due_in)
+    due_at = None if due_in is None else now + _seconds(due_in)
+    again = MlflowItemRow.wanted != task.wanted
+    kept = {"waits_for": None, **values}
+    if values.get("state") is SyncState.IN_SYNC:
+        kept["state"] = case((again, SyncState.PENDING), else_=SyncState.IN_SYNC)
     await session.execute(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
         .values(
-            **{"waits_for": None, **values},
+            **kept,
             lease_id=None,
             lease_until=None,
-            due_at=case((MlflowItemRow.wanted != task.wanted, now), else_=due_at),
+            due_at=case((again, now), else_=due_at),
         )
     )
 
@@ -627,6 +670,10 @@ async def retry_failed(session: WriteSession, server_id: UUID) -> int:
         .returning(MlflowItemRow.id)
     )
     return len(rows.all())
+
+
+def _seconds(number: float) -> Any:
+    return func.make_interval(0, 0, 0, 0, 0, 0, number)
 
 
 def _matching(wanted: ItemFilter) -> Select[Any]:

@@ -135,7 +135,7 @@ def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
     """What can be done about a conflict."""
     if conflict.rule in (FieldRule.ONCE, FieldRule.WATCHED):
         return (Resolution.LEAVE,)
-    if conflict.rule is FieldRule.OURS or not conflict.field:
+    if conflict.rule in (FieldRule.OURS, FieldRule.WATCHED) or not conflict.field:
         return (Resolution.KEEP_OURS, Resolution.LEAVE)
     return tuple(Resolution)
 

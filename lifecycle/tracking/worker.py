@@ -8,19 +8,20 @@ the objects that wait.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
 
 from lifecycle.database import Database, WriteSession, clock
-from lifecycle.errors import LifecycleError, Unavailable
+from lifecycle.errors import Unavailable
 from lifecycle.journal import repository as journal
 from lifecycle.journal.feed import Feed
 from lifecycle.tracking import outbox, repository
 from lifecycle.tracking.client import Client, Denied, MlflowError, Unreachable
 from lifecycle.tracking.following import Follower
-from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, settle
+from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, kept, settle
 from lifecycle.tracking.sides import Sync, origin_of
 
 _log = structlog.get_logger(__name__)
@@ -29,10 +30,16 @@ _POLL_SECONDS = 0.5
 _HANDS = 4
 # How often MLflow is asked whether it is there: when it is, and at most when it is not.
 _ASK_SECONDS = 15.0
-_LONGEST_SILENCE = 30.0
+_LONGEST_SILENCE = 15.0
 # How often it is asked what has changed there of what is on both sides, when it is not followed.
 _LOOK_SECONDS = 60.0
-_LOOK_LEASE = 600.0
+# After a look that failed.
+_LOOK_PAUSE = 5.0
+# Between attempts when something is wrong that is not MLflow.
+_LONGEST_PAUSE = 5.0
+
+# One step of what is done for ever; says whether another is due at once.
+_Step: TypeAlias = Callable[[Sync], Awaitable[bool]]
 
 
 class Worker:
@@ -46,32 +53,40 @@ class Worker:
         self._database = database
         self._client = client
         self._follow = follow
-        self._woken = asyncio.Event()
-        self._answering = asyncio.Event()
-        self._answering.set()
-        self._silent = asyncio.Event()
+        self._every = follow or _LOOK_SECONDS
+        self._behind, self._due, self._look_due = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._answering, self._silent = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled; whatever goes wrong is logged, kept, and tried again."""
         server_id = await self._begin()
         sync = Sync(self._database, self._client, server_id, origin_of(server_id))
-        follower = Follower(sync, new=self._follow is not None)
+        follower = Follower(sync, new=self._follow is not None, every=self._every)
+
+        async def look(sync: Sync) -> bool:
+            return await self._look(sync, follower)
+
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._forever(self._read_journal, sync), name="mlflow-journal")
-            tasks.create_task(self._forever(self._ask, sync), name="mlflow-ask")
-            tasks.create_task(
-                self._forever(lambda sync: self._look(sync, follower), sync), name="mlflow-look"
-            )
+
+            def start(name: str, step: _Step, called: asyncio.Event | None = None) -> None:
+                tasks.create_task(_forever(step, sync, called), name=f"mlflow-{name}")
+
+            start("poll", self._poll)
+            start("ask", self._ask)
+            start("journal", self._read_journal, self._behind)
+            start("look", look, self._look_due)
             for n in range(_HANDS):
-                tasks.create_task(self._forever(self._work, sync), name=f"mlflow-{n}")
+                start(f"hand-{n}", self._work, self._due)
 
     async def _begin(self) -> UUID:
         while True:
             try:
                 return await self._database.write(self._introduce)
-            except LifecycleError as error:
-                _log.warning("mlflow.not_begun", error=str(error))
-                await asyncio.sleep(_POLL_SECONDS)
+            except Unavailable as error:
+                _log.warning("mlflow.database_unavailable", error=str(error))
+            except Exception:  # whatever it is, it is to begin in the end
+                _log.exception("mlflow.not_begun")
+            await asyncio.sleep(_LONGEST_PAUSE)
 
     async def _introduce(self, session: WriteSession) -> UUID:
         """The server's id. When it hears of us for the first time, everything is told."""
@@ -84,30 +99,23 @@ class Worker:
             await repository.want_all(session, id)
         return id
 
-    async def _forever(self, step: Callable[[Sync], Awaitable[bool]], sync: Sync) -> None:
-        """Repeat a step, with a pause whenever it says that there is nothing to do."""
-        while True:
-            busy = False
-            try:
-                busy = await step(sync)
-            except Unavailable as error:
-                _log.warning("mlflow.database_unavailable", error=str(error))
-            except Exception:  # whatever it is, the next step is due
-                _log.exception("mlflow.failed")
-            if not busy:
-                self._woken.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL_SECONDS):
-                        await self._woken.wait()
+    async def _poll(self, sync: Sync) -> bool:
+        """Call those who have something to do. All that idling costs is this one statement."""
+        async with self._database.read() as session:
+            calls = await repository.calls(session, sync.server_id, self._every)
+        if calls.behind:
+            self._behind.set()
+        if calls.look:
+            self._look_due.set()
+        if calls.due:
+            self._due.set()
+        await asyncio.sleep(_POLL_SECONDS)
+        return True
 
     async def _read_journal(self, sync: Sync) -> bool:
         """Have a look taken at whatever the journal says has changed."""
-
-        async with self._database.read() as session:
-            if not await repository.is_behind(session, sync.server_id):
-                return False
         if await self._database.write(lambda session: outbox.read(session, sync)):
-            self._woken.set()
+            self._due.set()
             return True
         return False
 
@@ -132,7 +140,7 @@ class Worker:
             _log.info("mlflow.answers", uri=self._client.uri, version=version)
             self._answering.set()
             self._silent.clear()
-        elif error is not None and self._answering.is_set():
+        elif error is not None and not self._silent.is_set():
             _log.warning("mlflow.silent", uri=self._client.uri, error=error)
             self._answering.clear()
             self._silent.set()
@@ -146,27 +154,35 @@ class Worker:
     async def _look(self, sync: Sync, follower: Follower) -> bool:
         """Have a look taken at whatever has changed in MLflow, if that is due."""
         await self._answering.wait()
-        every = self._follow or _LOOK_SECONDS
+        id = sync.server_id
 
-        async def take(session: WriteSession) -> Any:
-            server = await repository.take_look(session, sync.server_id, every, _LOOK_LEASE)
-            return server and (server.looked_at, server.compared_at, await clock(session))
+        async def take(
+            session: WriteSession,
+        ) -> tuple[datetime | None, datetime | None, datetime] | None:
+            server = await repository.take_look(session, id, self._every, LEASE_SECONDS)
+            if server is None:
+                return None
+            return server.looked_at, server.compared_at, await clock(session)
 
         due = await self._database.write(take)
         if due is None:
             return False
         looked_at, compared_at, now = due
-        done, compared = None, False
+        done, compared, pause = None, False, _LOOK_PAUSE
         try:
-            compared = await follower.look(looked_at, compared_at, now)
-            done = now
+            async with kept(
+                self._database, lambda session: repository.keep_look(session, id, LEASE_SECONDS)
+            ):
+                compared = await follower.look(looked_at, compared_at, now)
+            done, pause = now, 0.0
         except MlflowError as error:
             _log.warning("mlflow.look_failed", error=str(error))
+            await self._answers(sync)
         finally:
             await self._database.write(
-                lambda session: repository.looked(session, sync.server_id, done, compared=compared)
+                lambda session: repository.looked(session, id, done, compared=compared, pause=pause)
             )
-        self._woken.set()
+        self._due.set()
         return False
 
     async def _work(self, sync: Sync) -> bool:
@@ -188,6 +204,32 @@ class Worker:
         return True
 
 
+async def _forever(step: _Step, sync: Sync, called: asyncio.Event | None) -> None:
+    """Repeat a step for as long as it has something to do, and whenever it is called."""
+    pause = 0.0
+    while True:
+        if called is not None:
+            await called.wait()
+        try:
+            busy = await step(sync)
+            pause = 0.0
+            if called is not None and not busy:
+                called.clear()
+            continue
+        except Unavailable as error:
+            _log.warning("mlflow.database_unavailable", error=str(error))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Somebody else was meant.
+            _log.exception("mlflow.failed")
+        except Exception:  # whatever it is, the next step is due
+            _log.exception("mlflow.failed")
+        pause = min(2 * pause + _POLL_SECONDS, _LONGEST_PAUSE)
+        await asyncio.sleep(pause)
+
+
 @asynccontextmanager
 async def running(database: Database, uri: str, follow: float | None) -> AsyncIterator[None]:
     """A worker for the MLflow server at this address while the block lasts."""
@@ -197,8 +239,7 @@ async def running(database: Database, uri: str, follow: float | None) -> AsyncIt
         yield
     finally:
         work.cancel()
-        with suppress(asyncio.CancelledError):
-            await work
+        await asyncio.wait([work])
         await client.close()
 
 

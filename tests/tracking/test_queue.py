@@ -190,7 +190,7 @@ async def test_a_change_there_of_what_is_known_and_what_is_new_there(queue: Queu
     assert await queue.do(repository.want_theirs, queue.server_id, RUN, other, new=False) == 1
     assert (await queue.take()).mlflow_id == "known"
     assert await queue.try_to_take() is None
-    assert await queue.do(repository.want_theirs, queue.server_id, RUN, other, new=True) == 2
+    assert await queue.do(repository.want_theirs, queue.server_id, RUN, other, new=True) == 1
     assert (await queue.take()).mlflow_id == "new"
 
 
