@@ -193,7 +193,7 @@ _KEY_CHARACTER = re.compile(r"[/\w.\- :]")
 _MODEL_CHARACTER = re.compile(r"[^/:]")
 _ESCAPE = re.compile(r"_((?:x5F_)*)x([1-9A-F][0-9A-F]*)_")
 _UNDERSCORE = "_x5F_"
-# Stands where otherwise nothing would, or a dot, or a space.
+# Stands where otherwise nothing would, or a dot, or two, or a space.
 _MARK = "_x_"
 _NO_PART = re.compile(rf"(?:{_MARK})*\.{{0,2}}\Z")
 _NO_FIRST_PART = re.compile(rf"(?:{_MARK})*(?:\.?\Z|\.\.)")
