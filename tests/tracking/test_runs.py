@@ -7,6 +7,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 import pytest_asyncio
@@ -234,7 +235,7 @@ async def test_files_there_say_what_artifacts_and_lines_there_are_here(
             return file.read()
 
     assert orjson.loads(written("artifacts.json")) == [
-        {"name": "model", "path": "s3://models/1", "size_bytes": 7, "digest": "x"}
+        {"name": "model", "path": "s3://models/1", "size_bytes": 7, "digest": "x", "area": None}
     ]
     first = written("output/000001.log").splitlines()
     assert (len(first), first[0]) == (1_000, "2026-03-01T12:00:00+00:00 INFO line 1")
@@ -286,6 +287,28 @@ async def test_only_what_is_new_is_sent(
     ]
     there = points_there(plain(mlflow.url), item.mlflow_id, "m")
     assert there[3:5] == [(3, "0.5", NOON_MS), (3, "3.0", NOON_MS + 3_000)]
+
+
+async def test_what_a_former_release_wrote_is_sent_whatever_its_steps(
+    graph: Graph, sql: asyncpg.Connection, mirror: Mirror, unique: str
+) -> None:
+    # given: a batch in the journal that does not say which steps it reached
+    run = await a_run(graph, unique)
+    there = (await mirrored(mirror, run)).mlflow_id
+    id = ids.decode("Run", run)
+    await sql.execute("INSERT INTO metric_point VALUES ($1, 'm', 7, $2, 0.5)", id, NOON)
+    await sql.execute(
+        "INSERT INTO event (type, subject_kind, subject_id, actor, request_id, after) "
+        "VALUES ('run.metrics_logged', 'run', $1, 'somebody', 'some request', $2)",
+        id,
+        '{"metrics": [["m", 0.5, 7, "2026-03-01T12:00:00Z"]], "points": 1}',
+    )
+
+    # when
+    await mirrored(mirror, run)
+
+    # then
+    assert points_there(plain(mirror.client.uri), there, "m") == [(7, "0.5", NOON_MS)]
 
 
 async def test_a_run_whose_making_was_not_answered_is_one_run(
