@@ -83,6 +83,12 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
     writes = sync.importing_for is None
+    missing = None
+    try:
+        # First: who follows a run is to have its last points before its end.
+        points_seen = await kind.exchange(sync, task, ours, theirs, through)
+    except Incomplete as incomplete:
+        points_seen, missing = incomplete.points_seen, incomplete.error
     if writes and (merged.push or announced):
         await kind.push(sync, ours, theirs, merged.push, announced)
         base |= {name: Agreed(value, value) for name, value in merged.push.items()}
@@ -90,17 +96,15 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         agreed, refused = await _pull(sync, kind, ours, theirs, merged.pull)
         base |= agreed
         conflicts += refused
-    missing = None
-    try:
-        points_seen = await kind.exchange(sync, task, ours, theirs, through)
-    except Incomplete as incomplete:
-        points_seen, missing = incomplete.points_seen, incomplete.error
     seen = theirs.seen
     if writes and (merged.push or announced):
         # What somebody else has changed there in the meantime must not pass for seen.
         after = await kind.fetch(sync, mlflow_id)
         expected = {**theirs.fields, **merged.push}
-        if {**after.fields} == {k: v for k, v in expected.items() if v is not None}:
+        points = points_seen.get("points", {})
+        if {**after.fields} == {k: v for k, v in expected.items() if v is not None} and all(
+            points.get(key, [])[:3] == latest for key, latest in after.latest.items()
+        ):
             seen = after.seen
     return Outcome(
         base=base,

@@ -166,6 +166,7 @@ async def fetch(sync: Sync, mlflow_id: str) -> Theirs:
         digest(run),
         sync.client.run_url(run.experiment_id, run.id),
         _There(run, await _parent_of(sync, run)),
+        {key: _mark(point) for key, point in run.metrics.items()},
     )
 
 
@@ -461,23 +462,31 @@ async def _give_points(
     somebody else writes them, too."""
     wanted = [(key, *steps) for key, steps in sorted(news.steps.items())]
     last: NewPoint | None = None
-    while wanted:
+    sent: list[Point] = []
+    while wanted or sent:
+        if not wanted or len(sent) >= _PAGE:
+            await sync.client.log(mlflow_id, sent, {}, {})
+            _note(points, sent)
+            sent = []
+            continue
         some = wanted[:_METRICS_AT_ONCE]
         async with sync.database.read() as session:
             page = await tracking.points_of_run(session, run_id, some, last, _PAGE)
-        sent = [
+        sent += (
             Point(there_key(p.key), p.value, p.step, rules.milliseconds(p.timestamp)) for p in page
-        ]
-        await sync.client.log(mlflow_id, sent, {}, {})
-        for point in sent:
-            seen = points.setdefault(point.key, [*_mark(point), False])
-            if _rank(_mark(point)) > _rank(seen):
-                seen[:3] = _mark(point)
+        )
         if len(page) < _PAGE:
             wanted, last = wanted[_METRICS_AT_ONCE:], None
         else:
             last = page[-1]
             wanted = wanted[[key for key, *_ in some].index(last.key) :]
+
+
+def _note(points: dict[str, Any], sent: Iterable[Point]) -> None:
+    for point in sent:
+        seen = points.setdefault(point.key, [*_mark(point), False])
+        if _rank(_mark(point)) > _rank(seen):
+            seen[:3] = _mark(point)
 
 
 def _mark(point: Point) -> list[Any]:

@@ -6,7 +6,7 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -73,7 +73,8 @@ class Ours:
 @dataclass(frozen=True, slots=True)
 class Theirs:
     """An object as it is in MLflow. `announced` are the tags of ours that it has; `seen` is a
-    digest of all that may change, `url` its page."""
+    digest of all that may change, `url` its page. Of a run `latest` is the last point of each
+    metric: step, milliseconds and value."""
 
     mlflow_id: str
     fields: Mapping[str, str]
@@ -81,6 +82,7 @@ class Theirs:
     seen: str
     url: str
     facts: Any
+    latest: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

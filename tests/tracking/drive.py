@@ -17,6 +17,7 @@ from lifecycle.tracking.rules import Conflict as Difference
 from lifecycle.tracking.rules import Resolution, TrackedKind, settle
 from lifecycle.tracking.sides import Sync, origin_of
 from lifecycle.tracking.tables import MlflowItemRow
+from schema import ids
 from tests.client import PATIENCE
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Mirror:
 
     def importing(self, administrator: str = "admin") -> "Mirror":
         """The same, on behalf of somebody who imports."""
-        return Mirror(replace(self.sync, importing_for=administrator))
+        return Mirror(replace(self.sync, importing_for=administrator, mirrored=False))
 
     async def do(self, function: Callable[..., Awaitable[T]], *args: object, **kwargs: object) -> T:
         """Call a function of the repository in a transaction."""
@@ -140,3 +141,16 @@ class Mirror:
                     return
             assert time.monotonic() < deadline, "the journal stands still"
             await asyncio.sleep(0.01)
+
+
+def global_id(type: str, item: MlflowItemRow) -> str:
+    """The id of an object that is here, as clients know it."""
+    assert item.object_id is not None
+    return ids.encode(type, item.object_id)
+
+
+def differences(item: MlflowItemRow) -> list[tuple[str, str | None, str | None, str | None]]:
+    """The conflicts of an object: field, what it is here, what there, and why, if it says so."""
+    return [
+        (each["field"], each["ours"], each["theirs"], each["reason"]) for each in item.conflicts
+    ]

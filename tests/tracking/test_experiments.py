@@ -13,7 +13,7 @@ from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.tracking.conftest import Mlflow, an_mlflow
-from tests.tracking.drive import Mirror
+from tests.tracking.drive import Mirror, differences, global_id
 
 EXPERIMENT = TrackedKind.EXPERIMENT
 FIELDS = "id name description owner status tags { key value } createdBy"
@@ -62,7 +62,7 @@ async def followed(mirror: Mirror, there: str) -> str:
     item = await mirror.theirs(EXPERIMENT, there)
     assert item is not None
     assert (item.state, item.error, item.conflicts) == (SyncState.IN_SYNC, None, [])
-    return ids.encode("Experiment", item.object_id)
+    return global_id("Experiment", item)
 
 
 async def test_an_experiment_appears_there_and_changes_with_ours(
@@ -154,7 +154,7 @@ async def test_experiments_of_the_same_name_are_the_same(
 
     # then
     assert item.mlflow_id == there
-    assert item.conflicts == [{"field": "tag:both", "ours": "1", "theirs": "2", "reason": None}]
+    assert differences(item) == [("tag:both", "1", "2", None)]
     assert (await read(graph, experiment))["tags"] == {"ours": "1", "both": "1", "theirs": "1"}
     tags = client.get_experiment(there).tags
     assert (tags["ours"], tags["both"], tags["theirs"]) == ("1", "2", "1")
@@ -196,14 +196,7 @@ async def test_an_experiment_that_is_renamed_there_is_in_conflict_and_can_be_ren
     item = await mirrored(mirror, experiment)
 
     # then
-    assert item.conflicts == [
-        {
-            "field": "name",
-            "ours": unique,
-            "theirs": f"{unique}-new",
-            "reason": "Only changed here.",
-        }
-    ]
+    assert differences(item) == [("name", unique, f"{unique}-new", "Only changed here.")]
     assert client.get_experiment(there).name == f"{unique}-new"
 
     # when
@@ -261,7 +254,7 @@ async def test_what_mlflow_makes_by_itself_comes_in_when_it_is_used(
         assert item is not None
         found = await graph.query(
             "query ($id: ID!) { run(id: $id) { experiment { name } } }",
-            {"id": ids.encode("Run", item.object_id)},
+            {"id": global_id("Run", item)},
         )
         assert found["run"]["experiment"]["name"] == "Default"
         await client.close()

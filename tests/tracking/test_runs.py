@@ -7,12 +7,15 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from sqlalchemy import select
 
+from lifecycle.runs.tables import MetricPointRow
 from lifecycle.tracking.client import Client, Unreachable
 from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind
 from lifecycle.tracking.tables import MlflowItemRow
@@ -25,7 +28,7 @@ from tests.following import items as followed
 from tests.following import take
 from tests.graphql.test_metrics import histories, logged
 from tests.tracking.conftest import Mlflow
-from tests.tracking.drive import Mirror
+from tests.tracking.drive import Mirror, differences, global_id
 from tests.tracking.faults import Faults
 
 RUN = TrackedKind.RUN
@@ -63,9 +66,9 @@ async def shaky(live: Live, faults: Faults, unique: str) -> AsyncIterator[Mirror
     await client.close()
 
 
-def plain(mirror: Mirror) -> Any:
-    """What training code that only knows MLflow uses."""
-    return MlflowClient(mirror.client.uri)
+def plain(uri: str) -> Any:
+    """What training code that only knows MLflow uses. It blocks, so it must not go by `Faults`."""
+    return MlflowClient(uri)
 
 
 async def read(graph: Graph, run: str) -> Json:
@@ -87,7 +90,7 @@ async def followed_in(mirror: Mirror, there: str) -> str:
     item = await mirror.theirs(RUN, there)
     assert item is not None
     assert (item.state, item.error, item.conflicts) == (SyncState.IN_SYNC, None, [])
-    return ids.encode("Run", item.object_id)
+    return global_id("Run", item)
 
 
 async def change(graph: Graph, run: str, **input: object) -> None:
@@ -101,7 +104,7 @@ def a_run_there(client: Any, experiment: str, **tags: str) -> str:
     return str(client.create_run(id, tags=tags).info.run_id)
 
 
-def points_there(client: Any, run: str, key: str) -> list[tuple[int, str, int]]:
+def points_there(client: Any, run: str | None, key: str) -> list[tuple[int, str, int]]:
     """Step, value and milliseconds of each point in MLflow."""
     found = client.get_metric_history(run, key)
     return sorted((point.step, str(point.value), point.timestamp) for point in found)
@@ -110,13 +113,12 @@ def points_there(client: Any, run: str, key: str) -> list[tuple[int, str, int]]:
 async def points_here(mirror: Mirror, run: str, key: str) -> list[tuple[int, str, datetime]]:
     """Step, value and time of each point here."""
     async with mirror.database.read() as session:
-        connection = await session.connection()
-        rows = await connection.exec_driver_sql(
-            'SELECT step, value, "timestamp" FROM metric_point WHERE run_id = $1 AND key = $2 '
-            'ORDER BY step, "timestamp"',
-            (ids.decode("Run", run), key),
+        rows = await session.scalars(
+            select(MetricPointRow)
+            .where(MetricPointRow.run_id == ids.decode("Run", run), MetricPointRow.key == key)
+            .order_by(MetricPointRow.step, MetricPointRow.timestamp)
         )
-        return [(step, str(value), timestamp) for step, value, timestamp in rows]
+        return [(row.step, str(row.value), row.timestamp) for row in rows]
 
 
 def pairs(**values: str) -> list[Json]:
@@ -167,7 +169,7 @@ async def test_a_run_that_was_logged_here_appears_there(
 
     # then
     assert (item.state, item.error, item.conflicts) == (SyncState.IN_SYNC, None, [])
-    client = plain(any_mirror)
+    client = plain(any_mirror.client.uri)
     there = client.get_run(item.mlflow_id)
     assert client.get_experiment(there.info.experiment_id).name == unique
     assert (
@@ -202,8 +204,11 @@ async def test_a_run_that_was_logged_here_appears_there(
         (1, "nan", NOON_MS + 1),
         (2, f"{largest}", NOON_MS + 4),
     ]
-    files = {file.path for file in client.list_artifacts(item.mlflow_id, "lifecycle")}
-    assert files == {"lifecycle/artifacts.json", "lifecycle/output"}
+    files = await any_mirror.client.files(str(item.mlflow_id))
+    assert {file.path for file in files} == {
+        "lifecycle/artifacts.json",
+        "lifecycle/output/000001.log",
+    }
 
 
 async def test_files_there_say_what_artifacts_and_lines_there_are_here(
@@ -223,14 +228,14 @@ async def test_files_there_say_what_artifacts_and_lines_there_are_here(
     there = (await mirrored(mirror, run)).mlflow_id
 
     # then
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
 
     def written(path: str) -> str:
         with open(client.download_artifacts(there, f"lifecycle/{path}", str(tmp_path))) as file:
             return file.read()
 
     assert orjson.loads(written("artifacts.json")) == [
-        {"name": "model", "path": "s3://models/1", "size_bytes": 7, "digest": "x"}
+        {"name": "model", "path": "s3://models/1", "size_bytes": 7, "digest": "x", "area": None}
     ]
     first = written("output/000001.log").splitlines()
     assert (len(first), first[0]) == (1_000, "2026-03-01T12:00:00+00:00 INFO line 1")
@@ -249,7 +254,7 @@ async def test_files_there_say_what_artifacts_and_lines_there_are_here(
 
 
 async def test_only_what_is_new_is_sent(
-    graph: Graph, shaky: Mirror, faults: Faults, unique: str
+    graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
     # given: 2,500 points of one metric and one each of a hundred others
     run = await a_run(graph, unique)
@@ -259,7 +264,7 @@ async def test_only_what_is_new_is_sent(
     await logged(graph, run, *({"key": f"k{n}", "steps": [1], "values": [n]} for n in range(100)))
     item = await mirrored(shaky, run)
     assert faults.count("POST .*/runs/log-batch") == 1 + 3
-    assert len(points_there(plain(shaky), item.mlflow_id, "m")) == 2_500
+    assert len(points_there(plain(mlflow.url), item.mlflow_id, "m")) == 2_500
 
     # when: nothing has changed
     faults.requests.clear()
@@ -280,12 +285,34 @@ async def test_only_what_is_new_is_sent(
     assert [r.path for r in faults.requests if r.method == "POST"] == [
         "/api/2.0/mlflow/runs/log-batch"
     ]
-    there = points_there(plain(shaky), item.mlflow_id, "m")
+    there = points_there(plain(mlflow.url), item.mlflow_id, "m")
     assert there[3:5] == [(3, "0.5", NOON_MS), (3, "3.0", NOON_MS + 3_000)]
 
 
+async def test_what_a_former_release_wrote_is_sent_whatever_its_steps(
+    graph: Graph, sql: asyncpg.Connection, mirror: Mirror, unique: str
+) -> None:
+    # given: a batch in the journal that does not say which steps it reached
+    run = await a_run(graph, unique)
+    there = (await mirrored(mirror, run)).mlflow_id
+    id = ids.decode("Run", run)
+    await sql.execute("INSERT INTO metric_point VALUES ($1, 'm', 7, $2, 0.5)", id, NOON)
+    await sql.execute(
+        "INSERT INTO event (type, subject_kind, subject_id, actor, request_id, after) "
+        "VALUES ('run.metrics_logged', 'run', $1, 'somebody', 'some request', $2)",
+        id,
+        '{"metrics": [["m", 0.5, 7, "2026-03-01T12:00:00Z"]], "points": 1}',
+    )
+
+    # when
+    await mirrored(mirror, run)
+
+    # then
+    assert points_there(plain(mirror.client.uri), there, "m") == [(7, "0.5", NOON_MS)]
+
+
 async def test_a_run_whose_making_was_not_answered_is_one_run(
-    graph: Graph, shaky: Mirror, faults: Faults, unique: str
+    graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
     # given: MLflow makes it and nobody is told
     run = await a_run(graph, unique, status="PENDING")
@@ -297,7 +324,7 @@ async def test_a_run_whose_making_was_not_answered_is_one_run(
     item = await mirrored(shaky, run)
 
     # then
-    client = plain(shaky)
+    client = plain(mlflow.url)
     experiment = client.get_experiment_by_name(unique).experiment_id
     (there,) = client.search_runs([experiment])
     assert (item.state, item.mlflow_id) == (SyncState.IN_SYNC, there.info.run_id)
@@ -306,7 +333,7 @@ async def test_a_run_whose_making_was_not_answered_is_one_run(
 
 
 async def test_an_interruption_anywhere_loses_and_doubles_nothing(
-    graph: Graph, shaky: Mirror, faults: Faults, unique: str
+    graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
     run = await a_run(graph, unique, params=pairs(a="1"), tags=pairs(b="2"))
     await logged(graph, run, {"key": "m", "steps": [1, 2], "values": [1, 2]})
@@ -320,15 +347,11 @@ async def test_an_interruption_anywhere_loses_and_doubles_nothing(
         assert item.error is not None
         assert item.attempts == 1
     faults.passing()
-    async with shaky.database.read() as session:
-        connection = await session.connection()
-        assert connection
-    await shaky.retry(item)
+    item = await shaky.retry(item)
 
     # then
-    item = await mirrored(shaky, run)
     assert (item.state, item.error) == (SyncState.IN_SYNC, None)
-    client = plain(shaky)
+    client = plain(mlflow.url)
     experiment = client.get_experiment_by_name(unique).experiment_id
     (there,) = client.search_runs([experiment])
     assert (there.data.params, there.data.tags["b"]) == ({"a": "1"}, "2")
@@ -344,15 +367,15 @@ async def test_a_run_that_is_lost_says_so_in_a_tag(
     run = await a_run(graph, unique)
     await change(graph, run, status="LOST")
     item = await mirrored(mirror, run)
-    there = plain(mirror).get_run(item.mlflow_id)
+    there = plain(mirror.client.uri).get_run(item.mlflow_id)
     assert there.info.status == "RUNNING"
     assert there.data.tags["lifecycle.status"] == "LOST"
     # when: its training code goes on, and only MLflow hears of it
-    plain(mirror).log_metric(item.mlflow_id, "loss", 0.5)
-    await mirror.theirs(RUN, item.mlflow_id)
+    plain(mirror.client.uri).log_metric(item.mlflow_id, "loss", 0.5)
+    await mirror.theirs(RUN, str(item.mlflow_id))
     await mirrored(mirror, run)
     assert (await read(graph, run))["status"] == "RUNNING"
-    there = plain(mirror).get_run(item.mlflow_id)
+    there = plain(mirror.client.uri).get_run(item.mlflow_id)
     assert there.data.tags["lifecycle.status"] == "RUNNING"
 
 
@@ -375,7 +398,7 @@ async def test_what_mlflow_cannot_have_is_there_in_another_way_and_does_not_come
     item = await mirrored(any_mirror, run)
 
     # then
-    there = plain(any_mirror).get_run(item.mlflow_id)
+    there = plain(any_mirror.client.uri).get_run(item.mlflow_id)
     assert there.data.params.pop("recall_x40_5") == "v" * 5_999 + "…"
     ((key, value),) = there.data.params.items()
     assert (len(key), value) == (250, "1")
@@ -385,8 +408,8 @@ async def test_what_mlflow_cannot_have_is_there_in_another_way_and_does_not_come
     assert there.data.metrics == {"f1 _x28_macro_x29_": 0.5}
 
     # when: somebody logs another point of it there, and it is looked at again
-    plain(any_mirror).log_metric(item.mlflow_id, "f1 _x28_macro_x29_", 0.6, step=2)
-    assert (await any_mirror.theirs(RUN, str(item.mlflow_id))) is not None
+    plain(any_mirror.client.uri).log_metric(item.mlflow_id, "f1 _x28_macro_x29_", 0.6, step=2)
+    await any_mirror.theirs(RUN, str(item.mlflow_id))
     item = await mirrored(any_mirror, run)
 
     # then
@@ -404,7 +427,7 @@ async def test_a_run_of_the_plain_client_appears_here(
     graph: Graph, any_mirror: Mirror, unique: str
 ) -> None:
     # given
-    client = plain(any_mirror)
+    client = plain(any_mirror.client.uri)
     there = a_run_there(
         client,
         unique,
@@ -421,7 +444,8 @@ async def test_a_run_of_the_plain_client_appears_here(
     same = [Metric("acc", value, NOON_MS + 5, 1) for value in (math.inf, math.nan, 0.25)]
     other = [Metric("acc", n, NOON_MS + n, n) for n in (-1, 2)]
     client.log_batch(there, metrics=[*same, *other])
-    used = Dataset("churn", "d1", "http", '{"url": "http://data"}', None, '{"rows": 5}')
+    # MLflow 2 has a data set once, whatever else is said of it.
+    used = Dataset(unique, "d1", "http", '{"url": "http://data"}', None, '{"rows": 5}')
     context = InputTag("mlflow.data.context", "train")
     client.log_inputs(there, [DatasetInput(used, [context])])
     client.log_text(there, "hello", "notes/hello.txt")
@@ -442,7 +466,7 @@ async def test_a_run_of_the_plain_client_appears_here(
         "source": "fit.py",
         "gitCommit": "abc123",
         "datasetFacts": {
-            "name": "churn",
+            "name": unique,
             "digest": "d1",
             "source_type": "http",
             "source": {"url": "http://data"},
@@ -455,7 +479,7 @@ async def test_a_run_of_the_plain_client_appears_here(
         "leaseSeconds": 7 * 86_400,
         "experiment": {"name": unique},
         "parent": None,
-        "dataSet": {"name": "churn", "digest": "d1"},
+        "dataSet": {"name": unique, "digest": "d1"},
         "artifacts": [
             {"name": "hello.txt", "path": "notes/hello.txt", "sizeBytes": 5, "digest": None}
         ],
@@ -491,9 +515,9 @@ def shown(milliseconds: int) -> str:
 
 
 async def test_importing_writes_nothing_there(
-    graph: Graph, shaky: Mirror, faults: Faults, unique: str
+    graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
-    client = plain(shaky)
+    client = plain(mlflow.url)
     there = a_run_there(client, unique)
     client.log_metric(there, "m", 1.0)
     tags = client.get_run(there).data.tags
@@ -507,7 +531,7 @@ async def test_importing_writes_nothing_there(
 async def test_nested_runs_come_after_the_run_that_they_are_nested_in(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     parent = a_run_there(client, unique)
     child = a_run_there(client, unique, **{"mlflow.parentRunId": parent})
     itself = a_run_there(client, unique)
@@ -530,11 +554,14 @@ async def test_progress_there_reaches_those_who_follow_the_run_here(
     graph: Graph, live: Live, mirror: Mirror, unique: str
 ) -> None:
     # given: somebody follows a run of the plain client
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     there = a_run_there(client, unique)
     run = await followed_in(mirror, there)
     async with aclosing(followed("sse", live.url, PROGRESS, id=run)) as stream:  # type: ignore[type-var]
-        assert [item["__typename"] for item in await take(stream, 1)] == ["CaughtUp"]
+        assert [item["__typename"] for item in await take(stream, 2)] == [
+            "RunStatusEvent",
+            "CaughtUp",
+        ]
 
         # when
         client.log_metric(there, "loss", 0.5, step=1)
@@ -543,12 +570,12 @@ async def test_progress_there_reaches_those_who_follow_the_run_here(
         client.log_metric(there, "loss", 0.25, step=2)
         client.set_terminated(there)
         await mirror.theirs(RUN, there)
-        ended, *more = await take(stream, 2)
+        last, ended = await take(stream, 2)
 
     # then
     assert progress["metrics"] == [{"key": "loss", "value": 0.5, "kind": "FINITE", "step": 1}]
     assert (ended["from"], ended["to"]) == ("RUNNING", "COMPLETED")
-    assert more[0]["metrics"] == [{"key": "loss", "value": 0.25, "kind": "FINITE", "step": 2}]
+    assert last["metrics"] == [{"key": "loss", "value": 0.25, "kind": "FINITE", "step": 2}]
 
 
 async def test_points_that_we_sent_do_not_come_back_as_others(
@@ -564,7 +591,7 @@ async def test_points_that_we_sent_do_not_come_back_as_others(
     await mirrored(mirror, run)
 
     # when: somebody else logs the same metric, so that it is read
-    plain(mirror).log_batch(there, metrics=[Metric("m", 9, NOON_MS + 1, 1)])
+    plain(mirror.client.uri).log_batch(there, metrics=[Metric("m", 9, NOON_MS + 1, 1)])
     await mirror.theirs(RUN, there)
     await mirrored(mirror, run)
 
@@ -580,7 +607,7 @@ async def test_points_that_we_sent_do_not_come_back_as_others(
 async def test_points_that_come_late_at_early_steps_are_in_when_the_run_has_ended(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     there = a_run_there(client, unique)
     client.log_batch(there, metrics=[Metric("m", n, NOON_MS + n, n) for n in (1, 5)])
     run = await followed_in(mirror, there)
@@ -594,7 +621,7 @@ async def test_what_we_cannot_have_comes_in_as_the_nearest_that_we_can(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
     # given
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     there = a_run_there(client, unique, **{"mlflow.runName": " two\nlines ", "a": "x\x01y"})
     client.log_batch(
         there,
@@ -628,7 +655,7 @@ async def test_what_we_cannot_have_comes_in_as_the_nearest_that_we_can(
 async def test_more_params_than_a_report_may_have_come_in_all_the_same(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     there = a_run_there(client, unique)
     given = {f"p{n}": str(n) for n in range(2_500)}
     for n in range(0, 2_500, 100):
@@ -644,7 +671,7 @@ async def test_changes_on_both_sides_meet(graph: Graph, mirror: Mirror, unique: 
     # given
     run = await a_run(graph, unique, name="old", tags=pairs(a="1", b="1", c="1"))
     there = str((await mirrored(mirror, run)).mlflow_id)
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
 
     # when
     await change(graph, run, name="new", tags=pairs(a="2", b="1", d="1"), params=pairs(p="1"))
@@ -671,7 +698,7 @@ async def test_a_param_with_two_values_is_in_conflict_and_both_stay(
 ) -> None:
     run = await a_run(graph, unique)
     there = str((await mirrored(mirror, run)).mlflow_id)
-    plain(mirror).log_param(there, "rate", "0.2")
+    plain(mirror.client.uri).log_param(there, "rate", "0.2")
     await change(graph, run, params=pairs(rate="0.1", depth="3"))
 
     # when
@@ -679,11 +706,9 @@ async def test_a_param_with_two_values_is_in_conflict_and_both_stay(
 
     # then
     assert item.state is SyncState.CONFLICT
-    assert item.conflicts == [
-        {"field": "param:rate", "ours": "0.1", "theirs": "0.2", "reason": None}
-    ]
+    assert differences(item) == [("param:rate", "0.1", "0.2", None)]
     assert (await read(graph, run))["params"] == {"rate": "0.1", "depth": "3"}
-    assert plain(mirror).get_run(there).data.params == {"rate": "0.2", "depth": "3"}
+    assert plain(mirror.client.uri).get_run(there).data.params == {"rate": "0.2", "depth": "3"}
 
     # when: that is how it is to be
     item = await mirror.resolve(item, Resolution.LEAVE)
@@ -697,12 +722,12 @@ async def test_a_tag_that_was_changed_on_both_sides_is_as_somebody_decides(
 ) -> None:
     run = await a_run(graph, unique, tags=pairs(a="1"))
     there = str((await mirrored(mirror, run)).mlflow_id)
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     for resolution, wanted in ((Resolution.KEEP_OURS, "2"), (Resolution.TAKE_THEIRS, "3")):
         client.set_tag(there, "a", "3")
         await change(graph, run, tags=pairs(a="2"))
         item = await mirrored(mirror, run)
-        assert item.conflicts == [{"field": "tag:a", "ours": "2", "theirs": "3", "reason": None}]
+        assert differences(item) == [("tag:a", "2", "3", None)]
         item = await mirror.resolve(item, resolution)
         assert (item.state, item.conflicts) == (SyncState.IN_SYNC, [])
         assert (await read(graph, run))["tags"] == {"a": wanted}
@@ -716,13 +741,11 @@ async def test_a_run_that_ended_differently_on_both_sides_is_in_conflict(
 ) -> None:
     run = await a_run(graph, unique)
     there = str((await mirrored(mirror, run)).mlflow_id)
-    plain(mirror).set_terminated(there, "FAILED")
+    plain(mirror.client.uri).set_terminated(there, "FAILED")
     await change(graph, run, status="COMPLETED")
     item = await mirrored(mirror, run)
-    assert item.conflicts == [
-        {"field": "status", "ours": "FINISHED", "theirs": "FAILED", "reason": None}
-    ]
-    assert plain(mirror).get_run(there).info.status == "FAILED"
+    assert differences(item) == [("status", "FINISHED", "FAILED", None)]
+    assert plain(mirror.client.uri).get_run(there).info.status == "FAILED"
     assert (await read(graph, run))["status"] == "COMPLETED"
 
     # when
@@ -730,13 +753,13 @@ async def test_a_run_that_ended_differently_on_both_sides_is_in_conflict(
 
     # then
     assert item.state is SyncState.IN_SYNC
-    assert plain(mirror).get_run(there).info.status == "FINISHED"
+    assert plain(mirror.client.uri).get_run(there).info.status == "FINISHED"
 
 
 async def test_a_run_that_is_resumed_there_after_its_end_is_in_conflict_until_it_ends(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     there = a_run_there(client, unique)
     client.set_terminated(there)
     run = await followed_in(mirror, there)
@@ -748,14 +771,8 @@ async def test_a_run_that_is_resumed_there_after_its_end_is_in_conflict_until_it
 
     # then: but what it logs comes in
     assert item is not None
-    assert item.conflicts == [
-        {
-            "field": "status",
-            "ours": "FINISHED",
-            "theirs": "RUNNING",
-            "reason": "COMPLETED cannot become RUNNING; allowed next: nothing: it is final.",
-        }
-    ]
+    why = "COMPLETED cannot become RUNNING; allowed next: nothing: it is final."
+    assert differences(item) == [("status", "FINISHED", "RUNNING", why)]
     assert [m["key"] for m in (await read(graph, run))["metrics"]] == ["m"]
 
     # when
@@ -770,7 +787,7 @@ async def test_who_is_further_on_is_right_about_a_status_that_changed_on_both_si
 ) -> None:
     run = await a_run(graph, unique, status="PENDING")
     there = str((await mirrored(mirror, run)).mlflow_id)
-    client = plain(mirror)
+    client = plain(mirror.client.uri)
     client.update_run(there, "RUNNING")
     await change(graph, run, status="CANCELLED")
     assert (await mirrored(mirror, run)).state is SyncState.IN_SYNC
@@ -789,7 +806,7 @@ async def test_a_run_that_is_deleted_there_stays_here_and_is_in_conflict(
 ) -> None:
     run = await a_run(graph, unique, name="mine")
     there = str((await mirrored(mirror, run)).mlflow_id)
-    plain(mirror).delete_run(there)
+    plain(mirror.client.uri).delete_run(there)
 
     # when
     item = await mirrored(mirror, run)
@@ -797,11 +814,11 @@ async def test_a_run_that_is_deleted_there_stays_here_and_is_in_conflict(
     # then
     assert item.state is SyncState.CONFLICT
     assert [conflict["reason"] for conflict in item.conflicts] == ["Run mine is deleted in MLflow."]
-    assert plain(mirror).get_run(there).info.lifecycle_stage == "deleted"
+    assert plain(mirror.client.uri).get_run(there).info.lifecycle_stage == "deleted"
     assert (await read(graph, run))["status"] == "RUNNING"
 
     # when
-    plain(mirror).restore_run(there)
+    plain(mirror.client.uri).restore_run(there)
 
     # then
     assert (await mirrored(mirror, run)).state is SyncState.IN_SYNC
@@ -813,7 +830,7 @@ async def test_a_copy_of_a_mirrored_run_is_not_taken_for_it(
     run = await a_run(graph, unique)
     there = str((await mirrored(mirror, run)).mlflow_id)
     id = str(ids.decode("Run", run))
-    copy = a_run_there(plain(mirror), unique, **{"lifecycle.id": id})
+    copy = a_run_there(plain(mirror.client.uri), unique, **{"lifecycle.id": id})
     assert await mirror.theirs(RUN, copy) is None
     (item,) = [item for item in await mirror.items() if item.mlflow_id == copy]
     assert (item.state, item.error) == (
@@ -833,7 +850,7 @@ async def test_params_from_there_make_an_approval_stale(
     await approved(graph, version)
 
     # when
-    plain(mirror).log_param(there, "rate", "0.1")
+    plain(mirror.client.uri).log_param(there, "rate", "0.1")
     await mirrored(mirror, run)
 
     # then
@@ -845,7 +862,7 @@ async def test_params_from_there_make_an_approval_stale(
 
 
 async def test_a_failing_artifact_store_does_not_keep_the_rest_back(
-    graph: Graph, shaky: Mirror, faults: Faults, unique: str
+    graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
     # given
     run = await a_run(graph, unique, tags=pairs(a="1"))
@@ -859,7 +876,7 @@ async def test_a_failing_artifact_store_does_not_keep_the_rest_back(
     # then
     assert item.state is SyncState.PENDING
     assert item.error == f"MLflow at {faults.url}: answered 500 no such bucket"
-    client = plain(shaky)
+    client = plain(mlflow.url)
     assert client.get_run(item.mlflow_id).data.metrics == {"m": 1.0}
 
     # when: a tag is changed there in the meantime, and the store is back
@@ -892,7 +909,7 @@ async def test_a_hundred_thousand_points_go_there_and_come_here_in_pages(
     _, sending = tracemalloc.get_traced_memory()
     # then: another service takes them in
     other = await Mirror.begin(mirror.database, mirror.client, f"{unique}-other")
-    plain(mirror).delete_tag(there, "lifecycle.id")
+    plain(mirror.client.uri).delete_tag(there, "lifecycle.id")
     tracemalloc.reset_peak()
     copy = await followed_in(other, there)
     _, taking = tracemalloc.get_traced_memory()
