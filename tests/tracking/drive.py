@@ -13,8 +13,8 @@ from lifecycle.database import Database, WriteSession
 from lifecycle.journal.tables import EventRow
 from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client
-from lifecycle.tracking.rules import Resolution, TrackedKind, settle
 from lifecycle.tracking.rules import Conflict as Difference
+from lifecycle.tracking.rules import Resolution, TrackedKind, settle
 from lifecycle.tracking.sides import Sync, origin_of
 from lifecycle.tracking.tables import MlflowItemRow
 from tests.client import PATIENCE
