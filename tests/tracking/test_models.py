@@ -232,7 +232,7 @@ async def test_a_prompt_is_no_model(
     assert item.error == (
         f"MLflow has a prompt named {unique}: rename it there, or the model cannot be."
     )
-    assert "lifecycle.id" not in plain.get_registered_model(unique).tags
+    assert "lifecycle.id" not in plain.get_prompt(unique).tags
 
 
 async def test_a_model_that_is_deleted_there_stays_here(

@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from lifecycle.tracking.client import Client, Unreachable
 from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind, resolutions
@@ -778,11 +777,3 @@ async def test_an_import_passes_the_policy_of_staging_or_not_at_all(both: Both) 
     assert item.state is CONFLICT
     assert [c["field"] for c in item.conflicts] == ["stage"]
     assert (await both.versions())["2"]["stage"] == "EXPERIMENTAL"
-
-
-def test_the_plain_client_says_that_an_alias_is_not_there(mlflow: Mlflow, unique: str) -> None:
-    # What the test of the alias that moves relies on.
-    plain = MlflowClient(mlflow.url)
-    plain.create_registered_model(unique)
-    with pytest.raises(MlflowException):
-        plain.get_model_version_by_alias(unique, "production")
