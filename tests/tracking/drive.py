@@ -65,7 +65,11 @@ class Mirror:
     async def settle(self) -> None:
         """Reconcile whatever is due, until nothing is. Raises what is not an object's fault."""
         while task := await self.do(repository.take, self.sync.server_id, 60.0):
-            await reconcile.settle(self.sync, task)
+            try:
+                await reconcile.settle(self.sync, task)
+            except Exception as error:
+                await reconcile.hand_back(self.sync, task, error)
+                raise
 
     async def here(self, kind: TrackedKind, mlflow_id: str) -> UUID | None:
         """Our id for one of MLflow's objects."""
@@ -99,6 +103,17 @@ class Mirror:
                 select(MlflowItemRow).where(MlflowItemRow.server_id == self.sync.server_id)
             )
             return [*rows]
+
+    async def retry(self, item: MlflowItemRow) -> MlflowItemRow:
+        """How an object stands that has failed and waits, after it was looked at now."""
+
+        async def hurry(session: WriteSession) -> None:
+            row = await session.get_one(MlflowItemRow, item.id)
+            row.attempts, row.due_at = 0, None
+
+        await self.database.write(hurry)
+        assert item.object_id is not None
+        return await self.ours(item.kind, item.object_id)
 
     async def resolve(self, item: MlflowItemRow, resolution: Resolution) -> MlflowItemRow:
         """Decide all conflicts of an object, and look at it again."""

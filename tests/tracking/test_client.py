@@ -28,8 +28,9 @@ from lifecycle.tracking.client import (
     Refused,
     Run,
     Unreachable,
+    named,
 )
-from tests.tracking.conftest import Mlflow
+from tests.tracking.conftest import Mlflow, an_mlflow
 from tests.tracking.faults import Faults
 
 T = TypeVar("T")
@@ -537,7 +538,7 @@ async def test_a_few_new_points_are_read_without_the_others(
     recent = await all_of(troubled.history(run, "loss", 100_000))
 
     assert [point.value for point in recent] == list(range(1000, 3000))
-    assert faults.count("metrics/get-history?") == 0
+    assert faults.count(r"metrics/get-history\?") == 0
 
 
 async def test_a_long_history_comes_on_pages(
@@ -632,6 +633,23 @@ async def test_a_version_is_made_changed_and_found(client: Client, model: str, r
     assert await client.find_version(model, "v-1") == [found]
     assert await client.find_version(f"{model}-other", "v-1") == []
     assert (await client.model(model)).aliases == {"champion": "1", "production": "1"}
+
+
+@pytest.mark.parametrize("name", ["{} o'clock", '{} "best"', "{} `6'2\"`", "{} %_\\ ü"])
+async def test_the_versions_of_a_model_are_found_whatever_its_name(
+    client: Client, unique: str, name: str
+) -> None:
+    model = name.format(unique)
+    for other in (model, unique):
+        await client.create_model(other, "", {})
+        await client.create_version(other, "s3://bucket/model", None, "", {})
+
+    found = [v.model_name for v in await all_of(client.versions(named(model)))]
+
+    assert found.count(model) == 1
+    # In both kinds of quotes there is no way to write it.
+    both = "'" in model and '"' in model
+    assert (unique in found) == both
 
 
 async def test_an_alias_means_one_version(client: Client, model: str) -> None:
@@ -750,7 +768,8 @@ SOURCES = [
     ("gs://bucket/model", "none", None, None),
     ("dbfs:/model", "none", None, None),
     ("ours:/0123", "none", None, None),
-    ("ours://0123", "its own", None, None),
+    ("ours://0123/4567", "its own", None, None),
+    ("ours://0123", "its own", Refused, Refused),
     ("https://host/model", "none", None, Refused),
     ("http://host/model", "its own", None, Refused),
     ("ftp://host/model", "none", None, Refused),
@@ -905,15 +924,17 @@ async def test_an_empty_page_is_not_the_last_if_another_is_named(
     troubled: Client, faults: Faults, unique: str
 ) -> None:
     experiment = await troubled.create_experiment(unique, {})
-    run = await troubled.create_run(experiment, "first", 1, {})
-    token = base64.b64encode(b'{"offset": 0}').decode()
-    faults.answering(
-        200, f'{{"next_page_token": "{token}"}}', "application/json", "runs/search", times=1
-    )
+    for n in (1, 2):
+        await troubled.create_run(experiment, f"r{n}", n, {})
+    asked = {"experiment_ids": [experiment], "max_results": 1}
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        page = (await http.post(f"{faults.url}/api/2.0/mlflow/runs/search", json=asked)).json()
+    only_a_token = f'{{"next_page_token": "{page["next_page_token"]}"}}'
+    faults.answering(200, only_a_token, "application/json", "runs/search", times=1)
 
-    assert [found.id for found in await all_of(troubled.runs([experiment]))] == [run]
+    assert len(await all_of(troubled.runs([experiment]))) == 1
 
-    faults.answering(200, f'{{"next_page_token": "{token}"}}', "application/json")
+    faults.answering(200, only_a_token, "application/json")
     with failing(Unreachable, "is not MLflow's$"):
         await all_of(troubled.runs([experiment]))
 
@@ -1010,6 +1031,23 @@ async def test_credentials_of_the_environment_are_read_as_mlflow_does(
 
 
 # The servers that these tests are about.
+
+
+async def test_a_server_that_was_killed_comes_back_as_it_was(unique: str) -> None:
+    with an_mlflow() as server:
+        opened = Client(server.url)
+        id = await opened.create_experiment(unique, {})
+
+        server.kill()
+
+        with failing(Unreachable, "Connection refused$"):
+            await opened.experiment(id)
+        await asyncio.to_thread(server.start)
+        assert (await opened.experiment(id)).name == unique
+        await asyncio.to_thread(server.stop)
+        with failing(Unreachable, "Connection refused$"):
+            await opened.experiment(id)
+        await opened.close()
 
 
 async def test_what_a_plain_client_logs_is_found(any_mlflow: Mlflow, unique: str) -> None:
