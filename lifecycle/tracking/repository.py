@@ -700,6 +700,37 @@ async def progress_of(
     return found or {}
 
 
+async def has_come_in(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
+) -> bool:
+    """Whether all of one of MLflow's objects has been here at some time."""
+    found = await session.scalar(
+        select(MlflowItemRow.synced_at).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == mlflow_id,
+        )
+    )
+    return found is not None
+
+
+async def agree(
+    session: WriteSession, server_id: UUID, kind: TrackedKind, object_id: UUID, field: str
+) -> None:
+    """A field of an object has been made "true" there for what it is here, while another object was
+    looked at."""
+    both = func.jsonb_build_array("true", "true")
+    await session.execute(
+        update(MlflowItemRow)
+        .where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.object_id == object_id,
+        )
+        .values(base=func.jsonb_set(MlflowItemRow.base, [field], both))
+    )
+
+
 async def earlier_version(
     session: ReadSession, server_id: UUID, version: ModelVersionRow
 ) -> UUID | None:

@@ -11,17 +11,16 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lifecycle.access.origin import Origin
-from lifecycle.commands import Command
 from lifecycle.database import Database, ReadSession, WriteSession
 from lifecycle.errors import InvalidInput
 from lifecycle.tracking import rules
 from lifecycle.tracking.client import Client, MlflowError
 from lifecycle.tracking.rules import MAX_OTHER_TAG, Base, Changes, FieldRule, TrackedKind
 
-Made = TypeVar("Made", bound=Command)
+Made = TypeVar("Made", bound=BaseModel)
 
 ACTOR = "system:mlflow"
 # Tags that begin so are ours; MLflow's own begin with `mlflow.`.
@@ -50,7 +49,7 @@ class Incomplete(Exception):
 
 
 def checked(command: type[Made], **values: Any) -> Made:
-    """The command with these values. Raises InvalidInput."""
+    """The command, or a part of one, with these values. Raises InvalidInput."""
     try:
         return command(**values)
     except ValidationError as error:

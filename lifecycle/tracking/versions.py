@@ -4,10 +4,11 @@ A stage or an alias that somebody changes in MLflow is a conflict here, and move
 import takes stages over, in the name of an administrator.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -31,8 +32,9 @@ from lifecycle.registry.rules import Stage
 from lifecycle.registry.service import RegisterModelVersion, UpdateModelVersion
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs.rules import shown
+from lifecycle.runs.service import NewMetric, NumberKind
 from lifecycle.tracking import repository, rules
-from lifecycle.tracking.client import Client, Missing, Refused, Version, named
+from lifecycle.tracking.client import Client, Missing, Point, Refused, Version, named
 from lifecycle.tracking.rules import MAX_OTHER_TAG, Changes, Conflict, FieldRule, TrackedKind
 from lifecycle.tracking.sides import (
     ID_TAG,
@@ -54,6 +56,13 @@ _STAGES = {"Staging": Stage.STAGING, "Production": Stage.PRODUCTION, "Archived":
 # What MLflow puts in place of what a deleted version had.
 _REDACTED = "REDACTED-"
 _MAX_SOURCE = 500
+# So many metrics a version may be given.
+_MAX_METRICS = 1_000
+_KINDS = {
+    "NaN": NumberKind.NAN,
+    "Infinity": NumberKind.POSITIVE_INFINITY,
+    "-Infinity": NumberKind.NEGATIVE_INFINITY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +75,14 @@ class _Here:
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """`run_id` is None also when the run is not there any more. `in_production` is which of the
-    model's versions is to be in PRODUCTION by what MLflow says, if an import asks."""
+    """`run_id` is None also when the run is not there any more. `metrics` are the run's, if they
+    may not be here yet. `in_production` is which of the model's versions is to be in PRODUCTION by
+    what MLflow says, if an import asks."""
 
     version: Version
     run_id: str | None
-    in_production: str | None
+    metrics: Sequence[Point] | None = None
+    in_production: str | None = None
 
 
 def rule_of(sync: Sync, field: str) -> FieldRule:
@@ -124,10 +135,10 @@ async def fetch(sync: Sync, mlflow_id: str) -> Theirs:
         announced,
         digest(found),
         sync.client.version_url(model, number),
-        _There(found, found.run_id, None),
+        _There(found, found.run_id),
     )
     id = our_id(theirs)
-    run_is_here = True
+    run_is_here = False
     async with sync.database.read() as session:
         known = await repository.progress_of(session, sync.server_id, _VERSION, mlflow_id)
         if id is not None:
@@ -136,15 +147,13 @@ async def fetch(sync: Sync, mlflow_id: str) -> Theirs:
                 # MLflow copies versions with their tags; what is copied is not ours.
                 del announced[ID_TAG]
         if found.run_id is not None:
-            run_is_here = None is not await repository.object_of(
-                session, sync.server_id, _RUN, found.run_id
-            )
+            run_is_here = await repository.has_come_in(session, sync.server_id, _RUN, found.run_id)
     if known.get("created_at", found.created_at) != found.created_at:
         raise Missing(
             f"Version {number} of model {model} was deleted in MLflow; it is another now."
         )
-    if found.run_id is not None and not run_is_here and await _is_gone(sync.client, found.run_id):
-        theirs = replace(theirs, facts=_There(found, None, None))
+    if found.run_id is not None and not known and not run_is_here:
+        theirs = replace(theirs, facts=await _with_run(sync.client, found, found.run_id))
     if sync.importing_for is not None and _claims_production(fields):
         holder = await _in_production(sync.client, model)
         theirs = replace(theirs, facts=replace(theirs.facts, in_production=holder))
@@ -218,6 +227,7 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
         description=theirs.fields.get("description"),
         tags=rules.with_changes({}, {**fields}, "tag:"),
         artifact_path=rules.here_line(found.version.source),
+        metrics=None if found.metrics is None else [_metric(point) for point in found.metrics],
     )
     try:
         async with savepoint(session):
@@ -258,6 +268,10 @@ async def push(
         if there is None:
             raise NotYet(_VERSION, object_id=holder.id)
         await client.set_alias(model, alias, _split(there)[1])
+        if holder.id != ours.id:
+            # Or that one would find it without knowing that it is from us.
+            known = sync.server_id, _VERSION, holder.id, f"alias:{alias}"
+            await sync.database.write(partial(_agree, known=known))
 
 
 async def pull(
@@ -360,6 +374,10 @@ def _json(values: Mapping[str, Any]) -> str | None:
     return f"{{{','.join(parts)}}}" if parts else None
 
 
+async def _agree(session: WriteSession, known: tuple[UUID, TrackedKind, UUID, str]) -> None:
+    await repository.agree(session, *known)
+
+
 def _split(mlflow_id: str) -> tuple[str, str]:
     """The model's name and the number."""
     model, _, number = mlflow_id.rpartition("/")
@@ -380,11 +398,26 @@ def _sources(row: ModelVersionRow, run_id: str | None) -> list[str]:
     ]
 
 
-async def _is_gone(client: Client, run_id: str) -> bool:
+async def _with_run(client: Client, version: Version, run_id: str) -> _There:
     try:
-        return (await client.run(run_id)).deleted
+        run = await client.run(run_id)
     except Missing:
-        return True
+        return _There(version, None)
+    if run.deleted:
+        return _There(version, None)
+    return _There(version, run_id, [*run.metrics.values()][:_MAX_METRICS])
+
+
+def _metric(point: Point) -> NewMetric:
+    name = shown(point.value)
+    return checked(
+        NewMetric,
+        key=rules.here_key(point.key),
+        value=None if isinstance(name, str) else name,
+        kind=_KINDS.get(name) if isinstance(name, str) else None,
+        step=point.step,
+        timestamp=rules.moment(point.timestamp),
+    )
 
 
 def _claims_production(fields: Mapping[str, str | None]) -> bool:

@@ -181,7 +181,7 @@ async def test_a_model_that_begins_in_mlflow_comes_in(
     assert item.state is SYNCED
     assert item.url == f"{plain.tracking_uri}/#/models/{unique}"
     found = await model(graph, unique)
-    assert found.pop("id") == ids.encode("Model", item.object_id)
+    assert ids.decode("Model", found.pop("id")) == item.object_id
     assert found == {
         "name": unique,
         "description": "Finds\ufffd fraud.",
@@ -232,7 +232,7 @@ async def test_a_prompt_is_no_model(
     assert item.error == (
         f"MLflow has a prompt named {unique}: rename it there, or the model cannot be."
     )
-    assert "lifecycle.id" not in plain.get_registered_model(unique).tags
+    assert "lifecycle.id" not in plain.get_prompt(unique).tags
 
 
 async def test_a_model_that_is_deleted_there_stays_here(
@@ -295,7 +295,8 @@ async def test_our_tags_on_another_model_do_not_make_it_ours(
     item = await mirror.theirs(MODEL, f"{unique}-copy")
     assert item is not None
     assert item.state is SYNCED
-    assert (await model(graph, f"{unique}-copy"))["id"] == ids.encode("Model", item.object_id)
+    copy = await model(graph, f"{unique}-copy")
+    assert ids.decode("Model", copy["id"]) == item.object_id
     assert plain.get_registered_model(f"{unique}-copy").tags == {
         "lifecycle.id": str(item.object_id),
         "lifecycle.name": f"{unique}-copy",

@@ -320,6 +320,24 @@ def test_pairs_change_by_the_keys_that_mlflow_has() -> None:
                 base={"f": Agreed("a", "a")},
             ),
         ),
+        # Watched: ours, and not told by the field itself.
+        ("WATCHED", None, "b", None, Merge(base={"f": Agreed("b", None)})),
+        ("WATCHED", ("a", "a"), "b", "a", Merge(base={"f": Agreed("b", "a")})),
+        ("WATCHED", ("b", None), "a", "a", Merge(base={"f": Agreed("a", "a")})),
+        (
+            "WATCHED",
+            None,
+            None,
+            "b",
+            Merge(conflicts=[Conflict("f", None, "b", "Only changed here.")]),
+        ),
+        (
+            "WATCHED",
+            ("b", None),
+            "c",
+            "a",
+            Merge(conflicts=[Conflict("f", "c", "a")], base={"f": Agreed("b", None)}),
+        ),
         # Theirs.
         ("THEIRS", ("a", "a"), "b", "a", Merge(base={"f": Agreed("b", "a")})),
         ("THEIRS", None, "b", None, Merge(base={"f": Agreed("b", None)})),
