@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
@@ -18,7 +18,13 @@ from typing import Any
 import click
 
 from lifecycle.errors import Unavailable
-from lifecycle.settings import VARIABLES, Settings, asyncpg_url
+from lifecycle.settings import (
+    VARIABLES,
+    Settings,
+    asyncpg_url,
+    mlflow_address,
+    without_credentials,
+)
 
 _ENVIRONMENT = "Environment variables (options win over them):\n\n" + "\n\n".join(
     f"\b\n  {name}\n{indent(fill(meaning, 72), '    ')}" for name, meaning in VARIABLES.items()
@@ -62,6 +68,8 @@ def _settings(**given: Any) -> Settings:
         settings = Settings.from_environment()
         if given.get("database_url"):
             given["database_url"] = asyncpg_url(given["database_url"])
+        if given.get("mlflow_uri") is not None:
+            given["mlflow_uri"] = mlflow_address(given["mlflow_uri"])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     return replace(settings, **{key: value for key, value in given.items() if value is not None})
@@ -98,6 +106,50 @@ _database_url = click.option(
 )
 
 
+_tracking_uri = click.option(
+    "--tracking-uri", "mlflow_uri", help="The MLflow server (default: none)."
+)
+_follow = click.option(
+    "--follow",
+    "mlflow_follow",
+    type=click.IntRange(1, 86_400),
+    metavar="SECONDS",
+    help="Take in what begins in MLflow, looking so often (default: do not).",
+)
+
+
+def _configured(settings: Settings) -> str:
+    """The MLflow server, as it may be shown."""
+    if settings.mlflow_uri is None:
+        raise click.UsageError("Which MLflow server? Set MLFLOW_TRACKING_URI or --tracking-uri.")
+    return without_credentials(settings.mlflow_uri)
+
+
+class _Bars:
+    """A progress bar for each thing that takes long, one after the other."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._kind: str | None = None
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def show(self, kind: str, done: int, total: int) -> None:
+        """So many of so many are done."""
+        if kind != self._kind:
+            self.__exit__()
+            self._kind = kind
+            label = kind.lower().replace("_", " ") + "s"
+            self._bar = click.progressbar(length=total, label=f"{label:15}", file=sys.stderr)
+            self._bar.render_progress()
+        self._bar.update(done - self._bar.pos)
+
+
 @main.command(epilog=_ENVIRONMENT)
 @click.option("--host", help="Address to serve on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port, 0 for any (default 8000).")
@@ -110,6 +162,15 @@ _database_url = click.option(
 )
 @_data_dir
 @_database_url
+@_tracking_uri
+@_follow
+@click.option(
+    "--worker/--no-worker",
+    "mlflow_worker",
+    default=None,
+    help="Mirror to MLflow in the processes that serve, or leave that to `lifecycle worker` "
+    "(default: --worker).",
+)
 def serve(workers: int, **given: Any) -> None:
     """Start the service, with a PostgreSQL of its own unless told of another.
 
@@ -131,8 +192,7 @@ def serve(workers: int, **given: Any) -> None:
     with _listen(settings.host, settings.port) as sock, _database(settings) as url:
         migrate.upgrade(url)
         # The processes that serve are started anew and read their settings from here.
-        os.environ["LIFECYCLE_DATABASE_URL"] = url
-        os.environ["LIFECYCLE_DATA_DIR"] = str(settings.data_dir.resolve())
+        os.environ |= replace(settings, database_url=url).to_environment()
         config = uvicorn.Config(
             "schema.app:create_app",
             factory=True,
@@ -191,6 +251,76 @@ def migrate(check: bool, **given: Any) -> None:
     with _database(_settings(**given)) as url:
         migrations.upgrade(url)
     click.echo("The database is up to date.")
+
+
+@main.command(epilog=_ENVIRONMENT)
+@_data_dir
+@_database_url
+@_tracking_uri
+@_follow
+def worker(**given: Any) -> None:
+    """Mirror to MLflow in a process of its own, beside `serve --no-worker`.
+
+    Any number of them may run. Ctrl-C stops it; what is not done by then is done by the next.
+    """
+    from lifecycle import migrate, reporting
+    from lifecycle.tracking import worker as tracking
+
+    settings = _settings(**given)
+    uri = _configured(settings)
+    reporting.configure(settings.log_format)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with _database(settings) as url, suppress(KeyboardInterrupt):
+        migrate.upgrade(url)
+        click.echo(f"Mirroring to {uri}   (Ctrl-C stops)")
+        asyncio.run(tracking.alone(url, settings.mlflow_uri or "", settings.mlflow_follow))
+
+
+@main.group()
+def mlflow() -> None:
+    """What has to do with an MLflow server."""
+
+
+@mlflow.command("import", epilog=_ENVIRONMENT)
+@click.option(
+    "--administrator",
+    default="admin",
+    show_default=True,
+    help="Under whose name versions get the stages that they have there, past the policies: one "
+    "of LIFECYCLE_ADMINISTRATORS.",
+)
+@_data_dir
+@_database_url
+@_tracking_uri
+def bring_in(administrator: str, **given: Any) -> None:
+    """Bring in what an MLflow server has: experiments, runs, models, versions and their stages.
+
+    May be stopped, and repeated: it goes on where it was, and what is in already does not come in
+    twice. Nothing is written to MLflow.
+    """
+    from lifecycle import migrate
+    from lifecycle.tracking import importing
+    from lifecycle.tracking.client import MlflowError
+
+    settings = _settings(**given)
+    uri = _configured(settings)
+    if administrator not in settings.administrators:
+        raise click.UsageError(f"{administrator} is not one of LIFECYCLE_ADMINISTRATORS.")
+    with _database(settings) as url, _Bars() as bars:
+        migrate.upgrade(url)
+        try:
+            done = asyncio.run(
+                importing.run(url, settings.mlflow_uri or "", administrator, bars.show)
+            )
+        except MlflowError as error:
+            raise click.ClickException(f"{error} What is in stays; repeat to go on.") from error
+    for each in done:
+        kind = each.kind.lower().replace("_", " ") + "s"
+        click.echo(f"{kind}: {each.listed:,} there, {each.done:,} looked at.")
+        for text in (*each.conflicts, *each.failures):
+            click.echo(f"  {text}")
+    if any(each.failures for each in done):
+        raise click.ClickException(f"Not everything of {uri} is in; the lines above say why.")
 
 
 @main.group()

@@ -8,7 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 
 import structlog
 from starlette.applications import Starlette
@@ -29,7 +35,9 @@ from lifecycle.errors import LifecycleError
 from lifecycle.journal.feed import Feed
 from lifecycle.runs import service as runs
 from lifecycle.runs.rules import ArtifactArea
-from lifecycle.settings import Settings
+from lifecycle.settings import Settings, without_credentials
+from lifecycle.tracking import repository as tracking
+from lifecycle.tracking.service import answers
 from schema.transfers import Transfers
 from schema.view import GRAPHIQL, View
 
@@ -59,12 +67,13 @@ def create_app(settings: Settings | None = None) -> Starlette:
         },
         settings.s3_public_url,
     )
-    view = View(database, feed, storage, settings.administrators)
+    mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
+    view = View(database, feed, storage, settings.administrators, mlflow_uri)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            async with feed.running():
+            async with feed.running(), _mirror(settings, database):
                 sweepers = [
                     asyncio.create_task(_mark_lost_runs(database), name="lost-runs"),
                     asyncio.create_task(_clear_uploads(database, storage), name="old-uploads"),
@@ -89,7 +98,11 @@ def create_app(settings: Settings | None = None) -> Starlette:
         except Exception:  # whatever it is, the answer is that we are not ready
             checks = {"database": False, "migrations": False}
         ready = all(checks.values())
-        return JSONResponse({"ready": ready, "checks": checks}, 200 if ready else 503)
+        told: dict[str, bool | None] = {**checks, "mlflow": None}
+        if mlflow_uri is not None:
+            # Everything works without it, so readiness does not depend on it.
+            told["mlflow"] = ready and await _answers(database, mlflow_uri)
+        return JSONResponse({"ready": ready, "checks": told}, 200 if ready else 503)
 
     async def home(request: Request) -> Response:
         return RedirectResponse("/graphql")
@@ -111,6 +124,26 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     app.state.database, app.state.feed, app.state.storage = database, feed, storage
     return app
+
+
+def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManager[None]:
+    """The worker that mirrors to MLflow, where this process is to have one."""
+    if settings.mlflow_uri is None or not settings.mlflow_worker:
+        return nullcontext()
+    # Its client takes seconds to import.
+    from lifecycle.tracking import worker
+
+    return worker.running(database, settings.mlflow_uri, settings.mlflow_follow)
+
+
+async def _answers(database: Database, mlflow_uri: str) -> bool:
+    """Whether MLflow answered when a worker last asked it."""
+    try:
+        async with database.read() as session:
+            known = await tracking.servers_by_uris(session, [mlflow_uri])
+    except LifecycleError:
+        return False
+    return mlflow_uri in known and answers(known[mlflow_uri])
 
 
 async def _mark_lost_runs(database: Database) -> None:

@@ -30,7 +30,13 @@ class Context:
     """One operation's way to the database, and who asks."""
 
     def __init__(
-        self, database: Database, feed: Feed, storage: Storage, origin: Origin, base_url: str
+        self,
+        database: Database,
+        feed: Feed,
+        storage: Storage,
+        origin: Origin,
+        base_url: str,
+        mlflow_uri: str | None,
     ) -> None:
         self.database = database
         self.feed = feed
@@ -38,6 +44,8 @@ class Context:
         self.origin = origin
         # The address under which this client reaches the service.
         self.base_url = base_url
+        # The MLflow server that is mirrored to, without credentials.
+        self.mlflow_uri = mlflow_uri
         self.loaders = Loaders(database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
@@ -52,7 +60,9 @@ class Context:
 
     def fresh(self, origin: Origin) -> "Context":
         """The same for another operation."""
-        return Context(self.database, self.feed, self.storage, origin, self.base_url)
+        return Context(
+            self.database, self.feed, self.storage, origin, self.base_url, self.mlflow_uri
+        )
 
     def forget(self) -> None:
         """Load anew from here on."""

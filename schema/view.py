@@ -142,6 +142,7 @@ class View(GraphQL[Context, None]):
         feed: Feed,
         storage: Storage,
         administrators: frozenset[str] = frozenset(),
+        mlflow_uri: str | None = None,
     ) -> None:
         super().__init__(
             schema,
@@ -154,6 +155,7 @@ class View(GraphQL[Context, None]):
         self._feed = feed
         self._storage = storage
         self._administrators = administrators
+        self._mlflow_uri = mlflow_uri
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -183,7 +185,9 @@ class View(GraphQL[Context, None]):
         origin = self._origin(actor, request.scope["request_id"])
         # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
         base_url = re.sub("^ws", "http", str(request.base_url)).rstrip("/")
-        return Context(self._database, self._feed, self._storage, origin, base_url)
+        return Context(
+            self._database, self._feed, self._storage, origin, base_url, self._mlflow_uri
+        )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
         return Origin(actor, request_id, administrator=actor in self._administrators)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -99,18 +100,17 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(database_url: str, **settings: str) -> AsyncIterator[Live]:
-    """A service on this database, which keeps artifacts where the settings say. Several may serve
-    one database, like several processes."""
+async def serving(database_url: str, **settings: Any) -> AsyncIterator[Live]:
+    """A service on this database, with these settings. Several may serve one database, like several
+    processes. Unless the settings say otherwise, none has to do with an MLflow server."""
     with tempfile.TemporaryDirectory() as directory:
-        async with _serving(
-            Settings(
-                database_url=database_url,
-                data_dir=Path(directory),
-                log_format="json",
-                **settings,  # type: ignore[arg-type]
-            )
-        ) as service:
+        given = {
+            "database_url": database_url,
+            "data_dir": Path(directory),
+            "log_format": "json",
+            "mlflow_worker": False,
+        }
+        async with _serving(Settings(**{**given, **settings})) as service:
             yield service
 
 

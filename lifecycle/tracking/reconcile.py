@@ -4,18 +4,22 @@ It does not matter which side has called for it. Whatever is interrupted is begu
 in the same way.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+
+import structlog
 
 from lifecycle.database import WriteSession
 from lifecycle.errors import LifecycleError, Unavailable
 from lifecycle.journal import repository as journal
 from lifecycle.tracking import experiments, models, repository, rules, runs, versions
-from lifecycle.tracking.client import Missing
-from lifecycle.tracking.rules import Agreed, Base, Changes, Conflict, TrackedKind
-from lifecycle.tracking.sides import ID_TAG, Kind, Ours, Sync, Task, Theirs
+from lifecycle.tracking.client import Denied, Missing, MlflowError, Unreachable
+from lifecycle.tracking.rules import Agreed, Base, Changes, Conflict, SyncState, TrackedKind
+from lifecycle.tracking.sides import ID_TAG, Incomplete, Kind, NotYet, Ours, Sync, Task, Theirs
 
 KINDS: Mapping[TrackedKind, Kind] = {
     TrackedKind.EXPERIMENT: experiments,
@@ -25,10 +29,19 @@ KINDS: Mapping[TrackedKind, Kind] = {
 }
 
 
+_log = structlog.get_logger(__name__)
+
+LEASE_SECONDS = 15.0
+# Who waits for another object is called when that is there; this is for what is never called.
+_WAIT_SECONDS = 300.0
+# What there is on either side of an object that has been deleted there.
+_GONE = Agreed("here", None)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an item stands after it was reconciled. `again` says that something is left to do, and
-    `gone` that the object is not there any more."""
+    """How an item stands after it was reconciled. `again` says that MLflow is still to be told,
+    `gone` that the object is not there any more, and `error` what could not be brought over."""
 
     base: Base
     conflicts: list[Conflict]
@@ -38,6 +51,7 @@ class Outcome:
     position: int
     again: bool = False
     gone: str | None = None
+    error: MlflowError | None = None
 
 
 async def reconcile(sync: Sync, task: Task) -> Outcome:
@@ -65,6 +79,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         ours = await kind.load(session, sync, task.object_id)
     merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
     base, conflicts = dict(merged.base), list(merged.conflicts)
+    if task.kind is TrackedKind.MODEL_VERSION:
+        conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
     writes = sync.importing_for is None
     if writes and (merged.push or announced):
@@ -74,7 +90,11 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         agreed, refused = await _pull(sync, kind, ours, theirs, merged.pull)
         base |= agreed
         conflicts += refused
-    points_seen = await kind.exchange(sync, task, ours, theirs, through)
+    missing = None
+    try:
+        points_seen = await kind.exchange(sync, task, ours, theirs, through)
+    except Incomplete as incomplete:
+        points_seen, missing = incomplete.points_seen, incomplete.error
     seen = theirs.seen
     if writes and (merged.push or announced):
         # What somebody else has changed there in the meantime must not pass for seen.
@@ -90,7 +110,128 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         url=theirs.url,
         position=through if writes else task.position,
         again=not writes and bool(merged.push or announced),
+        error=missing,
     )
+
+
+async def settle(sync: Sync, task: Task) -> None:
+    """Reconcile an object that the caller has taken, and put it back as it stands then.
+
+    Raises Unreachable and Denied, which need not be the object's fault, and Unavailable; the task
+    is still the caller's then.
+    """
+    try:
+        async with _kept(sync, task):
+            outcome = await reconcile(sync, task)
+    except NotYet as error:
+        first = error
+        await sync.database.write(
+            lambda session: repository.wait(session, sync.server_id, task, first, _WAIT_SECONDS)
+        )
+    except (Unreachable, Denied, Unavailable):
+        raise
+    except (MlflowError, LifecycleError) as error:
+        await _put_back(sync, task, None, state=SyncState.FAILED, error=str(error), attempts=0)
+    except Exception as error:  # whatever it is, the others go on
+        _log.exception("mlflow.item_failed", kind=task.kind, object_id=task.object_id)
+        await fail(sync, task, error)
+    else:
+        await _record(sync, task, outcome)
+
+
+async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:
+    """Put a task back whose object makes trouble, with what is to be kept of it: to be tried again
+    after a pause, or, after too many attempts, parked."""
+    expected = isinstance(error, MlflowError)
+    message = str(error) if expected else "Unexpected error; the server's log has its trace."
+    attempts = task.attempts + 1
+    parked = attempts >= rules.MAX_ATTEMPTS
+    _log.warning(
+        "mlflow.parked" if parked else "mlflow.to_be_retried",
+        kind=task.kind,
+        object_id=task.object_id,
+        mlflow_id=task.mlflow_id,
+        error=message,
+    )
+    await _put_back(
+        sync,
+        task,
+        None if parked else rules.pause(attempts),
+        state=SyncState.FAILED if parked else SyncState.PENDING,
+        error=message,
+        attempts=attempts,
+        **kept,
+    )
+
+
+async def hand_back(sync: Sync, task: Task, error: Exception) -> None:
+    """Put a task back whose object is not to blame; it is due at once."""
+    await _put_back(sync, task, 0.0, error=str(error))
+
+
+async def _record(sync: Sync, task: Task, outcome: Outcome) -> None:
+    if outcome.gone is not None and task.object_id is None:
+        await sync.database.write(lambda session: repository.remove(session, task))
+        return
+    base = {name: list(agreed) for name, agreed in outcome.base.items()}
+    conflicts = list(outcome.conflicts)
+    if outcome.gone is not None and task.base.get("") != _GONE:
+        conflicts.append(Conflict("", *_GONE, reason=outcome.gone))
+    state = SyncState.CONFLICT if conflicts else SyncState.IN_SYNC
+    due_in = None
+    if outcome.again and sync.mirrored:
+        # It is a worker's then, and not at once: whoever imports would take it again.
+        due_in = _WAIT_SECONDS
+        state = state if conflicts else SyncState.PENDING
+    kept: dict[str, Any] = {
+        "conflicts": [conflict._asdict() for conflict in conflicts],
+        "base": base,
+        "points_seen": dict(outcome.points_seen),
+        "seen": outcome.seen,
+        "position": outcome.position,
+    }
+    if outcome.url:
+        kept["url"] = outcome.url
+    if outcome.error is not None:
+        await fail(sync, task, outcome.error, **kept)
+        return
+    await _put_back(sync, task, due_in, state=state, error=None, attempts=0, synced=True, **kept)
+
+
+async def _put_back(sync: Sync, task: Task, due_in: float | None, **values: Any) -> None:
+    await sync.database.write(lambda session: repository.put_back(session, task, due_in, **values))
+
+
+@asynccontextmanager
+async def _kept(sync: Sync, task: Task) -> AsyncIterator[None]:
+    """Keep the task while the block lasts. Should another worker have got it all the same, after
+    a long standstill of this one, the block is cancelled."""
+    worker = asyncio.current_task()
+    assert worker is not None
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            with suppress(Unavailable):
+                if not await sync.database.write(
+                    lambda session: repository.extend(session, task, LEASE_SECONDS)
+                ):
+                    lost.set()
+                    worker.cancel()
+                    return
+
+    lost = asyncio.Event()
+    keeper = asyncio.create_task(keep(), name="mlflow-lease")
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost.is_set() and worker.uncancel() == 0:
+            raise Unavailable("Another worker has taken the object over.") from None
+        raise
+    finally:
+        keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeper
 
 
 async def _create_there(sync: Sync, kind: Kind, task: Task) -> Task:
@@ -139,7 +280,8 @@ async def _pull(
         except Unavailable:
             raise
         except LifecycleError as error:
-            refused.append(Conflict(name, ours.fields.get(name), value, str(error)))
+            rule = kind.rule_of(sync, name)
+            refused.append(Conflict(name, ours.fields.get(name), value, str(error), rule))
     return agreed, refused
 
 

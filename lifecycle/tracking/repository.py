@@ -3,21 +3,28 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
+    DateTime,
+    Double,
     Select,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     case,
     delete,
     func,
+    or_,
     select,
     text,
+    true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -25,18 +32,22 @@ from uuid_utils.compat import uuid7
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
-from lifecycle.journal.tables import EventRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, fetch, total
+from lifecycle.journal.tables import EventRow, JournalHeadRow
+from lifecycle.pages import Ordering, Page, PageRequest, among, by_id, fetch, total
+from lifecycle.registry.rules import Stage
+from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.tracking import rules
 from lifecycle.tracking.rules import Agreed, SyncState, TrackedKind
-from lifecycle.tracking.sides import Task
+from lifecycle.tracking.sides import NotYet, Task
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFilter:
-    """Which items of a server; what is empty does not restrict."""
+    """Which items of the server at an address, of which there are none without one; what is empty
+    does not restrict."""
 
-    server_id: UUID
+    uri: str | None
     states: tuple[SyncState, ...] = ()
     kinds: tuple[TrackedKind, ...] = ()
 
@@ -71,16 +82,42 @@ async def servers_by_uris(session: ReadSession, uris: Sequence[str]) -> dict[str
     return {row.uri: row for row in rows}
 
 
-async def add_server(session: WriteSession, uri: str, position: int) -> UUID | None:
-    """Make a server known, told of the journal up to `position`; None if it is."""
-    statement = insert(MlflowServerRow).values(id=uuid7(), uri=uri, position=position)
-    return await session.scalar(statement.on_conflict_do_nothing().returning(MlflowServerRow.id))
+async def know_server(session: WriteSession, uri: str) -> UUID:
+    """The id of the server at this address, made known if it is new."""
+    statement = insert(MlflowServerRow).values(id=uuid7(), uri=uri)
+    await session.execute(statement.on_conflict_do_nothing())
+    return (
+        await session.scalars(select(MlflowServerRow.id).where(MlflowServerRow.uri == uri))
+    ).one()
 
 
-async def lock_server(session: WriteSession, id: UUID) -> MlflowServerRow | None:
-    """The server, held until the transaction ends; None if somebody else holds it."""
+async def lock_server(
+    session: WriteSession, id: UUID, *, wait: bool = False
+) -> MlflowServerRow | None:
+    """The server, held until the transaction ends; None if somebody else holds it, unless the
+    caller wants to wait."""
     return await session.scalar(
-        select(MlflowServerRow).where(MlflowServerRow.id == id).with_for_update(skip_locked=True)
+        select(MlflowServerRow)
+        .where(MlflowServerRow.id == id)
+        .with_for_update(skip_locked=not wait)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def is_mirrored(session: ReadSession, id: UUID) -> bool:
+    """Whether the server is told of what happens here."""
+    position = select(MlflowServerRow.position).where(MlflowServerRow.id == id)
+    return await session.scalar(position) is not None
+
+
+async def is_behind(session: ReadSession, id: UUID) -> bool:
+    """Whether there are events that the server has not been told of."""
+    return bool(
+        await session.scalar(
+            select(MlflowServerRow.position < JournalHeadRow.position).where(
+                MlflowServerRow.id == id
+            )
+        )
     )
 
 
@@ -140,7 +177,7 @@ async def events_after(session: ReadSession, position: int, limit: int) -> Seque
         .order_by(EventRow.position)
         .limit(limit)
     )
-    return [NewEvent(*row) for row in (await session.execute(statement)).tuples()]  # type: ignore[arg-type]
+    return [NewEvent(*row) for row in await session.execute(statement)]  # type: ignore[arg-type]
 
 
 _TABLES = {
@@ -162,6 +199,42 @@ async def want_all(session: WriteSession, server_id: UUID) -> None:
             ).bindparams(bindparam("server_id", type_=Uuid)),
             {"server_id": server_id, "kind": kind.value},
         )
+    # Those that were imported before.
+    await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.due_at.is_(None))
+        .values(due_at=func.clock_timestamp())
+    )
+
+
+async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
+    """How many objects of a kind that are there are due, taken or not."""
+    statement = select(func.count()).where(
+        MlflowItemRow.server_id == server_id,
+        MlflowItemRow.kind == kind,
+        MlflowItemRow.mlflow_id.is_not(None),
+        MlflowItemRow.due_at <= func.clock_timestamp(),
+    )
+    return (await session.scalars(statement)).one()
+
+
+async def troubles(
+    session: ReadSession, server_id: UUID, kind: TrackedKind
+) -> Sequence[tuple[SyncState, str]]:
+    """What is the matter with the objects of a kind that are there, but not in sync."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id.is_not(None),
+            or_(MlflowItemRow.error.is_not(None), MlflowItemRow.state == SyncState.CONFLICT),
+        )
+        .order_by(MlflowItemRow.id)
+    )
+    return [
+        (row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows
+    ]
 
 
 async def want_ours(
@@ -205,7 +278,7 @@ async def want_theirs(
         ),
         {"ids": list(seen)},
     )
-    digests = dict(known.tuples().all())
+    digests = {mlflow_id: digest for mlflow_id, digest in known}  # noqa: C416
     changed = [id for id in seen if id in digests and digests[id] != seen[id]]
     unknown = [id for id in seen if id not in digests] if new else []
     if changed:
@@ -235,37 +308,59 @@ async def want_theirs(
     return len(changed) + len(unknown)
 
 
-async def want_now(
-    session: WriteSession,
-    server_id: UUID,
-    kind: TrackedKind,
-    object_id: UUID | None,
-    mlflow_id: str | None,
+async def wait(
+    session: WriteSession, server_id: UUID, task: Task, error: NotYet, longest: float
 ) -> None:
-    """Something else waits for this object, which is to come first."""
+    """Put a task back until the object that has to come first is on both sides, for which a look
+    at that one is due now; at most for `longest` seconds."""
+    key = "object_id" if error.object_id is not None else "mlflow_id"
     values = {
         "id": uuid7(),
         "server_id": server_id,
-        "kind": kind,
-        "object_id": object_id,
-        "mlflow_id": mlflow_id,
+        "kind": error.kind,
+        key: getattr(error, key),
         "due_at": func.clock_timestamp(),
     }
-    await session.execute(insert(MlflowItemRow).values(values).on_conflict_do_nothing())
+    first = await session.scalar(
+        insert(MlflowItemRow)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=["server_id", "kind", key], set_={"wanted": MlflowItemRow.wanted}
+        )
+        .returning(MlflowItemRow)
+        .execution_options(populate_existing=True)
+    )
+    assert first is not None
+    there = first.object_id is not None and first.mlflow_id is not None
+    await put_back(
+        session,
+        task,
+        0.0 if there else longest,
+        state=SyncState.PENDING,
+        error=str(error),
+        waits_for=None if there else first.id,
+    )
 
 
-async def take(session: WriteSession, server_id: UUID, lease: float) -> Task | None:
+async def take(
+    session: WriteSession, server_id: UUID, lease: float, from_there: TrackedKind | None = None
+) -> Task | None:
     """An item that is due, the longest-waiting first, for `lease` seconds; None if there is none.
 
-    Nobody else gets it until then, or until it is put back.
+    Nobody else gets it until then, or until it is put back. With `from_there` only one of that
+    kind which is there already.
     """
     now = func.clock_timestamp()
+    restriction = []
+    if from_there is not None:
+        restriction = [MlflowItemRow.kind == from_there, MlflowItemRow.mlflow_id.is_not(None)]
     due = (
         select(MlflowItemRow.id)
         .where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.due_at <= now,
             func.coalesce(MlflowItemRow.lease_until, now) <= now,
+            *restriction,
         )
         .order_by(MlflowItemRow.due_at, MlflowItemRow.id)
         .limit(1)
@@ -307,19 +402,28 @@ async def extend(session: WriteSession, task: Task, lease: float) -> bool:
     return result.first() is not None
 
 
-async def put_back(session: WriteSession, task: Task, due_in: float | None, **values: Any) -> None:
+async def put_back(
+    session: WriteSession,
+    task: Task,
+    due_in: float | None,
+    *,
+    synced: bool = False,
+    **values: Any,
+) -> None:
     """Give an item back, with what is to be kept of it: due in so many seconds, or, when None, as
     soon as something new has called for it. What is not the caller's any more stays as it is."""
     now = func.clock_timestamp()
+    if synced:
+        values["synced_at"] = now
     due_at = None if due_in is None else now + func.make_interval(0, 0, 0, 0, 0, 0, due_in)
     await session.execute(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
         .values(
+            **{"waits_for": None, **values},
             lease_id=None,
             lease_until=None,
             due_at=case((MlflowItemRow.wanted != task.wanted, now), else_=due_at),
-            **values,
         )
     )
 
@@ -369,6 +473,41 @@ async def link(
     )
     if done.first() is None:
         raise Conflict("Another worker has taken it over.")
+    await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.waits_for == task.id)
+        .values(waits_for=None, due_at=func.clock_timestamp())
+    )
+
+
+async def rivals(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
+    """The versions in STAGING or PRODUCTION of the models that these versions belong to."""
+    models = select(ModelVersionRow.model_id).where(
+        ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+    )
+    rows = await session.scalars(
+        select(ModelVersionRow.id).where(
+            ModelVersionRow.model_id.in_(models),
+            ModelVersionRow.stage.in_((Stage.STAGING, Stage.PRODUCTION)),
+        ),
+        {"ids": list(version_ids)},
+    )
+    return set(rows)
+
+
+async def linked(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_ids: Sequence[str]
+) -> set[str]:
+    """Those of these objects of MLflow's that are on both sides, or are to be."""
+    rows = await session.scalars(
+        select(MlflowItemRow.mlflow_id).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
+        ),
+        {"ids": list(mlflow_ids)},
+    )
+    return {id for id in rows if id is not None}
 
 
 async def object_of(
@@ -444,15 +583,282 @@ async def counts_by_state(
         .group_by(MlflowItemRow.server_id, MlflowItemRow.state)
     )
     found: dict[UUID, dict[SyncState, int]] = {}
-    for server_id, state, number in rows.tuples():
+    for server_id, state, number in rows:
         found.setdefault(server_id, {})[state] = number
     return found
 
 
+async def behind(session: ReadSession, server_ids: Sequence[UUID]) -> dict[UUID, int | None]:
+    """How many events each server has not been told of yet; None where nothing is told."""
+    told = JournalHeadRow.position - MlflowServerRow.position
+    rows = await session.execute(
+        select(MlflowServerRow.id, told)
+        .join(JournalHeadRow, true())
+        .where(MlflowServerRow.id.in_(server_ids))
+    )
+    return dict(rows.tuples().all())
+
+
+async def lock_items(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:
+    """The items among `ids`, held until the transaction ends; those that do not exist are
+    absent."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .where(among(MlflowItemRow.id, ids))
+        .order_by(MlflowItemRow.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: row for row in rows}
+
+
+async def retry_failed(session: WriteSession, server_id: UUID) -> int:
+    """Have all that is parked looked at again, now. Returns how much that is."""
+    rows = await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.state == SyncState.FAILED)
+        .values(
+            state=SyncState.PENDING,
+            attempts=0,
+            error=None,
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+        .returning(MlflowItemRow.id)
+    )
+    return len(rows.all())
+
+
 def _matching(wanted: ItemFilter) -> Select[Any]:
-    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == wanted.server_id)
+    server = select(MlflowServerRow.id).where(MlflowServerRow.uri == wanted.uri)
+    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == server.scalar_subquery())
     if wanted.states:
         statement = statement.where(MlflowItemRow.state.in_(wanted.states))
     if wanted.kinds:
         statement = statement.where(MlflowItemRow.kind.in_(wanted.kinds))
     return statement
+
+
+async def progress_of(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
+) -> Mapping[str, Any]:
+    """What is remembered of one of MLflow's objects; nothing when it has not been looked at."""
+    found = await session.scalar(
+        select(MlflowItemRow.points_seen).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == mlflow_id,
+        )
+    )
+    return found or {}
+
+
+async def earlier_version(
+    session: ReadSession, server_id: UUID, version: ModelVersionRow
+) -> UUID | None:
+    """The first of those versions of the model that were registered before this one and are not
+    in MLflow yet, deleted ones included; none that was given up."""
+    return await session.scalar(
+        select(ModelVersionRow.id)
+        .outerjoin(
+            MlflowItemRow,
+            and_(
+                MlflowItemRow.server_id == server_id,
+                MlflowItemRow.kind == TrackedKind.MODEL_VERSION,
+                MlflowItemRow.object_id == ModelVersionRow.id,
+            ),
+        )
+        .where(
+            ModelVersionRow.model_id == version.model_id,
+            tuple_(ModelVersionRow.created_at, ModelVersionRow.id)
+            < tuple_(
+                bindparam("created_at", version.created_at, DateTime(timezone=True)),
+                bindparam("id", version.id, Uuid),
+            ),
+            MlflowItemRow.mlflow_id.is_(None),
+            func.coalesce(MlflowItemRow.state, SyncState.PENDING) != SyncState.FAILED,
+        )
+        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
+        .limit(1)
+    )
+
+
+async def rename_model(session: WriteSession, server_id: UUID, former: str, name: str) -> None:
+    """A model has another name in MLflow: its versions are looked at under that one. Who has found
+    it takes the place of the model's item."""
+    of_server = MlflowItemRow.server_id == server_id
+    is_version = MlflowItemRow.kind == TrackedKind.MODEL_VERSION
+    await session.execute(
+        update(MlflowItemRow)
+        .where(
+            of_server, MlflowItemRow.kind == TrackedKind.MODEL, MlflowItemRow.mlflow_id == former
+        )
+        .values(mlflow_id=None)
+    )
+    # They were found, but nothing has come of them.
+    await session.execute(
+        delete(MlflowItemRow).where(
+            of_server,
+            is_version,
+            func.starts_with(MlflowItemRow.mlflow_id, f"{name}/"),
+            MlflowItemRow.object_id.is_(None),
+        )
+    )
+    await session.execute(
+        update(MlflowItemRow)
+        .where(of_server, is_version, func.starts_with(MlflowItemRow.mlflow_id, f"{former}/"))
+        .values(
+            mlflow_id=func.concat(name, func.substr(MlflowItemRow.mlflow_id, len(former) + 1)),
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+    )
+
+
+class NewPoint(NamedTuple):
+    """A point that is not here yet; `timestamp` is MLflow's, or just after it where there are
+    several at that time."""
+
+    key: str
+    step: int
+    timestamp: datetime
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the journal says was written to a run: the lowest and highest step of each metric, the
+    first line of its log, and whether there were artifacts."""
+
+    steps: Mapping[str, tuple[int, int]]
+    first_line: int | None
+    artifacts: bool
+
+
+# A batch from before the journal said which steps may have reached any.
+_REACHED = text("""
+SELECT reached.key, min(reached.low), max(reached.high)
+FROM event CROSS JOIN LATERAL (
+    SELECT key, CAST(value->>0 AS bigint) AS low, CAST(value->>1 AS bigint) AS high
+    FROM jsonb_each(event.after->'steps')
+    UNION ALL
+    SELECT metric->>0, -9223372036854775808, 9223372036854775807
+    FROM jsonb_array_elements(event.after->'metrics') AS metric
+    WHERE event.after->'steps' IS NULL
+) AS reached
+WHERE event.subject_id = :run_id AND event.type = 'run.metrics_logged'
+  AND event.position > :after AND event.position <= :through AND event.request_id <> :echo
+GROUP BY reached.key
+""").bindparams(bindparam("run_id", type_=Uuid))
+
+_WRITTEN = text("""
+SELECT min(CAST(after->>'first_line' AS bigint)),
+       count(*) FILTER (WHERE type = 'run.artifacts_logged')
+FROM event
+WHERE subject_id = :run_id AND type IN ('run.output_logged', 'run.artifacts_logged')
+  AND position > :after AND position <= :through AND request_id <> :echo
+""").bindparams(bindparam("run_id", type_=Uuid))
+
+# Of each metric no more than is wanted in all, so that a page costs what it has.
+_POINTS = text("""
+SELECT point.key, point.step, point.timestamp, point.value
+FROM unnest(:keys, :lows, :highs) WITH ORDINALITY AS wanted (key, low, high, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM metric_point
+    WHERE run_id = :run_id AND key = wanted.key
+      AND step BETWEEN wanted.low AND wanted.high
+      AND (wanted.place > 1 OR :last_time IS NULL OR (step, "timestamp") > (:last_step, :last_time))
+    ORDER BY step, "timestamp" LIMIT :limit
+) AS point
+ORDER BY wanted.place, point.step, point.timestamp LIMIT :limit
+""").bindparams(
+    bindparam("run_id", type_=Uuid),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("lows", type_=ARRAY(BigInteger)),
+    bindparam("highs", type_=ARRAY(BigInteger)),
+    bindparam("last_step", type_=BigInteger),
+    bindparam("last_time", type_=DateTime(timezone=True)),
+)
+
+# MLflow tells points of one step and millisecond apart by their values, and the greatest is the
+# latest; here they are told apart by their times. What was corrected here is there as it was, too,
+# and must not come back: where there is a point, there is no new one.
+_NOT_HERE = text("""
+SELECT key, step, "timestamp" + (place - 1) * interval '1 microsecond', value
+FROM (
+    SELECT key, step, "timestamp", value,
+           row_number() OVER (PARTITION BY key, step, "timestamp" ORDER BY value) AS place
+    FROM (
+        SELECT DISTINCT key, step, "timestamp", value
+        FROM unnest(:keys, :steps, :timestamps, :values) AS point (key, step, "timestamp", value)
+    ) AS given
+) AS numbered
+WHERE place <= 1000 AND NOT EXISTS (
+    SELECT 1 FROM metric_point AS known
+    WHERE known.run_id = :run_id AND known.key = numbered.key AND known.step = numbered.step
+      AND known.timestamp >= numbered.timestamp
+      AND known.timestamp < numbered.timestamp + interval '1 millisecond'
+)
+ORDER BY key, step, "timestamp", place
+""").bindparams(
+    bindparam("run_id", type_=Uuid),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("steps", type_=ARRAY(BigInteger)),
+    bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("values", type_=ARRAY(Double)),
+)
+
+
+async def news_of_run(
+    session: ReadSession, run_id: UUID, after: int, through: int, echo: str
+) -> News:
+    """What was written to a run between two positions of the journal, but for what was written by
+    requests of this id."""
+    wanted = {"run_id": run_id, "after": after, "through": through, "echo": echo}
+    reached = await session.execute(_REACHED, wanted)
+    steps = {key: (low, high) for key, low, high in reached}
+    first_line, artifacts = (await session.execute(_WRITTEN, wanted)).one()
+    return News(steps, first_line, artifacts > 0)
+
+
+async def points_of_run(
+    session: ReadSession,
+    run_id: UUID,
+    steps: Sequence[tuple[str, int, int]],
+    last: NewPoint | None,
+    limit: int,
+) -> list[NewPoint]:
+    """The points of these metrics within these steps, in order of the metrics given, then of step
+    and time; after `last`, which is one of the first metric."""
+    keys, lows, highs = zip(*steps, strict=True)
+    rows = await session.execute(
+        _POINTS,
+        {
+            "run_id": run_id,
+            "keys": list(keys),
+            "lows": list(lows),
+            "highs": list(highs),
+            "last_step": last and last.step,
+            "last_time": last and last.timestamp,
+            "limit": limit,
+        },
+    )
+    return [NewPoint(*row) for row in rows]
+
+
+async def points_not_here(
+    session: ReadSession, run_id: UUID, points: Sequence[NewPoint]
+) -> list[NewPoint]:
+    """Those of MLflow's points that are not here yet, whose times are in whole milliseconds."""
+    keys, steps, timestamps, values = zip(*points, strict=True)
+    rows = await session.execute(
+        _NOT_HERE,
+        {
+            "run_id": run_id,
+            "keys": list(keys),
+            "steps": list(steps),
+            "timestamps": list(timestamps),
+            "values": list(values),
+        },
+    )
+    return [NewPoint(*row) for row in rows]

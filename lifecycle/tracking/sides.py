@@ -3,15 +3,25 @@
 `experiments`, `runs`, `models` and `versions` are modules with the functions of `Kind`.
 """
 
+import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+import orjson
+from pydantic import ValidationError
+
 from lifecycle.access.origin import Origin
+from lifecycle.commands import Command
 from lifecycle.database import Database, ReadSession, WriteSession
-from lifecycle.tracking.client import Client
-from lifecycle.tracking.rules import Base, Changes, FieldRule, TrackedKind
+from lifecycle.errors import InvalidInput
+from lifecycle.tracking import rules
+from lifecycle.tracking.client import Client, MlflowError
+from lifecycle.tracking.rules import MAX_OTHER_TAG, Base, Changes, FieldRule, TrackedKind
+
+Made = TypeVar("Made", bound=Command)
 
 ACTOR = "system:mlflow"
 # Tags that begin so are ours; MLflow's own begin with `mlflow.`.
@@ -28,6 +38,25 @@ class NotYet(Exception):
     ) -> None:
         self.kind, self.object_id, self.mlflow_id = kind, object_id, mlflow_id
         super().__init__(f"Waits for the {kind.lower().replace('_', ' ')} that it belongs to.")
+
+
+class Incomplete(Exception):
+    """What could be brought over has been, with what the item is to remember of it; for the rest
+    there is an error of MLflow's, which is to be tried again."""
+
+    def __init__(self, points_seen: Mapping[str, Any], error: MlflowError) -> None:
+        self.points_seen, self.error = points_seen, error
+        super().__init__(str(error))
+
+
+def checked(command: type[Made], **values: Any) -> Made:
+    """The command with these values. Raises InvalidInput."""
+    try:
+        return command(**values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        path = ".".join(map(str, problem["loc"]))
+        raise InvalidInput(f"{path}: {problem['msg'].removeprefix('Value error, ')}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +104,7 @@ class Sync:
     """What all reconciling with one server shares. What comes in is written under `origin`.
 
     `importing_for` is the administrator on whose behalf stages are taken over; nothing is then
-    written to MLflow.
+    written to MLflow, but left to a worker if the server is `mirrored`.
     """
 
     database: Database
@@ -83,11 +112,51 @@ class Sync:
     server_id: UUID
     origin: Origin
     importing_for: str | None = None
+    mirrored: bool = True
 
 
 def origin_of(server_id: UUID) -> Origin:
     """Who writes what comes in from a server: by this the journal's reader knows its own echo."""
     return Origin(actor=ACTOR, request_id=f"mlflow:{server_id}")
+
+
+def digest(entity: Any) -> str:
+    """A short name for exactly this state of an object of MLflow's, a dataclass of the client."""
+    return hashlib.sha256(orjson.dumps(entity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def our_id(theirs: Theirs) -> UUID | None:
+    """Our id of an object of MLflow's, as its tag says; None if it has none."""
+    with suppress(ValueError):
+        return UUID(theirs.announced.get(ID_TAG, ""))
+    return None
+
+
+def fields_here(description: str | None, tags: Mapping[str, str]) -> dict[str, str]:
+    """Description and tags of ours, of models and versions, as MLflow's registry can have them.
+    Tags with names that are ours there, or MLflow's, are not told."""
+    fields = {
+        f"tag:{key}": rules.cut(tags[ours], MAX_OTHER_TAG)
+        for key, ours in rules.keys_there(tags).items()
+        if not key.startswith(OURS)
+    }
+    if description:
+        fields["description"] = rules.cut(description, MAX_OTHER_TAG)
+    return fields
+
+
+def fields_there(
+    description: str | None, tags: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Description and tags from MLflow's registry, as they can be had here; and those tags that are
+    ours."""
+    announced = {key: value for key, value in tags.items() if key.startswith(OURS)}
+    fields = {
+        f"tag:{key}": rules.here_text(value) for key, value in tags.items() if key not in announced
+    }
+    if description:
+        fields["description"] = rules.here_text(description)
+    return fields, announced
 
 
 class Kind(Protocol):
@@ -132,5 +201,5 @@ class Kind(Protocol):
     ) -> Mapping[str, Any]:
         """Bring over, both ways, what is only ever added: points, files, log lines. What the
         journal says after `task.position` up to `through` is new here. Returns the item's new
-        `points_seen`. May be repeated."""
+        `points_seen`. May be repeated. Raises Incomplete when it has come as far as it can."""
         ...

@@ -23,7 +23,8 @@ from lifecycle.tracking.rules import SyncState, TrackedKind
 class MlflowServerRow(WithId):
     """An MLflow server, by its address without credentials.
 
-    `position` is how far the journal has been read for it. `looked_at` is when it was last asked
+    `position` is how far the journal has been read for it; null where nothing is told, as a server
+    that was only imported from. `looked_at` is when it was last asked
     for what has changed there, `compared_at` when all of it was compared; `look_lease` is until
     when somebody is at it.
     """
@@ -33,7 +34,7 @@ class MlflowServerRow(WithId):
 
     uri: Mapped[str]
     version: Mapped[str | None]
-    position: Mapped[int] = mapped_column(BigInteger)
+    position: Mapped[int | None] = mapped_column(BigInteger)
     looked_at: Mapped[datetime | None]
     compared_at: Mapped[datetime | None]
     look_lease: Mapped[datetime | None]
@@ -65,6 +66,11 @@ class MlflowItemRow(WithId):
             postgresql_where=text("due_at IS NOT NULL"),
         ),
         Index(None, "server_id", "state", "id"),
+        Index(
+            "ix_mlflow_item_waits_for",
+            "waits_for",
+            postgresql_where=text("waits_for IS NOT NULL"),
+        ),
     )
 
     server_id: Mapped[UUID] = mapped_column(ForeignKey("mlflow_server.id"))
@@ -82,7 +88,7 @@ class MlflowItemRow(WithId):
     base: Mapped[dict[str, Any]] = mapped_column(
         JSONB, default=dict, server_default=text("'{}'::jsonb")
     )
-    # Of a run: the latest point of each metric that has been taken from there.
+    # Of a run: how far what is only ever added has come over; see `runs.exchange`.
     points_seen: Mapped[dict[str, Any]] = mapped_column(
         JSONB, default=dict, server_default=text("'{}'::jsonb")
     )
@@ -91,6 +97,8 @@ class MlflowItemRow(WithId):
     wanted: Mapped[int] = mapped_column(BigInteger, default=1, server_default=text("1"))
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     due_at: Mapped[datetime | None]
+    # The item that has to be on both sides first; whoever puts it there makes this one due.
+    waits_for: Mapped[UUID | None]
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
     synced_at: Mapped[datetime | None]

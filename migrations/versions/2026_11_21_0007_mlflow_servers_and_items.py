@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("uri", sa.Text(), nullable=False),
         sa.Column("version", sa.Text(), nullable=True),
-        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=True),
         sa.Column("looked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("compared_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("look_lease", sa.DateTime(timezone=True), nullable=True),
@@ -88,6 +88,7 @@ def upgrade() -> None:
         sa.Column("wanted", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("waits_for", sa.Uuid(), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("synced_at", sa.DateTime(timezone=True), nullable=True),
@@ -127,14 +128,15 @@ def upgrade() -> None:
         ["server_id", "state", "id"],
         unique=False,
     )
+    op.create_index(
+        "ix_mlflow_item_waits_for",
+        "mlflow_item",
+        ["waits_for"],
+        unique=False,
+        postgresql_where=sa.text("waits_for IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_mlflow_item_server_id_state_id"), table_name="mlflow_item")
-    op.drop_index(
-        "ix_mlflow_item_due",
-        table_name="mlflow_item",
-        postgresql_where=sa.text("due_at IS NOT NULL"),
-    )
     op.drop_table("mlflow_item")
     op.drop_table("mlflow_server")

@@ -1,0 +1,161 @@
+"""Bringing in what an MLflow server has, once, for a person who waits for it.
+
+What was listed is in the database before anything of it comes in: an import that is interrupted
+goes on where it was, and one that is repeated brings in what has changed. Nothing is written to
+MLflow.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lifecycle.database import Database, WriteSession
+from lifecycle.tracking import repository
+from lifecycle.tracking.client import Client, Denied, Unreachable
+from lifecycle.tracking.reconcile import LEASE_SECONDS, hand_back, settle
+from lifecycle.tracking.rules import SyncState, TrackedKind
+from lifecycle.tracking.sides import Sync, digest, origin_of
+
+_HANDS = 8
+_EXPERIMENTS = 100
+# For what another process has taken, or what waits for something else.
+_PAUSE_SECONDS = 0.5
+
+# In this order, because each belongs to one of those before it.
+KINDS = (TrackedKind.EXPERIMENT, TrackedKind.RUN, TrackedKind.MODEL, TrackedKind.MODEL_VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of the objects of one kind: how many there are in MLflow, how many were looked
+    at, and what is the matter with those that are not in."""
+
+    kind: TrackedKind
+    listed: int
+    done: int
+    conflicts: Sequence[str]
+    failures: Sequence[str]
+
+
+# Told how many of how many objects of a kind are done.
+Progress: TypeAlias = Callable[[TrackedKind, int, int], None]
+
+
+async def run(
+    database_url: str, uri: str, administrator: str, progress: Progress
+) -> list[Imported]:
+    """`bring_in` as a process of its own does it. Raises what that raises."""
+    database, client = Database(database_url), Client(uri)
+    try:
+        return await bring_in(database, client, administrator, progress)
+    finally:
+        await client.close()
+        await database.close()
+
+
+async def bring_in(
+    database: Database, client: Client, administrator: str, progress: Progress
+) -> list[Imported]:
+    """Import everything that is not deleted. Stages are taken over on behalf of `administrator`.
+
+    Raises MlflowError when MLflow does not answer; what is in by then stays, and the rest comes
+    with the next call.
+    """
+    server_id = await database.write(lambda s: repository.know_server(s, client.uri))
+    async with database.read() as session:
+        mirrored = await repository.is_mirrored(session, server_id)
+    sync = Sync(database, client, server_id, origin_of(server_id), administrator, mirrored)
+    listed = {kind: await _list(sync, kind) for kind in KINDS}
+    return [await _drain(sync, kind, listed[kind], progress) for kind in KINDS]
+
+
+async def _list(sync: Sync, kind: TrackedKind) -> int:
+    """Have everything of a kind looked at that is new or has changed. Returns how much there is."""
+    number = 0
+    async with aclosing(_LISTS[kind](sync)) as pages:
+        async for seen in pages:
+            number += len(seen)
+
+            async def want(session: WriteSession, seen: dict[str, str] = seen) -> None:
+                await repository.want_theirs(session, sync.server_id, kind, seen, new=True)
+
+            await sync.database.write(want)
+    return number
+
+
+async def _experiments(sync: Sync) -> AsyncGenerator[dict[str, str]]:
+    async for page in sync.client.experiments():
+        yield {each.id: digest(each) for each in page if not each.deleted}
+
+
+async def _runs(sync: Sync) -> AsyncGenerator[dict[str, str]]:
+    ids = [id async for page in _experiments(sync) for id in page]
+    for n in range(0, len(ids), _EXPERIMENTS):
+        async for page in sync.client.runs(ids[n : n + _EXPERIMENTS]):
+            yield {run.id: digest(run) for run in page}
+
+
+async def _models(sync: Sync) -> AsyncGenerator[dict[str, str]]:
+    async for page in sync.client.models():
+        yield {model.name: digest(model) for model in page}
+
+
+async def _versions(sync: Sync) -> AsyncGenerator[dict[str, str]]:
+    async for page in sync.client.versions():
+        yield {f"{each.model_name}/{each.number}": digest(each) for each in page}
+
+
+_LISTS = {
+    TrackedKind.EXPERIMENT: _experiments,
+    TrackedKind.RUN: _runs,
+    TrackedKind.MODEL: _models,
+    TrackedKind.MODEL_VERSION: _versions,
+}
+
+
+async def _drain(sync: Sync, kind: TrackedKind, listed: int, progress: Progress) -> Imported:
+    """Reconcile whatever of a kind is due, until nothing is."""
+    done = 0
+
+    async def left() -> int:
+        async with sync.database.read() as session:
+            return await repository.due(session, sync.server_id, kind)
+
+    async def work() -> None:
+        nonlocal done
+        while True:
+            task = await sync.database.write(
+                lambda session: repository.take(session, sync.server_id, LEASE_SECONDS, kind)
+            )
+            if task is None:
+                return
+            try:
+                await settle(sync, task)
+            except (Unreachable, Denied) as error:
+                await hand_back(sync, task, error)
+                raise
+            done += 1
+            progress(kind, min(done, total), total)
+
+    total = await left()
+    progress(kind, 0, total)
+    while await left():
+        try:
+            async with asyncio.TaskGroup() as hands:
+                for _ in range(_HANDS):
+                    hands.create_task(work())
+        except* (Unreachable, Denied) as group:
+            raise group.exceptions[0] from None
+        # What is left has been taken by somebody else, who may have been killed.
+        await asyncio.sleep(_PAUSE_SECONDS if await left() else 0)
+    async with sync.database.read() as session:
+        wrong = await repository.troubles(session, sync.server_id, kind)
+    return Imported(
+        kind,
+        listed,
+        done,
+        conflicts=[text for state, text in wrong if state is SyncState.CONFLICT],
+        failures=[text for state, text in wrong if state is not SyncState.CONFLICT],
+    )
