@@ -82,13 +82,14 @@ browser:
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
 
-check: setup ## Everything but the tests: format, lint, types, imports, schema, migrations
+check: setup ## Everything but the tests: format, lint, types, imports, schema, migrations, compose
 	$(RUN) ruff format --check
 	$(RUN) ruff check
 	$(RUN) mypy --strict $(PYTHON_CODE)
 	$(RUN) lint-imports
 	$(RUN) lifecycle sdl --check
 	$(RUN) lifecycle migrate --check
+	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@! docker compose version >/dev/null 2>&1 || (set -x; docker compose config --quiet)
 
 fix: setup ## Format, and repair what ruff can
