@@ -252,7 +252,7 @@ class ModelVersion(Node):
     @strawberry.field(
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
         "`artifactPath` is still that, or if that is an s3:// URI within an area; an address of "
-        "the web as it is; else null."
+        "the web as it is; of what MLflow keeps the page there that shows it; else null."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:
@@ -268,7 +268,10 @@ class ModelVersion(Node):
                 )
                 if found is not None:
                     return found
-        return await links.resolve(info.context, self.artifact_path)
+        path = self.artifact_path
+        return await links.resolve(info.context, path) or await schema.tracking.page_of(
+            info, path, self.key, self.run_key
+        )
 
     @strawberry.field(description="The model that it is a version of.")
     async def model(self, info: Info) -> Model:

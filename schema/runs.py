@@ -95,17 +95,27 @@ class Artifact:
     area: ArtifactArea | None = strawberry.field(
         description="Where its content is kept; null if it was only described."
     )
+    run_key: Private[UUID]
 
     @classmethod
     def from_row(cls, row: ArtifactRow) -> Self:
         size = None if row.size_bytes is None else BigInt(row.size_bytes)
-        return cls(name=row.name, path=row.path, size_bytes=size, digest=row.digest, area=row.area)
+        return cls(
+            name=row.name,
+            path=row.path,
+            size_bytes=size,
+            digest=row.digest,
+            area=row.area,
+            run_key=row.run_id,
+        )
 
     @strawberry.field(
-        description="Where its content can be read, for 15 minutes, without anything else; null if "
-        "it was only described."
+        description="Where its content can be read: for 15 minutes, without anything else; of a "
+        "run that came from MLflow at MLflow, as it lets one. Null if it was only described."
     )
     async def download_url(self, info: Info) -> str | None:
+        if self.area is None:
+            return await schema.tracking.file_of(info, self.run_key, self.path)
         return await links.download_url(info.context, self.area, self.digest, self.name)
 
 

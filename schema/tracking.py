@@ -22,6 +22,7 @@ from lifecycle.runs import repository as runs
 from lifecycle.tracking import repository, rules, service
 from lifecycle.tracking.repository import ItemFilter
 from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind
+from lifecycle.tracking.sides import ACTOR
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 from schema import ids
 from schema.context import Info
@@ -123,6 +124,33 @@ async def link_of(info: Info, kind: TrackedKind, id: UUID) -> MlflowLink:
         conflicts=[],
         item_id=None,
     )
+
+
+async def file_of(info: Info, run_id: UUID, path: str) -> str | None:
+    """Where MLflow serves a file of a run; None unless the run has come from there."""
+    server = info.context.mlflow_uri
+    if server is None:
+        return None
+    run = await info.context.loaders.load(runs.by_ids, run_id)
+    if run is None or run.created_by != ACTOR:
+        return None
+    there = (await link_of(info, TrackedKind.RUN, run_id)).id
+    return rules.file_url(server, there, path) if there else None
+
+
+async def page_of(info: Info, artifact: str, version_id: UUID, run_id: UUID | None) -> str | None:
+    """MLflow's page that shows the file of a version, if MLflow has it: where the URI does not say
+    enough, the page of the version."""
+    server = info.context.mlflow_uri
+    if server is None or not rules.is_of_mlflow(artifact):
+        return None
+    pages = {}
+    if run_id is not None:
+        run = await link_of(info, TrackedKind.RUN, run_id)
+        if run.id and run.url:
+            pages[run.id] = run.url
+    found = rules.page_of(server, artifact, pages)
+    return found or (await link_of(info, TrackedKind.MODEL_VERSION, version_id)).url
 
 
 def _look_up(kind: TrackedKind) -> tuple[Any, Callable[[Any], Node]]:

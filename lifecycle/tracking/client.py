@@ -603,10 +603,6 @@ class Client:
         """MLflow's page of a version."""
         return f"{self.model_url(name)}/versions/{quote(number, safe='')}"
 
-    def file_url(self, run_id: str, path: str) -> str:
-        """Where MLflow serves an artifact of a run."""
-        return f"{self.uri}/get-artifact?run_uuid={quote(run_id, safe='')}&path={quote(path)}"
-
     # How it asks.
 
     async def _pages(

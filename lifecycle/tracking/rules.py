@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
+from urllib.parse import quote
 
 from lifecycle.runs.rules import RunStatus
 
@@ -380,3 +381,40 @@ def milliseconds(moment: datetime) -> int:
 def moment(milliseconds: int) -> datetime:
     """A time of MLflow's, or the nearest one that there is in the years 1 to 9999."""
     return _EPOCH + timedelta(milliseconds=min(max(milliseconds, _FIRST), _LAST))
+
+
+_SCHEMES = ("runs", "models", "mlflow-artifacts")
+
+
+def file_url(server: str, run_id: str, path: str) -> str:
+    """Where the server at an address serves an artifact of a run."""
+    return f"{server}/get-artifact?run_uuid={quote(run_id, safe='')}&path={quote(path)}"
+
+
+def is_of_mlflow(artifact: str) -> bool:
+    """Whether only MLflow knows where this is."""
+    return artifact.partition(":/")[0] in _SCHEMES
+
+
+def page_of(server: str, artifact: str, run_pages: Mapping[str, str]) -> str | None:
+    """The server's page that shows what one of MLflow's URIs stands for, if the URI says enough.
+    `run_pages` are the pages of runs that are known, by their ids there."""
+    scheme, _, path = artifact.partition(":/")
+    parts = path.split("/")
+    if "" in parts[:1]:
+        # It names a server of its own, or nothing.
+        return None
+    match scheme, parts:
+        case "runs", [run, *inside]:
+            known = run_pages.get(run)
+            return _inside(known, inside) if known else f"{server}/#/runs/{quote(run)}"
+        case "models", [name, number] if number.isdecimal():
+            return f"{server}/#/models/{quote(name, safe='')}/versions/{number}"
+        case "mlflow-artifacts", [experiment, run, "artifacts", *inside]:
+            page = f"{server}/#/experiments/{quote(experiment)}/runs/{quote(run)}"
+            return _inside(page, inside)
+    return None
+
+
+def _inside(run_page: str, path: Sequence[str]) -> str:
+    return "/".join([f"{run_page}/artifacts", *map(quote, path)])

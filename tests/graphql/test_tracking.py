@@ -12,8 +12,10 @@ import pytest
 import pytest_asyncio
 
 from lifecycle.journal import repository as journal
+from lifecycle.runs.service import LogRun, NewArtifact, log_run
 from lifecycle.tracking import repository
 from lifecycle.tracking.rules import Conflict, FieldRule, Resolution, SyncState, TrackedKind, merge
+from lifecycle.tracking.sides import origin_of
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
@@ -488,6 +490,68 @@ async def test_credentials_are_never_shown(live: Live, objects: dict[str, str]) 
     assert server["failed"] == items["totalCount"] == 1
     assert retried["mlflowServer"]["failed"] == 0
     assert "secret" not in f"{server} {items} {retried} {ready.text}"
+
+
+# Where files are read.
+
+
+async def test_a_file_of_a_run_that_came_from_mlflow_is_read_there(
+    live: Live, graph: Graph, mirrored: Mirrored, unique: str
+) -> None:
+    own = await a_run(mirrored.graph, unique, artifacts=[{"name": "f", "path": "a b/c.txt"}])
+    command = LogRun(experiment_name=unique, artifacts=[NewArtifact(name="f", path="a b/c.txt")])
+    origin = origin_of(mirrored.mirror.server_id)
+    row = await live.database.write(lambda session: log_run(session, origin, command))
+    came = ids.encode("Run", row.id)
+    query = (
+        "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Run { artifacts { downloadUrl } } } "
+        f'experiment(name: "{unique}") {{ artifacts {{ downloadUrl }} }} }}'
+    )
+
+    async def links(graph: Graph) -> list[str | None]:
+        data = await graph.query(query, {"ids": [own, came]})
+        found = [node["artifacts"][0]["downloadUrl"] for node in data["nodes"]]
+        of_all = [each["downloadUrl"] for each in data["experiment"]["artifacts"]]
+        assert sorted(of_all, key=str) == sorted(found, key=str)
+        return found
+
+    assert await links(mirrored.graph) == [None, None]
+    await mirrored.mirror.item(own, mlflow_id="r1")
+    await mirrored.mirror.item(came, mlflow_id="r2")
+    url = f"{mirrored.mirror.uri}/get-artifact?run_uuid=r2&path=a%20b/c.txt"
+    assert await links(mirrored.graph) == [None, url]
+    assert await links(graph) == [None, None]
+
+
+async def test_where_mlflow_keeps_a_version_its_page_shows(
+    graph: Graph, mirrored: Mirrored, unique: str
+) -> None:
+    uri = mirrored.mirror.uri
+    run = await a_run(mirrored.graph, unique)
+    await mirrored.mirror.item(run, mlflow_id="r1", url=f"{uri}/#/experiments/1/runs/r1")
+    pages = {
+        "runs:/r1/model": f"{uri}/#/experiments/1/runs/r1/artifacts/model",
+        "runs:/r2/model": f"{uri}/#/runs/r2",
+        "models:/churn/3": f"{uri}/#/models/churn/versions/3",
+        "mlflow-artifacts:/1/r3/artifacts/model": f"{uri}/#/experiments/1/runs/r3/artifacts/model",
+        "models:/m-17": f"{uri}/#/own",
+        "https://example.com/model": "https://example.com/model",
+        "model.pkl": None,
+        "ftp://host/model": None,
+    }
+    shown, elsewhere = {}, {}
+
+    for path in pages:
+        version = await a_version(mirrored.graph, unique, runId=run, artifactPath=path)
+        await mirrored.mirror.item(version["id"], mlflow_id=version["id"], url=f"{uri}/#/own")
+        query = "query ($id: ID!) { node(id: $id) { ... on ModelVersion { artifactUrl } } }"
+        for service, found in ((mirrored.graph, shown), (graph, elsewhere)):
+            data = await service.query(query, {"id": version["id"]})
+            found[path] = data["node"]["artifactUrl"]
+
+    assert shown == pages
+    of_the_web = {path: path for path in pages if path.startswith("https")}
+    assert elsewhere == {**dict.fromkeys(pages), **of_the_web}
 
 
 # Retrying.

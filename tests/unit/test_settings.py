@@ -17,6 +17,9 @@ GIVEN = Settings(
     mlflow_uri="http://me:secret@mlflow:5000",
     mlflow_follow=86_400,
     mlflow_worker=False,
+    artifacts="s3://bucket/internal",
+    external_artifacts="/external",
+    s3_public_url="https://s3.example.com",
 )
 
 
@@ -28,7 +31,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize("settings", [Settings(), GIVEN])
+@pytest.mark.parametrize("settings", [Settings(data_dir=Path("/data")), GIVEN])
 def test_a_process_that_is_started_gets_all_settings_of_the_one_that_starts_it(
     environment: pytest.MonkeyPatch, settings: Settings
 ) -> None:

@@ -437,3 +437,39 @@ def test_what_was_decided_is_what_happens(
     }
     assert (second.push, second.pull) == wanted[decided]
     assert second.conflicts == []
+
+
+# Links.
+
+
+@pytest.mark.parametrize(
+    ("artifact", "page"),
+    [
+        ("runs:/r1/model", "http://m/#/experiments/1/runs/r1/artifacts/model"),
+        ("runs:/r1/a b/c#d", "http://m/#/experiments/1/runs/r1/artifacts/a%20b/c%23d"),
+        ("runs:/r1", "http://m/#/experiments/1/runs/r1/artifacts"),
+        ("runs:/r2/model", "http://m/#/runs/r2"),
+        ("models:/churn rate/12", "http://m/#/models/churn%20rate/versions/12"),
+        ("mlflow-artifacts:/1/r2/artifacts/a/b", "http://m/#/experiments/1/runs/r2/artifacts/a/b"),
+        ("models:/churn@best", None),
+        ("models:/churn/Production", None),
+        ("models:/m-17", None),
+        ("mlflow-artifacts:/1/models/m-17/artifacts", None),
+        ("mlflow-artifacts://elsewhere:5000/1/r2/artifacts/a", None),
+        ("runs://profile@databricks/r1/model", None),
+        ("runs:/", None),
+        ("s3://bucket/model", None),
+    ],
+)
+def test_a_uri_of_mlflow_leads_to_its_page_where_it_says_enough(
+    artifact: str, page: str | None
+) -> None:
+    pages = {"r1": "http://m/#/experiments/1/runs/r1"}
+
+    assert rules.page_of("http://m", artifact, pages) == page
+
+
+def test_a_file_is_served_by_its_run_and_path() -> None:
+    url = rules.file_url("http://m/x", "r 1", "a b/c&d?.txt")
+
+    assert url == "http://m/x/get-artifact?run_uuid=r%201&path=a%20b/c%26d%3F.txt"
