@@ -18,7 +18,13 @@ from typing import Any
 import click
 
 from lifecycle.errors import Unavailable
-from lifecycle.settings import VARIABLES, Settings, asyncpg_url, without_credentials
+from lifecycle.settings import (
+    VARIABLES,
+    Settings,
+    asyncpg_url,
+    mlflow_address,
+    without_credentials,
+)
 
 _ENVIRONMENT = "Environment variables (options win over them):\n\n" + "\n\n".join(
     f"\b\n  {name}\n{indent(fill(meaning, 72), '    ')}" for name, meaning in VARIABLES.items()
@@ -62,6 +68,8 @@ def _settings(**given: Any) -> Settings:
         settings = Settings.from_environment()
         if given.get("database_url"):
             given["database_url"] = asyncpg_url(given["database_url"])
+        if given.get("mlflow_uri") is not None:
+            given["mlflow_uri"] = mlflow_address(given["mlflow_uri"])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     return replace(settings, **{key: value for key, value in given.items() if value is not None})

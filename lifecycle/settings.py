@@ -5,6 +5,8 @@ from os import environ
 from pathlib import Path
 from urllib.parse import urlsplit
 
+_LONGEST_FOLLOW = 86_400
+
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
     "as postgresql+asyncpg://user:password@host:port/database.",
@@ -14,6 +16,12 @@ VARIABLES = {
     "LIFECYCLE_ADMINISTRATORS": "Names, with commas between them, of those who set policies and go "
     "past them (default admin).",
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
+    "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
+    "user:password@ where it asks for them (default: none).",
+    "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
+    "86400 (default: do not).",
+    "LIFECYCLE_MLFLOW_WORKER": "yes or no: whether those processes mirror that serve, or only "
+    "`lifecycle worker` (default yes).",
 }
 
 
@@ -27,6 +35,9 @@ class Settings:
     port: int = 8000
     administrators: frozenset[str] = frozenset({"admin"})
     log_format: str | None = None
+    mlflow_uri: str | None = None
+    mlflow_follow: int | None = None
+    mlflow_worker: bool = True
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -38,6 +49,15 @@ class Settings:
         if log_format not in (None, "json", "console"):
             raise ValueError(f"LIFECYCLE_LOG_FORMAT must be json or console, not {log_format!r}.")
         url = environ.get("LIFECYCLE_DATABASE_URL") or None
+        mlflow = environ.get("MLFLOW_TRACKING_URI") or None
+        follow = environ.get("LIFECYCLE_MLFLOW_FOLLOW") or "0"
+        if not follow.isdecimal() or int(follow) > _LONGEST_FOLLOW:
+            raise ValueError(
+                f"LIFECYCLE_MLFLOW_FOLLOW must be 1 to {_LONGEST_FOLLOW} seconds, not {follow!r}."
+            )
+        worker = environ.get("LIFECYCLE_MLFLOW_WORKER") or "yes"
+        if worker not in ("yes", "no"):
+            raise ValueError(f"LIFECYCLE_MLFLOW_WORKER must be yes or no, not {worker!r}.")
         return cls(
             database_url=asyncpg_url(url) if url else None,
             data_dir=Path(environ.get("LIFECYCLE_DATA_DIR") or ".lifecycle"),
@@ -49,7 +69,24 @@ class Settings:
                 if name.strip()
             ),
             log_format=log_format,
+            mlflow_uri=mlflow_address(mlflow) if mlflow else None,
+            mlflow_follow=int(follow) or None,
+            mlflow_worker=worker == "yes",
         )
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables by which another process gets these settings."""
+        return {
+            "LIFECYCLE_DATABASE_URL": self.database_url or "",
+            "LIFECYCLE_DATA_DIR": str(self.data_dir),
+            "LIFECYCLE_HOST": self.host,
+            "LIFECYCLE_PORT": str(self.port),
+            "LIFECYCLE_ADMINISTRATORS": ",".join(sorted(self.administrators)),
+            "LIFECYCLE_LOG_FORMAT": self.log_format or "",
+            "MLFLOW_TRACKING_URI": self.mlflow_uri or "",
+            "LIFECYCLE_MLFLOW_FOLLOW": str(self.mlflow_follow or ""),
+            "LIFECYCLE_MLFLOW_WORKER": "yes" if self.mlflow_worker else "no",
+        }
 
 
 def asyncpg_url(url: str) -> str:
@@ -65,3 +102,28 @@ def asyncpg_url(url: str) -> str:
             "percent-encoded that has to be?"
         ) from error
     return f"postgresql+asyncpg://{rest}"
+
+
+def mlflow_address(uri: str) -> str:
+    """The address of an MLflow server, as it was given. Raises ValueError when it is none; the
+    message does not repeat it, because there may be a password in it."""
+    try:
+        parts = urlsplit(uri.strip())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or bool(parts.username) != bool(parts.password):
+        raise ValueError(
+            "MLFLOW_TRACKING_URI must be the address of an MLflow server: http:// or https://, "
+            "perhaps user:password@, host and port."
+        )
+    return uri.strip()
+
+
+def without_credentials(uri: str) -> str:
+    """An MLflow server's address as it may be shown, and by which the server is told from others:
+    without user and password, without slashes at its end."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2].lower()
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"

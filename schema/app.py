@@ -32,7 +32,9 @@ from lifecycle.database import Database
 from lifecycle.errors import LifecycleError
 from lifecycle.journal.feed import Feed
 from lifecycle.runs import service as runs
-from lifecycle.settings import Settings
+from lifecycle.settings import Settings, without_credentials
+from lifecycle.tracking import repository as tracking
+from lifecycle.tracking.service import answers
 from schema.view import GRAPHIQL, View
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +56,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
     reporting.configure(settings.log_format)
     database = Database(settings.database_url)
     feed = Feed(database)
-    view = View(database, feed, settings.administrators)
+    mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
+    view = View(database, feed, settings.administrators, mlflow_uri)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -79,7 +82,11 @@ def create_app(settings: Settings | None = None) -> Starlette:
         except Exception:  # whatever it is, the answer is that we are not ready
             checks = {"database": False, "migrations": False}
         ready = all(checks.values())
-        return JSONResponse({"ready": ready, "checks": checks}, 200 if ready else 503)
+        told: dict[str, bool | None] = {**checks, "mlflow": None}
+        if mlflow_uri is not None:
+            # Everything works without it, so readiness does not depend on it.
+            told["mlflow"] = ready and await _answers(database, mlflow_uri)
+        return JSONResponse({"ready": ready, "checks": told}, 200 if ready else 503)
 
     async def home(request: Request) -> Response:
         return RedirectResponse("/graphql")
@@ -108,6 +115,16 @@ def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManag
     from lifecycle.tracking import worker
 
     return worker.running(database, settings.mlflow_uri, settings.mlflow_follow)
+
+
+async def _answers(database: Database, mlflow_uri: str) -> bool:
+    """Whether MLflow answered when a worker last asked it."""
+    try:
+        async with database.read() as session:
+            known = await tracking.servers_by_uris(session, [mlflow_uri])
+    except LifecycleError:
+        return False
+    return mlflow_uri in known and answers(known[mlflow_uri])
 
 
 async def _mark_lost_runs(database: Database) -> None:

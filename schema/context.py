@@ -28,10 +28,14 @@ R = TypeVar("R", bound=WithId)
 class Context:
     """One operation's way to the database, and who asks."""
 
-    def __init__(self, database: Database, feed: Feed, origin: Origin) -> None:
+    def __init__(
+        self, database: Database, feed: Feed, origin: Origin, mlflow_uri: str | None
+    ) -> None:
         self.database = database
         self.feed = feed
         self.origin = origin
+        # The MLflow server that is mirrored to, without credentials.
+        self.mlflow_uri = mlflow_uri
         self.loaders = Loaders(database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
@@ -43,6 +47,10 @@ class Context:
         row = await self.database.write(lambda session: once(session, origin, use_case, command))
         self.forget()
         return row
+
+    def fresh(self, origin: Origin) -> "Context":
+        """The same for another operation."""
+        return Context(self.database, self.feed, origin, self.mlflow_uri)
 
     def forget(self) -> None:
         """Load anew from here on."""
@@ -58,12 +66,12 @@ class FreshContext(SchemaExtension):
     def on_operation(self) -> Iterator[None]:
         outer: Context = self.execution_context.context
         if outer.connection_params is None:
-            self.execution_context.context = Context(outer.database, outer.feed, outer.origin)
+            self.execution_context.context = outer.fresh(outer.origin)
             yield
             return
         # Over a websocket nobody else gives an operation its id, or says when it is over.
         origin = replace(outer.origin, request_id=str(uuid7()))
-        self.execution_context.context = Context(outer.database, outer.feed, origin)
+        self.execution_context.context = outer.fresh(origin)
         began = time.perf_counter()
         bind_contextvars(request_id=origin.request_id)
         try:

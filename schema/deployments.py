@@ -12,6 +12,7 @@ from strawberry import Private
 
 import schema.drift
 import schema.registry
+import schema.tracking
 from lifecycle.deployments import repository, service
 from lifecycle.deployments.repository import DeploymentFilter, DeploymentOrderField
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
@@ -21,6 +22,7 @@ from lifecycle.drift import service as drift_service
 from lifecycle.errors import NotFound as Missing
 from lifecycle.journal.repository import Event, EventFilter
 from lifecycle.pages import MAX_SIZE, PageRequest
+from lifecycle.tracking.rules import TrackedKind
 from schema import ids, journal
 from schema.context import Info
 from schema.errors import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from schema.drift import DriftEvent
     from schema.promotion import ApprovalRequired
     from schema.registry import ModelVersion, ModelVersionSelector
+    from schema.tracking import MlflowLink
 
 
 @strawberry.type(description="How the endpoint is to be run.")
@@ -168,6 +171,14 @@ class Deployment(Node):
         version = await schema.registry.version_by_id(info, self.version_key)
         assert version is not None
         return version
+
+    @strawberry.field(
+        description="How its version stands with MLflow, where a deployment is told of as a tag."
+    )
+    async def mlflow(
+        self, info: Info
+    ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
+        return await schema.tracking.link_of(info, TrackedKind.MODEL_VERSION, self.version_key)
 
     @strawberry.field(description="What it printed, oldest first.")
     async def logs(

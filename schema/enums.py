@@ -25,6 +25,7 @@ from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage
 from lifecycle.runs.repository import RunOrderField
 from lifecycle.runs.rules import MetricGoal, RunStatus
 from lifecycle.runs.service import NumberKind
+from lifecycle.tracking.rules import Resolution, TrackedKind
 
 strawberry.enum(
     ExperimentStatus,
@@ -126,4 +127,12 @@ strawberry.enum(
     description="How the limit follows from the version's own metric: at most so many times it, at "
     "most so much more, or at most so much less. MAX_VALUE is a limit of its own. A figure that is "
     "exactly at its limit is not degraded; where the version has no such metric, nothing is.",
+)
+strawberry.enum(TrackedKind, name="MlflowItemKind", description="What there is in MLflow, too.")
+strawberry.enum(
+    Resolution,
+    name="MlflowResolution",
+    description="What holds where both sides differ. KEEP_OURS: what is here goes there; an object "
+    "that is not there any more is made there anew. TAKE_THEIRS: what is there comes here. LEAVE: "
+    "each side stays as it is, until one of them changes.",
 )

@@ -8,6 +8,7 @@ import strawberry
 from strawberry import Private
 
 import schema.runs
+import schema.tracking
 from lifecycle import errors
 from lifecycle.experiments import repository, service
 from lifecycle.experiments.repository import ExperimentFilter, ExperimentOrderField
@@ -17,6 +18,7 @@ from lifecycle.pages import PageRequest
 from lifecycle.runs import metrics
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import MetricGoal
+from lifecycle.tracking.rules import TrackedKind
 from schema import ids
 from schema.context import Info
 from schema.errors import (
@@ -45,6 +47,7 @@ from schema.pagination import (
 
 if TYPE_CHECKING:
     from schema.runs import Artifact, Run, RunFilterInput, RunOrderInput
+    from schema.tracking import MlflowLink
 
 _LINES_SHOWN = 100
 
@@ -84,6 +87,12 @@ class Experiment(Node):
             revision=row.revision,
             key=row.id,
         )
+
+    @strawberry.field(description="How it stands with MLflow.")
+    async def mlflow(
+        self, info: Info
+    ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
+        return await schema.tracking.link_of(info, TrackedKind.EXPERIMENT, self.key)
 
     @strawberry.field(description="Its runs, newest first unless ordered otherwise.")
     async def runs(

@@ -59,12 +59,15 @@ def parse(model: type[Model], input: object, path: Path = (), **id_kinds: str) -
     """The command that an input means. Raises InvalidInput with the path of the first mistake.
 
     `path` leads to the input, where it is not the whole of what the client sends. `id_kinds` names
-    the fields that hold global ids, and the kind that each must be of.
+    the fields that hold a global id, or several, and the kind that each must be of.
     """
     values = plain(input)
     for name, kind in id_kinds.items():
-        if values.get(name) is not None:
-            values[name] = ids.decode(kind, values[name], (name,))
+        given = values.get(name)
+        if isinstance(given, list):
+            values[name] = [ids.decode(kind, id, (name, n)) for n, id in enumerate(given)]
+        elif given is not None:
+            values[name] = ids.decode(kind, given, (name,))
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -23,6 +23,7 @@ from strawberry.extensions import SchemaExtension
 from lifecycle.lineage.rules import MAX_NODES
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
 from lifecycle.promotion.policies import MAX_RULES
+from lifecycle.tracking.service import MAX_ITEMS
 
 MAX_TOKENS = 20_000
 MAX_DEPTH = 15
@@ -34,6 +35,7 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 _LENGTHS = {
     "lineage": MAX_NODES,
     "whyNot": MAX_RULES,
+    "items": MAX_ITEMS,
     "checks": MAX_RULES,
     "stageHistory": DEFAULT_SIZE,
     "approvalHistory": DEFAULT_SIZE,

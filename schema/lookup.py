@@ -10,6 +10,7 @@ from lifecycle.experiments import repository as experiments
 from lifecycle.promotion import repository as promotion
 from lifecycle.registry import repository as registry
 from lifecycle.runs import repository as runs
+from lifecycle.tracking import repository as tracking
 from schema import ids
 from schema.context import Info
 from schema.datasets import DataSet
@@ -20,6 +21,7 @@ from schema.nodes import Node
 from schema.policies import StagePolicy
 from schema.registry import Model, ModelVersion
 from schema.runs import Run
+from schema.tracking import MlflowItem
 
 _NODES: dict[str, tuple[Any, Any]] = {
     "DataSet": (datasets.by_ids, DataSet.from_row),
@@ -27,6 +29,7 @@ _NODES: dict[str, tuple[Any, Any]] = {
     "DriftEvent": (drift.by_ids, DriftEvent.from_row),
     "DriftPolicy": (drift.policies_by_ids, DriftPolicy.from_row),
     "Experiment": (experiments.by_ids, Experiment.from_row),
+    "MlflowItem": (tracking.items_by_ids, MlflowItem.from_row),
     "Model": (registry.models_by_ids, Model.from_row),
     "ModelVersion": (registry.versions_by_ids, ModelVersion.from_row),
     "Run": (runs.by_ids, Run.from_row),

@@ -13,6 +13,7 @@ import schema.deployments
 import schema.drift
 import schema.promotion
 import schema.runs
+import schema.tracking
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -33,6 +34,7 @@ from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import MetricGoal
+from lifecycle.tracking.rules import TrackedKind
 from schema import ids
 from schema.context import Info
 from schema.errors import (
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
         ValidationReport,
     )
     from schema.runs import Run
+    from schema.tracking import MlflowLink
 
 
 _MAX_COMPARED = 50
@@ -127,6 +130,12 @@ class Model(Node):
             revision=row.revision,
             key=row.id,
         )
+
+    @strawberry.field(description="How it stands with MLflow.")
+    async def mlflow(
+        self, info: Info
+    ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
+        return await schema.tracking.link_of(info, TrackedKind.MODEL, self.key)
 
     @strawberry.field(description="Its versions, newest first, without deleted ones.")
     async def versions(
@@ -302,6 +311,12 @@ class ModelVersion(Node):
     ) -> list[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
         rows = await info.context.loaders.load(promotion.history_of_versions, self.key)
         return [schema.promotion.StageAssignment.from_row(row) for row in rows or ()]
+
+    @strawberry.field(description="How it stands with MLflow.")
+    async def mlflow(
+        self, info: Info
+    ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
+        return await schema.tracking.link_of(info, TrackedKind.MODEL_VERSION, self.key)
 
     @strawberry.field(description="Where it runs and has run, newest first.")
     async def deployments(

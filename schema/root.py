@@ -29,11 +29,18 @@ from schema.promotion import PromotionMutations, PromotionQueries
 from schema.registry import RegistryMutations, RegistryQueries
 from schema.runs import RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
+from schema.tracking import (
+    MlflowServer,
+    TrackingMutations,
+    TrackingQueries,
+    configured_server,
+)
 
 FEATURES = (
     "audit-chain",
     "idempotency",
     "lineage",
+    "mlflow",
     "promotion-gates",
     "resumable-subscriptions",
     "stage-history",
@@ -46,6 +53,13 @@ class ServerInfo:
     version: str = strawberry.field(description="The service's version.")
     schema_hash: str = strawberry.field(description="Changes whenever this schema changes.")
     features: list[str] = strawberry.field(description="What it can do, for clients that ask.")
+
+    @strawberry.field(
+        description="The MLflow server that everything is mirrored to; null when none is "
+        "configured. What is said of it was found out lately, and not for this answer."
+    )
+    async def mlflow(self, info: Info) -> MlflowServer | None:
+        return await configured_server(info)
 
 
 @strawberry.type
@@ -96,6 +110,7 @@ class Query(
     DriftQueries,
     AuditQueries,
     LineageQueries,
+    TrackingQueries,
 ): ...
 
 
@@ -112,6 +127,7 @@ class Mutation(
     PolicyMutations,
     DeploymentMutations,
     DriftMutations,
+    TrackingMutations,
 ): ...
 
 

@@ -15,6 +15,7 @@ import schema.datasets
 import schema.deployments
 import schema.experiments
 import schema.registry
+import schema.tracking
 from lifecycle.datasets import repository as datasets
 from lifecycle.deployments import repository as deployments
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -31,6 +32,7 @@ from lifecycle.runs.repository import MetricCondition, RunFilter, RunOrder, RunO
 from lifecycle.runs.rules import RunStatus
 from lifecycle.runs.service import NumberKind
 from lifecycle.runs.tables import ArtifactRow, RunRow
+from lifecycle.tracking.rules import TrackedKind
 from schema import ids, journal
 from schema.context import Info
 from schema.errors import (
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from schema.deployments import Deployment
     from schema.experiments import Experiment
     from schema.registry import ModelVersion
+    from schema.tracking import MlflowLink
 
 
 _LINES_SHOWN = 100
@@ -230,6 +233,12 @@ class Run(Node):
         before: Before = None,
     ) -> LogConnection:
         return await log_connection(info, self.key, self.log_lines, first, after, last, before)
+
+    @strawberry.field(description="How it stands with MLflow.")
+    async def mlflow(
+        self, info: Info
+    ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
+        return await schema.tracking.link_of(info, TrackedKind.RUN, self.key)
 
     @strawberry.field(description="The versions that came out of it, oldest first.")
     async def model_versions(

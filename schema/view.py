@@ -135,7 +135,11 @@ class View(GraphQL[Context, None]):
     websocket_adapter_class = _WebSocket
 
     def __init__(
-        self, database: Database, feed: Feed, administrators: frozenset[str] = frozenset()
+        self,
+        database: Database,
+        feed: Feed,
+        administrators: frozenset[str] = frozenset(),
+        mlflow_uri: str | None = None,
     ) -> None:
         super().__init__(
             schema,
@@ -147,6 +151,7 @@ class View(GraphQL[Context, None]):
         self._database = database
         self._feed = feed
         self._administrators = administrators
+        self._mlflow_uri = mlflow_uri
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -173,7 +178,8 @@ class View(GraphQL[Context, None]):
             raise HTTPException(
                 400, "Lifecycle-Actor must be a short line, and not begin with system:."
             )
-        return Context(self._database, self._feed, self._origin(actor, request.scope["request_id"]))
+        origin = self._origin(actor, request.scope["request_id"])
+        return Context(self._database, self._feed, origin, self._mlflow_uri)
 
     def _origin(self, actor: str, request_id: str) -> Origin:
         return Origin(actor, request_id, administrator=actor in self._administrators)

@@ -99,9 +99,17 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(database_url: str) -> AsyncIterator[Live]:
-    """A service on this database. Several may serve one database, like several processes."""
-    app = create_app(Settings(database_url=database_url, log_format="json"))
+async def serving(database_url: str, mlflow_uri: str | None = None) -> AsyncIterator[Live]:
+    """A service on this database. Several may serve one database, like several processes. None of
+    them does anything about an MLflow server by itself."""
+    app = create_app(
+        Settings(
+            database_url=database_url,
+            log_format="json",
+            mlflow_uri=mlflow_uri,
+            mlflow_worker=False,
+        )
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -273,7 +273,8 @@ async def _pull(
         except Unavailable:
             raise
         except LifecycleError as error:
-            refused.append(Conflict(name, ours.fields.get(name), value, str(error)))
+            rule = kind.rule_of(sync, name)
+            refused.append(Conflict(name, ours.fields.get(name), value, str(error), rule))
     return agreed, refused
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -27,7 +28,7 @@ from uuid_utils.compat import uuid7
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, fetch, total
+from lifecycle.pages import Ordering, Page, PageRequest, among, by_id, fetch, total
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.tracking import rules
@@ -38,9 +39,10 @@ from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 @dataclass(frozen=True, slots=True)
 class ItemFilter:
-    """Which items of a server; what is empty does not restrict."""
+    """Which items of the server at an address, of which there are none without one; what is empty
+    does not restrict."""
 
-    server_id: UUID
+    uri: str | None
     states: tuple[SyncState, ...] = ()
     kinds: tuple[TrackedKind, ...] = ()
 
@@ -581,8 +583,50 @@ async def counts_by_state(
     return found
 
 
+async def behind(session: ReadSession, server_ids: Sequence[UUID]) -> dict[UUID, int | None]:
+    """How many events each server has not been told of yet; None where nothing is told."""
+    told = JournalHeadRow.position - MlflowServerRow.position
+    rows = await session.execute(
+        select(MlflowServerRow.id, told)
+        .join(JournalHeadRow, true())
+        .where(MlflowServerRow.id.in_(server_ids))
+    )
+    return dict(rows.tuples().all())
+
+
+async def lock_items(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:
+    """The items among `ids`, held until the transaction ends; those that do not exist are
+    absent."""
+    rows = await session.scalars(
+        select(MlflowItemRow)
+        .where(among(MlflowItemRow.id, ids))
+        .order_by(MlflowItemRow.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: row for row in rows}
+
+
+async def retry_failed(session: WriteSession, server_id: UUID) -> int:
+    """Have all that is parked looked at again, now. Returns how much that is."""
+    rows = await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.state == SyncState.FAILED)
+        .values(
+            state=SyncState.PENDING,
+            attempts=0,
+            error=None,
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+        .returning(MlflowItemRow.id)
+    )
+    return len(rows.all())
+
+
 def _matching(wanted: ItemFilter) -> Select[Any]:
-    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == wanted.server_id)
+    server = select(MlflowServerRow.id).where(MlflowServerRow.uri == wanted.uri)
+    statement = select(MlflowItemRow).where(MlflowItemRow.server_id == server.scalar_subquery())
     if wanted.states:
         statement = statement.where(MlflowItemRow.state.in_(wanted.states))
     if wanted.kinds:

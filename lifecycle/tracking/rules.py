@@ -60,12 +60,14 @@ Base: TypeAlias = Mapping[str, Agreed]
 
 
 class Conflict(NamedTuple):
-    """A field that was changed on both sides, or where it must not be; and why, if not that."""
+    """A field that was changed on both sides, or where it must not be; and why, if not that. The
+    field is empty where it is about the object as a whole, which is not there any more."""
 
     field: str
     ours: str | None
     theirs: str | None
     reason: str | None = None
+    rule: FieldRule = FieldRule.EITHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +104,25 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
         if rule is FieldRule.ONCE:
             we_did, they_did = our is not None, their is not None
         if we_did and they_did:
-            merged.conflicts.append(Conflict(name, our, their))
+            merged.conflicts.append(Conflict(name, our, their, rule=rule))
         elif we_did:
             merged.push[name] = our
         elif rule is FieldRule.OURS:
-            merged.conflicts.append(Conflict(name, our, their, "Only changed here."))
+            merged.conflicts.append(Conflict(name, our, their, "Only changed here.", rule))
         else:
             merged.pull[name] = their
         if known is not None:
             merged.base[name] = known
     return merged
+
+
+def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
+    """What can be done about a conflict."""
+    if conflict.rule is FieldRule.ONCE:
+        return (Resolution.LEAVE,)
+    if conflict.rule is FieldRule.OURS or not conflict.field:
+        return (Resolution.KEEP_OURS, Resolution.LEAVE)
+    return tuple(Resolution)
 
 
 def settle(base: Base, conflict: Conflict, resolution: Resolution) -> Agreed:
