@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, CTE, ColumnElement, Select, Uuid, any_, bindparam, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
@@ -106,6 +107,24 @@ async def serving(
         .order_by(DeploymentRow.created_at.desc(), DeploymentRow.id.desc())
         .limit(1)
     )
+
+
+async def live_of(
+    session: ReadSession, version_id: UUID
+) -> dict[Environment, DeploymentRow]:
+    """The last live deployment of a version in each environment that has one."""
+    rows = await session.scalars(
+        select(DeploymentRow)
+        .ext(distinct_on(DeploymentRow.environment))
+        .where(
+            DeploymentRow.model_version_id == version_id,
+            DeploymentRow.status.in_(sorted(LIVE)),
+        )
+        .order_by(
+            DeploymentRow.environment, DeploymentRow.created_at.desc(), DeploymentRow.id.desc()
+        )
+    )
+    return {row.environment: row for row in rows}
 
 
 async def live_after(session: ReadSession, row: DeploymentRow) -> DeploymentRow | None:

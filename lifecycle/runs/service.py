@@ -406,8 +406,21 @@ async def _store_points(session: WriteSession, origin: Origin, row: RunRow, poin
         origin,
         "run.metrics_logged",
         row.id,
-        after={"metrics": [_plain(metric) for metric in latest], "points": len(points.keys)},
+        after={
+            "metrics": [_plain(metric) for metric in latest],
+            "points": len(points.keys),
+            "steps": _reach(points),
+        },
     )
+
+
+def _reach(points: Points) -> dict[str, list[int]]:
+    """The lowest and the highest step of each key, for whoever passes the points on."""
+    found: dict[str, list[int]] = {}
+    for key, step in zip(points.keys, points.steps, strict=True):
+        known = found.setdefault(key, [step, step])
+        known[:] = min(known[0], step), max(known[1], step)
+    return found
 
 
 def _described(artifact: ArtifactRow) -> dict[str, Any]:

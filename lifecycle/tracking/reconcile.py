@@ -19,7 +19,7 @@ from lifecycle.journal import repository as journal
 from lifecycle.tracking import experiments, models, repository, rules, runs, versions
 from lifecycle.tracking.client import Denied, Missing, MlflowError, Unreachable
 from lifecycle.tracking.rules import Agreed, Base, Changes, Conflict, SyncState, TrackedKind
-from lifecycle.tracking.sides import ID_TAG, Kind, NotYet, Ours, Sync, Task, Theirs
+from lifecycle.tracking.sides import ID_TAG, Incomplete, Kind, NotYet, Ours, Sync, Task, Theirs
 
 KINDS: Mapping[TrackedKind, Kind] = {
     TrackedKind.EXPERIMENT: experiments,
@@ -40,8 +40,8 @@ _GONE = Agreed("here", None)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an item stands after it was reconciled. `again` says that MLflow is still to be told, and
-    `gone` that the object is not there any more."""
+    """How an item stands after it was reconciled. `again` says that MLflow is still to be told,
+    `gone` that the object is not there any more, and `error` what could not be brought over."""
 
     base: Base
     conflicts: list[Conflict]
@@ -51,6 +51,7 @@ class Outcome:
     position: int
     again: bool = False
     gone: str | None = None
+    error: MlflowError | None = None
 
 
 async def reconcile(sync: Sync, task: Task) -> Outcome:
@@ -78,6 +79,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         ours = await kind.load(session, sync, task.object_id)
     merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
     base, conflicts = dict(merged.base), list(merged.conflicts)
+    if task.kind is TrackedKind.MODEL_VERSION:
+        conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
     writes = sync.importing_for is None
     if writes and (merged.push or announced):
@@ -87,7 +90,11 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         agreed, refused = await _pull(sync, kind, ours, theirs, merged.pull)
         base |= agreed
         conflicts += refused
-    points_seen = await kind.exchange(sync, task, ours, theirs, through)
+    missing = None
+    try:
+        points_seen = await kind.exchange(sync, task, ours, theirs, through)
+    except Incomplete as incomplete:
+        points_seen, missing = incomplete.points_seen, incomplete.error
     seen = theirs.seen
     if writes and (merged.push or announced):
         # What somebody else has changed there in the meantime must not pass for seen.
@@ -103,6 +110,7 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         url=theirs.url,
         position=through if writes else task.position,
         again=not writes and bool(merged.push or announced),
+        error=missing,
     )
 
 
@@ -131,9 +139,9 @@ async def settle(sync: Sync, task: Task) -> None:
         await _record(sync, task, outcome)
 
 
-async def fail(sync: Sync, task: Task, error: Exception) -> None:
-    """Put a task back whose object makes trouble: to be tried again after a pause, or, after too
-    many attempts, parked."""
+async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:
+    """Put a task back whose object makes trouble, with what is to be kept of it: to be tried again
+    after a pause, or, after too many attempts, parked."""
     expected = isinstance(error, MlflowError)
     message = str(error) if expected else "Unexpected error; the server's log has its trace."
     attempts = task.attempts + 1
@@ -152,6 +160,7 @@ async def fail(sync: Sync, task: Task, error: Exception) -> None:
         state=SyncState.FAILED if parked else SyncState.PENDING,
         error=message,
         attempts=attempts,
+        **kept,
     )
 
 
@@ -174,21 +183,19 @@ async def _record(sync: Sync, task: Task, outcome: Outcome) -> None:
         # It is a worker's then, and not at once: whoever imports would take it again.
         due_in = _WAIT_SECONDS
         state = state if conflicts else SyncState.PENDING
-    await _put_back(
-        sync,
-        task,
-        due_in,
-        state=state,
-        error=None,
-        attempts=0,
-        conflicts=[conflict._asdict() for conflict in conflicts],
-        base=base,
-        points_seen=dict(outcome.points_seen),
-        seen=outcome.seen,
-        position=outcome.position,
-        synced=True,
-        **({"url": outcome.url} if outcome.url else {}),
-    )
+    kept: dict[str, Any] = {
+        "conflicts": [conflict._asdict() for conflict in conflicts],
+        "base": base,
+        "points_seen": dict(outcome.points_seen),
+        "seen": outcome.seen,
+        "position": outcome.position,
+    }
+    if outcome.url:
+        kept["url"] = outcome.url
+    if outcome.error is not None:
+        await fail(sync, task, outcome.error, **kept)
+        return
+    await _put_back(sync, task, due_in, state=state, error=None, attempts=0, synced=True, **kept)
 
 
 async def _put_back(sync: Sync, task: Task, due_in: float | None, **values: Any) -> None:

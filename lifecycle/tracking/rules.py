@@ -3,10 +3,15 @@
 Both sides are compared in MLflow's terms, as fields by name: "description", "status", "tag:team".
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
+
+from lifecycle.runs.rules import RunStatus
 
 
 class TrackedKind(StrEnum):
@@ -28,11 +33,16 @@ class SyncState(StrEnum):
 
 
 class FieldRule(StrEnum):
-    """Who may change a field: either side; this side only; whoever sets it first, once."""
+    """Who may change a field: either side; this side only; this side only, which tells it there in
+    another way than by the field; MLflow's only; whoever sets it first, once; either side, but of
+    two the one that is further on."""
 
     EITHER = "EITHER"
     OURS = "OURS"
+    WATCHED = "WATCHED"
+    THEIRS = "THEIRS"
     ONCE = "ONCE"
+    FORWARD = "FORWARD"
 
 
 class Resolution(StrEnum):
@@ -103,11 +113,16 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
         we_did, they_did = our != former.ours, their != former.theirs
         if rule is FieldRule.ONCE:
             we_did, they_did = our is not None, their is not None
+        if rule is FieldRule.FORWARD and we_did and they_did:
+            we_did, they_did = _reached(our) >= _reached(their), _reached(their) >= _reached(our)
         if we_did and they_did:
             merged.conflicts.append(Conflict(name, our, their, rule=rule))
+        elif we_did and rule in (FieldRule.THEIRS, FieldRule.WATCHED):
+            merged.base[name] = now
+            continue
         elif we_did:
             merged.push[name] = our
-        elif rule is FieldRule.OURS:
+        elif rule in (FieldRule.OURS, FieldRule.WATCHED):
             merged.conflicts.append(Conflict(name, our, their, "Only changed here.", rule))
         else:
             merged.pull[name] = their
@@ -123,6 +138,11 @@ def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
     if conflict.rule is FieldRule.OURS or not conflict.field:
         return (Resolution.KEEP_OURS, Resolution.LEAVE)
     return tuple(Resolution)
+
+
+def _reached(status: str | None) -> int:
+    """How far a run has come."""
+    return {None: 0, "SCHEDULED": 1, "RUNNING": 2}.get(status, 3)
 
 
 def settle(base: Base, conflict: Conflict, resolution: Resolution) -> Agreed:
@@ -155,3 +175,205 @@ _LONGEST_PAUSE = 300.0
 def pause(attempts: int) -> float:
     """How long to wait after so many failures in a row, in seconds."""
     return min(float(2**attempts), _LONGEST_PAUSE)
+
+
+# What MLflow takes. Of experiments' and models' tags that is what its 2.x takes.
+MAX_KEY = 250
+MAX_PARAM = 6_000
+MAX_RUN_TAG = 8_000
+MAX_OTHER_TAG = 5_000
+# What is taken here: `lifecycle.commands.Name`, `Line` and `Text`.
+MAX_NAME = 250
+MAX_LINE = 1_000
+MAX_TEXT = 20_000
+
+_ELLIPSIS = "…"
+# In a key of MLflow's nothing else may be, and it must be a path that nothing could be left out of.
+_KEY_CHARACTER = re.compile(r"[/\w.\- :]")
+_MODEL_CHARACTER = re.compile(r"[^/:]")
+_ESCAPE = re.compile(r"_((?:x5F_)*)x([1-9A-F][0-9A-F]*)_")
+_UNDERSCORE = "_x5F_"
+# Stands where otherwise nothing would, or a dot, or a space.
+_MARK = "_x_"
+_NO_SEGMENT = re.compile(rf"(?:{_MARK})*\.{{0,2}}")
+_NO_BEGINNING = re.compile(rf"(?:{_MARK})*(?:\s|$)")
+_NO_END = re.compile(rf"\s(?:{_MARK})*$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def there_key(key: str) -> str:
+    """A key of ours as MLflow can have it, of parameters, metrics and tags.
+
+    What it cannot have is spelled out: "recall@5" is "recall_x40_5". `here_key` reads it back,
+    unless it has become too long and had to be cut; then it still is another one for each key.
+    """
+    return _short(_with_path(_escaped(_without_guard(key), _KEY_CHARACTER)), MAX_KEY)
+
+
+def here_key(key: str) -> str:
+    """A key of MLflow's as a `Name`; `there_key` gives it back."""
+    return _short(_guarded(_unescaped(_without_path(key), _KEY_CHARACTER)), MAX_NAME)
+
+
+def there_name(name: str) -> str:
+    """The name of a model as MLflow can have it; `here_name` reads it back. There it must be a
+    path of one segment."""
+    return _short(_with_path(_escaped(_without_guard(name), _MODEL_CHARACTER)), MAX_NAME)
+
+
+def here_name(name: str) -> str:
+    """The name of MLflow's model as a `Name`; `there_name` gives it back, unless it had to be cut,
+    or had characters that no name here may have."""
+    known = _unescaped(_without_path(name), _MODEL_CHARACTER)
+    return _short(_guarded(_CONTROL.sub("\ufffd", known)), MAX_NAME)
+
+
+def keys_there(keys: Iterable[str]) -> dict[str, str]:
+    """Our keys by what they are in MLflow: of keys that were cut, too, this says what they were."""
+    return {there_key(key): key for key in keys}
+
+
+def with_changes(known: Mapping[str, str], changes: Changes, prefix: str) -> dict[str, str]:
+    """Our pairs with those changes that are of fields with this prefix, by MLflow's keys."""
+    pairs, keys = dict(known), keys_there(known)
+    for field_name, value in changes.items():
+        if field_name.startswith(prefix):
+            there = field_name.removeprefix(prefix)
+            key = keys.get(there, here_key(there))
+            if value is None:
+                pairs.pop(key, None)
+            else:
+                pairs[key] = value
+    return pairs
+
+
+def cut(value: str, length: int) -> str:
+    """The value, or its beginning and an ellipsis."""
+    return value if len(value) <= length else value[: length - 1] + _ELLIPSIS
+
+
+def here_text(value: str) -> str:
+    """A value of MLflow's as a `Text`: cut, without control characters."""
+    return cut(_CONTROL_BUT_LINES.sub("\ufffd", value), MAX_TEXT)
+
+
+def here_line(value: str, length: int = MAX_LINE) -> str | None:
+    """A value of MLflow's as a `Line` or a `Name`: one line, cut; None when nothing is left."""
+    line = _CONTROL.sub("\ufffd", " ".join(value.split())).strip()
+    return cut(line, length).strip() or None
+
+
+def _escaped(key: str, allowed: re.Pattern[str]) -> str:
+    """Each character that is not allowed as `_x40_`; what looks like that already begins with an
+    escaped underscore. From the end, because what follows decides what it looks like."""
+    done = ""
+    for character in reversed(key):
+        if not allowed.fullmatch(character):
+            done = f"_x{ord(character):X}_{done}"
+        elif character == "_" and _escape(f"_{done}", 0, allowed):
+            done = _UNDERSCORE + done
+        else:
+            done = character + done
+    return done
+
+
+def _unescaped(key: str, allowed: re.Pattern[str]) -> str:
+    done, place = [], 0
+    while place < len(key):
+        found = _escape(key, place, allowed)
+        if found is None:
+            done.append(key[place])
+            place += 1
+        elif found[1]:
+            done.append("_")
+            place += len(_UNDERSCORE)
+        else:
+            done.append(chr(int(found[2], 16)))
+            place = found.end()
+    return "".join(done)
+
+
+def _escape(key: str, place: int, allowed: re.Pattern[str]) -> re.Match[str] | None:
+    """What `_escaped` has made of a character at this place, and of nothing else."""
+    found = _ESCAPE.match(key, place) if key[place] == "_" else None
+    if found is None or int(found[2], 16) > 0x10FFFF:
+        return None
+    character = chr(int(found[2], 16))
+    return None if allowed.fullmatch(character) or _CONTROL.match(character) else found
+
+
+def _with_path(key: str) -> str:
+    return "/".join(_MARK + part if _NO_SEGMENT.fullmatch(part) else part for part in _parts(key))
+
+
+def _without_path(key: str) -> str:
+    marked = (part.startswith(_MARK) and _NO_SEGMENT.fullmatch(part) for part in _parts(key))
+    return "/".join(
+        part.removeprefix(_MARK) if mark else part
+        for part, mark in zip(_parts(key), marked, strict=True)
+    )
+
+
+def _parts(key: str) -> list[str]:
+    return key.split("/")
+
+
+def _guarded(key: str) -> str:
+    """Neither empty, nor with a space at an end."""
+    if _NO_BEGINNING.match(key):
+        key = _MARK + key
+    return key + _MARK if _NO_END.search(key) else key
+
+
+def _without_guard(key: str) -> str:
+    if key.endswith(_MARK) and _NO_END.search(key):
+        key = key.removesuffix(_MARK)
+    return key.removeprefix(_MARK) if key.startswith(_MARK) and _NO_BEGINNING.match(key) else key
+
+
+def _short(key: str, length: int) -> str:
+    if len(key) <= length:
+        return key
+    digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{key[: length - 17].rstrip(' ./')}_{digest}"
+
+
+_STATUSES = {
+    RunStatus.PENDING: "SCHEDULED",
+    RunStatus.RUNNING: "RUNNING",
+    RunStatus.COMPLETED: "FINISHED",
+    RunStatus.FAILED: "FAILED",
+    RunStatus.CANCELLED: "KILLED",
+}
+_STATUSES_HERE = {there: here for here, there in _STATUSES.items()}
+
+
+def there_status(status: RunStatus) -> str:
+    """A run's status in MLflow, which does not know that a run is LOST."""
+    return _STATUSES.get(status, "RUNNING")
+
+
+def here_status(status: str) -> RunStatus:
+    """What MLflow's status of a run is here; one that it may get in future counts as RUNNING."""
+    return _STATUSES_HERE.get(status, RunStatus.RUNNING)
+
+
+def here_title(title: str, otherwise: str) -> str:
+    """What MLflow calls something, as a `Name` that is another one for each; `otherwise` when
+    nothing is left of it."""
+    return _short(here_line(title, len(title) + 1) or otherwise, MAX_NAME)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
+
+
+def milliseconds(moment: datetime) -> int:
+    """A time as MLflow has it."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(milliseconds: int) -> datetime:
+    """A time of MLflow's, or the nearest one that there is in the years 1 to 9999."""
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, _FIRST), _LAST))

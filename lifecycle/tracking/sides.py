@@ -5,16 +5,22 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
+from pydantic import ValidationError
 
 from lifecycle.access.origin import Origin
+from lifecycle.commands import Command
 from lifecycle.database import Database, ReadSession, WriteSession
-from lifecycle.tracking.client import Client
+from lifecycle.errors import InvalidInput
+from lifecycle.tracking.client import Client, MlflowError
 from lifecycle.tracking.rules import Base, Changes, FieldRule, TrackedKind
+
+Made = TypeVar("Made", bound=Command)
 
 ACTOR = "system:mlflow"
 # Tags that begin so are ours; MLflow's own begin with `mlflow.`.
@@ -31,6 +37,25 @@ class NotYet(Exception):
     ) -> None:
         self.kind, self.object_id, self.mlflow_id = kind, object_id, mlflow_id
         super().__init__(f"Waits for the {kind.lower().replace('_', ' ')} that it belongs to.")
+
+
+class Incomplete(Exception):
+    """What could be brought over has been, with what the item is to remember of it; for the rest
+    there is an error of MLflow's, which is to be tried again."""
+
+    def __init__(self, points_seen: Mapping[str, Any], error: MlflowError) -> None:
+        self.points_seen, self.error = points_seen, error
+        super().__init__(str(error))
+
+
+def checked(command: type[Made], **values: Any) -> Made:
+    """The command with these values. Raises InvalidInput."""
+    try:
+        return command(**values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        path = ".".join(map(str, problem["loc"]))
+        raise InvalidInput(f"{path}: {problem['msg'].removeprefix('Value error, ')}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +124,13 @@ def digest(entity: Any) -> str:
     return hashlib.sha256(orjson.dumps(entity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
+def our_id(theirs: Theirs) -> UUID | None:
+    """Our id of an object of MLflow's, as its tag says; None if it has none."""
+    with suppress(ValueError):
+        return UUID(theirs.announced.get(ID_TAG, ""))
+    return None
+
+
 class Kind(Protocol):
     """What a kind's module has to offer."""
 
@@ -141,5 +173,5 @@ class Kind(Protocol):
     ) -> Mapping[str, Any]:
         """Bring over, both ways, what is only ever added: points, files, log lines. What the
         journal says after `task.position` up to `through` is new here. Returns the item's new
-        `points_seen`. May be repeated."""
+        `points_seen`. May be repeated. Raises Incomplete when it has come as far as it can."""
         ...

@@ -88,7 +88,7 @@ class MlflowItemRow(WithId):
     base: Mapped[dict[str, Any]] = mapped_column(
         JSONB, default=dict, server_default=text("'{}'::jsonb")
     )
-    # Of a run: the latest point of each metric that has been taken from there.
+    # Of a run: how far what is only ever added has come over; see `runs.exchange`.
     points_seen: Mapped[dict[str, Any]] = mapped_column(
         JSONB, default=dict, server_default=text("'{}'::jsonb")
     )

@@ -141,6 +141,7 @@ async def test_ten_thousand_points_go_in_one_call_and_are_one_event(
         (after,) = found.all()
     assert after is not None
     assert after["points"] == 10_000
+    assert after["steps"] == {"loss": [0, 4_999], "rate": [0, 4_999]}
     assert [plain[:3] for plain in after["metrics"]] == [
         ["loss", 1 / 5_000, 4_999],
         ["rate", 0.5, 4_999],
