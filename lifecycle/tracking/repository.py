@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
+    DateTime,
+    Double,
     Select,
     Text,
     Uuid,
@@ -632,3 +635,152 @@ def _matching(wanted: ItemFilter) -> Select[Any]:
     if wanted.kinds:
         statement = statement.where(MlflowItemRow.kind.in_(wanted.kinds))
     return statement
+
+
+class NewPoint(NamedTuple):
+    """A point that is not here yet; `timestamp` is MLflow's, or just after it where there are
+    several at that time."""
+
+    key: str
+    step: int
+    timestamp: datetime
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the journal says was written to a run: the lowest and highest step of each metric, the
+    first line of its log, and whether there were artifacts."""
+
+    steps: Mapping[str, tuple[int, int]]
+    first_line: int | None
+    artifacts: bool
+
+
+# A batch from before the journal said which steps may have reached any.
+_REACHED = text("""
+SELECT reached.key, min(reached.low), max(reached.high)
+FROM event CROSS JOIN LATERAL (
+    SELECT key, CAST(value->>0 AS bigint) AS low, CAST(value->>1 AS bigint) AS high
+    FROM jsonb_each(event.after->'steps')
+    UNION ALL
+    SELECT metric->>0, -9223372036854775808, 9223372036854775807
+    FROM jsonb_array_elements(event.after->'metrics') AS metric
+    WHERE event.after->'steps' IS NULL
+) AS reached
+WHERE event.subject_id = :run_id AND event.type = 'run.metrics_logged'
+  AND event.position > :after AND event.position <= :through AND event.request_id <> :echo
+GROUP BY reached.key
+""").bindparams(bindparam("run_id", type_=Uuid))
+
+_WRITTEN = text("""
+SELECT min(CAST(after->>'first_line' AS bigint)),
+       count(*) FILTER (WHERE type = 'run.artifacts_logged')
+FROM event
+WHERE subject_id = :run_id AND type IN ('run.output_logged', 'run.artifacts_logged')
+  AND position > :after AND position <= :through AND request_id <> :echo
+""").bindparams(bindparam("run_id", type_=Uuid))
+
+# Of each metric no more than is wanted in all, so that a page costs what it has.
+_POINTS = text("""
+SELECT point.key, point.step, point.timestamp, point.value
+FROM unnest(:keys, :lows, :highs) WITH ORDINALITY AS wanted (key, low, high, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM metric_point
+    WHERE run_id = :run_id AND key = wanted.key
+      AND step BETWEEN wanted.low AND wanted.high
+      AND (wanted.place > 1 OR :last_time IS NULL OR (step, "timestamp") > (:last_step, :last_time))
+    ORDER BY step, "timestamp" LIMIT :limit
+) AS point
+ORDER BY wanted.place, point.step, point.timestamp LIMIT :limit
+""").bindparams(
+    bindparam("run_id", type_=Uuid),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("lows", type_=ARRAY(BigInteger)),
+    bindparam("highs", type_=ARRAY(BigInteger)),
+    bindparam("last_step", type_=BigInteger),
+    bindparam("last_time", type_=DateTime(timezone=True)),
+)
+
+# MLflow tells points of one step and millisecond apart by their values, and the greatest is the
+# latest; here they are told apart by their times. What was corrected here is there as it was, too,
+# and must not come back: where there is a point, there is no new one.
+_NOT_HERE = text("""
+SELECT key, step, "timestamp" + (place - 1) * interval '1 microsecond', value
+FROM (
+    SELECT key, step, "timestamp", value,
+           row_number() OVER (PARTITION BY key, step, "timestamp" ORDER BY value) AS place
+    FROM (
+        SELECT DISTINCT key, step, "timestamp", value
+        FROM unnest(:keys, :steps, :timestamps, :values) AS point (key, step, "timestamp", value)
+    ) AS given
+) AS numbered
+WHERE place <= 1000 AND NOT EXISTS (
+    SELECT 1 FROM metric_point AS known
+    WHERE known.run_id = :run_id AND known.key = numbered.key AND known.step = numbered.step
+      AND known.timestamp >= numbered.timestamp
+      AND known.timestamp < numbered.timestamp + interval '1 millisecond'
+)
+ORDER BY key, step, "timestamp", place
+""").bindparams(
+    bindparam("run_id", type_=Uuid),
+    bindparam("keys", type_=ARRAY(Text)),
+    bindparam("steps", type_=ARRAY(BigInteger)),
+    bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("values", type_=ARRAY(Double)),
+)
+
+
+async def news_of_run(
+    session: ReadSession, run_id: UUID, after: int, through: int, echo: str
+) -> News:
+    """What was written to a run between two positions of the journal, but for what was written by
+    requests of this id."""
+    wanted = {"run_id": run_id, "after": after, "through": through, "echo": echo}
+    reached = await session.execute(_REACHED, wanted)
+    steps = {key: (low, high) for key, low, high in reached.tuples()}
+    first_line, artifacts = (await session.execute(_WRITTEN, wanted)).one()
+    return News(steps, first_line, artifacts > 0)
+
+
+async def points_of_run(
+    session: ReadSession,
+    run_id: UUID,
+    steps: Sequence[tuple[str, int, int]],
+    last: NewPoint | None,
+    limit: int,
+) -> list[NewPoint]:
+    """The points of these metrics within these steps, in order of the metrics given, then of step
+    and time; after `last`, which is one of the first metric."""
+    keys, lows, highs = zip(*steps, strict=True)
+    rows = await session.execute(
+        _POINTS,
+        {
+            "run_id": run_id,
+            "keys": list(keys),
+            "lows": list(lows),
+            "highs": list(highs),
+            "last_step": last and last.step,
+            "last_time": last and last.timestamp,
+            "limit": limit,
+        },
+    )
+    return [NewPoint(*row) for row in rows.tuples()]
+
+
+async def points_not_here(
+    session: ReadSession, run_id: UUID, points: Sequence[NewPoint]
+) -> list[NewPoint]:
+    """Those of MLflow's points that are not here yet, whose times are in whole milliseconds."""
+    keys, steps, timestamps, values = zip(*points, strict=True)
+    rows = await session.execute(
+        _NOT_HERE,
+        {
+            "run_id": run_id,
+            "keys": list(keys),
+            "steps": list(steps),
+            "timestamps": list(timestamps),
+            "values": list(values),
+        },
+    )
+    return [NewPoint(*row) for row in rows.tuples()]

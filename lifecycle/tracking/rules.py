@@ -234,7 +234,9 @@ def keys_there(keys: Iterable[str]) -> dict[str, str]:
     return {there_key(key): key for key in keys}
 
 
-def with_changes(known: Mapping[str, str], changes: Changes, prefix: str) -> dict[str, str]:
+def with_changes(
+    known: Mapping[str, str], changes: Mapping[str, str | None], prefix: str
+) -> dict[str, str]:
     """Our pairs with those changes that are of fields with this prefix, by MLflow's keys."""
     pairs, keys = dict(known), keys_there(known)
     for field_name, value in changes.items():
