@@ -109,9 +109,7 @@ async def serving(
     )
 
 
-async def live_of(
-    session: ReadSession, version_id: UUID
-) -> dict[Environment, DeploymentRow]:
+async def live_of(session: ReadSession, version_id: UUID) -> dict[Environment, DeploymentRow]:
     """The last live deployment of a version in each environment that has one."""
     rows = await session.scalars(
         select(DeploymentRow)

@@ -788,6 +788,13 @@ def _pairs(values: Mapping[str, str]) -> list[_Json]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
+def named(model: str) -> str:
+    """A filter for the versions of a model. It lets through those of all models where MLflow has no
+    way to write the name: whoever uses it looks at the names."""
+    quotes = [quote for quote in "'\"" if quote not in model]
+    return f"name = {quotes[0]}{model}{quotes[0]}" if quotes else ""
+
+
 def _tagged(our_id: str) -> str:
     if not re.fullmatch(r"[\w-]+", our_id):
         raise ValueError("An id of ours has letters, digits and dashes.")

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from lifecycle.database import WriteSession
 from lifecycle.tracking import repository
+from lifecycle.tracking.client import named
 from lifecycle.tracking.rules import TrackedKind
 from lifecycle.tracking.sides import Sync, digest
 
@@ -78,7 +79,7 @@ class Follower:
             await self._versions("")
         else:
             for name in changed:
-                await self._versions(f"name = '{name}'")
+                await self._versions(named(name))
         # Only now, so that a look which fails is made good by the next.
         self._models |= changed
 

@@ -15,7 +15,6 @@ from lifecycle.tracking import repository, rules
 from lifecycle.tracking.rules import FieldRule, Resolution, SyncState
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
-
 MAX_ITEMS = 100
 
 

@@ -17,8 +17,9 @@ from lifecycle.access.origin import Origin
 from lifecycle.commands import Command
 from lifecycle.database import Database, ReadSession, WriteSession
 from lifecycle.errors import InvalidInput
+from lifecycle.tracking import rules
 from lifecycle.tracking.client import Client, MlflowError
-from lifecycle.tracking.rules import Base, Changes, FieldRule, TrackedKind
+from lifecycle.tracking.rules import MAX_OTHER_TAG, Base, Changes, FieldRule, TrackedKind
 
 Made = TypeVar("Made", bound=Command)
 
@@ -129,6 +130,33 @@ def our_id(theirs: Theirs) -> UUID | None:
     with suppress(ValueError):
         return UUID(theirs.announced.get(ID_TAG, ""))
     return None
+
+
+def fields_here(description: str | None, tags: Mapping[str, str]) -> dict[str, str]:
+    """Description and tags of ours, of models and versions, as MLflow's registry can have them.
+    Tags with names that are ours there, or MLflow's, are not told."""
+    fields = {
+        f"tag:{key}": rules.cut(tags[ours], MAX_OTHER_TAG)
+        for key, ours in rules.keys_there(tags).items()
+        if not key.startswith(OURS)
+    }
+    if description:
+        fields["description"] = rules.cut(description, MAX_OTHER_TAG)
+    return fields
+
+
+def fields_there(
+    description: str | None, tags: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Description and tags from MLflow's registry, as they can be had here; and those tags that are
+    ours."""
+    announced = {key: value for key, value in tags.items() if key.startswith(OURS)}
+    fields = {
+        f"tag:{key}": rules.here_text(value) for key, value in tags.items() if key not in announced
+    }
+    if description:
+        fields["description"] = rules.here_text(description)
+    return fields, announced
 
 
 class Kind(Protocol):
