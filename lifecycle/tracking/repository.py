@@ -219,9 +219,10 @@ async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
 
 
 async def troubles(
-    session: ReadSession, server_id: UUID, kind: TrackedKind
+    session: ReadSession, server_id: UUID, kind: TrackedKind, limit: int
 ) -> Sequence[tuple[SyncState, str]]:
-    """What is the matter with the objects of a kind that are there, but not in sync."""
+    """What is the matter with the first objects of a kind that are there, but not in sync, in
+    order of their ids there; those first that are not in at all."""
     rows = await session.scalars(
         select(MlflowItemRow)
         .where(
@@ -230,7 +231,8 @@ async def troubles(
             MlflowItemRow.mlflow_id.is_not(None),
             or_(MlflowItemRow.error.is_not(None), MlflowItemRow.state == SyncState.CONFLICT),
         )
-        .order_by(MlflowItemRow.id)
+        .order_by(MlflowItemRow.state == SyncState.CONFLICT, MlflowItemRow.mlflow_id)
+        .limit(limit)
     )
     return [
         (row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows
@@ -263,24 +265,43 @@ async def want_ours(
 
 
 async def want_theirs(
-    session: WriteSession, server_id: UUID, kind: TrackedKind, seen: Mapping[str, str], *, new: bool
+    session: WriteSession,
+    server_id: UUID,
+    kind: TrackedKind,
+    seen: Mapping[str, str],
+    *,
+    new: bool,
+    importing_for: str | None = None,
 ) -> int:
     """These objects are there, by their ids, with digests of what they are now: those that have
-    changed are to be looked at, and, if `new` ones are wanted, those that are not known. Returns
-    how many those are."""
+    changed are to be looked at, and, if `new` ones are wanted, those that are not known. Who
+    imports wants to see what is in conflict, too, and what has failed without a pause. Returns how
+    many those are."""
     if not seen:
         return 0
-    known = await session.execute(
-        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen).where(
+    found = await session.execute(
+        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen, MlflowItemRow.state).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
             MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
         ),
         {"ids": list(seen)},
     )
-    digests = {mlflow_id: digest for mlflow_id, digest in known}  # noqa: C416
-    changed = [id for id in seen if id in digests and digests[id] != seen[id]]
-    unknown = [id for id in seen if id not in digests] if new else []
+    known = {mlflow_id: (digest, state) for mlflow_id, digest, state in found.tuples()}
+    changed = [
+        id
+        for id, (digest, state) in known.items()
+        if id is not None
+        and (digest != seen[id] or (importing_for and state is SyncState.CONFLICT))
+    ]
+    unknown = [id for id in seen if id not in known] if new else []
+    again: dict[str, Any] = dict(_WANTED_AGAIN)
+    if importing_for is not None:
+        again |= {
+            "importing_for": importing_for,
+            "attempts": 0,
+            "due_at": func.clock_timestamp(),
+        }
     if changed:
         await session.execute(
             update(MlflowItemRow)
@@ -289,7 +310,7 @@ async def want_theirs(
                 MlflowItemRow.kind == kind,
                 MlflowItemRow.mlflow_id.in_(changed),
             )
-            .values(_WANTED_AGAIN)
+            .values(again)
         )
     if unknown:
         statement = insert(MlflowItemRow).values(
@@ -300,6 +321,7 @@ async def want_theirs(
                     "kind": kind,
                     "mlflow_id": id,
                     "due_at": func.clock_timestamp(),
+                    "importing_for": importing_for,
                 }
                 for id in unknown
             ]
@@ -388,6 +410,7 @@ async def take(
         wanted=row.wanted,
         attempts=row.attempts,
         lease_id=row.lease_id,
+        importing_for=row.importing_for,
     )
 
 
