@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -99,15 +100,17 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(database_url: str, mlflow_uri: str | None = None) -> AsyncIterator[Live]:
-    """A service on this database. Several may serve one database, like several processes. None of
-    them does anything about an MLflow server by itself."""
+async def serving(database_url: str, **settings: Any) -> AsyncIterator[Live]:
+    """A service on this database. Several may serve one database, like several processes. Unless
+    the settings say otherwise, none has to do with an MLflow server."""
     app = create_app(
         Settings(
-            database_url=database_url,
-            log_format="json",
-            mlflow_uri=mlflow_uri,
-            mlflow_worker=False,
+            **{
+                "database_url": database_url,
+                "log_format": "json",
+                "mlflow_worker": False,
+                **settings,
+            }
         )
     )
     server = uvicorn.Server(

@@ -10,8 +10,11 @@ from sqlalchemy import text
 
 from lifecycle.database import Database
 from lifecycle.tables import Base
+from lifecycle.tracking.rules import SyncState
 from schema.root import schema
 from tests.client import Graph, Json
+from tests.conftest import Live
+from tests.mirror import a_mirror
 
 _mutation_type = schema._schema.mutation_type
 assert _mutation_type is not None
@@ -45,7 +48,8 @@ def global_id(kind: str, hexadecimal: str | None = None) -> str:
 @dataclass(frozen=True)
 class World:
     """One object of each kind. `version` is deployed and in PRODUCTION, `spare` is neither,
-    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor."""
+    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor, and
+    the description of the run of `mlflow_item` is in conflict."""
 
     name: str
     run: str
@@ -55,6 +59,7 @@ class World:
     deployment: str
     item: str
     drift_event: str
+    mlflow_item: str
 
 
 _BEGIN = """
@@ -94,7 +99,7 @@ mutation ($deployment: CreateDeploymentInput!, $drift: RecordDriftEventInput!) {
 fragment deployment on CreateDeploymentSuccess { deployment { id } }"""
 
 
-async def a_world(graph: Graph, name: str) -> World:
+async def a_world(live: Live, graph: Graph, name: str) -> World:
     """A new world, in which experiment and model have this name."""
     begun = await graph.query(_BEGIN, {"name": name})
     run = begun["run"]["run"]["id"]
@@ -118,6 +123,9 @@ async def a_world(graph: Graph, name: str) -> World:
         for status in ("VALIDATING", "DEPLOYING", "ACTIVE")
     ]
     await graph.query(f"mutation {{ {' '.join(steps)} }}")
+    mirror = await a_mirror(live.database)
+    conflicts = [("description", "d", "other")]
+    item = await mirror.item(run, SyncState.CONFLICT, conflicts=conflicts)
     return World(
         name=name,
         run=run,
@@ -127,6 +135,7 @@ async def a_world(graph: Graph, name: str) -> World:
         deployment=bad,
         item=found["checklist"][0]["id"],
         drift_event=deployed["drift"]["driftEvent"]["id"],
+        mlflow_item=item,
     )
 
 
@@ -337,6 +346,12 @@ def inputs(world: World) -> dict[str, Json]:
                 }
             ],
             "reason": "r",
+        },
+        "retryMlflowSync": {"ids": [world.mlflow_item]},
+        "resolveMlflowConflict": {
+            "id": world.mlflow_item,
+            "resolution": "LEAVE",
+            "fields": ["description"],
         },
     }
 

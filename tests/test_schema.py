@@ -96,6 +96,7 @@ type Artifact { name: String! path: String! sizeBytes: BigInt digest: String }
 type LogLine { line: BigInt! timestamp: DateTime! level: String! message: String! }
 
 type Experiment {
+  mlflow: MlflowLink!
   id: ID! name: String! description: String owner: String status: ExperimentStatus! tags: [Tag!]!
   createdAt: DateTime! updatedAt: DateTime! completedAt: DateTime durationSeconds: Float
   revision: Int!
@@ -105,6 +106,7 @@ type Experiment {
   artifacts: [Artifact!]! logs(last: Int = 100): [LogLine!]!
 }
 type Run {
+  mlflow: MlflowLink!
   id: ID! name: String status: RunStatus! statusMessage: String experiment: Experiment! parent: Run
   params: [Param!]! metrics(keys: [String!]): [Metric!]! tags: [Tag!]! artifacts: [Artifact!]!
   metricHistory(keys: [String!]!, maxPoints: Int = 1000): [MetricSeries!]!
@@ -128,6 +130,7 @@ type DataSet {
 type Lineage { nodes: [Node!]! edges: [LineageEdge!]! truncated: Boolean! }
 type LineageEdge { from: ID! to: ID! kind: LineageKind! }
 type Model {
+  mlflow: MlflowLink!
   id: ID! name: String! description: String owner: String tags: [Tag!]! createdAt: DateTime!
   updatedAt: DateTime! metricGoals: [MetricGoalSetting!]!
   versions(filter: ModelVersionFilter, first: Int, after: String, last: Int, before: String):
@@ -136,6 +139,7 @@ type Model {
   stageHistory(first: Int, after: String): StageAssignmentConnection!
 }
 type ModelVersion {
+  mlflow: MlflowLink!
   id: ID! model: Model! modelName: String! version: String! stage: Stage! run: Run
   description: String framework: String hyperparameters: JSON metrics: [Metric!]! tags: [Tag!]!
   artifactPath: String artifactDigest: String sizeBytes: BigInt createdBy: String!
@@ -168,6 +172,7 @@ type DeploymentMetrics { requestCount: BigInt! errorRate: Float! avgLatencyMs: F
   observed: [ObservedFigure!]! reportedAt: DateTime }
 type ObservedFigure { key: String! value: Float! }
 type Deployment {
+  mlflow: MlflowLink!
   id: ID! modelVersion: ModelVersion! modelName: String! version: String! environment: Environment!
   status: DeploymentStatus! statusMessage: String health: HealthStatus! endpoint: String
   config: EndpointConfig! metrics: DeploymentMetrics!
@@ -206,7 +211,18 @@ type AuditEntry { position: BigInt! at: DateTime! actor: String! action: String!
   subjectKind: String! subjectId: ID! subject: Node before: JSON after: JSON reason: String
   requestId: String! idempotencyKey: String policyVersion: Int hash: String }
 type AuditHead { position: BigInt! hash: String! anchor: String! }
-type ServerInfo { version: String! schemaHash: String! features: [String!]! }
+type ServerInfo { version: String! schemaHash: String! features: [String!]! mlflow: MlflowServer }
+type MlflowLink { id: String url: String state: MlflowState! lastSyncedAt: DateTime error: String
+  conflicts: [MlflowConflict!]! itemId: ID }
+type MlflowConflict { field: String here: String there: String reason: String
+  resolutions: [MlflowResolution!]! }
+type MlflowItem { id: ID! kind: MlflowItemKind! mlflow: MlflowLink! attempts: Int!
+  nextAttemptAt: DateTime object: Node }
+type MlflowServer { uri: String! version: String answering: Boolean! answeredAt: DateTime
+  error: String pending: Int! failed: Int! conflicts: Int! behind: BigInt }
+enum MlflowState { IN_SYNC PENDING FAILED CONFLICT NOT_CONFIGURED }
+enum MlflowItemKind { EXPERIMENT RUN MODEL MODEL_VERSION }
+enum MlflowResolution { KEEP_OURS TAKE_THEIRS LEAVE }
 
 input ModelVersionSelector { id: ID nameVersion: NameVersionInput inStage: NameStageInput }
 input NameVersionInput { modelName: String! version: String! }
@@ -222,6 +238,7 @@ input DeploymentFilter { modelName: String environments: [Environment!]
   statuses: [DeploymentStatus!] activeAt: DateTime }
 input DataSetFilter { name: String }
 input DriftEventFilter { modelName: String severities: [DriftSeverity!] statuses: [DriftStatus!] }
+input MlflowItemFilter { states: [MlflowState!] kinds: [MlflowItemKind!] }
 input AuditLogFilter { actors: [String!] subject: ID subjectKinds: [String!] actions: [String!]
   from: DateTime to: DateTime }
 
@@ -261,6 +278,8 @@ type Query {
   driftPolicy(modelName: String): DriftPolicy!
   driftPolicies(modelName: String, first: Int, after: String, last: Int, before: String):
     DriftPolicyConnection!
+  mlflowItems(filter: MlflowItemFilter, first: Int, after: String, last: Int, before: String):
+    MlflowItemConnection!
   serverInfo: ServerInfo!
 }
 
@@ -289,6 +308,8 @@ type Mutation {
   recordDriftEvent(input: RecordDriftEventInput!): RecordDriftEventResult!
   updateDriftEvent(input: UpdateDriftEventInput!): UpdateDriftEventResult!
   setDriftPolicy(input: SetDriftPolicyInput!): SetDriftPolicyResult!
+  retryMlflowSync(input: RetryMlflowSyncInput!): RetryMlflowSyncResult!
+  resolveMlflowConflict(input: ResolveMlflowConflictInput!): ResolveMlflowConflictResult!
 }
 
 input CreateExperimentInput { name: String! description: String owner: String tags: [TagInput!] }
@@ -364,6 +385,8 @@ input SetDriftPolicyInput { modelName: String responses: [DriftResponseRuleInput
 input DriftResponseRuleInput { fromSeverity: DriftSeverity! action: DriftAction! }
 input DegradationRuleInput { figure: DegradationFigure! metric: String limit: DegradationLimit!
   value: Float! severity: DriftSeverity! }
+input RetryMlflowSyncInput { ids: [ID!] }
+input ResolveMlflowConflictInput { id: ID! resolution: MlflowResolution! fields: [String!] }
 input UpdateDriftEventInput { id: ID! status: DriftStatus resolution: String }
 
 type CreateExperimentSuccess { experiment: Experiment! }
@@ -390,6 +413,8 @@ type RollbackDeploymentSuccess { deployment: Deployment! }
 type TerminateDeploymentSuccess { deployment: Deployment! }
 type RecordDriftEventSuccess { driftEvent: DriftEvent! duplicate: Boolean! }
 type SetDriftPolicySuccess { driftPolicy: DriftPolicy! }
+type RetryMlflowSyncSuccess { mlflowServer: MlflowServer! items: [MlflowItem!]! }
+type ResolveMlflowConflictSuccess { mlflowItem: MlflowItem! }
 type UpdateDriftEventSuccess { driftEvent: DriftEvent! }
 
 type Subscription {
@@ -469,6 +494,8 @@ REFUSALS = {
     "recordDriftEvent": {"NotFound"},
     "updateDriftEvent": {"NotFound", "InvalidTransition", "StaleRevision"},
     "setDriftPolicy": {"NotFound", "StaleRevision"},
+    "retryMlflowSync": {"NotFound", "Conflict"},
+    "resolveMlflowConflict": {"NotFound", "Conflict"},
 }
 
 
@@ -567,6 +594,7 @@ def _kept(
         "DriftEvent",
         "DriftPolicy",
         "Experiment",
+        "MlflowItem",
         "Model",
         "ModelVersion",
         "Run",
@@ -583,7 +611,7 @@ def test_objects_with_a_life_are_nodes(name: str) -> None:
 def test_connections_are_made_alike() -> None:
     connections = [type_ for name, type_ in TYPES.items() if name.endswith("Connection")]
 
-    assert len(connections) == 12
+    assert len(connections) == 13
     for connection in connections:
         assert isinstance(connection, GraphQLObjectType)
         assert list(connection.fields) == ["nodes", "edges", "pageInfo", "totalCount"]

@@ -662,6 +662,82 @@ def _matching(wanted: ItemFilter) -> Select[Any]:
     return statement
 
 
+async def progress_of(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
+) -> Mapping[str, Any]:
+    """What is remembered of one of MLflow's objects; nothing when it has not been looked at."""
+    found = await session.scalar(
+        select(MlflowItemRow.points_seen).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == mlflow_id,
+        )
+    )
+    return found or {}
+
+
+async def earlier_version(
+    session: ReadSession, server_id: UUID, version: ModelVersionRow
+) -> UUID | None:
+    """The first of those versions of the model that were registered before this one and are not
+    in MLflow yet, deleted ones included; none that was given up."""
+    return await session.scalar(
+        select(ModelVersionRow.id)
+        .outerjoin(
+            MlflowItemRow,
+            and_(
+                MlflowItemRow.server_id == server_id,
+                MlflowItemRow.kind == TrackedKind.MODEL_VERSION,
+                MlflowItemRow.object_id == ModelVersionRow.id,
+            ),
+        )
+        .where(
+            ModelVersionRow.model_id == version.model_id,
+            tuple_(ModelVersionRow.created_at, ModelVersionRow.id)
+            < tuple_(
+                bindparam("created_at", version.created_at, DateTime(timezone=True)),
+                bindparam("id", version.id, Uuid),
+            ),
+            MlflowItemRow.mlflow_id.is_(None),
+            func.coalesce(MlflowItemRow.state, SyncState.PENDING) != SyncState.FAILED,
+        )
+        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
+        .limit(1)
+    )
+
+
+async def rename_model(session: WriteSession, server_id: UUID, former: str, name: str) -> None:
+    """A model has another name in MLflow: its versions are looked at under that one. Who has found
+    it takes the place of the model's item."""
+    of_server = MlflowItemRow.server_id == server_id
+    is_version = MlflowItemRow.kind == TrackedKind.MODEL_VERSION
+    await session.execute(
+        update(MlflowItemRow)
+        .where(
+            of_server, MlflowItemRow.kind == TrackedKind.MODEL, MlflowItemRow.mlflow_id == former
+        )
+        .values(mlflow_id=None)
+    )
+    # They were found, but nothing has come of them.
+    await session.execute(
+        delete(MlflowItemRow).where(
+            of_server,
+            is_version,
+            func.starts_with(MlflowItemRow.mlflow_id, f"{name}/"),
+            MlflowItemRow.object_id.is_(None),
+        )
+    )
+    await session.execute(
+        update(MlflowItemRow)
+        .where(of_server, is_version, func.starts_with(MlflowItemRow.mlflow_id, f"{former}/"))
+        .values(
+            mlflow_id=func.concat(name, func.substr(MlflowItemRow.mlflow_id, len(former) + 1)),
+            wanted=MlflowItemRow.wanted + 1,
+            due_at=func.clock_timestamp(),
+        )
+    )
+
+
 class NewPoint(NamedTuple):
     """A point that is not here yet; `timestamp` is MLflow's, or just after it where there are
     several at that time."""
@@ -809,79 +885,3 @@ async def points_not_here(
         },
     )
     return [NewPoint(*row) for row in rows.tuples()]
-
-
-async def progress_of(
-    session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
-) -> Mapping[str, Any]:
-    """What is remembered of one of MLflow's objects; nothing when it has not been looked at."""
-    found = await session.scalar(
-        select(MlflowItemRow.points_seen).where(
-            MlflowItemRow.server_id == server_id,
-            MlflowItemRow.kind == kind,
-            MlflowItemRow.mlflow_id == mlflow_id,
-        )
-    )
-    return found or {}
-
-
-async def earlier_version(
-    session: ReadSession, server_id: UUID, version: ModelVersionRow
-) -> UUID | None:
-    """The first of those versions of the model that were registered before this one and are not
-    in MLflow yet, deleted ones included; none that was given up."""
-    return await session.scalar(
-        select(ModelVersionRow.id)
-        .outerjoin(
-            MlflowItemRow,
-            and_(
-                MlflowItemRow.server_id == server_id,
-                MlflowItemRow.kind == TrackedKind.MODEL_VERSION,
-                MlflowItemRow.object_id == ModelVersionRow.id,
-            ),
-        )
-        .where(
-            ModelVersionRow.model_id == version.model_id,
-            tuple_(ModelVersionRow.created_at, ModelVersionRow.id)
-            < tuple_(
-                bindparam("created_at", version.created_at, DateTime(timezone=True)),
-                bindparam("id", version.id, Uuid),
-            ),
-            MlflowItemRow.mlflow_id.is_(None),
-            func.coalesce(MlflowItemRow.state, SyncState.PENDING) != SyncState.FAILED,
-        )
-        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
-        .limit(1)
-    )
-
-
-async def rename_model(session: WriteSession, server_id: UUID, former: str, name: str) -> None:
-    """A model has another name in MLflow: its versions are looked at under that one. Who has found
-    it takes the place of the model's item."""
-    of_server = MlflowItemRow.server_id == server_id
-    is_version = MlflowItemRow.kind == TrackedKind.MODEL_VERSION
-    await session.execute(
-        update(MlflowItemRow)
-        .where(
-            of_server, MlflowItemRow.kind == TrackedKind.MODEL, MlflowItemRow.mlflow_id == former
-        )
-        .values(mlflow_id=None)
-    )
-    # They were found, but nothing has come of them.
-    await session.execute(
-        delete(MlflowItemRow).where(
-            of_server,
-            is_version,
-            func.starts_with(MlflowItemRow.mlflow_id, f"{name}/"),
-            MlflowItemRow.object_id.is_(None),
-        )
-    )
-    await session.execute(
-        update(MlflowItemRow)
-        .where(of_server, is_version, func.starts_with(MlflowItemRow.mlflow_id, f"{former}/"))
-        .values(
-            mlflow_id=func.concat(name, func.substr(MlflowItemRow.mlflow_id, len(former) + 1)),
-            wanted=MlflowItemRow.wanted + 1,
-            due_at=func.clock_timestamp(),
-        )
-    )

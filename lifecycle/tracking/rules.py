@@ -118,8 +118,8 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
         if we_did and they_did:
             merged.conflicts.append(Conflict(name, our, their, rule=rule))
         elif we_did and rule in (FieldRule.THEIRS, FieldRule.WATCHED):
-            merged.base[name] = now
-            continue
+            # Nothing is told there.
+            known = now
         elif we_did:
             merged.push[name] = our
         elif rule in (FieldRule.OURS, FieldRule.WATCHED):
@@ -133,7 +133,7 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
 
 def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
     """What can be done about a conflict."""
-    if conflict.rule is FieldRule.ONCE:
+    if conflict.rule in (FieldRule.ONCE, FieldRule.WATCHED):
         return (Resolution.LEAVE,)
     if conflict.rule is FieldRule.OURS or not conflict.field:
         return (Resolution.KEEP_OURS, Resolution.LEAVE)

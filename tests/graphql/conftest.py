@@ -7,14 +7,15 @@ import pytest_asyncio
 from lifecycle import migrate
 from tests.client import Graph
 from tests.conftest import Live, a_database, in_thread, serving
+from tests.mirror import MLFLOW
 
 
 @pytest_asyncio.fixture(scope="session")
 async def quiet(server_url: str) -> AsyncIterator[Live]:
-    """The service on a database of its own; the tests that use it run one after the other."""
+    """The service on a database of its own, with an MLflow server that is not there."""
     with a_database(server_url) as url:
         in_thread(lambda: migrate.upgrade(url))
-        async with serving(url) as service:
+        async with serving(url, mlflow_uri=MLFLOW) as service:
             yield service
 
 

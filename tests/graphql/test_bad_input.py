@@ -59,6 +59,7 @@ LINES = {
     "digest",
     "title",
     "checklist",
+    "fields",
 }
 # Numbers out of bounds; those that are not here have none.
 BEYOND: dict[str, list[float]] = {
@@ -77,8 +78,8 @@ WHEN = {"idempotencyKey", "expectedRevision", "expectedVersion"}
 
 
 @pytest.fixture(scope="module")
-async def world(quiet_graph: Graph) -> World:
-    return await a_world(quiet_graph, "bad-input")
+async def world(quiet: Live, quiet_graph: Graph) -> World:
+    return await a_world(quiet, quiet_graph, "bad-input")
 
 
 def is_choice(type_: GraphQLInputType) -> bool:
@@ -287,6 +288,8 @@ UNKNOWN: dict[str, Json] = {
     "recordDriftEvent": {"deploymentId": global_id("Deployment")},
     "updateDriftEvent": {"id": global_id("DriftEvent")},
     "setDriftPolicy": {"modelName": "nothing"},
+    "retryMlflowSync": {"ids": [global_id("MlflowItem")]},
+    "resolveMlflowConflict": {"id": global_id("MlflowItem")},
 }
 
 
@@ -764,8 +767,8 @@ def _scalars(type_: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.fixture(scope="module")
-async def fuzzed(graph: Graph) -> World:
-    return await a_world(graph, f"fuzzed-{uuid4().hex}")
+async def fuzzed(live: Live, graph: Graph) -> World:
+    return await a_world(live, graph, f"fuzzed-{uuid4().hex}")
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

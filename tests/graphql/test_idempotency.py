@@ -37,6 +37,8 @@ OBJECTS = {
     "recordDriftEvent": "driftEvent { id status revision }",
     "updateDriftEvent": "driftEvent { id status revision resolvedBy }",
     "setDriftPolicy": "driftPolicy { id version }",
+    "retryMlflowSync": "mlflowServer { uri } items { id attempts nextAttemptAt }",
+    "resolveMlflowConflict": "mlflowItem { id nextAttemptAt mlflow { state conflicts { field } } }",
 }
 
 # One value of each input, changed to another that would be acceptable too.
@@ -66,12 +68,14 @@ OTHERWISE: dict[str, Json] = {
     "recordDriftEvent": {"threshold": 0.16},
     "updateDriftEvent": {"resolution": "other"},
     "setDriftPolicy": {"reason": "other"},
+    "retryMlflowSync": {"ids": None},
+    "resolveMlflowConflict": {"resolution": "KEEP_OURS"},
 }
 
 
 @pytest.fixture
-async def world(quiet_graph: Graph, unique: str) -> World:
-    return await a_world(quiet_graph, unique)
+async def world(quiet: Live, quiet_graph: Graph, unique: str) -> World:
+    return await a_world(quiet, quiet_graph, unique)
 
 
 def test_no_mutation_is_forgotten_here() -> None:

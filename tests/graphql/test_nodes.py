@@ -8,8 +8,8 @@ from tests.mutations import World, a_world, global_id
 
 
 @pytest.fixture
-async def world(graph: Graph, unique: str) -> World:
-    return await a_world(graph, unique)
+async def world(live: Live, graph: Graph, unique: str) -> World:
+    return await a_world(live, graph, unique)
 
 
 async def test_every_kind_of_object_is_found_by_its_id(graph: Graph, world: World) -> None:
@@ -29,6 +29,7 @@ async def test_every_kind_of_object_is_found_by_its_id(graph: Graph, world: Worl
         "Deployment": world.deployment,
         "DriftEvent": world.drift_event,
         "DriftPolicy": data["driftPolicy"]["id"],
+        "MlflowItem": world.mlflow_item,
     }
 
     for kind, id in ids.items():

@@ -230,7 +230,8 @@ def test_no_list_is_forgotten_here() -> None:
 
     # The audit log shows what was done some milliseconds later; its pages are in test_audit.py.
     # What waits for approval is one list for all tests; its pages are in test_approvals.py.
-    elsewhere = {"Query.auditLog", "Query.pendingApprovals"}
+    # What is to be in MLflow needs a service that knows of one; its pages are in test_tracking.py.
+    elsewhere = {"Query.auditLog", "Query.pendingApprovals", "Query.mlflowItems"}
     assert {listed.field for listed in LISTS} | elsewhere == connections
 
 

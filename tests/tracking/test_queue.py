@@ -24,8 +24,8 @@ LONG = 60.0
 class Queue:
     """The queue of one server of the test's own."""
 
-    def __init__(self, database: Database, server_id: UUID) -> None:
-        self.database, self.server_id = database, server_id
+    def __init__(self, database: Database, uri: str, server_id: UUID) -> None:
+        self.database, self.uri, self.server_id = database, uri, server_id
 
     async def do(self, function: Callable[..., Awaitable[T]], *args: object, **kwargs: object) -> T:
         """Call a function of the repository in a transaction."""
@@ -55,10 +55,12 @@ async def queue(database_url: str, unique: str) -> AsyncIterator[Queue]:
     """A queue that nothing works on but the test."""
     database = Database(database_url)
 
-    async def know(session: WriteSession) -> UUID:
-        return await repository.know_server(session, f"http://{unique}")
+    uri = f"http://{unique}"
 
-    yield Queue(database, await database.write(know))
+    async def know(session: WriteSession) -> UUID:
+        return await repository.know_server(session, uri)
+
+    yield Queue(database, uri, await database.write(know))
     await database.close()
 
 
@@ -204,7 +206,7 @@ async def test_both_sides_may_call_for_the_same_object_before_it_is_linked(queue
         await queue.do(repository.link, found, object_id=ours)
     await queue.put_back(mine, None, state=SyncState.IN_SYNC)
     async with queue.database.read() as session:
-        wanted = repository.ItemFilter(queue.server_id)
+        wanted = repository.ItemFilter(queue.uri)
         assert await repository.count(session, wanted) == 1
     item = await queue.item(mine)
     assert (item.object_id, item.mlflow_id) == (ours, "made")
