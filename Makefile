@@ -11,9 +11,12 @@ WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
 WEB_PAGE := schema/static/graphiql/index.html
 WEB_SOURCES := $(wildcard $(addprefix $(WEB)/,*.html *.js *.jsx examples/*))
 
+MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
+	$(wildcard tests/tracking/servers/mlflow-*.txt))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup web serve demo test test-slow check fix schema migrate migration wheel clean \
-	browser
+	browser mlflow
 
 help: ## This list
 	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'
@@ -51,11 +54,19 @@ serve: setup ## The service on 127.0.0.1:8000, with an embedded PostgreSQL
 demo: setup ## A model's life on real data, against a running service
 	@$(RUN) --extra demo lifecycle demo $(ARGS)
 
-test: setup web browser ## The tests, some minutes; on LIFECYCLE_TEST_DATABASE_URL, if set
+test: setup web browser mlflow ## The tests, some minutes; on LIFECYCLE_TEST_DATABASE_URL, if set
 	$(RUN) pytest $(ARGS)
 
-test-slow: setup web ## Those that kill processes, fill queues, tell the demo's story
+test-slow: setup web mlflow ## Those that kill processes, fill queues, tell the demo's story
 	$(RUN) pytest -m slow $(ARGS)
+
+mlflow: $(MLFLOW) ## The MLflow servers that the tests start, in environments of their own
+
+# Compiled, because importing it otherwise takes longer than all else that a test does.
+.mlflow/%/installed: tests/tracking/servers/mlflow-%.txt | $(filter .venv/bin/uv,$(UV))
+	$(UV) venv --quiet --clear $(@D)
+	$(UV) pip install --quiet --no-deps --compile-bytecode --python $(@D) -r $<
+	@touch $@
 
 browser:
 	@for name in chromium chromium-browser google-chrome; do \
@@ -101,6 +112,6 @@ wheel: setup web ## A wheel in dist/, GraphiQL and migrations inside
 	$(UV) build --wheel
 
 clean: ## Remove what make has built; data in .lifecycle stays
-	rm -rf dist schema/static $(WEB)/node_modules .venv .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf dist schema/static $(WEB)/node_modules .venv .mlflow .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 	find $(PYTHON_CODE) -name __pycache__ -prune -exec rm -rf {} +

@@ -18,12 +18,12 @@ What MLflow takes as the source of a version (2.22 and 3.17):
 | `runs:/RUN/path` | another, or none | taken | refused |
 | `mlflow-artifacts:/…/RUN/artifacts/…` | RUN | taken | taken |
 | `mlflow-artifacts:/…` | another, or none | taken | refused |
-| `models:/NAME/NUMBER`, which is there | any | taken | taken, with that version's run |
+| `models:/NAME/NUMBER`, which is there | none | taken | taken, with that version's run |
 | `models:/m-…` | any | 500 | refused, because it wants a model_id |
 | `s3://…`, `gs://…`, `dbfs:/…`, an unknown scheme (`ours:/…`) | any | taken | taken |
 | `http://…`, `https://…`, `ftp://…`, `hdfs://…` | any | taken | refused |
 | `file:/…`, a path, a plain name | any | refused unless among the run's files | as 2.22 |
-| anything with `..` in its path | any | refused | refused |
+| `ours://NAME` without a path, anything with `..` in its path | any | refused | refused |
 
 Longest values: a parameter has 6,000 characters and a run's tag 8,000 (what is longer is cut in
 silence), an experiment's tag 5,000 (3.17: 20,000), a tag in the registry 5,000 (3.17: 100,000), a
@@ -438,8 +438,9 @@ class Client:
         return found
 
     async def write_text(self, run_id: str, path: str, text: str) -> None:
-        """Write a run's artifact, at most 10 MB, over what may be there; MLflow's server puts it
-        where the run's artifacts are. An empty text is not written, because MLflow takes none."""
+        """Write a run's artifact, at most 10 MB, over what may be there. An empty text is not
+        written, because MLflow takes none."""
+        # As MLflow's own pages do it, because its server then finds the place, whatever it is.
         if text:
             where = f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={quote(run_id, safe='')}"
             sent = {
@@ -507,6 +508,13 @@ class Client:
             aliases.update(zip(new, await asyncio.gather(*map(self._aliases, new)), strict=True))
             if kept:
                 yield [_with_aliases(version, aliases[version.model_name]) for version in kept]
+
+    async def versions_of(self, model: str) -> AsyncIterator[list[Version]]:
+        """All versions of a model, whatever its name has in it; none if it is not there."""
+        # MLflow's filters have no way to write a quote inside of the same quotes.
+        quoted = next((f"{q}{model}{q}" for q in "'\"" if q not in model), None)
+        async for page in self.versions("" if quoted is None else f"name = {quoted}"):
+            yield [version for version in page if version.model_name == model]
 
     async def _aliases(self, model: str) -> dict[str, str]:
         try:

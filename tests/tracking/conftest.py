@@ -1,0 +1,176 @@
+"""Real MLflow servers, from the environments that `make mlflow` makes.
+
+Starting one takes seconds, so a test session has one of each line and all tests share it, each
+under names of its own. A test that stops its server has one for itself.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.client import PATIENCE
+from tests.tracking.faults import Faults
+
+_ENVIRONMENTS = Path(__file__).parents[2] / ".mlflow"
+NEWEST = "3"
+LINES = (NEWEST, "2")
+
+
+class Mlflow:
+    """An MLflow server, with a database and artifacts of its own, that may come and go."""
+
+    def __init__(self, line: str, directory: Path) -> None:
+        self.line = line
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def python(self) -> Path:
+        """Python with the whole mlflow of this line, for training code."""
+        return _ENVIRONMENTS / self.line / "bin" / "python"
+
+    def start(self) -> None:
+        """Start, where it was before and with what was there, and wait until it answers."""
+        assert self._process is None
+        assert self.python.exists(), "There are no MLflow servers yet: make mlflow"
+        log = self._directory / "log"
+        with log.open("ab") as written:
+            self._process = subprocess.Popen(
+                [
+                    *(self.python, "-m", "mlflow", "server", "--workers", "1"),
+                    *("--host", "127.0.0.1", "--port", str(self._port)),
+                    *("--backend-store-uri", f"sqlite:///{self._directory}/mlflow.db"),
+                    *("--artifacts-destination", self._directory / "artifacts"),
+                ],
+                stdout=written,
+                stderr=written,
+                # It has children, and leaves them behind when it is ended alone.
+                start_new_session=True,
+                # In version 3 a dozen more processes otherwise, for work that no test gives it.
+                env=self._environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert self._process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it as one who stops it would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it in the midst of whatever it is doing."""
+        self._end(signal.SIGKILL)
+
+    def train(self, script: str, *arguments: str) -> str:
+        """Run training code that knows only MLflow, with its plain client; what it printed."""
+        done = subprocess.run(
+            [self.python, "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd=self._directory,
+            env=self._environment(MLFLOW_TRACKING_URI=self.url),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        return ours | {"MLFLOW_DISABLE_TELEMETRY": "true"} | more
+
+    def _answers(self) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/version", trust_env=False).is_success
+        return False
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        process.wait(PATIENCE)
+        # Its children have until here to end, and are not ours to wait for.
+        deadline = time.monotonic() + PATIENCE
+        with suppress(ProcessLookupError):
+            while True:
+                os.killpg(process.pid, 0 if time.monotonic() < deadline else signal.SIGKILL)
+                time.sleep(0.05)
+
+
+@contextmanager
+def an_mlflow(line: str = NEWEST) -> Iterator[Mlflow]:
+    """A server of this line that has started, and is gone in the end."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Mlflow(line, Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[dict[str, Mlflow]]:
+    """The servers that somebody has asked for, by line."""
+    servers: dict[str, Mlflow] = {}
+    yield servers
+    for server in servers.values():
+        server.kill()
+
+
+def _server(servers: dict[str, Mlflow], line: str, factory: pytest.TempPathFactory) -> Mlflow:
+    if line not in servers:
+        server = servers[line] = Mlflow(line, factory.mktemp(f"mlflow-{line}"))
+        server.start()
+    return servers[line]
+
+
+@pytest.fixture
+def mlflow(_servers: dict[str, Mlflow], tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
+    """The newest MLflow, which all tests share."""
+    return _server(_servers, NEWEST, tmp_path_factory)
+
+
+@pytest.fixture(params=LINES, ids=[f"mlflow-{line}" for line in LINES])
+def any_mlflow(
+    request: pytest.FixtureRequest,
+    _servers: dict[str, Mlflow],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Mlflow:
+    """Each line of MLflow in turn, shared by all tests."""
+    line: Any = request.param
+    return _server(_servers, line, tmp_path_factory)
+
+
+@pytest.fixture
+def mlflow_url(mlflow: Mlflow) -> str:
+    """The address of the newest MLflow."""
+    return mlflow.url
+
+
+@pytest_asyncio.fixture
+async def faults(mlflow: Mlflow) -> AsyncIterator[Faults]:
+    """A way to the newest MLflow on which things go wrong as a test says."""
+    async with Faults(mlflow.url) as proxy:
+        yield proxy
