@@ -22,6 +22,9 @@ from lifecycle.demo.training import Training
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+# What it prints would be in the midst of the story.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 from mlflow import MlflowClient
@@ -86,13 +89,13 @@ class _Story:
 
         def in_sync(answer: Object) -> bool:
             links = [each["mlflow"] for each in _objects(answer)]
-            all_told = answer["serverInfo"]["mlflow"]["behind"] == "0"
+            all_told = answer["serverInfo"]["mlflow"]["behind"] == 0
             return all_told and all(link["state"] == "IN_SYNC" for link in links)
 
         variables = {"name": name, "run": trained.run_id}
         answer = await self._until(operations.MIRRORED, variables, in_sync, "being in MLflow")
         for each in _objects(answer):
-            self._screen.say(f"{each['__typename']}: {each['mlflow']['url']}")
+            self._screen.link(each["__typename"], each["mlflow"]["url"])
         run = await _ask(self._there.get_run, answer["run"]["mlflow"]["id"])
         points = await _ask(self._there.get_metric_history, run.info.run_id, "accuracy")
         self._screen.say(
@@ -163,7 +166,7 @@ class _Story:
                 operations.CONFLICT,
                 {"name": name},
                 lambda answer: (
-                    answer["serverInfo"]["mlflow"]["behind"] == "0"
+                    answer["serverInfo"]["mlflow"]["behind"] == 0
                     and answer["model"]["mlflow"]["state"] != "PENDING"
                 ),
                 "the model being compared",

@@ -70,6 +70,11 @@ class Screen:
             f"[dim]{escape(event['actor'])}: {escape(event['message'] or '-')}[/]"
         )
 
+    def link(self, name: str, url: str) -> None:
+        """Show where something is, in one line, so that it can be copied or clicked."""
+        text = f"   {escape(name)}: [link={url}]{escape(url)}[/]"
+        self._console.print(text, soft_wrap=True)
+
     def live(self, at: str, text: str) -> None:
         """Show what has just come in."""
         time = datetime.fromisoformat(at).astimezone().strftime("%H:%M:%S")
