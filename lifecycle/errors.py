@@ -12,7 +12,8 @@
     ├─ GateFailed           the policy of a stage is not met     (lifecycle.promotion.gates)
     ├─ ApprovalRequired     nothing but an approval is missing   (lifecycle.promotion.gates)
     ├─ Forbidden            this actor may not do it
-    └─ Unavailable          the database cannot answer now; trying again may help
+    └─ Unavailable          what is needed, such as the database, cannot answer now; trying again
+                            may help
 
 Services raise them, the schema turns each into a member of the mutation's result union; Forbidden
 is a top-level error.
@@ -116,8 +117,8 @@ class Forbidden(LifecycleError):
 
 
 class Unavailable(LifecycleError):
-    """The database cannot answer now. Nothing was changed, unless the connection broke during
-    the commit itself: repeat with the same idempotency key to be sure."""
+    """The database, or what stores artifacts, cannot answer now. Nothing was changed, unless the
+    connection broke during the commit itself: repeat with the same idempotency key to be sure."""
 
     code = "UNAVAILABLE"
 

@@ -1,5 +1,6 @@
 """All tables in one place, for migrations and for whoever needs them all to be known."""
 
+from lifecycle.artifacts import tables as artifacts
 from lifecycle.datasets import tables as datasets
 from lifecycle.deployments import tables as deployments
 from lifecycle.drift import tables as drift
@@ -14,6 +15,7 @@ from lifecycle.tables import Base
 from lifecycle.tracking import tables as tracking
 
 __all__ = [
+    "artifacts",
     "datasets",
     "deployments",
     "drift",

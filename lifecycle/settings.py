@@ -10,7 +10,16 @@ _LONGEST_FOLLOW = 86_400
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
     "as postgresql+asyncpg://user:password@host:port/database.",
-    "LIFECYCLE_DATA_DIR": "Where the embedded PostgreSQL keeps its data (default ./.lifecycle).",
+    "LIFECYCLE_DATA_DIR": "Where the embedded PostgreSQL keeps its data, and where artifacts are "
+    "(default ./.lifecycle).",
+    "LIFECYCLE_ARTIFACTS": "Where models, checkpoints and schemas that are uploaded are kept: a "
+    "directory, or s3://bucket/prefix (default artifacts/internal in the data directory). "
+    "Credentials, region and endpoint of S3 are read from the usual variables, AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL ….",
+    "LIFECYCLE_EXTERNAL_ARTIFACTS": "The same for data sets and inference data (default "
+    "artifacts/external in the data directory).",
+    "LIFECYCLE_S3_PUBLIC_URL": "The endpoint under which clients reach S3, where that is another "
+    "than the service uses.",
     "LIFECYCLE_HOST": "Address to serve on (default 127.0.0.1).",
     "LIFECYCLE_PORT": "Port to serve on, 0 for any free one (default 8000).",
     "LIFECYCLE_ADMINISTRATORS": "Names, with commas between them, of those who set policies and go "
@@ -38,6 +47,19 @@ class Settings:
     mlflow_uri: str | None = None
     mlflow_follow: int | None = None
     mlflow_worker: bool = True
+    artifacts: str | None = None
+    external_artifacts: str | None = None
+    s3_public_url: str | None = None
+
+    @property
+    def internal_area(self) -> str:
+        """Where internal artifacts are kept: s3://bucket/prefix, or a directory."""
+        return self.artifacts or str(self.data_dir / "artifacts" / "internal")
+
+    @property
+    def external_area(self) -> str:
+        """Where external artifacts are kept."""
+        return self.external_artifacts or str(self.data_dir / "artifacts" / "external")
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -72,13 +94,16 @@ class Settings:
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
             mlflow_worker=worker == "yes",
+            artifacts=_location("LIFECYCLE_ARTIFACTS"),
+            external_artifacts=_location("LIFECYCLE_EXTERNAL_ARTIFACTS"),
+            s3_public_url=_http_url("LIFECYCLE_S3_PUBLIC_URL"),
         )
 
     def to_environment(self) -> dict[str, str]:
         """The variables by which another process gets these settings."""
         return {
             "LIFECYCLE_DATABASE_URL": self.database_url or "",
-            "LIFECYCLE_DATA_DIR": str(self.data_dir),
+            "LIFECYCLE_DATA_DIR": str(self.data_dir.resolve()),
             "LIFECYCLE_HOST": self.host,
             "LIFECYCLE_PORT": str(self.port),
             "LIFECYCLE_ADMINISTRATORS": ",".join(sorted(self.administrators)),
@@ -86,7 +111,31 @@ class Settings:
             "MLFLOW_TRACKING_URI": self.mlflow_uri or "",
             "LIFECYCLE_MLFLOW_FOLLOW": str(self.mlflow_follow or ""),
             "LIFECYCLE_MLFLOW_WORKER": "yes" if self.mlflow_worker else "no",
+            "LIFECYCLE_ARTIFACTS": self.artifacts or "",
+            "LIFECYCLE_EXTERNAL_ARTIFACTS": self.external_artifacts or "",
+            "LIFECYCLE_S3_PUBLIC_URL": self.s3_public_url or "",
         }
+
+
+def _location(name: str) -> str | None:
+    """A directory, or s3://bucket/prefix. Raises ValueError."""
+    given = environ.get(name) or None
+    if given is None:
+        return None
+    scheme, found, rest = given.partition("://")
+    if found and (scheme != "s3" or not rest.partition("/")[0]):
+        raise ValueError(f"{name} must be a directory or s3://bucket/prefix, not {given!r}.")
+    return given
+
+
+def _http_url(name: str) -> str | None:
+    """An address of a server. Raises ValueError."""
+    given = environ.get(name) or None
+    if given is None:
+        return None
+    if not given.startswith(("http://", "https://")) or not urlsplit(given).hostname:
+        raise ValueError(f"{name} must begin with http:// or https://, not {given!r}.")
+    return given.rstrip("/")
 
 
 def asyncpg_url(url: str) -> str:

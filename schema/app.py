@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -28,13 +28,17 @@ from structlog.contextvars import bound_contextvars
 from uuid_utils.compat import uuid7
 
 from lifecycle import migrate, reporting
+from lifecycle.artifacts import transfers
+from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError
 from lifecycle.journal.feed import Feed
 from lifecycle.runs import service as runs
+from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
+from schema.transfers import Transfers
 from schema.view import GRAPHIQL, View
 
 _log = structlog.get_logger(__name__)
@@ -56,21 +60,33 @@ def create_app(settings: Settings | None = None) -> Starlette:
     reporting.configure(settings.log_format)
     database = Database(settings.database_url)
     feed = Feed(database)
+    storage = Storage(
+        {
+            ArtifactArea.INTERNAL: settings.internal_area,
+            ArtifactArea.EXTERNAL: settings.external_area,
+        },
+        settings.s3_public_url,
+    )
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
-    view = View(database, feed, settings.administrators, mlflow_uri)
+    view = View(database, feed, storage, settings.administrators, mlflow_uri)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             async with feed.running(), _mirror(settings, database):
-                sweeper = asyncio.create_task(_mark_lost_runs(database), name="lost-runs")
+                sweepers = [
+                    asyncio.create_task(_mark_lost_runs(database), name="lost-runs"),
+                    asyncio.create_task(_clear_uploads(database, storage), name="old-uploads"),
+                ]
                 with _on_shutdown_signal(feed):
                     _stop_with_supervisor()
                     yield
-                sweeper.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sweeper
+                for sweeper in sweepers:
+                    sweeper.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await sweeper
         finally:
+            storage.close()
             await database.close()
 
     async def healthz(request: Request) -> Response:
@@ -98,12 +114,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
             WebSocketRoute("/graphql", view),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route(
+                "/artifacts/{area}/{key:path}", Transfers(storage).answer, methods=["GET", "PUT"]
+            ),
             Mount("/graphiql", StaticFiles(directory=GRAPHIQL, check_dir=False)),
         ],
         lifespan=lifespan,
         middleware=[Middleware(RequestLog)],
     )
-    app.state.database, app.state.feed = database, feed
+    app.state.database, app.state.feed, app.state.storage = database, feed, storage
     return app
 
 
@@ -129,18 +148,33 @@ async def _answers(database: Database, mlflow_uri: str) -> bool:
 
 async def _mark_lost_runs(database: Database) -> None:
     """Looks for silent runs now and then; every process may."""
+
+    async def look() -> int:
+        lost = await database.write(runs.mark_lost)
+        if lost:
+            _log.warning("runs.lost", count=lost)
+        return lost
+
+    await _sweep("runs", look, runs.SWEEP)
+
+
+async def _clear_uploads(database: Database, storage: Storage) -> None:
+    """Removes what is left of old uploads now and then; every process may."""
+    await _sweep("uploads", lambda: transfers.sweep(database, storage), transfers.SWEEP)
+
+
+async def _sweep(what: str, look: Callable[[], Awaitable[int]], batch: int) -> None:
+    """Look for something to do, which `look` does and counts, for as long as the service lives."""
     while True:
-        lost = 0
+        found = 0
         try:
-            lost = await database.write(runs.mark_lost)
-            if lost:
-                _log.warning("runs.lost", count=lost)
+            found = await look()
         except LifecycleError as error:
-            _log.warning("runs.sweep_failed", error=str(error))
+            _log.warning(f"{what}.sweep_failed", error=str(error))
         except Exception:  # whatever it is, the next look is due
-            _log.exception("runs.sweep_failed")
+            _log.exception(f"{what}.sweep_failed")
         # A full batch says that there are more.
-        if lost < runs.SWEEP:
+        if found < batch:
             await asyncio.sleep(_SWEEP_SECONDS)
 
 

@@ -12,6 +12,7 @@ from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin
+from lifecycle.artifacts.storage import Storage
 from lifecycle.commands import Command
 from lifecycle.database import Database
 from lifecycle.idempotency.service import UseCase, once
@@ -29,11 +30,20 @@ class Context:
     """One operation's way to the database, and who asks."""
 
     def __init__(
-        self, database: Database, feed: Feed, origin: Origin, mlflow_uri: str | None
+        self,
+        database: Database,
+        feed: Feed,
+        storage: Storage,
+        origin: Origin,
+        base_url: str,
+        mlflow_uri: str | None,
     ) -> None:
         self.database = database
         self.feed = feed
+        self.storage = storage
         self.origin = origin
+        # The address under which this client reaches the service.
+        self.base_url = base_url
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
         self.loaders = Loaders(database)
@@ -50,7 +60,9 @@ class Context:
 
     def fresh(self, origin: Origin) -> "Context":
         """The same for another operation."""
-        return Context(self.database, self.feed, origin, self.mlflow_uri)
+        return Context(
+            self.database, self.feed, self.storage, origin, self.base_url, self.mlflow_uri
+        )
 
     def forget(self) -> None:
         """Load anew from here on."""

@@ -23,7 +23,7 @@ from lifecycle.promotion.rules import ChecklistStatus, Decision, StageCause
 from lifecycle.registry.repository import VersionOrderField
 from lifecycle.registry.rules import ApprovalStatus, DriftSeverity, Stage
 from lifecycle.runs.repository import RunOrderField
-from lifecycle.runs.rules import MetricGoal, RunStatus
+from lifecycle.runs.rules import ArtifactArea, MetricGoal, RunStatus
 from lifecycle.runs.service import NumberKind
 from lifecycle.tracking.rules import Resolution, TrackedKind
 
@@ -40,6 +40,11 @@ strawberry.enum(
     "and RUNNING again with the next report.",
 )
 strawberry.enum(RunOrderField, description="What runs can be ordered by.")
+strawberry.enum(
+    ArtifactArea,
+    description="Where content is kept. INTERNAL is for what the organisation makes: models, "
+    "checkpoints, schemas. EXTERNAL is for what it works on: data sets, inference data.",
+)
 strawberry.enum(MetricGoal, description="Whether more or less of a metric is better.")
 strawberry.enum(
     NumberKind, description="What a number is; those that are not FINITE have no value in JSON."

@@ -80,7 +80,8 @@ class InUse(Error): ...
 
 
 @strawberry.type(
-    description="The database cannot answer now. Repeat with the same idempotency key."
+    description="The database, or what stores artifacts, cannot answer now. Repeat with the same "
+    "idempotency key."
 )
 class Unavailable(Error): ...
 

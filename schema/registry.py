@@ -14,6 +14,7 @@ import schema.drift
 import schema.promotion
 import schema.runs
 import schema.tracking
+from lifecycle.artifacts.rules import is_same
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -35,7 +36,7 @@ from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import MetricGoal
 from lifecycle.tracking.rules import TrackedKind
-from schema import ids
+from schema import ids, links
 from schema.context import Info
 from schema.errors import (
     AlreadyExists,
@@ -247,6 +248,27 @@ class ModelVersion(Node):
             model_key=row.model_id,
             run_key=row.run_id,
         )
+
+    @strawberry.field(
+        description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
+        "`artifactPath` is still that, or if that is an s3:// URI within an area; an address of "
+        "the web as it is; else null."
+    )
+    async def artifact_url(self, info: Info) -> str | None:
+        if self.artifact_path is None:
+            return None
+        if self.run_key is not None:
+            place = (self.run_key, self.artifact_path)
+            logged = await info.context.loaders.load(runs.artifacts_by_path, place)
+            if logged is not None and is_same(
+                self.artifact_digest, self.size_bytes, logged.digest, logged.size_bytes
+            ):
+                found = await links.download_url(
+                    info.context, logged.area, logged.digest, logged.name
+                )
+                if found is not None:
+                    return found
+        return await links.resolve(info.context, self.artifact_path)
 
     @strawberry.field(description="The model that it is a version of.")
     async def model(self, info: Info) -> Model:

@@ -12,6 +12,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import InvalidInput as InvalidArgument
+from schema.artifacts import ArtifactMutations
 from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
 from schema.datasets import DataSetQueries
@@ -37,6 +38,7 @@ from schema.tracking import (
 )
 
 FEATURES = (
+    "artifact-uploads",
     "audit-chain",
     "idempotency",
     "lineage",
@@ -122,6 +124,7 @@ class Query(
 class Mutation(
     ExperimentMutations,
     RunMutations,
+    ArtifactMutations,
     RegistryMutations,
     PromotionMutations,
     PolicyMutations,

@@ -29,11 +29,11 @@ from lifecycle.registry import repository as registry
 from lifecycle.runs import metrics, repository, service
 from lifecycle.runs.metrics import MetricValue
 from lifecycle.runs.repository import MetricCondition, RunFilter, RunOrder, RunOrderField
-from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.rules import ArtifactArea, RunStatus
 from lifecycle.runs.service import NumberKind
 from lifecycle.runs.tables import ArtifactRow, RunRow
 from lifecycle.tracking.rules import TrackedKind
-from schema import ids, journal
+from schema import ids, journal, links
 from schema.context import Info
 from schema.errors import (
     Conflict,
@@ -92,11 +92,21 @@ class Artifact:
     path: str = strawberry.field(description="Where it lies; unique in the run.")
     size_bytes: BigInt | None = strawberry.field(description="How large it is.")
     digest: str | None = strawberry.field(description="A digest of its content.")
+    area: ArtifactArea | None = strawberry.field(
+        description="Where its content is kept; null if it was only described."
+    )
 
     @classmethod
     def from_row(cls, row: ArtifactRow) -> Self:
         size = None if row.size_bytes is None else BigInt(row.size_bytes)
-        return cls(name=row.name, path=row.path, size_bytes=size, digest=row.digest)
+        return cls(name=row.name, path=row.path, size_bytes=size, digest=row.digest, area=row.area)
+
+    @strawberry.field(
+        description="Where its content can be read, for 15 minutes, without anything else; null if "
+        "it was only described."
+    )
+    async def download_url(self, info: Info) -> str | None:
+        return await links.download_url(info.context, self.area, self.digest, self.name)
 
 
 @strawberry.input(description="A file that a run wrote.")

@@ -5,6 +5,7 @@ the client only takes application/json, which always means 200. Anything that go
 there is an operation is answered in the same form.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
@@ -35,6 +36,7 @@ from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UnsetType
 
 from lifecycle.access.origin import Origin
+from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.journal.feed import Feed
 from schema.context import Context
@@ -138,6 +140,7 @@ class View(GraphQL[Context, None]):
         self,
         database: Database,
         feed: Feed,
+        storage: Storage,
         administrators: frozenset[str] = frozenset(),
         mlflow_uri: str | None = None,
     ) -> None:
@@ -150,6 +153,7 @@ class View(GraphQL[Context, None]):
         )
         self._database = database
         self._feed = feed
+        self._storage = storage
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
 
@@ -179,7 +183,11 @@ class View(GraphQL[Context, None]):
                 400, "Lifecycle-Actor must be a short line, and not begin with system:."
             )
         origin = self._origin(actor, request.scope["request_id"])
-        return Context(self._database, self._feed, origin, self._mlflow_uri)
+        # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
+        base_url = re.sub("^ws", "http", str(request.base_url)).rstrip("/")
+        return Context(
+            self._database, self._feed, self._storage, origin, base_url, self._mlflow_uri
+        )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
         return Origin(actor, request_id, administrator=actor in self._administrators)

@@ -101,18 +101,22 @@ class Live:
 
 @asynccontextmanager
 async def serving(database_url: str, **settings: Any) -> AsyncIterator[Live]:
-    """A service on this database. Several may serve one database, like several processes. Unless
-    the settings say otherwise, none has to do with an MLflow server."""
-    app = create_app(
-        Settings(
-            **{
-                "database_url": database_url,
-                "log_format": "json",
-                "mlflow_worker": False,
-                **settings,
-            }
-        )
-    )
+    """A service on this database, with these settings. Several may serve one database, like several
+    processes. Unless the settings say otherwise, none has to do with an MLflow server."""
+    with tempfile.TemporaryDirectory() as directory:
+        given = {
+            "database_url": database_url,
+            "data_dir": Path(directory),
+            "log_format": "json",
+            "mlflow_worker": False,
+        }
+        async with _serving(Settings(**{**given, **settings})) as service:
+            yield service
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Live]:
+    app = create_app(settings)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -1,5 +1,6 @@
 """A full input for each mutation, the objects that it speaks of, and what a database holds."""
 
+import hashlib
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +49,9 @@ def global_id(kind: str, hexadecimal: str | None = None) -> str:
 @dataclass(frozen=True)
 class World:
     """One object of each kind. `version` is deployed and in PRODUCTION, `spare` is neither,
-    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor, and
-    the description of the run of `mlflow_item` is in conflict."""
+    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor; the
+    bytes of `upload` and `other_upload` have been sent; the description of the run of
+    `mlflow_item` is in conflict."""
 
     name: str
     run: str
@@ -60,6 +62,8 @@ class World:
     item: str
     drift_event: str
     mlflow_item: str
+    upload: str
+    other_upload: str
 
 
 _BEGIN = """
@@ -136,7 +140,19 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
         item=found["checklist"][0]["id"],
         drift_event=deployed["drift"]["driftEvent"]["id"],
         mlflow_item=item,
+        upload=await _an_upload(graph, run, name.encode()),
+        other_upload=await _an_upload(graph, run, f"other {name}".encode()),
     )
+
+
+async def _an_upload(graph: Graph, run: str, content: bytes) -> str:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    input = {"runId": run, "path": "p", "name": "n", "sizeBytes": len(content), "digest": digest}
+    selection = "artifactUpload { id uploadUrl }"
+    made = await graph.done("beginArtifactUpload", input, selection)
+    answer = await graph.http.put(made["uploadUrl"], content=content)
+    assert answer.status_code == 200
+    return str(made["id"])
 
 
 def inputs(world: World) -> dict[str, Json]:
@@ -210,6 +226,15 @@ def inputs(world: World) -> dict[str, Json]:
             ],
         },
         "logRunOutput": {"runId": world.run, "lines": lines},
+        "beginArtifactUpload": {
+            "runId": world.run,
+            "path": "a/b.pkl",
+            "name": "n",
+            "area": "EXTERNAL",
+            "sizeBytes": 1,
+            "digest": f"sha256:{'0' * 64}",
+        },
+        "completeArtifactUpload": {"id": world.upload},
         "registerModelVersion": {
             "modelName": world.name,
             "version": "by hand",

@@ -92,7 +92,15 @@ type Param { key: String! value: String! }
 type Metric { key: String! value: Float kind: NumberKind! step: BigInt! timestamp: DateTime! }
 type MetricSeries { key: String! steps: [BigInt!]! values: [Float]! timestamps: [DateTime!]!
   totalPoints: BigInt! }
-type Artifact { name: String! path: String! sizeBytes: BigInt digest: String }
+type Artifact { name: String! path: String! sizeBytes: BigInt digest: String area: ArtifactArea
+  downloadUrl: String }
+enum ArtifactArea { INTERNAL EXTERNAL }
+type ArtifactUpload { id: ID! path: String! name: String! area: ArtifactArea! sizeBytes: BigInt!
+  digest: String! createdBy: String! createdAt: DateTime! completeBy: DateTime!
+  completedAt: DateTime alreadyStored: Boolean! uploadUrl: String uploadUrlExpiresAt: DateTime }
+input BeginArtifactUploadInput { runId: ID! path: String! name: String!
+  area: ArtifactArea! = INTERNAL sizeBytes: BigInt! digest: String! }
+input CompleteArtifactUploadInput { id: ID! }
 type LogLine { line: BigInt! timestamp: DateTime! level: String! message: String! }
 
 type Experiment {
@@ -443,6 +451,8 @@ REFUSALS = {
     "updateRun": {"NotFound", "Conflict", "InvalidTransition", "StaleRevision"},
     "logMetrics": {"NotFound"},
     "logRunOutput": {"NotFound"},
+    "beginArtifactUpload": {"NotFound"},
+    "completeArtifactUpload": {"NotFound", "Conflict"},
     "registerModelVersion": {"AlreadyExists", "NotFound"},
     "updateModelVersion": {"NotFound", "StaleRevision"},
     "deleteModelVersion": {"NotFound", "InUse", "StaleRevision"},

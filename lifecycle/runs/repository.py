@@ -16,6 +16,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
+    column,
     func,
     literal,
     select,
@@ -196,6 +197,23 @@ async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID,
     return await fetch_all(session, run_ids, ArtifactRow.run_id, statement)
 
 
+async def artifacts_by_path(
+    session: ReadSession, places: Sequence[tuple[UUID, str]]
+) -> dict[tuple[UUID, str], ArtifactRow]:
+    """The artifacts that runs wrote at exactly these paths; those that do not exist are absent."""
+    wanted = (
+        func.unnest(
+            literal([run_id for run_id, _ in places], ARRAY(Uuid)),
+            literal([path for _, path in places], ARRAY(Text)),
+        )
+        .table_valued(column("run_id", Uuid), column("path", Text), name="wanted")
+        .render_derived()
+    )
+    belongs = (ArtifactRow.run_id == wanted.c.run_id) & (ArtifactRow.path == wanted.c.path)
+    rows = await session.scalars(select(ArtifactRow).join(wanted, belongs))
+    return {(row.run_id, row.path): row for row in rows}
+
+
 async def artifact(session: ReadSession, run_id: UUID, path: str) -> ArtifactRow | None:
     """The artifact that a run wrote at exactly this path."""
     return await session.get(ArtifactRow, (run_id, path))
@@ -278,7 +296,7 @@ async def store_artifacts(
     await session.execute(
         statement.on_conflict_do_update(
             index_elements=["run_id", "path"],
-            set_={"name": given.name, "size_bytes": given.size_bytes, "digest": given.digest},
+            set_={field: given[field] for field in ("name", "size_bytes", "digest", "area")},
         ),
         [{"run_id": run_id, **artifact} for artifact in artifacts],
     )

@@ -24,6 +24,13 @@ class MetricGoal(StrEnum):
     MINIMIZE = "MINIMIZE"
 
 
+class ArtifactArea(StrEnum):
+    """Where the content of an artifact is kept."""
+
+    INTERNAL = "INTERNAL"
+    EXTERNAL = "EXTERNAL"
+
+
 _S = RunStatus
 STATUS = StateMachine(
     {

@@ -34,7 +34,7 @@ from lifecycle.logs import repository as logs
 from lifecycle.logs.repository import MAX_LINES, NewLine
 from lifecycle.runs import metrics, repository, rules
 from lifecycle.runs.metrics import MetricValue, Points
-from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.rules import ArtifactArea, RunStatus
 from lifecycle.runs.tables import ArtifactRow, RunRow
 
 MAX_POINTS = 10_000
@@ -126,13 +126,17 @@ def _indexable(value: str) -> str:
     return value
 
 
+ArtifactPath = Annotated[Line, AfterValidator(_indexable)]
+
+
 class NewArtifact(_Part):
-    """A file that the run wrote."""
+    """A file that the run wrote; `area` is for those whose content is kept there, by its digest."""
 
     name: Name
-    path: Annotated[Line, AfterValidator(_indexable)]
+    path: ArtifactPath
     size_bytes: Count | None = None
     digest: Line | None = None
+    area: ArtifactArea | None = None
 
 
 class LogRun(Command):
@@ -379,11 +383,17 @@ async def _add_results(
     if artifacts:
         # The last one wins; PostgreSQL refuses to update a row twice in one statement.
         by_path = {artifact.path: artifact for artifact in artifacts}
+        former = await repository.artifacts_at(session, row.id, sorted(by_path))
+        for artifact in former:
+            given = by_path[artifact.path]
+            same = (given.digest, given.size_bytes) == (artifact.digest, artifact.size_bytes)
+            if given.area is None and same:
+                # It is described again, and its content is where it was.
+                by_path[artifact.path] = given.model_copy(update={"area": artifact.area})
         plain = [
             {**by_path[path].model_dump(), "created_at": row.last_reported_at}
             for path in sorted(by_path)
         ]
-        former = await repository.artifacts_at(session, row.id, sorted(by_path))
         await repository.store_artifacts(session, row.id, plain)
         await journal.append(
             session,

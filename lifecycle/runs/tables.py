@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.rules import ArtifactArea, RunStatus
 from lifecycle.tables import Base, Revised
 
 _FINITE = "value <> 'NaN' AND value <> 'Infinity' AND value <> '-Infinity'"
@@ -94,7 +94,8 @@ class LatestMetricRow(Base):
 
 
 class ArtifactRow(Base):
-    """A file that a run wrote, where it lies, how large it is."""
+    """A file that a run wrote, where it lies, how large it is. `area` is where its content is kept,
+    by its digest; null for one that was only described."""
 
     __tablename__ = "artifact"
     __table_args__ = (CheckConstraint("size_bytes >= 0", name="size_bytes"),)
@@ -104,4 +105,5 @@ class ArtifactRow(Base):
     name: Mapped[str]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     digest: Mapped[str | None]
+    area: Mapped[ArtifactArea | None]
     created_at: Mapped[datetime]

@@ -509,13 +509,6 @@ class Client:
             if kept:
                 yield [_with_aliases(version, aliases[version.model_name]) for version in kept]
 
-    async def versions_of(self, model: str) -> AsyncIterator[list[Version]]:
-        """All versions of a model, whatever its name has in it; none if it is not there."""
-        # MLflow's filters have no way to write a quote inside of the same quotes.
-        quoted = next((f"{q}{model}{q}" for q in "'\"" if q not in model), None)
-        async for page in self.versions("" if quoted is None else f"name = {quoted}"):
-            yield [version for version in page if version.model_name == model]
-
     async def _aliases(self, model: str) -> dict[str, str]:
         try:
             return (await self.model(model)).aliases
@@ -523,13 +516,16 @@ class Client:
             return {}
 
     async def version(self, model: str, number: str) -> Version:
-        """A version of a model."""
-        return await self._ask(
+        """A version of a model. Raises Missing for a prompt's."""
+        found = await self._ask(
             "GET",
             "model-versions/get",
             {"name": model, "version": number},
             lambda found: _version(found["model_version"]),
         )
+        if _is_prompt(found.tags):
+            raise Missing(self._line(f"{model} is a prompt there, not a model"))
+        return found
 
     async def find_version(self, model: str, our_id: str) -> list[Version]:
         """The versions of a model whose tag lifecycle.id is this."""

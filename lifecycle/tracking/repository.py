@@ -839,7 +839,7 @@ async def news_of_run(
     requests of this id."""
     wanted = {"run_id": run_id, "after": after, "through": through, "echo": echo}
     reached = await session.execute(_REACHED, wanted)
-    steps = {key: (low, high) for key, low, high in reached.tuples()}
+    steps = {key: (low, high) for key, low, high in reached}
     first_line, artifacts = (await session.execute(_WRITTEN, wanted)).one()
     return News(steps, first_line, artifacts > 0)
 
@@ -866,7 +866,7 @@ async def points_of_run(
             "limit": limit,
         },
     )
-    return [NewPoint(*row) for row in rows.tuples()]
+    return [NewPoint(*row) for row in rows]
 
 
 async def points_not_here(
@@ -884,4 +884,4 @@ async def points_not_here(
             "values": list(values),
         },
     )
-    return [NewPoint(*row) for row in rows.tuples()]
+    return [NewPoint(*row) for row in rows]

@@ -193,11 +193,12 @@ _KEY_CHARACTER = re.compile(r"[/\w.\- :]")
 _MODEL_CHARACTER = re.compile(r"[^/:]")
 _ESCAPE = re.compile(r"_((?:x5F_)*)x([1-9A-F][0-9A-F]*)_")
 _UNDERSCORE = "_x5F_"
-# Stands where otherwise nothing would, or a dot, or a space.
+# Stands where otherwise nothing would, or a dot, or two, or a space.
 _MARK = "_x_"
-_NO_SEGMENT = re.compile(rf"(?:{_MARK})*\.{{0,2}}")
-_NO_BEGINNING = re.compile(rf"(?:{_MARK})*(?:\s|$)")
-_NO_END = re.compile(rf"\s(?:{_MARK})*$")
+_NO_PART = re.compile(rf"(?:{_MARK})*\.{{0,2}}\Z")
+_NO_FIRST_PART = re.compile(rf"(?:{_MARK})*(?:\.?\Z|\.\.)")
+_NO_BEGINNING = re.compile(rf"(?:{_MARK})*(?:\s|\Z)")
+_NO_END = re.compile(rf"\s(?:{_MARK})*\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -306,19 +307,19 @@ def _escape(key: str, place: int, allowed: re.Pattern[str]) -> re.Match[str] | N
 
 
 def _with_path(key: str) -> str:
-    return "/".join(_MARK + part if _NO_SEGMENT.fullmatch(part) else part for part in _parts(key))
+    return "/".join(_MARK + part if no_part.match(part) else part for part, no_part in _parts(key))
 
 
 def _without_path(key: str) -> str:
-    marked = (part.startswith(_MARK) and _NO_SEGMENT.fullmatch(part) for part in _parts(key))
     return "/".join(
-        part.removeprefix(_MARK) if mark else part
-        for part, mark in zip(_parts(key), marked, strict=True)
+        part.removeprefix(_MARK) if no_part.match(part) else part for part, no_part in _parts(key)
     )
 
 
-def _parts(key: str) -> list[str]:
-    return key.split("/")
+def _parts(key: str) -> list[tuple[str, re.Pattern[str]]]:
+    """The parts of a path, and what each must not be."""
+    first, *others = key.split("/")
+    return [(first, _NO_FIRST_PART), *((part, _NO_PART) for part in others)]
 
 
 def _guarded(key: str) -> str:

@@ -105,13 +105,14 @@ async def test_what_is_replaced_is_kept_beside_what_replaced_it(graph: Graph, un
         )
 
     # then
-    as_kept = {"name": "model", "path": "model.pkl", "size_bytes": 1, "digest": "sha256:a"}
+    described = {"name": "model", "path": "model.pkl", "size_bytes": 1, "digest": "sha256:a"}
+    as_kept = {**described, "area": None}
     again, first, created = await entries(graph, 3, subject=run)
     assert (first["before"], first["after"]) == ({"artifacts": []}, {"artifacts": [as_kept]})
     assert again["before"] == {"artifacts": [as_kept]}
     assert again["after"]["artifacts"] == [
         {**as_kept, "digest": "sha256:b"},
-        {"name": "weights", "path": "weights.bin", "size_bytes": None, "digest": None},
+        {**dict.fromkeys(as_kept), "name": "weights", "path": "weights.bin"},
     ]
     assert created["after"]["name"] == "one"
     assert created["after"]["dataset_facts"] == facts

@@ -267,6 +267,8 @@ UNKNOWN: dict[str, Json] = {
     "updateRun": {"id": global_id("Run")},
     "logMetrics": {"runId": global_id("Run")},
     "logRunOutput": {"runId": global_id("Run")},
+    "beginArtifactUpload": {"runId": global_id("Run")},
+    "completeArtifactUpload": {"id": global_id("ArtifactUpload")},
     "registerModelVersion": {"runId": global_id("Run")},
     "updateModelVersion": {"modelVersion": {"id": global_id("ModelVersion")}},
     "deleteModelVersion": {

@@ -18,6 +18,8 @@ OBJECTS = {
     "updateRun": "run { id revision }",
     "logMetrics": "run { id revision metrics { key value kind step } }",
     "logRunOutput": "run { id revision logs { totalCount nodes { line message } } }",
+    "beginArtifactUpload": "artifactUpload { id path alreadyStored completeBy }",
+    "completeArtifactUpload": "artifact { path digest area } run { id revision }",
     "registerModelVersion": "modelVersion { id version revision }",
     "updateModelVersion": "modelVersion { id revision metrics { key value kind } }",
     "deleteModelVersion": "modelVersion { id revision deletedAt stage }",
@@ -49,6 +51,7 @@ OTHERWISE: dict[str, Json] = {
     "updateRun": {"name": None},
     "logMetrics": {"series": []},
     "logRunOutput": {"lines": [{"message": "other"}]},
+    "beginArtifactUpload": {"area": "INTERNAL"},
     "registerModelVersion": {"checklist": []},
     "updateModelVersion": {"sizeBytes": None},
     "deleteModelVersion": {"reason": "other"},
@@ -78,8 +81,15 @@ async def world(quiet: Live, quiet_graph: Graph, unique: str) -> World:
     return await a_world(quiet, quiet_graph, unique)
 
 
+def otherwise(mutation: str, world: World) -> Json:
+    """What would be acceptable too, but is something else."""
+    if mutation == "completeArtifactUpload":
+        return {"id": world.other_upload}
+    return OTHERWISE[mutation]
+
+
 def test_no_mutation_is_forgotten_here() -> None:
-    assert set(OBJECTS) == set(OTHERWISE) == set(MUTATIONS)
+    assert set(OBJECTS) == {*OTHERWISE, "completeArtifactUpload"} == set(MUTATIONS)
 
 
 async def send(graph: Graph, mutation: str, input: Json, **headers: str) -> Any:
@@ -102,13 +112,13 @@ async def test_a_key_stands_for_what_it_did_the_first_time(
     assert first["__typename"].endswith("Success"), first
     before = await contents(quiet.database)
     again = await send(quiet_graph, mutation, deepcopy({**known[mutation], **key}), **by)
-    changed = {**known[mutation], **OTHERWISE[mutation], **key}
-    otherwise = await send(quiet_graph, mutation, changed, **by)
+    changed = {**known[mutation], **otherwise(mutation, world), **key}
+    something_else = await send(quiet_graph, mutation, changed, **by)
     elsewhere = await send(quiet_graph, other, {**known[other], **key}, **by)
 
     assert at_once == again == first
     assert (
-        otherwise
+        something_else
         == elsewhere
         == {
             "__typename": "IdempotencyConflict",

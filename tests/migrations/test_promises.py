@@ -102,6 +102,8 @@ def test_the_choices_are_those_that_there_are() -> None:
         ("drift_event", "status"),
         ("drift_response", "action"),
         ("drift_response", "outcome"),
+        ("artifact", "area"),
+        ("artifact_upload", "area"),
     }
 
 

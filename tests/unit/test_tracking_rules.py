@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,30 @@ from hypothesis import strategies as st
 from lifecycle.commands import Command, Line, Name, Text
 from lifecycle.runs.rules import RunStatus
 from lifecycle.tracking.rules import (
+    Agreed,
+    Base,
+    Changes,
+    Conflict,
+    FieldRule,
+    Fields,
+    Merge,
+    Resolution,
     cut,
     here_key,
     here_line,
     here_name,
     here_status,
     here_text,
+    here_title,
     keys_there,
+    merge,
+    milliseconds,
+    moment,
+    settle,
     there_key,
     there_name,
     there_status,
+    with_changes,
 )
 
 
@@ -89,6 +104,8 @@ _NAMES_THERE = (_TRICKY | st.text(max_size=30)).filter(
         ("/a", "_x_/a"),
         ("a//b/", "a/_x_/b/_x_"),
         ("..", "_x_.."),
+        ("..a", "_x_..a"),
+        ("a/..b", "a/..b"),
         ("a/./b", "a/_x_./b"),
         ("_x_.", "_x__x_."),
         ("_x_ a", " a"),
@@ -197,3 +214,208 @@ def test_mlflow_does_not_know_that_a_run_is_lost() -> None:
 
 def test_a_status_of_a_later_mlflow_is_a_run_that_goes_on() -> None:
     assert here_status("PAUSED") is RunStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("churn", "churn"),
+        (" two\nlines ", "two lines"),
+        ("\n", "MLflow experiment 7"),
+        ("x" * 251, "x" * 233 + "_"),
+    ],
+)
+def test_a_title_is_another_one_for_each_name(name: str, title: str) -> None:
+    found = here_title(name, "MLflow experiment 7")
+    Acceptable(name=found)
+    assert found.startswith(title)
+    assert len(found) == (250 if len(name) > 250 else len(title))
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (1_772_366_400_123, datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC)),
+        (-1, datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
+    ],
+)
+def test_times_are_in_milliseconds_there(there: int, here: datetime) -> None:
+    assert moment(there) == here
+    assert milliseconds(here) == there
+    # What MLflow cannot have of it is left out.
+    assert milliseconds(here + timedelta(microseconds=999)) == there
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_times_that_there_are_not_here_are_the_nearest(there: int) -> None:
+    here = moment(there)
+    assert milliseconds(here) == there or here.year in (1, 9999)
+
+
+def test_pairs_change_by_the_keys_that_mlflow_has() -> None:
+    long = "@" * 250
+    known = {"recall@5": "1", long: "2", "gone": "3", "kept": "4"}
+    changes: Changes = {
+        "tag:recall_x40_5": "5",
+        f"tag:{there_key(long)}": "6",
+        "tag:gone": None,
+        "tag:never": None,
+        "tag:a_x40_": "7",
+        "param:kept": "8",
+    }
+    assert with_changes(known, changes, "tag:") == {
+        "recall@5": "5",
+        long: "6",
+        "kept": "4",
+        "a@": "7",
+    }
+
+
+# Who wins.
+
+
+@pytest.mark.parametrize(
+    ("rule", "base", "ours", "theirs", "merged"),
+    [
+        # Equal, whatever was before.
+        ("EITHER", None, "a", "a", Merge(base={"f": Agreed("a", "a")})),
+        ("EITHER", ("b", "c"), "a", "a", Merge(base={"f": Agreed("a", "a")})),
+        ("EITHER", ("b", "b"), None, None, Merge()),
+        # Only on one side.
+        ("EITHER", None, "a", None, Merge(push={"f": "a"})),
+        ("EITHER", None, None, "a", Merge(pull={"f": "a"})),
+        # Changed on one side.
+        ("EITHER", ("a", "a"), "b", "a", Merge(push={"f": "b"}, base={"f": Agreed("a", "a")})),
+        ("EITHER", ("a", "a"), None, "a", Merge(push={"f": None}, base={"f": Agreed("a", "a")})),
+        ("EITHER", ("a", "a"), "a", "b", Merge(pull={"f": "b"}, base={"f": Agreed("a", "a")})),
+        ("EITHER", ("a", "a"), "a", None, Merge(pull={"f": None}, base={"f": Agreed("a", "a")})),
+        # What one side cannot have exactly has not changed.
+        ("EITHER", ("a", "A"), "a", "A", Merge(base={"f": Agreed("a", "A")})),
+        # Changed on both.
+        ("EITHER", None, "a", "b", Merge(conflicts=[Conflict("f", "a", "b")])),
+        (
+            "EITHER",
+            ("a", "a"),
+            "b",
+            "c",
+            Merge(conflicts=[Conflict("f", "b", "c")], base={"f": Agreed("a", "a")}),
+        ),
+        (
+            "EITHER",
+            ("a", "a"),
+            None,
+            "c",
+            Merge(conflicts=[Conflict("f", None, "c")], base={"f": Agreed("a", "a")}),
+        ),
+        # Ours.
+        ("OURS", ("a", "a"), "b", "a", Merge(push={"f": "b"}, base={"f": Agreed("a", "a")})),
+        (
+            "OURS",
+            ("a", "a"),
+            "a",
+            "b",
+            Merge(
+                conflicts=[Conflict("f", "a", "b", "Only changed here.")],
+                base={"f": Agreed("a", "a")},
+            ),
+        ),
+        # Theirs.
+        ("THEIRS", ("a", "a"), "b", "a", Merge(base={"f": Agreed("b", "a")})),
+        ("THEIRS", None, "b", None, Merge(base={"f": Agreed("b", None)})),
+        ("THEIRS", ("a", "a"), "a", "b", Merge(pull={"f": "b"}, base={"f": Agreed("a", "a")})),
+        # Once.
+        ("ONCE", None, "a", None, Merge(push={"f": "a"})),
+        (
+            "ONCE",
+            ("a", "a"),
+            "b",
+            "a",
+            Merge(conflicts=[Conflict("f", "b", "a")], base={"f": Agreed("a", "a")}),
+        ),
+    ],
+)
+def test_a_field_is_merged_by_what_it_was(
+    rule: str, base: tuple[str, str] | None, ours: str | None, theirs: str | None, merged: Merge
+) -> None:
+    known = {} if base is None else {"f": Agreed(*base)}
+    here = {} if ours is None else {"f": ours}
+    there = {} if theirs is None else {"f": theirs}
+    found = merge(known, here, there, lambda _: FieldRule(rule))
+    merged.conflicts[:] = [each._replace(rule=FieldRule(rule)) for each in merged.conflicts]
+    assert found == merged
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "push", "pull", "conflicts"),
+    [
+        ("FINISHED", "RUNNING", {"f": "FINISHED"}, {}, []),
+        ("SCHEDULED", "RUNNING", {}, {"f": "RUNNING"}, []),
+        ("RUNNING", "KILLED", {}, {"f": "KILLED"}, []),
+        (
+            "FINISHED",
+            "FAILED",
+            {},
+            {},
+            [Conflict("f", "FINISHED", "FAILED", rule=FieldRule.FORWARD)],
+        ),
+    ],
+)
+def test_of_two_statuses_the_one_that_is_further_on_is_right(
+    ours: str,
+    theirs: str,
+    push: dict[str, str],
+    pull: dict[str, str],
+    conflicts: list[Conflict],
+) -> None:
+    for base in ({}, {"f": Agreed("PAUSED", "PAUSED")}):
+        found = merge(base, {"f": ours}, {"f": theirs}, lambda _: FieldRule.FORWARD)
+        assert (found.push, found.pull, found.conflicts) == (push, pull, conflicts)
+
+
+_VALUES = st.sampled_from([None, "", "a", "b", "RUNNING", "FINISHED"])
+_SIDES = st.fixed_dictionaries(dict.fromkeys("abcd", _VALUES))
+_BASES = st.dictionaries(st.sampled_from("abcd"), st.builds(Agreed, _VALUES, _VALUES))
+
+
+def having(values: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def applied(merged: Merge, ours: Fields, theirs: Fields) -> tuple[Base, Fields, Fields]:
+    """What is agreed on, and both sides, when what has to happen has happened."""
+    base = merged.base | {n: Agreed(v, v) for n, v in (merged.push | merged.pull).items()}
+    return base, having({**ours, **merged.pull}), having({**theirs, **merged.push})
+
+
+@given(_BASES, _SIDES, _SIDES, st.sampled_from(FieldRule))
+def test_when_it_has_happened_nothing_is_left_but_the_conflicts(
+    base: Base, ours: dict[str, str | None], theirs: dict[str, str | None], rule: FieldRule
+) -> None:
+    first = merge(base, having(ours), having(theirs), lambda _: rule)
+    base, here, there = applied(first, having(ours), having(theirs))
+    second = merge(base, here, there, lambda _: rule)
+    assert (second.push, second.pull) == ({}, {})
+    assert second.conflicts == first.conflicts
+
+
+@given(_BASES, _SIDES, _SIDES, st.sampled_from(Resolution))
+def test_what_was_decided_is_what_happens(
+    base: Base, ours: dict[str, str | None], theirs: dict[str, str | None], decided: Resolution
+) -> None:
+    # given: whatever could be done is done
+    first = merge(base, having(ours), having(theirs), lambda _: FieldRule.EITHER)
+    base, here, there = applied(first, having(ours), having(theirs))
+
+    # when
+    settled = {each.field: settle(base, each, decided) for each in first.conflicts}
+    second = merge({**base, **settled}, here, there, lambda _: FieldRule.EITHER)
+
+    # then
+    wanted = {
+        Resolution.KEEP_OURS: ({each.field: each.ours for each in first.conflicts}, {}),
+        Resolution.TAKE_THEIRS: ({}, {each.field: each.theirs for each in first.conflicts}),
+        Resolution.LEAVE: ({}, {}),
+    }
+    assert (second.push, second.pull) == wanted[decided]
+    assert second.conflicts == []

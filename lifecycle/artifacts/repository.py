@@ -1,0 +1,51 @@
+"""All SQL about uploads."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+
+from lifecycle.artifacts.tables import ArtifactUploadRow
+from lifecycle.database import ReadSession, WriteSession
+
+# How long who removes what is left of an upload has for it, before another tries.
+_REMOVAL = timedelta(minutes=10)
+
+
+async def by_id(session: ReadSession, id: UUID) -> ArtifactUploadRow | None:
+    """The upload, or None."""
+    return await session.get(ArtifactUploadRow, id)
+
+
+async def lock(session: WriteSession, id: UUID) -> ArtifactUploadRow | None:
+    """The upload as it stands, held until the transaction ends."""
+    return await session.get(
+        ArtifactUploadRow, id, with_for_update={"key_share": True}, populate_existing=True
+    )
+
+
+async def claim_remains(session: WriteSession, limit: int) -> Sequence[ArtifactUploadRow]:
+    """Uploads of which something may be left that nobody needs any more. Nobody else is given them
+    for some minutes; whoever has removed it says so by `nothing_remains`."""
+    due = (
+        select(ArtifactUploadRow.id)
+        .where(ArtifactUploadRow.remains_until < func.clock_timestamp())
+        .order_by(ArtifactUploadRow.remains_until)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = await session.scalars(
+        update(ArtifactUploadRow)
+        .where(ArtifactUploadRow.id.in_(due))
+        .values(remains_until=func.clock_timestamp() + _REMOVAL)
+        .returning(ArtifactUploadRow)
+    )
+    return rows.all()
+
+
+async def nothing_remains(session: WriteSession, id: UUID) -> None:
+    """Nothing is left of this upload but what it led to."""
+    await session.execute(
+        update(ArtifactUploadRow).where(ArtifactUploadRow.id == id).values(remains_until=None)
+    )

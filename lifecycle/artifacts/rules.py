@@ -1,0 +1,37 @@
+"""Where content lies, what may be uploaded, and until when."""
+
+import re
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# What S3 takes, and copies, in one request.
+MAX_BYTES = 5 * 1024**3
+LINK_SECONDS = 15 * 60
+UPLOAD_HOURS = 24
+# An upload may have begun with the last link that was valid, and takes its time.
+REMAINS_HOURS = UPLOAD_HOURS + 6
+
+
+def content_key(digest: str | None) -> str | None:
+    """Where the content with this digest lies in its area; None for a digest of another kind."""
+    if digest is None or not DIGEST.fullmatch(digest):
+        return None
+    found = digest.removeprefix("sha256:")
+    return f"sha256/{found[:2]}/{found}"
+
+
+def upload_folder(id: str) -> str:
+    """Where all of one upload lies until it is complete, its parts and attempts included."""
+    return f"uploads/{id}"
+
+
+def upload_key(id: str) -> str:
+    """Where a client puts the bytes of an upload."""
+    return f"{upload_folder(id)}/content"
+
+
+def is_same(
+    digest: str | None, size_bytes: int | None, logged: str | None, logged_size: int | None
+) -> bool:
+    """Whether what a version says of its artifact, as far as it does, is true of what its run has
+    logged."""
+    return digest in (None, logged) and size_bytes in (None, logged_size)

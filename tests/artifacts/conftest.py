@@ -1,0 +1,91 @@
+"""Services that keep artifacts, on local disk and in S3, each with a database of its own: what is
+left of uploads is removed by whoever comes first."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from lifecycle import migrate
+from tests.client import Graph
+from tests.conftest import Live, a_database, in_thread, serving
+from tests.objectstore import Store, an_object_store
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A service, a client of it, and where it keeps artifacts."""
+
+    live: Live
+    graph: Graph
+    internal: str
+    external: str
+
+
+@asynccontextmanager
+async def keeping(
+    database_url: str, internal: str, external: str, **settings: str
+) -> AsyncIterator[Kept]:
+    """A service that keeps artifacts there."""
+    async with (
+        serving(database_url, artifacts=internal, external_artifacts=external, **settings) as live,
+        Graph(live.url) as graph,
+    ):
+        yield Kept(live, graph, internal, external)
+
+
+@pytest.fixture(scope="session")
+def artifact_database_url(server_url: str) -> Iterator[str]:
+    with a_database(server_url) as url:
+        in_thread(lambda: migrate.upgrade(url))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """An object store, which the services that are started find in their environment."""
+    with an_object_store() as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session")
+async def on_disk(
+    artifact_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Kept]:
+    directory = tmp_path_factory.mktemp("artifacts")
+    internal, external = directory / "in here", directory / "out there"
+    async with keeping(artifact_database_url, str(internal), str(external)) as kept:
+        yield kept
+
+
+@pytest_asyncio.fixture(scope="session")
+async def in_s3(server_url: str, store: Store) -> AsyncIterator[Kept]:
+    with a_database(server_url) as url:
+        in_thread(lambda: migrate.upgrade(url))
+        async with keeping(url, "s3://internal/below/this", "s3://external") as kept:
+            yield kept
+
+
+@pytest.fixture(params=["on_disk", "in_s3"])
+def kept(request: pytest.FixtureRequest) -> Kept:
+    """Both, one after the other."""
+    found: Kept = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def graph(kept: Kept) -> Graph:
+    """A client of it."""
+    return kept.graph
+
+
+def files_below(location: str) -> list[str]:
+    """The files in a local area, from there on, without its secret."""
+    root = Path(location)
+    found = (path for path in root.rglob("*") if path.is_file() and path.name != "secret")
+    return sorted(str(path.relative_to(root)) for path in found)

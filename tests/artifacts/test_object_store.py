@@ -1,0 +1,151 @@
+"""What only an object store has: it can be gone or elsewhere, and has objects of others."""
+
+from urllib.parse import urlsplit
+
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from lifecycle.settings import Settings
+from tests.artifacts.conftest import Kept, keeping
+from tests.client import PATIENCE
+from tests.factories import a_run, a_version
+from tests.objectstore import Store, an_object_store
+from tests.uploads import announced, begin, complete, get, put, send
+
+GONE = {
+    "__typename": "Unavailable",
+    "code": "UNAVAILABLE",
+    "message": "What stores artifacts is not available; try again.",
+    "path": [],
+}
+
+
+def bucket(name: str) -> S3Store:
+    """A bucket of the store that the environment names."""
+    return S3Store(name, client_options={"allow_http": True})
+
+
+async def test_bytes_go_straight_to_the_store_and_lie_below_the_prefix(
+    in_s3: Kept, store: Store, unique: str
+) -> None:
+    graph = in_s3.graph
+
+    upload = await begin(graph, await a_run(graph, unique), unique.encode())
+    await put(upload, unique.encode())
+    artifact = await complete(graph, upload)
+
+    for url in (upload["uploadUrl"], artifact["downloadUrl"]):
+        assert url.startswith(f"{store.url}/internal/below/this/")
+    key = urlsplit(artifact["downloadUrl"]).path.removeprefix("/internal/")
+    listed = obstore.list(bucket("internal"), "below/this").collect()
+    assert key in {each["path"] for each in listed}
+    assert not any(upload["id"] in each["path"] for each in listed)
+    left = obstore.list(bucket("internal"), "below/this/uploads").collect()
+    assert not [each for each in left if urlsplit(upload["uploadUrl"]).path.endswith(each["path"])]
+
+
+async def test_a_version_may_lie_in_an_area_already(in_s3: Kept, unique: str) -> None:
+    obstore.put(bucket("internal"), f"below/this/models/{unique} é.pkl", b"weights")
+    obstore.put(bucket("external"), f"{unique}.csv", b"1,2")
+    paths = {
+        f"s3://internal/below/this/models/{unique} é.pkl": b"weights",
+        f"s3://external/{unique}.csv": b"1,2",
+    }
+
+    for path, content in paths.items():
+        version = await a_version(in_s3.graph, unique, artifactPath=path)
+        query = "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactUrl } }"
+        found = await in_s3.graph.query(query, {"id": version["id"]})
+        assert (await send("GET", found["modelVersion"]["artifactUrl"])).content == content
+
+
+async def test_while_the_store_is_gone_nothing_begins_and_nothing_is_lost(
+    artifact_database_url: str, unique: str
+) -> None:
+    with an_object_store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        async with keeping(artifact_database_url, "s3://internal", "s3://external") as kept:
+            # given
+            graph, run = kept.graph, await a_run(kept.graph, unique)
+            content = unique.encode()
+            upload = await begin(graph, run, content)
+            await put(upload, content)
+
+            # when
+            store.process.terminate()
+            store.process.wait(PATIENCE)
+            new = await graph.mutate("beginArtifactUpload", announced(run, b"new"))
+            completed = await graph.mutate("completeArtifactUpload", {"id": upload["id"]})
+            query = "query ($id: ID!) { run(id: $id) { artifacts { path downloadUrl } } }"
+            listed = await graph.query(query, {"id": run})
+
+    # then
+    assert new == completed == GONE
+    assert listed == {"run": {"artifacts": []}}
+
+
+async def test_a_bucket_that_is_not_there_is_unavailable(
+    artifact_database_url: str, store: Store, unique: str
+) -> None:
+    async with keeping(artifact_database_url, "s3://nothing/here", "s3://external") as kept:
+        run = await a_run(kept.graph, unique)
+
+        assert await kept.graph.mutate("beginArtifactUpload", announced(run, b"")) == GONE
+
+
+async def test_links_lead_to_where_clients_reach_the_store(
+    artifact_database_url: str, store: Store, unique: str
+) -> None:
+    elsewhere = store.url.replace("127.0.0.1", "localhost")
+    async with keeping(
+        artifact_database_url, "s3://internal/public", "s3://external", s3_public_url=elsewhere
+    ) as kept:
+        upload = await begin(kept.graph, await a_run(kept.graph, unique), unique.encode())
+        await put(upload, unique.encode())
+        artifact = await complete(kept.graph, upload)
+        answer = await get(artifact)
+
+    assert upload["uploadUrl"].startswith(f"{elsewhere}/internal/public/uploads/")
+    assert artifact["downloadUrl"].startswith(f"{elsewhere}/internal/public/sha256/")
+    assert answer.content == unique.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "LIFECYCLE_ARTIFACTS",
+            "gs://bucket",
+            "LIFECYCLE_ARTIFACTS must be a directory or s3://bucket/prefix, not 'gs://bucket'.",
+        ),
+        (
+            "LIFECYCLE_EXTERNAL_ARTIFACTS",
+            "s3:///prefix",
+            "LIFECYCLE_EXTERNAL_ARTIFACTS must be a directory or s3://bucket/prefix, not "
+            "'s3:///prefix'.",
+        ),
+        (
+            "LIFECYCLE_S3_PUBLIC_URL",
+            "localhost:8333",
+            "LIFECYCLE_S3_PUBLIC_URL must begin with http:// or https://, not 'localhost:8333'.",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValueError, match="must") as raised:
+        Settings.from_environment()
+
+    assert str(raised.value) == message
+
+
+def test_without_settings_areas_are_in_the_data_directory() -> None:
+    settings = Settings()
+
+    assert settings.internal_area == ".lifecycle/artifacts/internal"
+    assert settings.external_area == ".lifecycle/artifacts/external"
