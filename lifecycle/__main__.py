@@ -1,6 +1,7 @@
 """The commands a person types. Each says by --help what it does and what it reads."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -125,12 +126,18 @@ def _configured(settings: Settings) -> str:
     return without_credentials(settings.mlflow_uri)
 
 
+def _plural(kind: str) -> str:
+    return kind.lower().replace("_", " ") + "s"
+
+
 class _Bars:
-    """A progress bar for each thing that takes long, one after the other."""
+    """A progress bar for each thing that takes long, one after the other; where nobody looks at a
+    terminal, a line for each tenth."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._kind: str | None = None
+        self._tenth = 0
 
     def __enter__(self) -> "_Bars":
         return self
@@ -141,11 +148,17 @@ class _Bars:
 
     def show(self, kind: str, done: int, total: int) -> None:
         """So many of so many are done."""
-        if kind != self._kind:
+        if not sys.stderr.isatty():
+            if kind != self._kind or done * 10 // total > self._tenth:
+                click.echo(f"{_plural(kind)}: {done:,} of {total:,}", err=True)
+            self._kind, self._tenth = kind, done * 10 // total
+            return
+        if kind != self._kind or done < self._bar.pos:
             self.__exit__()
             self._kind = kind
-            label = kind.lower().replace("_", " ") + "s"
-            self._bar = click.progressbar(length=total, label=f"{label:15}", file=sys.stderr)
+            self._bar = click.progressbar(
+                length=total, label=f"{_plural(kind):15}", show_pos=True, file=sys.stderr
+            )
             self._bar.render_progress()
         self._bar.update(done - self._bar.pos)
 
@@ -298,7 +311,7 @@ def bring_in(administrator: str, **given: Any) -> None:
     May be stopped, and repeated: it goes on where it was, and what is in already does not come in
     twice. Nothing is written to MLflow.
     """
-    from lifecycle import migrate
+    from lifecycle import migrate, reporting
     from lifecycle.tracking import importing
     from lifecycle.tracking.client import MlflowError
 
@@ -306,19 +319,25 @@ def bring_in(administrator: str, **given: Any) -> None:
     uri = _configured(settings)
     if administrator not in settings.administrators:
         raise click.UsageError(f"{administrator} is not one of LIFECYCLE_ADMINISTRATORS.")
-    with _database(settings) as url, _Bars() as bars:
+    reporting.configure(settings.log_format)
+    # What goes wrong with an object is said in the end.
+    logging.getLogger().setLevel(logging.ERROR)
+    with _database(settings) as url:
         migrate.upgrade(url)
         try:
-            done = asyncio.run(
-                importing.run(url, settings.mlflow_uri or "", administrator, bars.show)
-            )
+            with _Bars() as bars:
+                done = asyncio.run(
+                    importing.run(url, settings.mlflow_uri or "", administrator, bars.show)
+                )
         except MlflowError as error:
-            raise click.ClickException(f"{error} What is in stays; repeat to go on.") from error
+            said = str(error).rstrip(".")
+            raise click.ClickException(f"{said}. What is in stays; repeat to go on.") from error
     for each in done:
-        kind = each.kind.lower().replace("_", " ") + "s"
-        click.echo(f"{kind}: {each.listed:,} there, {each.done:,} looked at.")
-        for text in (*each.conflicts, *each.failures):
-            click.echo(f"  {text}")
+        click.echo(f"{_plural(each.kind)}: {each.listed:,} there, {each.done:,} looked at.")
+        for text in each.failures:
+            click.echo(f"  not in: {text}")
+        for text in each.conflicts:
+            click.echo(f"  conflict: {text}")
     if any(each.failures for each in done):
         raise click.ClickException(f"Not everything of {uri} is in; the lines above say why.")
 
@@ -409,20 +428,32 @@ def sdl(check: bool, write: bool) -> None:
     show_default=True,
     help="One of the service's administrators, under whose name it sets policies.",
 )
-def demo(url: str | None, actor: str, administrator: str) -> None:
+@click.option(
+    "--mlflow",
+    "with_mlflow",
+    is_flag=True,
+    help="Show instead how it goes together with the MLflow server that the service mirrors to and "
+    "follows.",
+)
+def demo(url: str | None, actor: str, administrator: str, with_mlflow: bool) -> None:
     """A model's life on real data, told to a running service through its public API.
 
     Needs the extra `demo`: pip install 'ml-lifecycle[demo]'.
     """
     try:
+        from lifecycle.demo import mlflow as beside_mlflow
         from lifecycle.demo.client import DemoFailed
         from lifecycle.demo.story import tell
     except ModuleNotFoundError as error:
         hint = "pip install 'ml-lifecycle[demo]'"
         raise click.ClickException(f"{error.name} is not installed: {hint}") from error
     settings = _settings()
+    where = url or f"http://{settings.host}:{settings.port}"
     try:
-        asyncio.run(tell(url or f"http://{settings.host}:{settings.port}", actor, administrator))
+        story = (
+            beside_mlflow.tell(where, actor) if with_mlflow else tell(where, actor, administrator)
+        )
+        asyncio.run(story)
     except DemoFailed as error:
         raise click.ClickException(str(error)) from error
 

@@ -268,6 +268,66 @@ query Outcome($modelName: String!, $deployment: ID!) {
 }
 """
 
+MLFLOW = """
+query Mlflow {
+  serverInfo { mlflow { uri version answering error } }
+}
+"""
+
+MIRRORED = """
+query Mirrored($name: String!, $run: ID!) {
+  serverInfo { mlflow { behind } }
+  experiment(name: $name) { __typename mlflow { id url state } }
+  run(id: $run) { __typename mlflow { id url state } }
+  model(name: $name) {
+    __typename
+    mlflow { id url state }
+    versions(first: 1) { nodes { __typename mlflow { id url state } } }
+  }
+}
+"""
+
+FOLLOWED = """
+query Followed($name: String!) {
+  experiment(name: $name) { runs(first: 1) { nodes { id name createdBy } } }
+}
+"""
+
+RUN_PROGRESS = """
+subscription RunProgress($id: ID!) {
+  runProgress(runId: $id) {
+    __typename
+    ... on RunStatusEvent { from to at }
+    ... on RunMetricsEvent { at metrics { key value step } }
+  }
+}
+"""
+
+UPDATE_MODEL = """
+mutation UpdateModel($input: UpdateModelInput!) {
+  updateModel(input: $input) {
+    ... on UpdateModelSuccess { model { description } }
+    ... on Error { code message }
+  }
+}
+"""
+
+CONFLICT = """
+query Conflict($name: String!) {
+  serverInfo { mlflow { behind } }
+  model(name: $name) { mlflow { itemId state conflicts { field here there } } }
+}
+"""
+
+RESOLVE = """
+mutation Resolve($input: ResolveMlflowConflictInput!) {
+  resolveMlflowConflict(input: $input) {
+    ... on ResolveMlflowConflictSuccess { mlflowItem { mlflow { state } } }
+    ... on Error { code message }
+  }
+}
+"""
+
 
 def to_try_next(model_name: str, version_id: str, event_id: str) -> dict[str, str]:
     """Return queries for a person to go on with, by title."""
@@ -339,4 +399,34 @@ subscription {
     }
   }
 }""",
+    }
+
+
+def mlflow_to_try_next(model_name: str, run_id: str) -> dict[str, str]:
+    """Return queries for a person to go on with, by title, about what is here and in MLflow."""
+    return {
+        "How it stands with MLflow": """
+{
+  serverInfo { mlflow { uri version answering pending failed conflicts behind } }
+  mlflowItems(filter: { states: [CONFLICT, FAILED] }, first: 10) {
+    nodes { kind mlflow { id url error conflicts { field here there reason resolutions } } }
+  }
+}""",
+        "The model, here and there": f"""
+{{
+  model(name: "{model_name}") {{
+    description
+    mlflow {{ url state lastSyncedAt }}
+    versions(first: 5) {{ nodes {{ version stage mlflow {{ url state }} }} }}
+  }}
+}}""",
+        "What the training code told MLflow, for the gates and lineage of this service": f"""
+{{
+  run(id: "{run_id}") {{
+    name status createdBy
+    params {{ key value }}
+    metrics {{ key value step }}
+    mlflow {{ url }}
+  }}
+}}""",
     }

@@ -70,6 +70,16 @@ class Screen:
             f"[dim]{escape(event['actor'])}: {escape(event['message'] or '-')}[/]"
         )
 
+    def link(self, name: str, url: str) -> None:
+        """Show where something is, in one line, so that it can be copied or clicked."""
+        text = f"   {escape(name)}: [link={url}]{escape(url)}[/]"
+        self._console.print(text, soft_wrap=True)
+
+    def live(self, at: str, text: str) -> None:
+        """Show what has just come in."""
+        time = datetime.fromisoformat(at).astimezone().strftime("%H:%M:%S")
+        self._indented(f"[magenta]live[/] {time}  {escape(text)}")
+
     def unmet(self, checks: list[Object]) -> None:
         """Show what `whyNot` answered: what is there, what is required, what to do about it."""
         table = _table("unmet", "observed", "required")

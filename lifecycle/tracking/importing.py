@@ -2,26 +2,31 @@
 
 What was listed is in the database before anything of it comes in: an import that is interrupted
 goes on where it was, and one that is repeated brings in what has changed. Nothing is written to
-MLflow.
+MLflow. Where a worker mirrors to the same server, it helps.
 """
 
-import asyncio
+from asyncio import TaskGroup, sleep
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from lifecycle.database import Database, WriteSession
+from lifecycle.errors import Unavailable
 from lifecycle.tracking import repository
-from lifecycle.tracking.client import Client, Denied, Unreachable
-from lifecycle.tracking.reconcile import LEASE_SECONDS, hand_back, settle
+from lifecycle.tracking.client import Client, Denied, MlflowError, Unreachable
+from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, settle
 from lifecycle.tracking.rules import SyncState, TrackedKind
 from lifecycle.tracking.sides import Sync, digest, origin_of
 
 _HANDS = 8
 _EXPERIMENTS = 100
-# For what another process has taken, or what waits for something else.
+# MLflow makes this one itself; it comes in when there is something in it.
+_DEFAULT = "0"
+# For what another process has taken.
 _PAUSE_SECONDS = 0.5
+# So many objects of a kind that are not in sync are named.
+_NAMED = 50
 
 # In this order, because each belongs to one of those before it.
 KINDS = (TrackedKind.EXPERIMENT, TrackedKind.RUN, TrackedKind.MODEL, TrackedKind.MODEL_VERSION)
@@ -30,7 +35,8 @@ KINDS = (TrackedKind.EXPERIMENT, TrackedKind.RUN, TrackedKind.MODEL, TrackedKind
 @dataclass(frozen=True, slots=True)
 class Imported:
     """What became of the objects of one kind: how many there are in MLflow, how many were looked
-    at, and what is the matter with those that are not in."""
+    at, and what is the matter with the first of those that are not the same on both sides, or not
+    in."""
 
     kind: TrackedKind
     listed: int
@@ -63,15 +69,21 @@ async def bring_in(
     Raises MlflowError when MLflow does not answer; what is in by then stays, and the rest comes
     with the next call.
     """
+    await client.server_version()
     server_id = await database.write(lambda s: repository.know_server(s, client.uri))
     async with database.read() as session:
         mirrored = await repository.is_mirrored(session, server_id)
-    sync = Sync(database, client, server_id, origin_of(server_id), administrator, mirrored)
-    listed = {kind: await _list(sync, kind) for kind in KINDS}
-    return [await _drain(sync, kind, listed[kind], progress) for kind in KINDS]
+    sync = Sync(database, client, server_id, origin_of(server_id), writes=False, mirrored=mirrored)
+    listed = {kind: await _list(sync, kind, administrator) for kind in KINDS}
+    done = dict.fromkeys(KINDS, 0)
+    # Something may turn out to belong to what was not listed.
+    while any([await _left(sync, kind) for kind in KINDS]):
+        for kind in KINDS:
+            done[kind] += await _drain(sync, kind, progress)
+    return [await _imported(sync, kind, listed[kind], done[kind]) for kind in KINDS]
 
 
-async def _list(sync: Sync, kind: TrackedKind) -> int:
+async def _list(sync: Sync, kind: TrackedKind, administrator: str) -> int:
     """Have everything of a kind looked at that is new or has changed. Returns how much there is."""
     number = 0
     async with aclosing(_LISTS[kind](sync)) as pages:
@@ -79,7 +91,9 @@ async def _list(sync: Sync, kind: TrackedKind) -> int:
             number += len(seen)
 
             async def want(session: WriteSession, seen: dict[str, str] = seen) -> None:
-                await repository.want_theirs(session, sync.server_id, kind, seen, new=True)
+                await repository.want_theirs(
+                    session, sync.server_id, kind, seen, new=True, importing_for=administrator
+                )
 
             await sync.database.write(want)
     return number
@@ -87,11 +101,11 @@ async def _list(sync: Sync, kind: TrackedKind) -> int:
 
 async def _experiments(sync: Sync) -> AsyncGenerator[dict[str, str]]:
     async for page in sync.client.experiments():
-        yield {each.id: digest(each) for each in page if not each.deleted}
+        yield {each.id: digest(each) for each in page if not each.deleted and each.id != _DEFAULT}
 
 
 async def _runs(sync: Sync) -> AsyncGenerator[dict[str, str]]:
-    ids = [id async for page in _experiments(sync) for id in page]
+    ids = [_DEFAULT, *[id async for page in _experiments(sync) for id in page]]
     for n in range(0, len(ids), _EXPERIMENTS):
         async for page in sync.client.runs(ids[n : n + _EXPERIMENTS]):
             yield {run.id: digest(run) for run in page}
@@ -115,43 +129,63 @@ _LISTS = {
 }
 
 
-async def _drain(sync: Sync, kind: TrackedKind, listed: int, progress: Progress) -> Imported:
-    """Reconcile whatever of a kind is due, until nothing is."""
-    done = 0
+async def _left(sync: Sync, kind: TrackedKind) -> int:
+    async with sync.database.read() as session:
+        return await repository.due(session, sync.server_id, kind)
 
-    async def left() -> int:
-        async with sync.database.read() as session:
-            return await repository.due(session, sync.server_id, kind)
+
+async def _drain(sync: Sync, kind: TrackedKind, progress: Progress) -> int:
+    """Reconcile whatever of a kind is due, until nothing is. Returns how much that was."""
+    done = 0
+    total = await _left(sync, kind)
+    if total:
+        progress(kind, 0, total)
 
     async def work() -> None:
         nonlocal done
-        while True:
-            task = await sync.database.write(
-                lambda session: repository.take(session, sync.server_id, LEASE_SECONDS, kind)
-            )
-            if task is None:
-                return
-            try:
-                await settle(sync, task)
-            except (Unreachable, Denied) as error:
-                await hand_back(sync, task, error)
-                raise
+        while await _next(sync, kind):
             done += 1
             progress(kind, min(done, total), total)
 
-    total = await left()
-    progress(kind, 0, total)
-    while await left():
+    while await _left(sync, kind):
         try:
-            async with asyncio.TaskGroup() as hands:
+            async with TaskGroup() as hands:
                 for _ in range(_HANDS):
                     hands.create_task(work())
-        except* (Unreachable, Denied) as group:
+        except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        # What is left has been taken by somebody else, who may have been killed.
-        await asyncio.sleep(_PAUSE_SECONDS if await left() else 0)
+        if await _left(sync, kind):
+            # Somebody else has taken it, who may have been killed.
+            await sleep(_PAUSE_SECONDS)
+    return done
+
+
+async def _next(sync: Sync, kind: TrackedKind) -> bool:
+    """Reconcile an object of a kind, if one is due that nobody is at."""
+    task = await sync.database.write(
+        lambda session: repository.take(session, sync.server_id, LEASE_SECONDS, kind)
+    )
+    if task is None:
+        return False
+    try:
+        await settle(sync, task)
+    except Unavailable:
+        # Another worker has got it, or the database is gone, which the next one finds.
+        return True
+    except (Unreachable, Denied) as error:
+        # Whose fault it is shows in whether MLflow answers at all.
+        try:
+            await sync.client.server_version()
+        except MlflowError:
+            await hand_back(sync, task, error)
+            raise error from None
+        await fail(sync, task, error)
+    return True
+
+
+async def _imported(sync: Sync, kind: TrackedKind, listed: int, done: int) -> Imported:
     async with sync.database.read() as session:
-        wrong = await repository.troubles(session, sync.server_id, kind)
+        wrong = await repository.troubles(session, sync.server_id, kind, _NAMED)
     return Imported(
         kind,
         listed,

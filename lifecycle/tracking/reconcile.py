@@ -61,6 +61,7 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     is needed, LifecycleError when the object cannot be had here.
     """
     kind = KINDS[task.kind]
+    sync = replace(sync, importing_for=task.importing_for)
     async with sync.database.read() as session:
         # Before anything is looked at: what comes later is told next time.
         through = (await journal.head(session)).position
@@ -82,14 +83,13 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     if task.kind is TrackedKind.MODEL_VERSION:
         conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
-    writes = sync.importing_for is None
     missing = None
     try:
         # First: who follows a run is to have its last points before its end.
         points_seen = await kind.exchange(sync, task, ours, theirs, through)
     except Incomplete as incomplete:
         points_seen, missing = incomplete.points_seen, incomplete.error
-    if writes and (merged.push or announced):
+    if sync.writes and (merged.push or announced):
         await kind.push(sync, ours, theirs, merged.push, announced)
         base |= {name: Agreed(value, value) for name, value in merged.push.items()}
     if merged.pull:
@@ -97,7 +97,7 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         base |= agreed
         conflicts += refused
     seen = theirs.seen
-    if writes and (merged.push or announced):
+    if sync.writes and (merged.push or announced):
         # What somebody else has changed there in the meantime must not pass for seen.
         after = await kind.fetch(sync, mlflow_id)
         expected = {**theirs.fields, **merged.push}
@@ -112,8 +112,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         points_seen=points_seen,
         seen=seen,
         url=theirs.url,
-        position=through if writes else task.position,
-        again=not writes and bool(merged.push or announced),
+        position=through if sync.writes else task.position,
+        again=not sync.writes and bool(merged.push or announced),
         error=missing,
     )
 
@@ -195,6 +195,7 @@ async def _record(sync: Sync, task: Task, outcome: Outcome) -> None:
         "points_seen": dict(outcome.points_seen),
         "seen": outcome.seen,
         "position": outcome.position,
+        "importing_for": None,
     }
     if outcome.url:
         kept["url"] = outcome.url

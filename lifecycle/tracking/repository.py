@@ -248,9 +248,10 @@ async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
 
 
 async def troubles(
-    session: ReadSession, server_id: UUID, kind: TrackedKind
+    session: ReadSession, server_id: UUID, kind: TrackedKind, limit: int
 ) -> Sequence[tuple[SyncState, str]]:
-    """What is the matter with the objects of a kind that are there, but not in sync."""
+    """What is the matter with the first objects of a kind that are there, but not in sync, in
+    order of their ids there; those first that are not in at all."""
     rows = await session.scalars(
         select(MlflowItemRow)
         .where(
@@ -259,7 +260,8 @@ async def troubles(
             MlflowItemRow.mlflow_id.is_not(None),
             or_(MlflowItemRow.error.is_not(None), MlflowItemRow.state == SyncState.CONFLICT),
         )
-        .order_by(MlflowItemRow.id)
+        .order_by(MlflowItemRow.state == SyncState.CONFLICT, MlflowItemRow.mlflow_id)
+        .limit(limit)
     )
     return [
         (row.state, f"{row.mlflow_id}: {row.error or rules.said(row.conflicts)}") for row in rows
@@ -292,15 +294,30 @@ async def want_ours(
 
 
 async def want_theirs(
-    session: WriteSession, server_id: UUID, kind: TrackedKind, seen: Mapping[str, str], *, new: bool
+    session: WriteSession,
+    server_id: UUID,
+    kind: TrackedKind,
+    seen: Mapping[str, str],
+    *,
+    new: bool,
+    importing_for: str | None = None,
 ) -> int:
     """These objects are there, by their ids, with digests of what they are now: those that have
-    changed are to be looked at, and, if `new` ones are wanted, those that are not known. Returns
-    how many those are."""
+    changed are to be looked at, and, if `new` ones are wanted, those that are not known. Who
+    imports has everything that is not in sync looked at again, and without a pause. Returns how
+    many those are."""
     if not seen:
         return 0
-    changed = await unseen(session, server_id, kind, seen, new=False)
-    for id in changed:
+    wanted = set(await unseen(session, server_id, kind, seen, new=False))
+    again: dict[str, Any] = dict(_WANTED_AGAIN)
+    if importing_for is not None:
+        wanted |= await _out_of_sync(session, server_id, kind, list(seen))
+        again |= {
+            "importing_for": importing_for,
+            "attempts": 0,
+            "due_at": func.clock_timestamp(),
+        }
+    for id in sorted(wanted):
         await session.execute(
             update(MlflowItemRow)
             .where(
@@ -308,7 +325,7 @@ async def want_theirs(
                 MlflowItemRow.kind == kind,
                 MlflowItemRow.mlflow_id == id,
             )
-            .values(_WANTED_AGAIN | {"seen": seen[id]})
+            .values(again | {"seen": seen[id]})
         )
     unknown = await unseen(session, server_id, kind, seen, new=True) if new else []
     if unknown:
@@ -321,12 +338,13 @@ async def want_theirs(
                     "mlflow_id": id,
                     "seen": seen[id],
                     "due_at": func.clock_timestamp(),
+                    "importing_for": importing_for,
                 }
                 for id in unknown
             ]
         )
         await session.execute(statement.on_conflict_do_nothing())
-    return len(changed) + len(unknown)
+    return len(wanted) + len(unknown)
 
 
 async def unseen(
@@ -344,6 +362,21 @@ async def unseen(
     )
     digests = dict(rows.tuples().all())
     return sorted(id for id in seen if (new or id in digests) and digests.get(id) != seen[id])
+
+
+async def _out_of_sync(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, ids: Sequence[str]
+) -> set[str]:
+    rows = await session.scalars(
+        select(MlflowItemRow.mlflow_id).where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.kind == kind,
+            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
+            MlflowItemRow.state != SyncState.IN_SYNC,
+        ),
+        {"ids": ids},
+    )
+    return {id for id in rows if id is not None}
 
 
 async def wait(
@@ -427,6 +460,7 @@ async def take(
         wanted=row.wanted,
         attempts=row.attempts,
         lease_id=row.lease_id,
+        importing_for=row.importing_for,
     )
 
 

@@ -333,12 +333,12 @@ async def exchange(
     points = dict(progress.get("points", {}))
     ended = rules.here_status(there.run.status) in ENDED
     await _take_points(sync, ours.id, there.run, points, again=ended and not progress.get("ended"))
-    if sync.importing_for is None:
+    if sync.writes:
         news = await _news(sync, ours.facts, task.position, through)
         await _give_points(sync, ours.id, there.run.id, news, points)
     progress |= {"points": points, "ended": ended}
     try:
-        if sync.importing_for is None:
+        if sync.writes:
             told = progress.get("told", 0)
             if told != task.position:
                 news = await _news(sync, ours.facts, told, through)

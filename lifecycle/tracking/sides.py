@@ -86,7 +86,8 @@ class Theirs:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An item that somebody has taken, as it was then."""
+    """An item that somebody has taken, as it was then. `importing_for` is the administrator who has
+    asked for it by an import, whoever does it."""
 
     id: UUID
     kind: TrackedKind
@@ -98,14 +99,16 @@ class Task:
     wanted: int
     attempts: int
     lease_id: UUID
+    importing_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
     """What all reconciling with one server shares. What comes in is written under `origin`.
 
-    `importing_for` is the administrator on whose behalf stages are taken over; nothing is then
-    written to MLflow, but left to a worker if the server is `mirrored`.
+    `importing_for` is the administrator on whose behalf the stage of an object is taken over. Who
+    imports does not write to MLflow (`writes`), but leaves that to a worker if the server is
+    `mirrored`.
     """
 
     database: Database
@@ -113,6 +116,7 @@ class Sync:
     server_id: UUID
     origin: Origin
     importing_for: str | None = None
+    writes: bool = True
     mirrored: bool = True
 
 

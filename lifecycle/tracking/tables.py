@@ -97,6 +97,8 @@ class MlflowItemRow(WithId):
     wanted: Mapped[int] = mapped_column(BigInteger, default=1, server_default=text("1"))
     attempts: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     due_at: Mapped[datetime | None]
+    # Who has asked for it by an import, and takes over its stage.
+    importing_for: Mapped[str | None]
     # The item that has to be on both sides first; whoever puts it there makes this one due.
     waits_for: Mapped[UUID | None]
     lease_id: Mapped[UUID | None]

@@ -88,6 +88,7 @@ def upgrade() -> None:
         sa.Column("wanted", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("importing_for", sa.Text(), nullable=True),
         sa.Column("waits_for", sa.Uuid(), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),

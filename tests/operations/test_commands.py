@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from lifecycle.__main__ import bring_in, main, verify
 from lifecycle.settings import VARIABLES
 from schema import root
+from tests.conftest import Process
 
 COMMANDS = {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")} | {
     "audit verify": verify,
@@ -67,7 +68,7 @@ def test_help_names_every_command_option_and_variable() -> None:
     assert options == {
         "--host", "--port", "--workers", "--data-dir", "--database-url",
         "--check", "--write", "--url", "--actor", "--administrator", "--anchor",
-        "--tracking-uri", "--follow", "--worker",
+        "--tracking-uri", "--follow", "--worker", "--mlflow",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output
@@ -124,6 +125,60 @@ def test_nonsense_is_refused_as_wrong_usage(
     assert message in " ".join(result.output.split())
     assert "secret" not in result.output
     assert isinstance(result.exception, SystemExit), "a traceback"
+
+
+@pytest.mark.parametrize("command", ["worker", "mlflow import"])
+def test_without_an_mlflow_server_there_is_nothing_to_do(command: str) -> None:
+    # when
+    result = run(*command.split())
+
+    # then
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == (
+        "Error: Which MLflow server? Set MLFLOW_TRACKING_URI or --tracking-uri."
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "mlflow import"])
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///mlflow.db", "nonsense", "http://me:secret@", "http://me:secret@host:port"]
+)
+def test_an_mlflow_server_that_cannot_be_one_is_refused(command: str, uri: str) -> None:
+    for result in (
+        run(*command.split(), MLFLOW_TRACKING_URI=uri),
+        run(*command.split(), "--tracking-uri", uri),
+    ):
+        assert result.exit_code == 2
+        assert result.output.splitlines()[-1].startswith(
+            "Error: MLFLOW_TRACKING_URI must be the address of an MLflow server: "
+        )
+        assert "secret" not in result.output
+
+
+def test_only_an_administrator_takes_stages_over() -> None:
+    # when
+    result = run(
+        *("mlflow", "import", "--administrator", "ada"), MLFLOW_TRACKING_URI="http://127.0.0.1:1"
+    )
+
+    # then
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == "Error: ada is not one of LIFECYCLE_ADMINISTRATORS."
+
+
+def test_an_import_from_where_nobody_is_says_so_in_one_line(database_url: str) -> None:
+    # given
+    uri = f"http://127.0.0.1:{a_closed_port()}"
+
+    # when
+    result = run("mlflow", "import", "--database-url", database_url, "--tracking-uri", uri)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: MLflow at {uri}: cannot be reached: Connection refused. "
+        "What is in stays; repeat to go on.\n"
+    )
 
 
 def test_a_port_in_use_is_reported_in_one_line() -> None:
@@ -320,6 +375,18 @@ def test_the_demo_says_in_one_line_that_nothing_is_there() -> None:
     assert result.output == (
         f"Error: No service answers at {url}/graphql (All connection attempts failed); "
         "`lifecycle serve` starts one.\n"
+    )
+
+
+def test_the_demo_beside_mlflow_says_what_it_needs(served: Process) -> None:
+    # when
+    result = run("demo", "--mlflow", "--url", served.url)
+
+    # then
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: The service at {served.url}/graphql knows no MLflow server. Start it with one: "
+        "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 LIFECYCLE_MLFLOW_FOLLOW=2 make serve\n"
     )
 
 
