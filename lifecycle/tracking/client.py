@@ -49,6 +49,9 @@ from lifecycle.settings import without_credentials
 T = TypeVar("T")
 _Json = dict[str, Any]
 
+DEFAULT_EXPERIMENT = "0"
+"""MLflow makes it by itself: it is nobody's while it has no runs."""
+
 _TIMEOUT = 10
 """Seconds for a connection, and again for each sign of life of an answer."""
 _THREADS = 8

@@ -9,7 +9,7 @@ from lifecycle.errors import NotFound
 from lifecycle.experiments import repository, service
 from lifecycle.experiments.service import CreateExperiment, UpdateExperiment
 from lifecycle.tracking import rules
-from lifecycle.tracking.client import AlreadyThere, Experiment, Missing, Refused
+from lifecycle.tracking.client import AlreadyThere, Missing, Refused
 from lifecycle.tracking.rules import MAX_OTHER_TAG, Changes, FieldRule
 from lifecycle.tracking.sides import (
     ID_TAG,
@@ -24,8 +24,6 @@ from lifecycle.tracking.sides import (
 )
 
 _NOTE = "mlflow.note.content"
-# MLflow makes this one by itself.
-_DEFAULT = "0"
 _FIELDS = {"description": _NOTE}
 
 
@@ -56,13 +54,10 @@ async def load(session: ReadSession, sync: Sync, id: UUID) -> Ours:
 
 
 async def fetch(sync: Sync, mlflow_id: str) -> Theirs:
-    """The experiment as it is there. The one that MLflow makes by itself counts as missing until
-    somebody has used it."""
+    """The experiment as it is there."""
     found = await sync.client.experiment(mlflow_id)
     if found.deleted:
         raise Missing(f"Experiment {found.name} is deleted in MLflow.")
-    if found.id == _DEFAULT and ID_TAG not in found.tags and not await _has_runs(sync, found):
-        raise Missing(f"Experiment {found.name} has no runs in MLflow.")
     announced = {key: value for key, value in found.tags.items() if key.startswith(OURS)}
     fields = {
         "name": rules.here_title(found.name, f"MLflow experiment {found.id}"),
@@ -154,12 +149,6 @@ async def exchange(
 ) -> Mapping[str, Any]:
     """There is nothing that is only ever added."""
     return task.points_seen
-
-
-async def _has_runs(sync: Sync, experiment: Experiment) -> bool:
-    async for _ in sync.client.runs([experiment.id], deleted=True):
-        return True
-    return False
 
 
 def _not_empty(values: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from lifecycle.database import WriteSession
 from lifecycle.tracking import repository
-from lifecycle.tracking.client import named
+from lifecycle.tracking.client import DEFAULT_EXPERIMENT, named
 from lifecycle.tracking.rules import TrackedKind
 from lifecycle.tracking.sides import Sync, digest
 
@@ -74,9 +74,10 @@ class Follower:
         """Those whose runs are to be looked at."""
         ids: list[str] = []
         async for page in self._sync.client.experiments():
-            await self._want(
-                TrackedKind.EXPERIMENT, {experiment.id: digest(experiment) for experiment in page}
-            )
+            seen = {experiment.id: digest(experiment) for experiment in page}
+            default = {id: seen.pop(id) for id in (DEFAULT_EXPERIMENT,) if id in seen}
+            await self._want(TrackedKind.EXPERIMENT, seen)
+            await self._want(TrackedKind.EXPERIMENT, default, new=False)
             ids += [experiment.id for experiment in page if not experiment.deleted]
         if self._new:
             return ids
@@ -110,9 +111,11 @@ class Follower:
         async for page in self._sync.client.versions(filter):
             yield {f"{version.model_name}/{version.number}": digest(version) for version in page}
 
-    async def _want(self, kind: TrackedKind, seen: dict[str, str]) -> None:
+    async def _want(self, kind: TrackedKind, seen: dict[str, str], *, new: bool = True) -> None:
+        wanted = new and self._new
+
         async def want(session: WriteSession) -> None:
-            await repository.want_theirs(session, self._sync.server_id, kind, seen, new=self._new)
+            await repository.want_theirs(session, self._sync.server_id, kind, seen, new=wanted)
 
         await self._sync.database.write(want)
 

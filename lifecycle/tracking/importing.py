@@ -14,15 +14,13 @@ from typing import TypeAlias
 from lifecycle.database import Database, WriteSession
 from lifecycle.errors import Unavailable
 from lifecycle.tracking import repository
-from lifecycle.tracking.client import Client, Denied, MlflowError, Unreachable
+from lifecycle.tracking.client import DEFAULT_EXPERIMENT, Client, Denied, MlflowError, Unreachable
 from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, settle
 from lifecycle.tracking.rules import SyncState, TrackedKind
 from lifecycle.tracking.sides import Sync, digest, origin_of
 
 _HANDS = 8
 _EXPERIMENTS = 100
-# MLflow makes this one itself; it comes in when there is something in it.
-_DEFAULT = "0"
 # For what another process has taken.
 _PAUSE_SECONDS = 0.5
 # So many objects of a kind that are not in sync are named.
@@ -101,11 +99,15 @@ async def _list(sync: Sync, kind: TrackedKind, administrator: str) -> int:
 
 async def _experiments(sync: Sync) -> AsyncGenerator[dict[str, str]]:
     async for page in sync.client.experiments():
-        yield {each.id: digest(each) for each in page if not each.deleted and each.id != _DEFAULT}
+        yield {
+            each.id: digest(each)
+            for each in page
+            if not each.deleted and each.id != DEFAULT_EXPERIMENT
+        }
 
 
 async def _runs(sync: Sync) -> AsyncGenerator[dict[str, str]]:
-    ids = [_DEFAULT, *[id async for page in _experiments(sync) for id in page]]
+    ids = [DEFAULT_EXPERIMENT, *[id async for page in _experiments(sync) for id in page]]
     for n in range(0, len(ids), _EXPERIMENTS):
         async for page in sync.client.runs(ids[n : n + _EXPERIMENTS]):
             yield {run.id: digest(run) for run in page}

@@ -539,7 +539,8 @@ async def test_where_mlflow_keeps_a_version_its_page_shows(
         "model.pkl": None,
         "ftp://host/model": None,
     }
-    shown, elsewhere = {}, {}
+    shown: dict[str, str | None] = {}
+    elsewhere: dict[str, str | None] = {}
 
     for path in pages:
         version = await a_version(mirrored.graph, unique, runId=run, artifactPath=path)

@@ -192,6 +192,11 @@ async def test_what_autologging_registers_comes_in_whole(
         assert (version["version"], version["stage"]) == ("1", "EXPERIMENTAL")
         assert version["run"] == {"id": run["id"]}
         assert version["mlflow"] == {"id": f"{unique}/1", "state": "IN_SYNC"}
+        # What MLflow makes by itself stays there while nobody uses it.
+        experiments = (
+            "SELECT count(*) FROM mlflow_item WHERE kind = 'EXPERIMENT' AND mlflow_id = $1"
+        )
+        assert await work.sql.fetchval(experiments, "0") == 0
 
 
 async def test_without_following_nothing_that_begins_there_comes_in(

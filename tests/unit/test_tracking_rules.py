@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lifecycle.commands import Command, Line, Name, Text
 from lifecycle.runs.rules import RunStatus
+from lifecycle.tracking import rules
 from lifecycle.tracking.rules import (
     Agreed,
     Base,
