@@ -17,7 +17,7 @@ from lifecycle.tracking import repository
 from lifecycle.tracking.client import DEFAULT_EXPERIMENT, Client, Denied, MlflowError, Unreachable
 from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, settle
 from lifecycle.tracking.rules import SyncState, TrackedKind
-from lifecycle.tracking.sides import Sync, digest, origin_of
+from lifecycle.tracking.sides import Sync, Task, digest, origin_of
 
 _HANDS = 8
 _EXPERIMENTS = 100
@@ -145,9 +145,12 @@ async def _drain(sync: Sync, kind: TrackedKind, progress: Progress) -> int:
 
     async def work() -> None:
         nonlocal done
-        while await _next(sync, kind):
-            done += 1
-            progress(kind, min(done, total), total)
+        while task := await sync.database.write(
+            lambda session: repository.take(session, sync.server_id, LEASE_SECONDS, kind)
+        ):
+            if await _settle(sync, task):
+                done += 1
+                progress(kind, min(done, total), total)
 
     while await _left(sync, kind):
         try:
@@ -162,18 +165,13 @@ async def _drain(sync: Sync, kind: TrackedKind, progress: Progress) -> int:
     return done
 
 
-async def _next(sync: Sync, kind: TrackedKind) -> bool:
-    """Reconcile an object of a kind, if one is due that nobody is at."""
-    task = await sync.database.write(
-        lambda session: repository.take(session, sync.server_id, LEASE_SECONDS, kind)
-    )
-    if task is None:
-        return False
+async def _settle(sync: Sync, task: Task) -> bool:
+    """Reconcile an object; False if it waits for another one."""
     try:
-        await settle(sync, task)
+        return await settle(sync, task)
     except Unavailable:
         # Another worker has got it, or the database is gone, which the next one finds.
-        return True
+        return False
     except (Unreachable, Denied) as error:
         # Whose fault it is shows in whether MLflow answers at all.
         try:

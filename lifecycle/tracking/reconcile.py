@@ -118,8 +118,9 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     )
 
 
-async def settle(sync: Sync, task: Task) -> None:
-    """Reconcile an object that the caller has taken, and put it back as it stands then.
+async def settle(sync: Sync, task: Task) -> bool:
+    """Reconcile an object that the caller has taken, and put it back as it stands then. False if
+    that is to be done again, because another object has to come first.
 
     Raises Unreachable and Denied, which need not be the object's fault, and Unavailable; the task
     is still the caller's then.
@@ -134,6 +135,7 @@ async def settle(sync: Sync, task: Task) -> None:
         await sync.database.write(
             lambda session: repository.wait(session, sync.server_id, task, first, _WAIT_SECONDS)
         )
+        return False
     except (Unreachable, Denied, Unavailable):
         raise
     except (MlflowError, LifecycleError) as error:
@@ -143,6 +145,7 @@ async def settle(sync: Sync, task: Task) -> None:
         await fail(sync, task, error)
     else:
         await _record(sync, task, outcome)
+    return True
 
 
 async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:

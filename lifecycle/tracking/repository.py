@@ -360,7 +360,7 @@ async def unseen(
         ),
         {"ids": list(seen)},
     )
-    digests = dict(rows.tuples().all())
+    digests = dict(rows.all())
     return sorted(id for id in seen if (new or id in digests) and digests.get(id) != seen[id])
 
 

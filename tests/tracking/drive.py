@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import select
 
@@ -26,8 +26,9 @@ T = TypeVar("T")
 class Mirror:
     """What is on both sides for one test; nobody else looks at it."""
 
-    def __init__(self, sync: Sync) -> None:
+    def __init__(self, sync: Sync, importing_for: str | None = None) -> None:
         self.sync, self.database, self.client = sync, sync.database, sync.client
+        self._importing_for = importing_for
 
     @classmethod
     async def begin(cls, database: Database, client: Client, name: str) -> "Mirror":
@@ -41,7 +42,7 @@ class Mirror:
 
     def importing(self, administrator: str = "admin") -> "Mirror":
         """The same, on behalf of somebody who imports."""
-        return Mirror(replace(self.sync, importing_for=administrator, mirrored=False))
+        return Mirror(replace(self.sync, writes=False, mirrored=False), administrator)
 
     async def do(self, function: Callable[..., Awaitable[T]], *args: object, **kwargs: object) -> T:
         """Call a function of the repository in a transaction."""
@@ -57,8 +58,14 @@ class Mirror:
     async def theirs(self, kind: TrackedKind, mlflow_id: str) -> MlflowItemRow | None:
         """How one of MLflow's objects stands then; None if it is not to be known."""
         await self._numbered()
-        changed = {mlflow_id: "another digest"}
-        await self.do(repository.want_theirs, self.sync.server_id, kind, changed, new=True)
+        await self.do(
+            repository.want_theirs,
+            self.sync.server_id,
+            kind,
+            {mlflow_id: f"another digest: {uuid4()}"},
+            new=True,
+            importing_for=self._importing_for,
+        )
         await self.settle()
         id = await self.here(kind, mlflow_id)
         return None if id is None else await self.item(kind, id)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import count
 
 import pytest
+from sqlalchemy import make_url
 
 from lifecycle.tracking import client, rules
 from tests.client import PATIENCE, Graph
@@ -271,7 +272,7 @@ async def test_the_database_may_go_and_come_back(
         # given
         made = await some_runs(work.graph, unique, 20)
         await in_sync(work, 3)
-        name = own_database_url.rpartition("/")[2].partition("?")[0]
+        name = make_url(own_database_url).database
 
         # when: it lets nobody in, and ends whoever is there
         async with asked(work.graph.url, server_url, mlflow.url) as other:

@@ -75,7 +75,7 @@ VERSIONS = """query ($first: Int!, $after: String) {
   } }"""
 EVENTS = """query ($first: Int!, $after: String) {
   auditLog(first: $first, after: $after) {
-    nodes { id } pageInfo { hasNextPage endCursor }
+    nodes { position } pageInfo { hasNextPage endCursor }
   } }"""
 
 
@@ -323,7 +323,7 @@ async def test_versions_with_their_stages_and_aliases(world: World) -> None:
     assert here["t-birds/4"]["approval"] == {
         "status": "BYPASSED",
         "decidedBy": "admin",
-        "notes": f"In Production on MLflow at {world.faults.url} when it was imported.",
+        "notes": f"In stage Production on MLflow at {world.faults.url} when it was imported.",
     }
 
 
