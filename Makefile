@@ -57,7 +57,7 @@ demo: setup ## A model's life on real data, against a running service
 test: setup web browser mlflow ## The tests, some minutes; on LIFECYCLE_TEST_DATABASE_URL, if set
 	$(RUN) pytest $(ARGS)
 
-test-slow: setup web mlflow ## Those that kill processes, fill queues, tell the demo's story
+test-slow: setup web browser mlflow ## Those that kill processes, fill queues, wait for MLflow
 	$(RUN) pytest -m slow $(ARGS)
 
 mlflow: $(MLFLOW) ## The MLflow servers that the tests start, in environments of their own

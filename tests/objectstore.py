@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def an_object_store() -> Iterator[Store]:
         ]
         with (Path(directory) / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["weed", "mini", *options],
+                [Path(sys.executable).with_name("weed"), "mini", *options],
                 stdout=log,
                 stderr=log,
                 env=os.environ

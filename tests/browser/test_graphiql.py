@@ -136,6 +136,7 @@ def test_a_mutation_takes_variables_and_headers(graphiql: Opened) -> None:
     assert graphiql.problems == []
 
 
+@pytest.mark.slow
 def test_an_approver_sees_what_waits_and_decides(graphiql: Opened, served: Served) -> None:
     model = f"seen-{token_hex(4)}"
     version = {"nameVersion": {"modelName": model, "version": "1"}}
@@ -163,6 +164,7 @@ def test_an_approver_sees_what_waits_and_decides(graphiql: Opened, served: Serve
     assert graphiql.problems == []
 
 
+@pytest.mark.slow
 def test_a_tab_can_be_an_administrators(graphiql: Opened) -> None:
     graphiql.tab("SetStagePolicy")
     graphiql.variables({"input": {"modelName": "nobody-has-it", "stage": "STAGING", "rules": []}})
@@ -219,6 +221,7 @@ def test_a_subscription_shows_what_happens(graphiql: Opened, served: Served) -> 
     assert graphiql.problems == []
 
 
+@pytest.mark.slow
 def test_the_page_asks_no_other_host(graphiql: Opened, served: Served) -> None:
     graphiql.execute()
     graphiql.expect_response('"serverInfo"')

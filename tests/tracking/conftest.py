@@ -25,7 +25,10 @@ from tests.tracking.working import migrated
 
 _ENVIRONMENTS = Path(__file__).parents[2] / ".mlflow"
 NEWEST = "3"
-LINES = (NEWEST, "2")
+LINES = (
+    pytest.param(NEWEST, id="mlflow-3"),
+    pytest.param("2", id="mlflow-2", marks=pytest.mark.slow),
+)
 
 
 class Mlflow:
@@ -153,7 +156,7 @@ def mlflow(_servers: dict[str, Mlflow], tmp_path_factory: pytest.TempPathFactory
     return _server(_servers, NEWEST, tmp_path_factory)
 
 
-@pytest.fixture(params=LINES, ids=[f"mlflow-{line}" for line in LINES])
+@pytest.fixture(params=LINES)
 def any_mlflow(
     request: pytest.FixtureRequest,
     _servers: dict[str, Mlflow],

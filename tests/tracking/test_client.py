@@ -508,6 +508,7 @@ async def test_keys_that_mlflow_cannot_have_are_refused(client: Client, run: str
 # Histories.
 
 
+@pytest.mark.slow
 async def test_a_history_comes_from_a_step_on(client: Client, run: str) -> None:
     points = [Point("loss", 1 / n, n, n) for n in range(1, 3501)]
     points += [Point("loss", 9, 3500, 9000), Point("loss", 8, 4_000_000_000, 9001)]
@@ -1034,6 +1035,7 @@ async def test_credentials_of_the_environment_are_read_as_mlflow_does(
 # The servers that these tests are about.
 
 
+@pytest.mark.slow
 async def test_a_server_that_was_killed_comes_back_as_it_was(unique: str) -> None:
     with an_mlflow() as server:
         opened = Client(server.url)
@@ -1051,6 +1053,7 @@ async def test_a_server_that_was_killed_comes_back_as_it_was(unique: str) -> Non
         await opened.close()
 
 
+@pytest.mark.slow
 async def test_what_a_plain_client_logs_is_found(any_mlflow: Mlflow, unique: str) -> None:
     script = """
 import sys, mlflow

@@ -12,7 +12,7 @@ from lifecycle.tracking.tables import MlflowItemRow
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
-from tests.tracking.conftest import Mlflow, an_mlflow
+from tests.tracking.conftest import Mlflow
 from tests.tracking.drive import Mirror, differences, global_id
 
 EXPERIMENT = TrackedKind.EXPERIMENT
@@ -238,19 +238,13 @@ async def test_names_and_tags_that_we_cannot_have_come_in_as_the_nearest_that_we
 
 
 async def test_what_mlflow_makes_by_itself_comes_in_with_its_first_run(
-    graph: Graph, live: Live, unique: str
+    graph: Graph, mirror: Mirror
 ) -> None:
-    with an_mlflow() as server:
-        client = Client(server.url)
-        mirror = await Mirror.begin(live.database, client, unique)
-        # when
-        run = MlflowClient(server.url).create_run("0").info.run_id
-        item = await mirror.theirs(TrackedKind.RUN, run)
-        # then
-        assert item is not None
-        found = await graph.query(
-            "query ($id: ID!) { run(id: $id) { experiment { name } } }",
-            {"id": global_id("Run", item)},
-        )
-        assert found["run"]["experiment"]["name"] == "Default"
-        await client.close()
+    run = plain(mirror).create_run("0").info.run_id
+    item = await mirror.theirs(TrackedKind.RUN, run)
+    assert item is not None
+    found = await graph.query(
+        "query ($id: ID!) { run(id: $id) { experiment { name } } }",
+        {"id": global_id("Run", item)},
+    )
+    assert found["run"]["experiment"]["name"] == "Default"

@@ -19,6 +19,8 @@ from tests.tracking.conftest import Mlflow, an_mlflow
 from tests.tracking.faults import Faults
 from tests.tracking.working import LINK, Working, asked, eventually, working
 
+pytestmark = pytest.mark.slow
+
 STEPS = list(range(20))
 IMPATIENT = 0.5
 HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
@@ -313,7 +315,6 @@ async def test_several_services_take_each_object_once(
             assert [int(version.version) for version in found] == [1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "serve"])
 async def test_a_killed_worker_is_replaced_by_another(
     own_database_url: str, mlflow: Mlflow, unique: str, victim: str

@@ -18,9 +18,11 @@ from tests.tracking.conftest import Mlflow, an_mlflow
 from tests.tracking.faults import Faults
 from tests.tracking.working import Working, eventually, working
 
+pytestmark = pytest.mark.slow
+
 # It goes on with the next step when it is told to.
 TRAINING = """
-import mlflow
+import sys, mlflow
 mlflow.set_experiment(sys.argv[1])
 with mlflow.start_run(run_name="plain") as run:
     mlflow.log_params({"lr": 0.01, "layers": 3})
@@ -87,8 +89,9 @@ async def step(script: Process) -> str:
     assert script.stdout is not None
     assert script.stdin is not None
     async with asyncio.timeout(PATIENCE):
-        line = await script.stdout.readline()
-    return line.decode().strip()
+        line = (await script.stdout.readline()).decode().strip()
+    assert line, "The script has failed."
+    return line
 
 
 def go_on(script: Process) -> None:
@@ -157,7 +160,7 @@ async def test_a_run_is_followed_while_it_lasts(
         assert {"key": "team", "value": "vision"} in run["tags"]
         history = (await histories(work.graph, run["id"], "loss"))["loss"]
         assert (history["steps"], history["values"]) == (
-            ["0", "1", "2", "3"],
+            [0, 1, 2, 3],
             [1 / n for n in range(1, 5)],
         )
 
