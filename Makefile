@@ -11,12 +11,15 @@ WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
 WEB_PAGE := schema/static/graphiql/index.html
 WEB_SOURCES := $(wildcard $(addprefix $(WEB)/,*.html *.js *.jsx examples/*))
 
+BENCH := .mlflow/3/installed .bench/postgraphile/installed .bench/psycopg2/installed
+NODE_IS_NEW := node -e 'process.exit(parseInt(process.versions.node) < 22)' 2>/dev/null
+
 MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
 	$(wildcard tests/tracking/servers/mlflow-*.txt))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup web serve demo test test-slow check fix schema migrate migration wheel clean \
-	browser mlflow
+	browser mlflow bench bench-quick
 
 help: ## This list
 	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'
@@ -68,6 +71,26 @@ mlflow: $(MLFLOW) ## The MLflow servers that the tests start, in environments of
 	$(UV) pip install --quiet --no-deps --compile-bytecode --python $(@D) -r $<
 	@touch $@
 
+bench: setup $(BENCH) ## What it is as fast as; tests/bench/README.md. ARGS="page tiny" picks cases
+	@$(RUN) python -m tests.bench $(ARGS)
+
+bench-quick: setup $(BENCH) ## The same in less than five minutes, less exactly
+	@$(RUN) python -m tests.bench --quick $(ARGS)
+
+# With a Node.js of its own where the one that is there is too old, or none is.
+.bench/postgraphile/installed: $(wildcard $(addprefix tests/bench/postgraphile/,*.json *.mjs .npmrc))
+	@command -v npm >/dev/null || { echo 'make bench needs npm, for PostGraphile.' >&2; exit 1; }
+	rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D)
+	cd $(@D) && npm ci --silent --no-audit --no-fund
+	@cd $(@D) && $(NODE_IS_NEW) || \
+		(set -x; npm install --silent --no-audit --no-fund --no-save node@24)
+	@touch $@
+
+# MLflow's way to PostgreSQL, which the MLflow of the tests does without.
+.bench/psycopg2/installed: .mlflow/3/installed
+	$(UV) pip install --quiet --python .mlflow/3 --target $(@D) psycopg2-binary==2.9.11
+	@touch $@
+
 browser:
 	@for name in chromium chromium-browser google-chrome; do \
 		command -v $$name >/dev/null && exit 0; \
@@ -113,6 +136,6 @@ wheel: setup web ## A wheel in dist/, GraphiQL and migrations inside
 	$(UV) build --wheel
 
 clean: ## Remove what make has built; data in .lifecycle stays
-	rm -rf dist schema/static $(WEB)/node_modules .venv .mlflow .mypy_cache .pytest_cache .ruff_cache \
-		.hypothesis .import_linter_cache
+	rm -rf dist schema/static $(WEB)/node_modules .venv .mlflow .bench .mypy_cache .pytest_cache \
+		.ruff_cache .hypothesis .import_linter_cache
 	find $(PYTHON_CODE) -name __pycache__ -prune -exec rm -rf {} +
