@@ -23,7 +23,10 @@ from tests.bench.cases import Bench
 from tests.bench.measure import Outcome, Spread, ratio
 from tests.conftest import a_database
 
-CASES = ("page", "detail", "nested", "tiny")
+CASES = (
+    *("page", "detail", "nested", "tiny"),
+    *("ingest", "promote", "fan_out", "growth", "memory"),
+)
 SIZE, QUICK_SIZE = data.Size(runs=20_000, steps=10), data.Size(runs=5_000, steps=10)
 
 

@@ -15,9 +15,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from tests.bench.cases import detail, nested, page, tiny
+from tests.bench.cases import detail, ingest, nested, page, tiny
 from tests.bench.contenders import CONNECTIONS
 
 QUESTIONS = [case.QUESTION for case in (page, detail, nested, tiny)]
@@ -50,10 +51,47 @@ def _reading(statement: str) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
+async def _ingest(request: Request) -> Response:
+    given = orjson.loads(await request.body())
+    series = given["series"]
+    done = await request.app.state.pool.execute(
+        ingest.STORE,
+        given["run_id"],
+        [each["key"] for each in series for _ in each["steps"]],
+        [step for each in series for step in each["steps"]],
+        [value for each in series for value in each["values"]],
+    )
+    return Response(done)
+
+
+_listeners: set[WebSocket] = set()
+
+
+async def _listen(websocket: WebSocket) -> None:
+    await websocket.accept("graphql-transport-ws")
+    _listeners.add(websocket)
+    try:
+        await websocket.receive()
+    finally:
+        _listeners.remove(websocket)
+
+
+async def _broadcast(request: Request) -> Response:
+    text = (await request.body()).decode()
+    for websocket in list(_listeners):
+        await websocket.send_text(text)
+    return Response()
+
+
 app = Starlette(
     routes=[
-        Route(f"/{question.name}", _reading(question.limit), methods=["POST"])
-        for question in QUESTIONS
+        WebSocketRoute("/listen", _listen),
+        Route("/broadcast", _broadcast, methods=["POST"]),
+        Route("/ingest", _ingest, methods=["POST"]),
+        *(
+            Route(f"/{question.name}", _reading(question.limit), methods=["POST"])
+            for question in QUESTIONS
+        ),
     ],
     lifespan=_lifespan,
 )

@@ -164,6 +164,11 @@ async def rate(
     return sum(connection.rate for connection in connections)
 
 
+async def exhaust(port: int, streams: Sequence[Iterator[Request]]) -> None:
+    """Send all that there is, one connection for each stream. Raises WrongAnswer."""
+    await asyncio.gather(*(connection.done for connection in await _open(port, streams)))
+
+
 def staggered(requests: Sequence[Request], streams: int) -> list[Iterator[Request]]:
     """The same requests over and over, each stream beginning elsewhere."""
     step = max(1, len(requests) // streams)

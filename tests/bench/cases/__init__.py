@@ -3,12 +3,13 @@
 A case says in `WANTED` whom it compares, and `run` gives what came of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from tests.bench.contenders import Server
 from tests.bench.data import Size
+from tests.bench.load import Request, rate
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,14 @@ class Bench:
     def seconds(self) -> float:
         """Seconds of each turn that are."""
         return 0.7 if self.quick else 2.0
+
+    def turn(
+        self, port: int, streams: Sequence[Iterator[Request]], per_answer: float = 1
+    ) -> Callable[[], Awaitable[float]]:
+        """A contender's turn in a round: how much it does in a second, if each answer is worth so
+        much."""
+
+        async def measured() -> float:
+            return per_answer * await rate(port, streams, self.warm_up, self.seconds)
+
+        return measured

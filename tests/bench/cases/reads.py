@@ -13,7 +13,7 @@ import orjson
 
 from tests.bench.cases import Bench
 from tests.bench.contenders import CONNECTIONS
-from tests.bench.load import Request, WrongAnswer, ask, post, rate, staggered
+from tests.bench.load import Request, WrongAnswer, ask, post, staggered
 from tests.bench.measure import Bound, Outcome, in_rounds
 
 Variables = Mapping[str, object]
@@ -105,10 +105,6 @@ async def compare(
             right = [plain(answer) for answer in answers]
             asked = question.requests(name, server.port)
             requests = await checked(server.port, asked, right, plain)
-        turns[name] = _turn(bench, server.port, requests)
+        turns[name] = bench.turn(server.port, staggered(requests, CONNECTIONS))
     figures = await in_rounds(turns, bench.rounds, bench.random)
     return Outcome(question.name, "answers/s", figures, bounds)
-
-
-def _turn(bench: Bench, port: int, requests: Sequence[Request]) -> Callable[[], Any]:
-    return lambda: rate(port, staggered(requests, CONNECTIONS), bench.warm_up, bench.seconds)

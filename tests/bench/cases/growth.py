@@ -1,0 +1,65 @@
+"""Whether it matters how much there is: the same questions where there is ten times, and a hundred
+times as much.
+
+Three databases, each with a service of its own. What a run itself has is the same in all of them.
+What must hold is that the largest is as fast as the smallest but for what the machine drifts
+within a run, a fifth; what grows with the data would be slower by a factor.
+"""
+
+from contextlib import ExitStack
+
+from lifecycle import migrate
+from tests.bench import contenders, data
+from tests.bench.cases import Bench, detail, page
+from tests.bench.contenders import CONNECTIONS
+from tests.bench.load import ask, post, staggered
+from tests.bench.measure import Bound, Outcome, in_rounds
+from tests.conftest import a_database, in_thread
+
+WANTED = ()
+
+_SIZES = (data.Size(10_000, 2), data.Size(100_000, 2), data.Size(1_000_000, 2))
+_QUICK_SIZES = (data.Size(1_000, 2), data.Size(10_000, 2), data.Size(50_000, 2))
+
+_HISTORY = """query ($id: ID!, $keys: [String!]!) {
+  run(id: $id) { metricHistory(keys: $keys) { key steps values totalPoints } }
+}"""
+
+
+def _contents() -> dict[str, list[object]]:
+    """What is asked, by the name of the question."""
+    history = {"id": data.global_id("Run", data.LONG_RUN), "keys": [data.LONG_KEY]}
+    return {
+        "page": [{"query": page.QUESTION.service, "variables": v} for v in page.QUESTION.variables],
+        "detail": [
+            {"query": detail.QUESTION.service, "variables": v} for v in detail.QUESTION.variables
+        ],
+        "history": [{"query": _HISTORY, "variables": history}],
+    }
+
+
+async def run(bench: Bench) -> Outcome:
+    """Answers a second for each size."""
+    turns = {}
+    sizes = _QUICK_SIZES if bench.quick else _SIZES
+    with ExitStack() as stack:
+        for size in sizes:
+            url = stack.enter_context(a_database(bench.postgres_url))
+            in_thread(lambda url=url: migrate.upgrade(url))  # type: ignore[misc]
+            await data.fill_lifecycle(url, size)
+            name = f"{size.runs:.0e}".replace("e+0", "e")
+            server = stack.enter_context(contenders.service(url, f"growth-{name}"))
+            for question, contents in _contents().items():
+                requests = [post(server.port, "/graphql", content) for content in contents]
+                for request in requests:
+                    await ask(server.port, request)
+                turns[f"{question} at {name} runs"] = bench.turn(
+                    server.port, staggered(requests, CONNECTIONS)
+                )
+        figures = await in_rounds(turns, bench.rounds, bench.random)
+    small, large = (f"{size.runs:.0e}".replace("e+0", "e") for size in (sizes[0], sizes[-1]))
+    bounds = [
+        Bound(f"{question} at {large} runs", f"{question} at {small} runs", 0.8)
+        for question in _contents()
+    ]
+    return Outcome("growth", "answers/s", figures, bounds)
