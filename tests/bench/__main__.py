@@ -80,14 +80,14 @@ def _show(outcome: Outcome) -> None:
     _say(f"\n{outcome.case}, {outcome.unit}")
     for name, values in outcome.figures.items():
         spread = Spread.of(values)
-        _say(f"  {name:26}{spread.median:>14,.1f}   ({spread.low:,.1f} to {spread.high:,.1f})")
+        _say(f"  {name:34}{spread.median:>14,.1f}   ({spread.low:,.1f} to {spread.high:,.1f})")
     for name, value in outcome.notes.items():
-        _say(f"  {name:26}{value:>14,.1f}")
+        _say(f"  {name:34}{value:>14,.1f}")
     for bound in outcome.bounds:
         reached = ratio(outcome.figures[bound.of], outcome.figures[bound.to])
         must = f"{'at most' if bound.at_most else 'at least'} {bound.limit:g}"
         _say(
-            f"  {bound.of} : {bound.to}".ljust(28)
+            f"  {bound.of} : {bound.to}".ljust(36)
             + f"{reached.median:>14.2f}   ({reached.low:.2f} to {reached.high:.2f})"
             + f"   must be {must}: {'yes' if bound.holds(outcome.figures) else 'NO'}"
         )

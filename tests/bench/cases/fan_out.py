@@ -95,9 +95,7 @@ async def run(bench: Bench) -> Outcome:
     await change()
     event = followers[0].last
     await broadcast()
-    figures = await in_rounds(
-        {"service": change, "limit": broadcast}, 3 * bench.rounds, bench.random
-    )
+    figures = await in_rounds({"service": change, "limit": broadcast}, bench.rounds, bench.random)
     for socket in (*followers, *listeners):
         socket.close()
     return Outcome("fan-out", "ms until 99 of 100 have it", figures, BOUNDS, notes)

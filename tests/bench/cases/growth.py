@@ -19,7 +19,7 @@ from tests.conftest import a_database, in_thread
 WANTED = ()
 
 _SIZES = (data.Size(10_000, 2), data.Size(100_000, 2), data.Size(1_000_000, 2))
-_QUICK_SIZES = (data.Size(1_000, 2), data.Size(10_000, 2), data.Size(50_000, 2))
+_QUICK_SIZES = (data.Size(2_000, 2), data.Size(10_000, 2), data.Size(50_000, 2))
 
 _HISTORY = """query ($id: ID!, $keys: [String!]!) {
   run(id: $id) { metricHistory(keys: $keys) { key steps values totalPoints } }

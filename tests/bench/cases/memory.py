@@ -18,7 +18,7 @@ WANTED = ("service",)
 BOUNDS = (Bound("last quarter", "second quarter", 1.05, at_most=True),)
 
 # Ten a second for an hour.
-_REQUESTS, _QUICK_REQUESTS = 36_000, 3_600
+_REQUESTS, _QUICK_REQUESTS = 36_000, 1_600
 _PARTS = 20
 # Of twenty requests; the rest are small.
 _DETAILS, _PAGES, _OVERVIEWS, _WRITES, _NEW = 4, 2, 1, 1, 3
