@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import version
 from random import Random
 from typing import Any
 
@@ -25,7 +24,7 @@ from tests.conftest import a_database
 
 CASES = (
     *("page", "detail", "nested", "tiny"),
-    *("ingest", "promote", "fan_out", "growth", "memory"),
+    *("ingest", "promote", "fan-out", "growth", "memory"),
 )
 SIZE, QUICK_SIZE = data.Size(runs=20_000, steps=10), data.Size(runs=5_000, steps=10)
 
@@ -51,7 +50,7 @@ def main() -> int:
 
 
 def _on(postgres_url: str, names: Sequence[str], quick: bool) -> int:
-    cases = [import_module(f"tests.bench.cases.{name}") for name in names]
+    cases = [import_module(f"tests.bench.cases.{name.replace('-', '_')}") for name in names]
     wanted = {contender for case in cases for contender in case.WANTED}
     size = QUICK_SIZE if quick else SIZE
     _say(f"{size.runs:,} runs, {size.points:,} points of metrics, cores: {os.cpu_count()}")
@@ -69,7 +68,8 @@ def _on(postgres_url: str, names: Sequence[str], quick: bool) -> int:
                 outcomes.append(outcome)
                 _show(outcome)
     path = contenders.WORK / "result.json"
-    path.write_bytes(orjson.dumps(_report(outcomes, size), option=orjson.OPT_INDENT_2))
+    report = _report(outcomes, size, postgres_url)
+    path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     missed = [outcome.case for outcome in outcomes if not outcome.holds]
     _say(f"\nWritten: {path}")
     _say(f"Not reached: {', '.join(missed)}" if missed else "Everything holds that must.")
@@ -93,7 +93,7 @@ def _show(outcome: Outcome) -> None:
         )
 
 
-def _report(outcomes: Sequence[Outcome], size: data.Size) -> dict[str, Any]:
+def _report(outcomes: Sequence[Outcome], size: data.Size, postgres_url: str) -> dict[str, Any]:
     """What is written: for whoever compares several runs."""
     return {
         "at": datetime.now(UTC),
@@ -101,12 +101,8 @@ def _report(outcomes: Sequence[Outcome], size: data.Size) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "load": os.getloadavg(),
             "system": platform.platform(),
-            "python": platform.python_version(),
         },
-        "versions": {
-            name: version(name)
-            for name in ("strawberry-graphql", "graphql-core", "sqlalchemy", "asyncpg", "uvicorn")
-        },
+        "versions": contenders.versions(postgres_url),
         "data": asdict(size) | {"points": size.points},
         "cases": {
             outcome.case: {

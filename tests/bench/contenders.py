@@ -3,9 +3,10 @@
 Here: how each is started and ended. Not here: what each is asked (`cases`).
 """
 
+import asyncio
 import os
+import platform
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,15 +15,22 @@ import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import asyncpg
 import httpx
+import orjson
 import psutil
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".bench"
-# Of each server to PostgreSQL, and of the client to each server: as many as the service's readers.
+# Of the client to each server, and of a server to PostgreSQL: as many as the service's readers.
 CONNECTIONS = 8
+# With more of them it was slower on two cores.
+_POSTGRAPHILE_CONNECTIONS = 4
+_POSTGRAPHILE = WORK / "postgraphile"
+_MLFLOW_PYTHON = str(ROOT / ".mlflow" / "3" / "bin" / "python")
 _START_SECONDS = 120
 _END_SECONDS = 20
 
@@ -110,20 +118,22 @@ def limit(database_url: str) -> Iterator[Server]:
 @contextmanager
 def postgraphile(database_url: str) -> Iterator[Server]:
     """PostGraphile, with the Node.js that was installed for it or else the one that is there."""
-    port, home = _free_port(), WORK / "postgraphile"
-    own = home / "node_modules" / ".bin" / "node"
-    command = [str(own) if own.exists() else shutil.which("node") or "node", home / "server.mjs"]
+    port = _free_port()
+    command = [_node(), str(_POSTGRAPHILE / "server.mjs")]
     environment = {
         "DATABASE_URL": _plain(database_url),
         "PORT": str(port),
-        "CONNECTIONS": str(CONNECTIONS),
+        "CONNECTIONS": str(_POSTGRAPHILE_CONNECTIONS),
         "NODE_ENV": "production",
         "GRAPHILE_ENV": "production",
     }
-    with _started(
-        "postgraphile", [str(each) for each in command], port, "/graphql", **environment
-    ) as server:
+    with _started("postgraphile", command, port, "/graphql", **environment) as server:
         yield server
+
+
+def _node() -> str:
+    own = _POSTGRAPHILE / "node_modules" / ".bin" / "node"
+    return str(own) if own.exists() else "node"
 
 
 @contextmanager
@@ -131,7 +141,7 @@ def mlflow(database_url: str) -> Iterator[Server]:
     """MLflow's server, one process; it makes its tables in the database."""
     port = _free_port()
     command = [
-        *(str(ROOT / ".mlflow" / "3" / "bin" / "python"), "-m", "mlflow", "server"),
+        *(_MLFLOW_PYTHON, "-m", "mlflow", "server"),
         *("--workers", "1", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", database_url.replace("+asyncpg", "+psycopg2")),
         *("--artifacts-destination", str(WORK / "mlflow")),
@@ -167,3 +177,29 @@ def running(
     }
     with ExitStack() as stack:
         yield {name: stack.enter_context(start()) for name, start in every.items() if name in names}
+
+
+def versions(postgres_url: str) -> dict[str, str]:
+    """Which version of everything was measured."""
+
+    async def postgres() -> str:
+        connection = await asyncpg.connect(_plain(postgres_url))
+        try:
+            return str(await connection.fetchval("SHOW server_version"))
+        finally:
+            await connection.close()
+
+    def said(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    package = _POSTGRAPHILE / "node_modules" / "postgraphile" / "package.json"
+    ours = ("strawberry-graphql", "graphql-core", "sqlalchemy", "asyncpg", "starlette", "uvicorn")
+    mlflow_version = "from importlib.metadata import version; print(version('mlflow'))"
+    return {
+        "postgresql": asyncio.run(postgres()),
+        "postgraphile": orjson.loads(package.read_bytes())["version"],
+        "node": said(_node(), "--version"),
+        "mlflow": said(_MLFLOW_PYTHON, "-c", mlflow_version),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ours},
+    }

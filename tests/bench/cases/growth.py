@@ -7,12 +7,14 @@ within a run, a fifth; what grows with the data would be slower by a factor.
 """
 
 from contextlib import ExitStack
+from functools import partial
 
 from lifecycle import migrate
 from tests.bench import contenders, data
 from tests.bench.cases import Bench, detail, page
+from tests.bench.cases.reads import held
 from tests.bench.contenders import CONNECTIONS
-from tests.bench.load import ask, post, staggered
+from tests.bench.load import post, staggered
 from tests.bench.measure import Bound, Outcome, in_rounds
 from tests.conftest import a_database, in_thread
 
@@ -38,6 +40,12 @@ def _contents() -> dict[str, list[object]]:
     }
 
 
+def _name(question: str, size: data.Size) -> str:
+    if question == "history":
+        return f"{question}, {size.points:,} points"
+    return f"{question}, {size.runs:,} runs"
+
+
 async def run(bench: Bench) -> Outcome:
     """Answers a second for each size."""
     turns = {}
@@ -45,21 +53,18 @@ async def run(bench: Bench) -> Outcome:
     with ExitStack() as stack:
         for size in sizes:
             url = stack.enter_context(a_database(bench.postgres_url))
-            in_thread(lambda url=url: migrate.upgrade(url))  # type: ignore[misc]
+            in_thread(partial(migrate.upgrade, url))
             await data.fill_lifecycle(url, size)
-            name = f"{size.runs:.0e}".replace("e+0", "e")
-            server = stack.enter_context(contenders.service(url, f"growth-{name}"))
+            server = stack.enter_context(contenders.service(url, f"growth-{size.runs}"))
             for question, contents in _contents().items():
-                requests = [post(server.port, "/graphql", content) for content in contents]
-                for request in requests:
-                    await ask(server.port, request)
-                turns[f"{question} at {name} runs"] = bench.turn(
+                asked = [post(server.port, "/graphql", content) for content in contents]
+                requests = await held(server.port, asked)
+                turns[_name(question, size)] = bench.turn(
                     server.port, staggered(requests, CONNECTIONS)
                 )
         figures = await in_rounds(turns, bench.rounds, bench.random)
-    small, large = (f"{size.runs:.0e}".replace("e+0", "e") for size in (sizes[0], sizes[-1]))
     bounds = [
-        Bound(f"{question} at {large} runs", f"{question} at {small} runs", 0.8)
+        Bound(_name(question, sizes[-1]), _name(question, sizes[0]), 0.8)
         for question in _contents()
     ]
     return Outcome("growth", "answers/s", figures, bounds)
