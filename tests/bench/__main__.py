@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import platform
+import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,6 +29,8 @@ CASES = (
 )
 SIZE, QUICK_SIZE = data.Size(runs=20_000, steps=10), data.Size(runs=5_000, steps=10)
 
+_OPEN_FILES = 8_192
+
 
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201
@@ -42,6 +45,9 @@ def main() -> int:
     if unknown := set(given.cases) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     contenders.WORK.mkdir(exist_ok=True)
+    # Thousands of websockets, here and in the servers, which inherit it.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, _OPEN_FILES), hard))
     url = os.environ.get("LIFECYCLE_TEST_DATABASE_URL")
     if url:
         return _on(asyncpg_url(url), given.cases or CASES, given.quick)
