@@ -52,7 +52,7 @@ _Json = dict[str, Any]
 DEFAULT_EXPERIMENT = "0"
 """MLflow makes it by itself: it is nobody's while it has no runs."""
 
-_TIMEOUT = 10
+TIMEOUT = 10
 """Seconds for a connection, and again for each sign of life of an answer."""
 _THREADS = 8
 _PAGE = 200
@@ -80,6 +80,10 @@ class MlflowError(Exception):
 
 class Unreachable(MlflowError):
     """No answer, none in time, or none of MLflow's: it may do so later, or have done it already."""
+
+
+class Unanswered(Unreachable):
+    """No answer in time: what was asked may still be under way."""
 
 
 class Denied(MlflowError):
@@ -682,15 +686,29 @@ class Client:
                 max_retries=0,
                 retry_codes=frozenset(),
                 raise_on_status=False,
-                timeout=_TIMEOUT,
+                timeout=TIMEOUT,
                 **sent,
             )
         except mlflow_exception as error:
-            raise Unreachable(self._line(_why(error))) from None
+            raise self._silence(error) from None
         if response.status_code == 200:
             text: str = response.content.decode(errors="replace")
             return text
         raise self._failure(response.status_code, response.content)
+
+    def _silence(self, error: BaseException) -> Unreachable:
+        """What is behind an error of mlflow's, which itself says it at length."""
+        cause: BaseException | None = error
+        last = error
+        while cause is not None:
+            if isinstance(cause, TimeoutError):
+                return Unanswered(self._line(f"no answer within {TIMEOUT} s"))
+            if isinstance(cause, OSError) and isinstance(cause.strerror, str):
+                return Unreachable(self._line(f"cannot be reached: {cause.strerror}"))
+            last = cause
+            cause = cause.__cause__ or cause.__context__
+        # Not by its words, which may be those of a header.
+        return Unreachable(self._line(f"cannot be reached: {type(last).__name__}"))
 
     def _failure(self, status: int, content: bytes) -> MlflowError:
         code, message = _error(content)
@@ -732,18 +750,6 @@ def _mlflow() -> tuple[Callable[..., Any], Callable[..., Any], type[Exception]]:
     from mlflow.utils.rest_utils import http_request
 
     return http_request, get_default_host_creds, MlflowException
-
-
-def _why(error: BaseException) -> str:
-    """What is behind an error of mlflow's, which itself says it at length."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, TimeoutError):
-            return f"no answer within {_TIMEOUT} s"
-        if isinstance(cause, OSError) and isinstance(cause.strerror, str):
-            return f"cannot be reached: {cause.strerror}"
-        cause = cause.__cause__ or cause.__context__
-    return f"cannot be reached: {error}"
 
 
 def _error(content: bytes) -> tuple[str | None, str]:

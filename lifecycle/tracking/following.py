@@ -74,10 +74,11 @@ class Follower:
         """Those whose runs are to be looked at."""
         ids: list[str] = []
         async for page in self._sync.client.experiments():
-            seen = {experiment.id: digest(experiment) for experiment in page}
-            default = {id: seen.pop(id) for id in (DEFAULT_EXPERIMENT,) if id in seen}
-            await self._want(TrackedKind.EXPERIMENT, seen)
-            await self._want(TrackedKind.EXPERIMENT, default, new=False)
+            # What is deleted, or MLflow's own, does not come in by itself.
+            own = [each for each in page if not each.deleted and each.id != DEFAULT_EXPERIMENT]
+            await self._want(TrackedKind.EXPERIMENT, {each.id: digest(each) for each in own})
+            seen = {each.id: digest(each) for each in page}
+            await self._want(TrackedKind.EXPERIMENT, seen, new=False)
             ids += [experiment.id for experiment in page if not experiment.deleted]
         if self._new:
             return ids

@@ -18,14 +18,12 @@ _KINDS = {
     "model": TrackedKind.MODEL,
     "model_version": TrackedKind.MODEL_VERSION,
 }
-# What came in from MLflow, it knows already.
+# What came in from MLflow, it knows already. Not the status and facts of runs, of which tags tell.
 _ECHOES = frozenset(
     {
         "experiment.created",
         "experiment.updated",
         "run.created",
-        "run.updated",
-        "run.status_changed",
         "run.metrics_logged",
         "run.artifacts_logged",
         "model.created",

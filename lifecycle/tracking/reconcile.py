@@ -16,9 +16,17 @@ import structlog
 from lifecycle.database import Database, WriteSession
 from lifecycle.errors import LifecycleError, Unavailable
 from lifecycle.journal import repository as journal
-from lifecycle.tracking import experiments, models, repository, rules, runs, versions
-from lifecycle.tracking.client import Denied, Missing, MlflowError, Unreachable
-from lifecycle.tracking.rules import Agreed, Base, Changes, Conflict, SyncState, TrackedKind
+from lifecycle.tracking import client, experiments, models, repository, rules, runs, versions
+from lifecycle.tracking.client import Denied, Missing, MlflowError, Unanswered, Unreachable
+from lifecycle.tracking.rules import (
+    Agreed,
+    Base,
+    Changes,
+    Conflict,
+    FieldRule,
+    SyncState,
+    TrackedKind,
+)
 from lifecycle.tracking.sides import ID_TAG, Incomplete, Kind, NotYet, Ours, Sync, Task, Theirs
 
 KINDS: Mapping[TrackedKind, Kind] = {
@@ -80,6 +88,7 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         ours = await kind.load(session, sync, task.object_id)
     merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
     base, conflicts = dict(merged.base), list(merged.conflicts)
+    push = dict(merged.push)
     if task.kind is TrackedKind.MODEL_VERSION:
         conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
@@ -89,18 +98,22 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         points_seen = await kind.exchange(sync, task, ours, theirs, through)
     except Incomplete as incomplete:
         points_seen, missing = incomplete.points_seen, incomplete.error
-    if sync.writes and (merged.push or announced):
-        await kind.push(sync, ours, theirs, merged.push, announced)
-        base |= {name: Agreed(value, value) for name, value in merged.push.items()}
+    if push and points_seen != task.points_seen:
+        # That may have taken long: what was changed there meanwhile must not be overwritten.
+        latest = (await kind.fetch(sync, mlflow_id)).fields
+        push = {f: v for f, v in push.items() if latest.get(f) == theirs.fields.get(f)}
+    if sync.writes and (push or announced):
+        await kind.push(sync, ours, theirs, push, announced)
+        base |= {name: Agreed(value, value) for name, value in push.items()}
     if merged.pull:
         agreed, refused = await _pull(sync, kind, ours, theirs, merged.pull)
         base |= agreed
         conflicts += refused
     seen = theirs.seen
-    if sync.writes and (merged.push or announced):
+    if sync.writes and (push or announced):
         # What somebody else has changed there in the meantime must not pass for seen.
         after = await kind.fetch(sync, mlflow_id)
-        expected = {**theirs.fields, **merged.push}
+        expected = {**theirs.fields, **push}
         points = points_seen.get("points", {})
         if {**after.fields} == {k: v for k, v in expected.items() if v is not None} and all(
             points.get(key, [])[:3] == latest for key, latest in after.latest.items()
@@ -108,12 +121,13 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
             seen = after.seen
     return Outcome(
         base=base,
-        conflicts=conflicts,
+        # Who imports may do more than who resolves conflicts.
+        conflicts=[each._replace(rule=_resolved_by(sync, kind, each)) for each in conflicts],
         points_seen=points_seen,
         seen=seen,
         url=theirs.url,
         position=through if sync.writes else task.position,
-        again=not sync.writes and bool(merged.push or announced),
+        again=not sync.writes and (bool(push or announced) or await _has_news(sync, task, through)),
         error=missing,
     )
 
@@ -122,8 +136,8 @@ async def settle(sync: Sync, task: Task) -> bool:
     """Reconcile an object that the caller has taken, and put it back as it stands then. False if
     that is to be done again, because another object has to come first.
 
-    Raises Unreachable and Denied, which need not be the object's fault, and Unavailable; the task
-    is still the caller's then.
+    Raises Unreachable and Denied, which need not be the object's fault, and Unavailable when the
+    database is gone; the task is still the caller's then.
     """
     try:
         async with kept(
@@ -136,8 +150,11 @@ async def settle(sync: Sync, task: Task) -> bool:
             lambda session: repository.wait(session, sync.server_id, task, first, _WAIT_SECONDS)
         )
         return False
-    except (Unreachable, Denied, Unavailable):
+    except (Unreachable, Denied):
         raise
+    except Unavailable as error:
+        # Of the database, or of its patience with this one: whoever cannot keep that may try again.
+        await fail(sync, task, error)
     except (MlflowError, LifecycleError) as error:
         await _put_back(sync, task, None, state=SyncState.FAILED, error=str(error), attempts=0)
     except Exception as error:  # whatever it is, the others go on
@@ -151,9 +168,10 @@ async def settle(sync: Sync, task: Task) -> bool:
 async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:
     """Put a task back whose object makes trouble, with what is to be kept of it: to be tried again
     after a pause, or, after too many attempts, parked."""
-    expected = isinstance(error, MlflowError)
+    expected = isinstance(error, MlflowError | LifecycleError)
     message = str(error) if expected else "Unexpected error; the server's log has its trace."
     attempts = task.attempts + 1
+    due_in = max(rules.pause(attempts), _under_way(task, error))
     parked = attempts >= rules.MAX_ATTEMPTS
     _log.warning(
         "mlflow.parked" if parked else "mlflow.to_be_retried",
@@ -165,7 +183,7 @@ async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:
     await _put_back(
         sync,
         task,
-        None if parked else rules.pause(attempts),
+        None if parked else due_in,
         state=SyncState.FAILED if parked else SyncState.PENDING,
         error=message,
         attempts=attempts,
@@ -174,8 +192,14 @@ async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:
 
 
 async def hand_back(sync: Sync, task: Task, error: Exception) -> None:
-    """Put a task back whose object is not to blame; it is due at once."""
-    await _put_back(sync, task, 0.0, error=str(error))
+    """Put a task back whose object is not to blame; it is due at once, if nothing is under way."""
+    await _put_back(sync, task, _under_way(task, error), error=str(error))
+
+
+def _under_way(task: Task, error: Exception) -> float:
+    """For how many seconds an object that was not there may still be being made there: so long
+    nobody is to look for it in vain and make it once more."""
+    return 3.0 * client.TIMEOUT if task.mlflow_id is None and isinstance(error, Unanswered) else 0.0
 
 
 async def _record(sync: Sync, task: Task, outcome: Outcome) -> None:
@@ -189,17 +213,17 @@ async def _record(sync: Sync, task: Task, outcome: Outcome) -> None:
     state = SyncState.CONFLICT if conflicts else SyncState.IN_SYNC
     due_in = None
     if outcome.again and sync.mirrored:
-        # It is a worker's then, and not at once: whoever imports would take it again.
-        due_in = _WAIT_SECONDS
+        due_in = 0.0
         state = state if conflicts else SyncState.PENDING
     kept: dict[str, Any] = {
         "conflicts": [conflict._asdict() for conflict in conflicts],
         "base": base,
         "points_seen": dict(outcome.points_seen),
-        "seen": outcome.seen,
         "position": outcome.position,
-        "importing_for": None,
     }
+    if outcome.gone is None or task.kind is not TrackedKind.EXPERIMENT:
+        # Experiments alone are listed when they are deleted, and are not to look changed for ever.
+        kept["seen"] = outcome.seen
     if outcome.url:
         kept["url"] = outcome.url
     if outcome.error is not None:
@@ -276,9 +300,14 @@ async def _pull(
     conflict."""
 
     async def pull(session: WriteSession, wanted: Changes) -> dict[str, Agreed]:
+        # What was changed here meanwhile must not be overwritten; the journal calls for it again.
+        now = (await kind.load(session, sync, ours.id)).fields
+        wanted = {f: v for f, v in wanted.items() if now.get(f) == ours.fields.get(f)}
+        if not wanted:
+            return {}
         await kind.pull(session, sync, ours.id, theirs, wanted)
-        now = await kind.load(session, sync, ours.id)
-        return {name: Agreed(now.fields.get(name), value) for name, value in wanted.items()}
+        now = (await kind.load(session, sync, ours.id)).fields
+        return {name: Agreed(now.get(name), value) for name, value in wanted.items()}
 
     try:
         return await sync.database.write(lambda session: pull(session, changes)), []
@@ -293,9 +322,21 @@ async def _pull(
         except Unavailable:
             raise
         except LifecycleError as error:
-            rule = kind.rule_of(sync, name)
-            refused.append(Conflict(name, ours.fields.get(name), value, str(error), rule))
+            refused.append(Conflict(name, ours.fields.get(name), value, str(error)))
     return agreed, refused
+
+
+def _resolved_by(sync: Sync, kind: Kind, conflict: Conflict) -> FieldRule:
+    return kind.rule_of(replace(sync, importing_for=None), conflict.field)
+
+
+async def _has_news(sync: Sync, task: Task, through: int) -> bool:
+    """Whether something was written here that MLflow does not know yet."""
+    assert task.object_id is not None
+    async with sync.database.read() as session:
+        return await repository.has_news(
+            session, task.object_id, task.position, through, sync.origin.request_id
+        )
 
 
 def _differences(ours: Ours, theirs: Theirs) -> Changes:

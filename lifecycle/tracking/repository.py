@@ -237,11 +237,11 @@ async def want_all(session: WriteSession, server_id: UUID) -> None:
 
 
 async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
-    """How many objects of a kind that are there are due, taken or not."""
+    """How many objects of a kind that an import has asked for are due, taken or not."""
     statement = select(func.count()).where(
         MlflowItemRow.server_id == server_id,
         MlflowItemRow.kind == kind,
-        MlflowItemRow.mlflow_id.is_not(None),
+        MlflowItemRow.importing_for.is_not(None),
         MlflowItemRow.due_at <= func.statement_timestamp(),
     )
     return (await session.scalars(statement)).one()
@@ -391,12 +391,14 @@ async def wait(
         "kind": error.kind,
         key: getattr(error, key),
         "due_at": func.clock_timestamp(),
+        "importing_for": task.importing_for,
     }
     first = await session.scalar(
         insert(MlflowItemRow)
         .values(values)
         .on_conflict_do_update(
-            index_elements=["server_id", "kind", key], set_={"wanted": MlflowItemRow.wanted}
+            index_elements=["server_id", "kind", key],
+            set_={"importing_for": func.coalesce(MlflowItemRow.importing_for, task.importing_for)},
         )
         .returning(MlflowItemRow)
         .execution_options(populate_existing=True)
@@ -414,18 +416,18 @@ async def wait(
 
 
 async def take(
-    session: WriteSession, server_id: UUID, lease: float, from_there: TrackedKind | None = None
+    session: WriteSession, server_id: UUID, lease: float, imported: TrackedKind | None = None
 ) -> Task | None:
     """An item that is due, the longest-waiting first, for `lease` seconds; None if there is none.
 
-    Nobody else gets it until then, or until it is put back. With `from_there` only one of that
-    kind which is there already.
+    Nobody else gets it until then, or until it is put back. With `imported` only one of that kind
+    which an import has asked for.
     """
     # Unlike the clock it stands still during the statement, so that an index can be searched.
     now = func.statement_timestamp()
     restriction = []
-    if from_there is not None:
-        restriction = [MlflowItemRow.kind == from_there, MlflowItemRow.mlflow_id.is_not(None)]
+    if imported is not None:
+        restriction = [MlflowItemRow.kind == imported, MlflowItemRow.importing_for.is_not(None)]
     due = (
         select(MlflowItemRow.id)
         .where(
@@ -484,7 +486,8 @@ async def put_back(
     **values: Any,
 ) -> None:
     """Give an item back, with what is to be kept of it: due in so many seconds, or, when None, as
-    soon as something new has called for it. What is not the caller's any more stays as it is."""
+    soon as something new has called for it, which after a failure waits, too. What is not the
+    caller's any more stays as it is."""
     now = func.clock_timestamp()
     if synced:
         values["synced_at"] = now
@@ -493,6 +496,9 @@ async def put_back(
     kept = {"waits_for": None, **values}
     if values.get("state") is SyncState.IN_SYNC:
         kept["state"] = case((again, SyncState.PENDING), else_=SyncState.IN_SYNC)
+    if synced or due_in is None:
+        # What an import has asked for is done, or will not be done before it asks again.
+        kept["importing_for"] = case((again, MlflowItemRow.importing_for), else_=None)
     await session.execute(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
@@ -500,7 +506,9 @@ async def put_back(
             **kept,
             lease_id=None,
             lease_until=None,
-            due_at=case((again, now), else_=due_at),
+            due_at=due_at
+            if due_in and values.get("attempts")
+            else case((again, now), else_=due_at),
         )
     )
 
@@ -552,7 +560,7 @@ async def link(
         raise Conflict("Another worker has taken it over.")
     await session.execute(
         update(MlflowItemRow)
-        .where(MlflowItemRow.waits_for == task.id)
+        .where(MlflowItemRow.waits_for.in_([task.id, *([taken.id] if taken else [])]))
         .values(waits_for=None, due_at=func.clock_timestamp())
     )
 
@@ -919,6 +927,22 @@ ORDER BY key, step, "timestamp", place
     bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
     bindparam("values", type_=ARRAY(Double)),
 )
+
+
+async def has_news(session: ReadSession, id: UUID, after: int, through: int, echo: str) -> bool:
+    """Whether the journal has anything about an object between two positions, but for what was
+    written by requests of this id."""
+    found = await session.scalars(
+        select(EventRow.id)
+        .where(
+            EventRow.subject_id == id,
+            EventRow.position > after,
+            EventRow.position <= through,
+            EventRow.request_id.is_distinct_from(echo),
+        )
+        .limit(1)
+    )
+    return found.first() is not None
 
 
 async def news_of_run(

@@ -35,12 +35,13 @@ class SyncState(StrEnum):
 
 class FieldRule(StrEnum):
     """Who may change a field: either side; this side only; this side only, which tells it there in
-    another way than by the field; MLflow's only; whoever sets it first, once; either side, but of
-    two the one that is further on."""
+    another way than by the field; the same, but MLflow's is taken over; MLflow's only; whoever sets
+    it first, once; either side, but of two the one that is further on."""
 
     EITHER = "EITHER"
     OURS = "OURS"
     WATCHED = "WATCHED"
+    ADOPTED = "ADOPTED"
     THEIRS = "THEIRS"
     ONCE = "ONCE"
     FORWARD = "FORWARD"
@@ -118,7 +119,7 @@ def merge(base: Base, ours: Fields, theirs: Fields, rule_of: Callable[[str], Fie
             we_did, they_did = _reached(our) >= _reached(their), _reached(their) >= _reached(our)
         if we_did and they_did:
             merged.conflicts.append(Conflict(name, our, their, rule=rule))
-        elif we_did and rule in (FieldRule.THEIRS, FieldRule.WATCHED):
+        elif we_did and rule in (FieldRule.THEIRS, FieldRule.WATCHED, FieldRule.ADOPTED):
             # Nothing is told there.
             known = now
         elif we_did:
@@ -136,7 +137,7 @@ def resolutions(conflict: Conflict) -> tuple[Resolution, ...]:
     """What can be done about a conflict."""
     if conflict.rule in (FieldRule.ONCE, FieldRule.WATCHED):
         return (Resolution.LEAVE,)
-    if conflict.rule in (FieldRule.OURS, FieldRule.WATCHED) or not conflict.field:
+    if conflict.rule is FieldRule.OURS or not conflict.field:
         return (Resolution.KEEP_OURS, Resolution.LEAVE)
     return tuple(Resolution)
 

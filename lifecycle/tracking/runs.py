@@ -187,7 +187,8 @@ async def create_there(sync: Sync, ours: Ours) -> str:
         raise NotYet(TrackedKind.RUN, object_id=row.parent_id)
     given = {ID_TAG: str(row.id), _SOURCE: row.source, _COMMIT: row.git_commit, _PARENT: parent}
     started = None if row.started_at is None else rules.milliseconds(row.started_at)
-    found = sorted(run.id for run in await sync.client.find_run(experiment, str(row.id)))
+    known = await sync.client.find_run(experiment, str(row.id))
+    found = sorted(run.id for run in known if not run.deleted)
     id = (
         found[0]
         if found
@@ -339,7 +340,7 @@ async def exchange(
     progress |= {"points": points, "ended": ended}
     try:
         if sync.writes:
-            told = progress.get("told", 0)
+            told = progress.get("told", min(task.position, 0))
             if told != task.position:
                 news = await _news(sync, ours.facts, told, through)
             await _give_files(sync, ours.id, there.run.id, news)
@@ -448,7 +449,7 @@ def _kind(value: float) -> NumberKind:
 async def _news(sync: Sync, row: RunRow, after: int, through: int) -> News:
     """What was written here since; everything, if the journal does not go back so far."""
     async with sync.database.read() as session:
-        if (await journal.head(session)).trimmed_through <= after:
+        if (await journal.head(session)).trimmed_through <= after and after >= 0:
             echo = sync.origin.request_id
             return await tracking.news_of_run(session, row.id, after, through, echo)
         known = (await metrics.latest(session, [row.id], None)).get(row.id, [])

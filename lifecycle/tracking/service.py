@@ -1,6 +1,7 @@
 """What people can do about what is here and in MLflow. Each function is one use case in its
 caller's transaction."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from lifecycle.tracking.rules import FieldRule, Resolution, SyncState
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 MAX_ITEMS = 100
+# Workers ask several times a minute.
+_LATELY = timedelta(minutes=1)
 
 
 class RetrySync(Command):
@@ -33,8 +36,9 @@ class ResolveConflict(Command):
 
 
 def answers(server: MlflowServerRow) -> bool:
-    """Whether the server answered when it was last asked."""
-    return server.error is None and server.answered_at is not None
+    """Whether the server answered when it was last asked, lately."""
+    lately = server.asked_at is not None and datetime.now(UTC) - server.asked_at < _LATELY
+    return lately and server.error is None
 
 
 def conflicts_of(row: MlflowItemRow) -> list[rules.Conflict]:
@@ -99,7 +103,8 @@ async def resolve(session: WriteSession, origin: Origin, command: ResolveConflic
     gone = any(not each.field for each in chosen)
     if gone and command.resolution is Resolution.KEEP_OURS:
         row.mlflow_id = row.url = row.seen = None
-        row.base, row.points_seen, row.conflicts, row.position = {}, {}, [], 0
+        # What has come from there is to go there again, too.
+        row.base, row.points_seen, row.conflicts, row.position = {}, {}, [], -1
     else:
         settled = {each.field: list(rules.settle({}, each, command.resolution)) for each in chosen}
         row.base = {**row.base, **settled}

@@ -89,11 +89,10 @@ def rule_of(sync: Sync, field: str) -> FieldRule:
     """Who may change this field."""
     if field.startswith("tag:mlflow."):
         return FieldRule.THEIRS
-    if sync.importing_for is None:
-        if field == "stage":
-            return FieldRule.WATCHED
-        if field.startswith("alias:"):
-            return FieldRule.OURS
+    if field == "stage":
+        return FieldRule.WATCHED if sync.importing_for is None else FieldRule.ADOPTED
+    if field.startswith("alias:") and sync.importing_for is None:
+        return FieldRule.OURS
     return FieldRule.EITHER
 
 
@@ -388,8 +387,9 @@ def _sources(row: ModelVersionRow, run_id: str | None) -> list[str]:
     """What MLflow may take as the source of a version, the best first; the last it takes always."""
     sources = []
     path = row.artifact_path
+    # A model of MLflow 3 is refused as a source, and is an internal error to 2.22.
     if path is not None and urlsplit(path).scheme:
-        sources.append(path)
+        sources += [] if path.startswith("models:/m-") else [path]
     elif path is not None and run_id is not None:
         sources.append(f"runs:/{run_id}/{path.lstrip('/')}")
     return [

@@ -216,16 +216,15 @@ async def _forever(step: _Step, sync: Sync, called: asyncio.Event | None) -> Non
             if called is not None and not busy:
                 called.clear()
             continue
-        except Unavailable as error:
-            _log.warning("mlflow.database_unavailable", error=str(error))
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:  # whatever it is, the next step is due
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise
-            # Somebody else was meant.
-            _log.exception("mlflow.failed")
-        except Exception:  # whatever it is, the next step is due
-            _log.exception("mlflow.failed")
+                # Its own end, or what went wrong on the way out and took the place of that.
+                raise asyncio.CancelledError from None
+            if isinstance(error, Unavailable):
+                _log.warning("mlflow.database_unavailable", error=str(error))
+            else:
+                _log.exception("mlflow.failed")
         pause = min(2 * pause + _POLL_SECONDS, _LONGEST_PAUSE)
         await asyncio.sleep(pause)
 

@@ -869,7 +869,7 @@ async def test_what_is_deleted_there_is_made_anew_as_if_it_had_never_been(
     )
     task = await mirrored.mirror.take(item)
     assert (task.object_id, task.mlflow_id) == (ids.split(objects["RUN"])[1], None)
-    assert (task.base, task.points_seen, task.position) == ({}, {}, 0)
+    assert (task.base, task.points_seen, task.position) == ({}, {}, -1)
     assert (await mirrored.mirror.row(item)).seen is None
 
 

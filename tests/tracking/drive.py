@@ -50,14 +50,14 @@ class Mirror:
 
     async def ours(self, kind: TrackedKind, id: UUID) -> MlflowItemRow:
         """How one of our objects stands, after it and what it waits for have been looked at."""
-        await self._numbered()
+        await self.numbered()
         await self.do(repository.want_ours, self.sync.server_id, [(kind, id)])
         await self.settle()
         return await self.item(kind, id)
 
     async def theirs(self, kind: TrackedKind, mlflow_id: str) -> MlflowItemRow | None:
         """How one of MLflow's objects stands then; None if it is not to be known."""
-        await self._numbered()
+        await self.numbered()
         await self.do(
             repository.want_theirs,
             self.sync.server_id,
@@ -138,7 +138,7 @@ class Mirror:
         assert item.object_id is not None
         return await self.ours(item.kind, item.object_id)
 
-    async def _numbered(self) -> None:
+    async def numbered(self) -> None:
         """Until the journal has given all that was written its place."""
         deadline = time.monotonic() + PATIENCE
         while True:

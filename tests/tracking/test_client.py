@@ -833,7 +833,7 @@ async def test_no_such_host() -> None:
 async def test_no_answer_in_time(
     troubled: Client, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TIMEOUT", 1)
+    monkeypatch.setattr(module, "TIMEOUT", 1)
     faults.slow(600)
 
     with failing(Unreachable, f"^MLflow at {faults.url}: no answer within 1 s$"):
@@ -990,6 +990,17 @@ async def test_seven_that_wait_do_not_hold_up_the_eighth(troubled: Client, fault
 
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+async def test_a_token_that_cannot_be_sent_is_not_shown(
+    faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret\n")
+    opened = Client(faults.url)
+    with failing(Unreachable, "cannot be reached: InvalidHeader$") as refused:
+        await opened.server_version()
+    await opened.close()
+    assert "s3cret" not in f"{refused.value!r}"
 
 
 async def test_credentials_of_the_address_are_sent_and_never_shown(faults: Faults) -> None:

@@ -143,7 +143,7 @@ async def test_while_mlflow_fails_everything_here_goes_on_and_afterwards_all_is_
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "_TIMEOUT", IMPATIENT)
+    monkeypatch.setattr(client, "TIMEOUT", IMPATIENT)
     fail, said = FAULTS[fault]
     async with working(own_database_url, mlflow.url, faults.url) as work:
         # given: it has begun well
@@ -245,7 +245,7 @@ async def test_requests_are_answered_while_mlflow_hangs(
     unique: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "_TIMEOUT", IMPATIENT * 4)
+    monkeypatch.setattr(client, "TIMEOUT", IMPATIENT * 4)
     async with working(own_database_url, mlflow.url, faults.url) as work:
         made = await some_runs(work.graph, unique, 1)
         await work.quiet()

@@ -152,6 +152,7 @@ async def test_a_run_is_followed_while_it_lasts(
         run = await only_run(work, unique)
         assert (run["status"], run["mlflow"]["state"]) == ("COMPLETED", "IN_SYNC")
         assert run["endedAt"] is not None
+        assert work.plain.get_run(mlflow_id).data.tags["lifecycle.status"] == "COMPLETED"
         assert run["createdBy"] == "system:mlflow"
         assert sorted((p["key"], p["value"]) for p in run["params"]) == [
             ("layers", "3"),
@@ -236,6 +237,19 @@ async def test_what_has_come_in_does_not_echo(
     ):
         # given: something from either side
         await asyncio.to_thread(followed.train, AUTOLOG, unique)
+        gone = work.plain.create_experiment(f"{unique}-gone")
+
+        async def in_conflict() -> bool:
+            states = await work.sql.fetch(
+                "SELECT state FROM mlflow_item WHERE mlflow_id = $1", gone
+            )
+            return [row["state"] for row in states] == ["CONFLICT"]
+
+        known = "SELECT count(object_id) FROM mlflow_item WHERE mlflow_id = $1"
+        await eventually(lambda: work.sql.fetchval(known, gone))
+        work.plain.delete_experiment(gone)
+        await eventually(in_conflict)
+        work.plain.delete_experiment(work.plain.create_experiment(f"{unique}-never"))
         run = await a_run(work.graph, f"{unique}-ours")
         await logged(work.graph, run, {"key": "loss", "steps": [0], "values": [1.0]})
         await only_run(work, unique)

@@ -221,3 +221,77 @@ async def test_one_of_ours_cannot_be_two_of_theirs(queue: Queue) -> None:
     copy = await queue.take()
     with pytest.raises(Conflict, match="mirrored already, as one"):
         await queue.do(repository.link, copy, object_id=ours)
+
+
+async def test_what_has_failed_waits_for_its_pause_though_it_was_wanted_meanwhile(
+    queue: Queue,
+) -> None:
+    id = uuid7()
+    await queue.want(id)
+    task = await queue.take()
+    await queue.want(id)
+    await queue.put_back(task, LONG, state=SyncState.PENDING, attempts=3, error="500")
+    assert await queue.try_to_take() is None
+
+
+async def an_import_wants(queue: Queue, *ids: str, kind: TrackedKind = RUN) -> None:
+    seen = dict.fromkeys(ids, "digest")
+    await queue.do(
+        repository.want_theirs, queue.server_id, kind, seen, new=True, importing_for="admin"
+    )
+
+
+async def imported(queue: Queue, kind: TrackedKind = RUN) -> Task | None:
+    return await queue.do(repository.take, queue.server_id, LONG, kind)
+
+
+async def test_an_import_is_given_what_it_has_asked_for_and_nothing_else(queue: Queue) -> None:
+    await queue.want(uuid7())
+    await queue.do(repository.want_theirs, queue.server_id, RUN, {"looked": "x"}, new=True)
+    assert await imported(queue) is None
+    await an_import_wants(queue, "asked")
+    task = await imported(queue)
+    assert task is not None
+    assert (task.mlflow_id, task.importing_for) == ("asked", "admin")
+    # What that has to wait for comes first, and is the import's, too.
+    experiment = NotYet(EXPERIMENT, mlflow_id="1")
+    await queue.do(repository.wait, queue.server_id, task, experiment, LONG)
+    first = await imported(queue, EXPERIMENT)
+    assert first is not None
+    assert (first.mlflow_id, first.importing_for) == ("1", "admin")
+
+
+async def test_what_an_import_asks_for_while_somebody_has_it_is_done_for_the_import_then(
+    queue: Queue,
+) -> None:
+    await queue.do(repository.want_theirs, queue.server_id, RUN, {"r": "x"}, new=True)
+    task = await queue.take()
+    await an_import_wants(queue, "r")
+    await queue.put_back(task, None, synced=True, state=SyncState.IN_SYNC)
+    again = await queue.take()
+    assert again.importing_for == "admin"
+    await queue.put_back(again, None, synced=True, state=SyncState.IN_SYNC)
+    assert (await queue.item(task)).importing_for is None
+
+
+async def test_what_an_import_could_not_do_nobody_does_in_its_name_later(queue: Queue) -> None:
+    await an_import_wants(queue, "r")
+    task = await imported(queue)
+    assert task is not None
+    await queue.put_back(task, None, state=SyncState.FAILED, error="refused")
+    assert (await queue.item(task)).importing_for is None
+
+
+async def test_who_waits_for_what_turns_out_to_be_another_item_is_called_too(queue: Queue) -> None:
+    await queue.do(repository.want_theirs, queue.server_id, RUN, {"run": "x"}, new=True)
+    run = await queue.take()
+    there = NotYet(EXPERIMENT, mlflow_id="1")
+    await queue.do(repository.wait, queue.server_id, run, there, LONG)
+    # The experiment that it waits for is made from here at the same time.
+    experiment = uuid7()
+    await queue.want(experiment, kind=EXPERIMENT)
+    await queue.take()
+    ours = await queue.take()
+    assert ours.object_id == experiment
+    await queue.do(repository.link, ours, mlflow_id="1")
+    assert (await queue.take()).id == run.id

@@ -4,6 +4,7 @@ import math
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,9 +16,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from sqlalchemy import select
 
+from lifecycle.access.origin import Origin
 from lifecycle.runs.tables import MetricPointRow
+from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client, Unreachable
 from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind
+from lifecycle.tracking.service import ResolveConflict, resolve
 from lifecycle.tracking.tables import MlflowItemRow
 from schema import ids
 from tests.client import Graph, Json
@@ -512,6 +516,56 @@ async def test_a_run_of_the_plain_client_appears_here(
 def shown(milliseconds: int) -> str:
     moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
     return moment.isoformat()
+
+
+async def test_an_import_leaves_to_the_worker_what_mlflow_does_not_know_yet(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: a run on both sides, with points that are here only
+    run = await a_run(graph, unique)
+    there = (await mirrored(mirror, run)).mlflow_id
+    assert there is not None
+    await logged(
+        graph, run, {"key": "m", "steps": [0], "values": [1.0], "timestamps": [NOON.isoformat()]}
+    )
+    await mirror.numbered()
+
+    # when: an import gets to it first
+    server = mirror.sync.server_id
+    wanted = {there: "another digest"}
+    await mirror.do(repository.want_theirs, server, RUN, wanted, new=True, importing_for="admin")
+    task = await mirror.do(repository.take, server, 60.0, RUN)
+    assert task is not None
+    await reconcile.settle(replace(mirror.sync, writes=False), task)
+
+    # then
+    assert await mirror.do(repository.take, server, 60.0, RUN) is None
+    assert points_there(plain(mirror.client.uri), there, "m") == []
+    await mirror.settle()
+    assert points_there(plain(mirror.client.uri), there, "m") == [(0, "1.0", NOON_MS)]
+
+
+async def test_what_was_deleted_there_is_made_there_anew_if_somebody_says_so(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: a run that began there, and is deleted there
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    client.log_metric(there, "m", 0.5, timestamp=NOON_MS, step=1)
+    run = await followed_in(mirror, there)
+    client.delete_run(there)
+    item = await mirrored(mirror, run)
+    assert item.state is SyncState.CONFLICT
+
+    # when
+    command = ResolveConflict(id=item.id, resolution=Resolution.KEEP_OURS)
+    await mirror.do(resolve, Origin("ada", "a request"), command)
+    await mirror.settle()
+
+    # then: another run, with all that is here
+    again = await mirrored(mirror, run)
+    assert (again.state, again.mlflow_id == there) == (SyncState.IN_SYNC, False)
+    assert points_there(client, again.mlflow_id, "m") == [(1, "0.5", NOON_MS)]
 
 
 async def test_importing_writes_nothing_there(
