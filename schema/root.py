@@ -17,10 +17,10 @@ from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
 from schema.datasets import DataSetQueries
 from schema.deployments import DeploymentMutations, DeploymentQueries, DeploymentSubscriptions
+from schema.documents import Prepared
 from schema.drift import DriftMutations, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors
 from schema.experiments import ExperimentMutations, ExperimentQueries
-from schema.limits import Limits
 from schema.lineage import LineageQueries
 from schema.lookup import by_global_id
 from schema.nodes import Node
@@ -153,7 +153,7 @@ schema = _Schema(
     Query,
     Mutation,
     Subscription,
-    extensions=[FreshContext, TopLevelErrors, Limits],
+    extensions=[FreshContext, TopLevelErrors, Prepared],
     exception_handlers=[*HANDLERS, *GATE_HANDLERS],
     config=StrawberryConfig(scalar_map={BigInt: BIG_INT}),
 )
