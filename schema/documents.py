@@ -1,22 +1,31 @@
 """Documents: each text is parsed, measured and validated once, over whichever transport it comes.
 
-What is kept is found again by the exact text, and is never changed. Only valid documents are kept,
-so whoever sends another pays for it each time. How a document is measured is in limits.py.
+A document that is kept is found again by its exact text, and is never changed. Only valid ones are
+kept, so whoever sends another pays for it each time. How a document is measured is in limits.py.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graphql import DocumentNode, GraphQLError, OperationDefinitionNode
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLError,
+    GraphQLIncludeDirective,
+    GraphQLSkipDirective,
+    OperationDefinitionNode,
+    VariableNode,
+)
 from strawberry.extensions import SchemaExtension
 
+from schema.kept import Kept
 from schema.limits import MAX_TOKENS, refusals
 
 MAX_DOCUMENTS = 1_000
 # In memory a parsed document is about ninety times as long as its text.
 MAX_CHARACTERS = 400_000
-MAX_LENGTH = 20_000
+
+_CONDITIONS = (GraphQLSkipDirective.name, GraphQLIncludeDirective.name)
 
 
 class Document:
@@ -28,6 +37,7 @@ class Document:
             isinstance(definition, OperationDefinitionNode) for definition in node.definitions
         )
         self._always_small = not refusals(node, None)
+        self.conditions = _conditions(node)
 
     def refusals(
         self, operation_name: str | None, variables: Mapping[str, Any]
@@ -40,33 +50,27 @@ class Document:
         return found
 
 
-class Documents:
-    """The valid documents that were last asked for, by their text."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, Document] = OrderedDict()
-        self._characters = 0
-
-    def get(self, text: str) -> Document | None:
-        """The document of this text, if it is kept."""
-        document = self._known.get(text)
-        if document is not None:
-            self._known.move_to_end(text)
-        return document
-
-    def keep(self, text: str, document: Document) -> None:
-        """Keep a document, unless it is too long, and let go of those that were not asked for the
-        longest time where there are too many."""
-        if len(text) > MAX_LENGTH or text in self._known:
-            return
-        self._known[text] = document
-        self._characters += len(text)
-        while len(self._known) > MAX_DOCUMENTS or self._characters > MAX_CHARACTERS:
-            former, _ = self._known.popitem(last=False)
-            self._characters -= len(former)
+def _conditions(document: DocumentNode) -> tuple[str, ...] | None:
+    """The variables on which it depends what is selected; None if it does not depend on them alone,
+    because there are other directives, or asks for the schema."""
+    names: dict[str, None] = {}
+    nodes: list[Any] = list(document.definitions)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, FieldNode) and node.name.value in ("__schema", "__type"):
+            return None
+        for directive in node.directives or ():
+            if directive.name.value not in _CONDITIONS:
+                return None
+            for argument in directive.arguments or ():
+                if isinstance(argument.value, VariableNode):
+                    names[argument.value.name.value] = None
+        if getattr(node, "selection_set", None):
+            nodes.extend(node.selection_set.selections)
+    return tuple(names)
 
 
-_documents = Documents()
+documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_CHARACTERS)
 
 
 class Prepared(SchemaExtension):
@@ -78,7 +82,7 @@ class Prepared(SchemaExtension):
 
     def on_parse(self) -> Iterator[None]:
         context = self.execution_context
-        self._known = _documents.get(context.query or "")
+        self._known = documents.get(context.query or "")
         if self._known is not None:
             context.graphql_document = self._known.node
         yield
@@ -95,4 +99,5 @@ class Prepared(SchemaExtension):
             return
         yield
         if not context.pre_execution_errors:
-            _documents.keep(context.query or "", document)
+            text = context.query or ""
+            documents.keep(text, document, len(text))
