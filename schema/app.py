@@ -38,7 +38,7 @@ from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
-from schema.execution.extension import compiled
+from schema.execution.schema import CompiledSchema
 from schema.root import schema
 from schema.transfers import Transfers
 from schema.view import GRAPHIQL, View
@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
     view = View(
-        compiled(schema) if settings.execution == "compiled" else schema,
+        CompiledSchema(schema) if settings.execution == "compiled" else schema,
         database,
         feed,
         storage,

@@ -141,7 +141,9 @@ class Mutation(
 class Subscription(DeploymentSubscriptions, RunSubscriptions): ...
 
 
-class _Schema(strawberry.Schema):
+class Schema(strawberry.Schema):
+    """All types in one."""
+
     async def execute(self, *args: Any, **kwargs: Any) -> ExecutionResult:
         """Run what has one answer; a subscription has many, and is for `stream`."""
         allowed = set(kwargs.get("allowed_operation_types") or OperationType)
@@ -149,7 +151,7 @@ class _Schema(strawberry.Schema):
         return await super().execute(*args, **kwargs)
 
 
-schema = _Schema(
+schema = Schema(
     Query,
     Mutation,
     Subscription,
