@@ -169,10 +169,13 @@ async def _stepped(coroutines: Begun) -> list[Any]:
             still, futures = [], []
             for index, coroutine in waiting:
                 try:
-                    futures.append(coroutine.send(None))
+                    future = coroutine.send(None)
                 except StopIteration as end:
                     results[index] = end.value
                 else:
+                    # As a task does, or nobody else could wait for the same future.
+                    future._asyncio_future_blocking = False
+                    futures.append(future)
                     still.append((index, coroutine))
             for future in futures:
                 if not future.done():

@@ -52,7 +52,7 @@ class CompiledSchema(Schema):
         variables = variable_values or {}
         document = documents.get(query or "")
         given = (query, variable_values, context_value, root_value, operation_name)
-        if document is None or document.refusals(operation_name, variables):
+        if document is None:
             return await super().execute(*given, *args, **kwargs)
         data = await _by_plan(self, document, operation_name, variables, context_value)
         if data is None:
@@ -89,12 +89,16 @@ async def _by_plan(
     if document.conditions is None:
         return None
     bind_contextvars(operation=operation.name and operation.name.value)
-    values = get_variable_values(schema._schema, operation.variable_definitions or (), variables)
-    if isinstance(values, list):
-        return None
-    decided = [values.coerced.get(name) for name in document.conditions]
-    key = (document, operation_name, *decided)
     try:
+        if document.refusals(operation_name, variables):
+            return None
+        values = get_variable_values(
+            schema._schema, operation.variable_definitions or (), variables
+        )
+        if isinstance(values, list):
+            return None
+        decided = [values.coerced.get(name) for name in document.conditions]
+        key = (document, operation_name, *decided)
         plan = _plans.get(key)
         if plan is None:
             plan = Compiler(schema._schema, document.node, operation, values).plan()
