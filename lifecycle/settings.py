@@ -25,6 +25,8 @@ VARIABLES = {
     "LIFECYCLE_ADMINISTRATORS": "Names, with commas between them, of those who set policies and go "
     "past them (default admin).",
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
+    "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
+    "compiled once, or all by graphql-core (default compiled).",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -44,6 +46,7 @@ class Settings:
     port: int = 8000
     administrators: frozenset[str] = frozenset({"admin"})
     log_format: str | None = None
+    execution: str = "compiled"
     mlflow_uri: str | None = None
     mlflow_follow: int | None = None
     mlflow_worker: bool = True
@@ -70,6 +73,9 @@ class Settings:
         log_format = environ.get("LIFECYCLE_LOG_FORMAT") or None
         if log_format not in (None, "json", "console"):
             raise ValueError(f"LIFECYCLE_LOG_FORMAT must be json or console, not {log_format!r}.")
+        execution = environ.get("LIFECYCLE_EXECUTION") or "compiled"
+        if execution not in ("compiled", "stock"):
+            raise ValueError(f"LIFECYCLE_EXECUTION must be compiled or stock, not {execution!r}.")
         url = environ.get("LIFECYCLE_DATABASE_URL") or None
         mlflow = environ.get("MLFLOW_TRACKING_URI") or None
         follow = environ.get("LIFECYCLE_MLFLOW_FOLLOW") or "0"
@@ -91,6 +97,7 @@ class Settings:
                 if name.strip()
             ),
             log_format=log_format,
+            execution=execution,
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
             mlflow_worker=worker == "yes",
@@ -108,6 +115,7 @@ class Settings:
             "LIFECYCLE_PORT": str(self.port),
             "LIFECYCLE_ADMINISTRATORS": ",".join(sorted(self.administrators)),
             "LIFECYCLE_LOG_FORMAT": self.log_format or "",
+            "LIFECYCLE_EXECUTION": self.execution,
             "MLFLOW_TRACKING_URI": self.mlflow_uri or "",
             "LIFECYCLE_MLFLOW_FOLLOW": str(self.mlflow_follow or ""),
             "LIFECYCLE_MLFLOW_WORKER": "yes" if self.mlflow_worker else "no",

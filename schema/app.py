@@ -38,6 +38,8 @@ from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
+from schema.execution.schema import CompiledSchema
+from schema.root import schema
 from schema.transfers import Transfers
 from schema.view import GRAPHIQL, View
 
@@ -68,7 +70,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
         settings.s3_public_url,
     )
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
-    view = View(database, feed, storage, settings.administrators, mlflow_uri)
+    view = View(
+        CompiledSchema(schema) if settings.execution == "compiled" else schema,
+        database,
+        feed,
+        storage,
+        settings.administrators,
+        mlflow_uri,
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -1,7 +1,6 @@
-"""What is checked of a document before it costs anything: how large it is, fragments expanded,
-and whether it says which operation is meant."""
+"""What is checked of a document before it costs anything: how large it is, fragments expanded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,6 @@ from graphql import (
     VariableNode,
 )
 from graphql.validation.rules import overlapping_fields_can_be_merged
-from strawberry.extensions import SchemaExtension
 
 from lifecycle.lineage.rules import MAX_NODES
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
@@ -72,7 +70,7 @@ class Size:
 class _Measure:
     """Measures selections of one document, each fragment once."""
 
-    def __init__(self, document: DocumentNode, variables: Mapping[str, Any]) -> None:
+    def __init__(self, document: DocumentNode, variables: Mapping[str, Any] | None) -> None:
         self._fragments = {
             node.name.value: node
             for node in document.definitions
@@ -116,9 +114,11 @@ class _Measure:
         for argument in node.arguments or ():
             name, value = argument.name.value, argument.value
             given: Any = None
-            if isinstance(value, VariableNode):
+            if isinstance(value, VariableNode) and self._variables is not None:
                 given = self._variables.get(value.name.value)
             if name == "ids":
+                if isinstance(value, VariableNode) and self._variables is None:
+                    return MAX_OBJECTS + 1
                 ids = value.values if isinstance(value, ListValueNode) else given
                 return len(ids) if isinstance(ids, list | tuple) else 1
             if name in ("first", "last"):
@@ -128,8 +128,9 @@ class _Measure:
         return default
 
 
-def refusals(document: DocumentNode, variables: Mapping[str, Any]) -> list[GraphQLError]:
-    """What is wrong with operations that are too large."""
+def refusals(document: DocumentNode, variables: Mapping[str, Any] | None) -> list[GraphQLError]:
+    """What is wrong with operations that are too large; without variables, with those that would be
+    for some."""
     measure = _Measure(document, variables)
     found = []
     for operation in document.definitions:
@@ -151,27 +152,3 @@ def refusals(document: DocumentNode, variables: Mapping[str, Any]) -> list[Graph
 
 def _refusal(operation: OperationDefinitionNode, what: str) -> GraphQLError:
     return GraphQLError(f"The operation {what}", operation, extensions={"code": "LIMIT_EXCEEDED"})
-
-
-class Limits(SchemaExtension):
-    """Checks each operation, over whichever transport it comes."""
-
-    def on_operation(self) -> Iterator[None]:
-        self.execution_context.parse_options["max_tokens"] = MAX_TOKENS
-        yield
-
-    def on_validate(self) -> Iterator[None]:
-        # Before the rules of GraphQL, which take long to look through what is too large.
-        context = self.execution_context
-        document = context.graphql_document
-        assert document is not None
-        found = refusals(document, context.variables or {})
-        # Strawberry would take the first operation; GraphQL says that it must be named.
-        if context._provided_operation_name is None and _operations(document) > 1:
-            found.append(GraphQLError("Say by operationName which of the operations is meant."))
-        context.pre_execution_errors = found or None
-        yield
-
-
-def _operations(document: DocumentNode) -> int:
-    return sum(isinstance(node, OperationDefinitionNode) for node in document.definitions)

@@ -17,10 +17,10 @@ from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
 from schema.datasets import DataSetQueries
 from schema.deployments import DeploymentMutations, DeploymentQueries, DeploymentSubscriptions
+from schema.documents import Prepared
 from schema.drift import DriftMutations, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors
 from schema.experiments import ExperimentMutations, ExperimentQueries
-from schema.limits import Limits
 from schema.lineage import LineageQueries
 from schema.lookup import by_global_id
 from schema.nodes import Node
@@ -141,7 +141,9 @@ class Mutation(
 class Subscription(DeploymentSubscriptions, RunSubscriptions): ...
 
 
-class _Schema(strawberry.Schema):
+class Schema(strawberry.Schema):
+    """All types in one."""
+
     async def execute(self, *args: Any, **kwargs: Any) -> ExecutionResult:
         """Run what has one answer; a subscription has many, and is for `stream`."""
         allowed = set(kwargs.get("allowed_operation_types") or OperationType)
@@ -149,11 +151,11 @@ class _Schema(strawberry.Schema):
         return await super().execute(*args, **kwargs)
 
 
-schema = _Schema(
+schema = Schema(
     Query,
     Mutation,
     Subscription,
-    extensions=[FreshContext, TopLevelErrors, Limits],
+    extensions=[FreshContext, TopLevelErrors, Prepared],
     exception_handlers=[*HANDLERS, *GATE_HANDLERS],
     config=StrawberryConfig(scalar_map={BigInt: BIG_INT}),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
+import strawberry
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
@@ -41,7 +42,6 @@ from lifecycle.database import Database
 from lifecycle.journal.feed import Feed
 from schema.context import Context
 from schema.limits import MAX_BODY_BYTES
-from schema.root import schema
 
 GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
 
@@ -138,6 +138,7 @@ class View(GraphQL[Context, None]):
 
     def __init__(
         self,
+        schema: strawberry.Schema,
         database: Database,
         feed: Feed,
         storage: Storage,

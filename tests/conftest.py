@@ -108,6 +108,7 @@ async def serving(database_url: str, **settings: Any) -> AsyncIterator[Live]:
             "database_url": database_url,
             "data_dir": Path(directory),
             "log_format": "json",
+            "execution": os.environ.get("LIFECYCLE_EXECUTION", "compiled"),
             "mlflow_worker": False,
         }
         async with _serving(Settings(**{**given, **settings})) as service:

@@ -20,7 +20,7 @@ from lifecycle import migrate
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments import service
 from lifecycle.runs import metrics
-from schema import limits
+from schema import documents
 from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
 from tests.client import Graph, Json, socket
@@ -713,7 +713,7 @@ async def test_a_bug_outside_of_all_fields_is_masked_too(
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(limits, "refusals", broken)
+    monkeypatch.setattr(documents.Document, "refusals", broken)
 
     with capture_logs() as entries:
         response = await post(http, {"query": NAME}, x_request_id="the-id")
@@ -905,6 +905,47 @@ async def test_the_limits_hold_on_websockets_and_in_streams_too(
 )
 async def test_fragments_in_a_circle_are_refused(http: httpx.AsyncClient, fragments: str) -> None:
     check(await post(http, {"query": "{ ...f } " + fragments}), 422, "GRAPHQL_VALIDATION_FAILED")
+
+
+async def test_a_document_is_answered_the_same_however_often_it_comes(
+    http: httpx.AsyncClient, graph: Graph, unique: str
+) -> None:
+    # Given a valid document whose size and operation depend on the request
+    await graph.done("createExperiment", {"name": unique}, "experiment { id }")
+    pages = "runs(first: 100) { nodes { logs(first: 99) { nodes { line } } } }"
+    query = (
+        f"query a($n: Int) {{ experiments(first: $n) {{ nodes {{ {pages} }} }} }} "
+        f'query b {{ experiment(name: "{unique}") {{ name }} }} # {unique}'
+    )
+    few = {"query": query, "operationName": "a", "variables": {"n": 1}}
+    many = {"query": query, "operationName": "a", "variables": {"n": 100}}
+    other = {"query": query, "operationName": "b", "variables": {"n": 1}}
+    unnamed = {"query": query, "variables": {"n": 1}}
+
+    async def answers() -> list[tuple[int, Json]]:
+        found = [await post(http, body) for body in (few, many, other, unnamed)]
+        return [(response.status_code, response.json()) for response in found]
+
+    # When it is new, and when it is not
+    first = await answers()
+    again = await answers()
+
+    # Then each request is measured and checked by itself
+    assert again == first
+    assert [status for status, _ in first] == [200, 422, 200, 422]
+    assert first[1][1]["errors"][0]["extensions"] == {"code": "LIMIT_EXCEEDED"}
+    assert first[2][1] == {"data": {"experiment": {"name": unique}}}
+    assert first[3][1]["errors"][0]["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
+
+
+@pytest.mark.parametrize("query", ["{ nowhere }", "{", "{ experiment(name: 3) { name } }"])
+async def test_a_document_that_is_not_valid_is_refused_each_time(
+    http: httpx.AsyncClient, query: str
+) -> None:
+    first = await post(http, {"query": query})
+
+    assert first.status_code in (400, 422)
+    assert (await post(http, {"query": query})).json() == first.json()
 
 
 async def test_a_thousand_aliases_are_within_the_limits(http: httpx.AsyncClient) -> None:

@@ -104,6 +104,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ([], {"LIFECYCLE_PORT": "-1"}, "LIFECYCLE_PORT must be a port number, not '-1'."),
         ([], {"LIFECYCLE_PORT": "65536"}, "LIFECYCLE_PORT must be a port number, not '65536'."),
         ([], {"LIFECYCLE_LOG_FORMAT": "xml"}, "must be json or console, not 'xml'."),
+        ([], {"LIFECYCLE_EXECUTION": "fast"}, "must be compiled or stock, not 'fast'."),
         ([], {"LIFECYCLE_DATABASE_URL": "mysql://me:secret@db/x"}, "must begin with postgresql"),
         (["--database-url", "nonsense"], {}, "must begin with postgresql+asyncpg://."),
         (["--database-url", "postgresql://me:secret@db:port/x"], {}, "is the port a number"),

@@ -14,6 +14,7 @@ GIVEN = Settings(
     port=0,
     administrators=frozenset({"alice", "bob"}),
     log_format="json",
+    execution="stock",
     mlflow_uri="http://me:secret@mlflow:5000",
     mlflow_follow=86_400,
     mlflow_worker=False,

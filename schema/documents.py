@@ -1,0 +1,103 @@
+"""Documents: each text is parsed, measured and validated once, over whichever transport it comes.
+
+A document that is kept is found again by its exact text, and is never changed. Only valid ones are
+kept, so whoever sends another pays for it each time. How a document is measured is in limits.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLError,
+    GraphQLIncludeDirective,
+    GraphQLSkipDirective,
+    OperationDefinitionNode,
+    VariableNode,
+)
+from strawberry.extensions import SchemaExtension
+
+from schema.kept import Kept
+from schema.limits import MAX_TOKENS, refusals
+
+MAX_DOCUMENTS = 1_000
+# In memory a parsed document is about ninety times as long as its text.
+MAX_CHARACTERS = 400_000
+
+_CONDITIONS = (GraphQLSkipDirective.name, GraphQLIncludeDirective.name)
+
+
+class Document:
+    """A document that parses."""
+
+    def __init__(self, node: DocumentNode) -> None:
+        self.node = node
+        self._operations = sum(
+            isinstance(definition, OperationDefinitionNode) for definition in node.definitions
+        )
+        self._always_small = not refusals(node, None)
+        self.conditions = _conditions(node)
+
+    def refusals(
+        self, operation_name: str | None, variables: Mapping[str, Any]
+    ) -> list[GraphQLError]:
+        """What is wrong with this request, whether or not the document is valid."""
+        found = [] if self._always_small else refusals(self.node, variables)
+        # Strawberry would take the first operation; GraphQL says that it must be named.
+        if operation_name is None and self._operations > 1:
+            found.append(GraphQLError("Say by operationName which of the operations is meant."))
+        return found
+
+
+def _conditions(document: DocumentNode) -> tuple[str, ...] | None:
+    """The variables on which it depends what is selected; None if it does not depend on them alone,
+    because there are other directives, or asks for the schema."""
+    names: dict[str, None] = {}
+    nodes: list[Any] = list(document.definitions)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, FieldNode) and node.name.value in ("__schema", "__type"):
+            return None
+        for directive in node.directives or ():
+            if directive.name.value not in _CONDITIONS:
+                return None
+            for argument in directive.arguments or ():
+                if isinstance(argument.value, VariableNode):
+                    names[argument.value.name.value] = None
+        if getattr(node, "selection_set", None):
+            nodes.extend(node.selection_set.selections)
+    return tuple(names)
+
+
+documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_CHARACTERS)
+
+
+class Prepared(SchemaExtension):
+    """Parses, measures and validates, unless that was done before."""
+
+    def on_operation(self) -> Iterator[None]:
+        self.execution_context.parse_options["max_tokens"] = MAX_TOKENS
+        yield
+
+    def on_parse(self) -> Iterator[None]:
+        context = self.execution_context
+        self._known = documents.get(context.query or "")
+        if self._known is not None:
+            context.graphql_document = self._known.node
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        context = self.execution_context
+        assert context.graphql_document is not None
+        document = self._known or Document(context.graphql_document)
+        # Before the rules of GraphQL, which take long to look through what is too large.
+        found = document.refusals(context._provided_operation_name, context.variables or {})
+        if found or self._known is not None:
+            context.pre_execution_errors = found
+            yield
+            return
+        yield
+        if not context.pre_execution_errors:
+            text = context.query or ""
+            documents.keep(text, document, len(text))

@@ -1,0 +1,153 @@
+"""Columns: the values of one field for many objects, and how they become what the answer shows.
+
+Each class completes columns of one GraphQL type, as graphql-core's `complete_value` does value by
+value. Whatever would be an error there raises Unusual here.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from graphql import GraphQLEnumType, GraphQLLeafType
+
+if TYPE_CHECKING:
+    from schema.execution.plan import Selection
+
+Column = Sequence[Any]
+Kinds = set[type]
+# Objects whose fields are still to be found, with the part of the answer that is to hold them.
+Rest = list[tuple["Selection", Column, list[dict[str, Any]]]]
+
+_SMALLEST_INT, _LARGEST_INT = -(2**31), 2**31 - 1
+_NULL = type(None)
+
+
+class Unusual(Exception):
+    """This is for graphql-core to execute: it knows how to answer all that there is."""
+
+
+class Type:
+    """A type that may be null unless it says otherwise."""
+
+    def __init__(self, nullable: bool) -> None:
+        self._nullable = nullable
+
+    def complete(self, values: Column, rest: Rest) -> Column:
+        """What the answer shows for each value. Raises Unusual, or what a serializer raises."""
+        if not values:
+            return values
+        kinds = set(map(type, values))
+        if _NULL not in kinds:
+            return self._complete(values, kinds, rest)
+        if not self._nullable:
+            raise Unusual("null for a type that is not nullable")
+        kinds.discard(_NULL)
+        present = [value for value in values if value is not None]
+        completed = iter(self._complete(present, kinds, rest) if present else ())
+        return [None if value is None else next(completed) for value in values]
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        """The same for values of these kinds, none of which is None."""
+        raise NotImplementedError
+
+
+class Leaf(Type):
+    """A scalar or an enum."""
+
+    def __init__(self, nullable: bool, type_: GraphQLLeafType) -> None:
+        super().__init__(nullable)
+        self._coerce = type_.coerce_output_value
+        self._kind, self._convert = _conversion(type_)
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        if kinds == {self._kind}:
+            return self._convert(values)
+        if any(issubclass(kind, Exception) or hasattr(kind, "__await__") for kind in kinds):
+            raise Unusual("an error or an awaitable for a value")
+        completed = list(map(self._coerce, values))
+        if None in completed:
+            raise Unusual("a value without a representation")
+        return completed
+
+
+def _conversion(type_: GraphQLLeafType) -> tuple[type | None, Callable[[Column], Column]]:
+    """How values of the class that a type usually has become what its serializer makes of each."""
+    if isinstance(type_, GraphQLEnumType):
+        members = type_.wrapped_cls  # type: ignore[attr-defined]
+        names = {members(value.value): name for name, value in type_.values.items()}
+        return members, lambda values: [names[value] for value in values]
+    return _CONVERSIONS.get(type_.name, (None, _as_they_are))
+
+
+def _as_they_are(values: Column) -> Column:
+    return values
+
+
+def _ints(values: Column) -> Column:
+    if min(values) < _SMALLEST_INT or max(values) > _LARGEST_INT:
+        raise Unusual("an Int of more than 32 bits")
+    return values
+
+
+def _floats(values: Column) -> Column:
+    if not all(map(isfinite, values)):
+        raise Unusual("a Float that is not finite")
+    return values
+
+
+_CONVERSIONS: dict[str, tuple[type, Callable[[Column], Column]]] = {
+    "Boolean": (bool, _as_they_are),
+    "Float": (float, _floats),
+    "ID": (str, _as_they_are),
+    "Int": (int, _ints),
+    "String": (str, _as_they_are),
+    "BigInt": (int, _as_they_are),
+}
+
+
+class List(Type):
+    """A list: its items are completed together with those of all other lists of the column."""
+
+    def __init__(self, nullable: bool, of: Type) -> None:
+        super().__init__(nullable)
+        self._of = of
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        if not kinds <= {list, tuple}:
+            raise Unusual("something else than a list")
+        items = iter(self._of.complete(list(chain.from_iterable(values)), rest))
+        return [list(islice(items, len(value))) for value in values]
+
+
+class Objects(Type):
+    """Objects of one type. Their fields are found with those of all others of the next level."""
+
+    def __init__(self, nullable: bool, selection: "Selection") -> None:
+        super().__init__(nullable)
+        self._selection = selection
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        if self._selection.kind is not None and kinds != {self._selection.kind}:
+            raise Unusual("an object of another class")
+        answers: list[dict[str, Any]] = [{} for _ in values]
+        rest.append((self._selection, values, answers))
+        return answers
+
+
+class Abstract(Type):
+    """Objects of an interface or a union: each is of the type that has its class."""
+
+    def __init__(self, nullable: bool, selections: dict[type, "Selection"]) -> None:
+        super().__init__(nullable)
+        self._selections = selections
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        answers: list[dict[str, Any]] = [{} for _ in values]
+        for kind in kinds:
+            selection = self._selections.get(kind)
+            if selection is None:
+                raise Unusual("an object of an unknown class")
+            chosen = [index for index, value in enumerate(values) if type(value) is kind]
+            rest.append((selection, [values[i] for i in chosen], [answers[i] for i in chosen]))
+        return answers

@@ -1,0 +1,176 @@
+"""Plans: which fields an operation asks of which types, found out once for all its requests.
+
+Fields are collected by graphql-core itself, so fragments, aliases, @skip and @include mean what
+they always mean. A plan holds for one operation of one document and for the variables that its
+directives depend on; arguments are found for each request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FragmentDefinitionNode,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    GraphQLString,
+    GraphQLUnionType,
+    OperationDefinitionNode,
+    is_leaf_type,
+)
+from graphql.execution.collect_fields import (
+    FieldDetails,
+    FragmentDetails,
+    collect_fields,
+    collect_subfields,
+)
+from graphql.execution.values import VariableValues
+from strawberry.types.base import StrawberryObjectDefinition
+from strawberry.types.field import StrawberryField
+from strawberry.types.fields.resolver import StrawberryResolver
+
+from schema.execution.columns import Abstract, Leaf, List, Objects, Type, Unusual
+
+
+@dataclass(frozen=True, slots=True)
+class TypeName:
+    """`__typename`."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A field that shows an attribute of its object."""
+
+    read: Callable[[Any], Any]
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A field with a resolver, as it is asked for here."""
+
+    parent: GraphQLObjectType
+    definition: GraphQLField
+    field: StrawberryField
+    resolve: StrawberryResolver[Any]
+    details: list[FieldDetails]
+    type: Type
+
+
+Field = TypeName | Attribute | Resolved
+
+
+@dataclass(slots=True)
+class Selection:
+    """What is selected of objects of one type: a field for each name in the answer. `kind` is the
+    class that they must have; None if any with these attributes will do."""
+
+    kind: type | None
+    names: tuple[str, ...]
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled operation. `size` is how many fields it has, with fragments expanded."""
+
+    operation: OperationDefinitionNode
+    fragments: dict[str, FragmentDefinitionNode]
+    root: Selection
+    size: int
+
+
+class Compiler:
+    """Compiles one operation."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: VariableValues,
+    ) -> None:
+        self._schema = schema
+        self._operation = operation
+        self._variables = variables
+        self._fragments = {
+            definition.name.value: definition
+            for definition in document.definitions
+            if isinstance(definition, FragmentDefinitionNode)
+        }
+        self._details = {name: FragmentDetails(node) for name, node in self._fragments.items()}
+        self._size = 0
+
+    def plan(self) -> Plan:
+        """The operation as it is executed. Raises Unusual, and GraphQLError for directives whose
+        variables have no usable value."""
+        root = self._schema.query_type
+        assert root is not None
+        collected = collect_fields(
+            self._schema, self._details, self._variables, root, self._operation
+        )
+        selection = self._selection(root, collected.grouped_field_set)
+        return Plan(self._operation, self._fragments, selection, self._size)
+
+    def _selection(
+        self, parent: GraphQLObjectType, grouped: dict[str, list[FieldDetails]]
+    ) -> Selection:
+        self._size += len(grouped)
+        fields = tuple(self._field(parent, details) for details in grouped.values())
+        return Selection(_class_of(parent) if parent.is_type_of else None, tuple(grouped), fields)
+
+    def _field(self, parent: GraphQLObjectType, details: list[FieldDetails]) -> Field:
+        name = details[0].node.name.value
+        if name == "__typename":
+            return TypeName(parent.name, Leaf(False, GraphQLString))
+        definition = parent.fields.get(name)
+        if definition is None:
+            raise Unusual("introspection")
+        field: StrawberryField = definition.extensions["strawberry-definition"]
+        type_ = self._type(definition.type, details)
+        if field.is_basic_field:
+            return Attribute(attrgetter(field.python_name), type_)
+        resolve = field.base_resolver
+        if field.extensions or resolve is None:
+            raise Unusual("a field with extensions")
+        if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
+            raise Unusual("a resolver that is no method")
+        return Resolved(parent, definition, field, resolve, details, type_)
+
+    def _type(
+        self, type_: GraphQLOutputType, details: list[FieldDetails], nullable: bool = True
+    ) -> Type:
+        if isinstance(type_, GraphQLNonNull):
+            return self._type(type_.of_type, details, nullable=False)
+        if isinstance(type_, GraphQLList):
+            return List(nullable, self._type(type_.of_type, details))
+        if is_leaf_type(type_):
+            return Leaf(nullable, type_)
+        if isinstance(type_, GraphQLObjectType):
+            return Objects(nullable, self._of(type_, details))
+        assert isinstance(type_, GraphQLInterfaceType | GraphQLUnionType)
+        possible = self._schema.get_possible_types(type_)
+        return Abstract(nullable, {_class_of(each): self._of(each, details) for each in possible})
+
+    def _of(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> Selection:
+        collected = collect_subfields(
+            self._schema, self._details, self._variables, self._operation, type_, details
+        )
+        return self._selection(type_, collected.grouped_field_set)
+
+
+def _class_of(type_: GraphQLObjectType) -> type:
+    definition: StrawberryObjectDefinition = type_.extensions["strawberry-definition"]
+    if definition.is_type_of or definition.concrete_of:
+        raise Unusual("a type that is not told by its class")
+    return definition.origin

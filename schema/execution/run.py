@@ -1,0 +1,190 @@
+"""Running a plan: level by level, each field for all objects of the level.
+
+Resolvers are called as Strawberry would call them; those of one level are under way at the same
+time, so loaders have all keys of a level before they ask. What they are told by `info` is true of
+all objects of the level; there is no path, because it would be another for each of them.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, cast
+
+import strawberry
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+)
+from graphql.execution.values import VariableValues, get_argument_values
+from strawberry.types.arguments import convert_arguments
+
+from schema.execution.columns import Column, Rest, Unusual
+from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName
+
+Begun = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _ResolveInfo:
+    """What a resolver is told about the field, but for where it is in the answer."""
+
+    field_name: str
+    field_nodes: list[FieldNode]
+    return_type: GraphQLOutputType
+    parent_type: GraphQLObjectType
+    schema: GraphQLSchema
+    fragments: dict[str, FragmentDefinitionNode]
+    root_value: None
+    operation: OperationDefinitionNode
+    variable_values: dict[str, Any]
+    context: Any
+
+    @property
+    def path(self) -> object:
+        raise Unusual("a resolver that asks for its path")
+
+
+class Run:
+    """One execution of a plan."""
+
+    def __init__(
+        self, schema: strawberry.Schema, plan: Plan, variables: VariableValues, context: object
+    ) -> None:
+        self._schema = schema
+        self._plan = plan
+        self._variables = variables
+        self._context = context
+
+    async def answer(self) -> dict[str, Any]:
+        """The data. Raises Unusual, and whatever resolvers and serializers raise."""
+        data: dict[str, Any] = {}
+        level: Rest = [(self._plan.root, [None], [data])]
+        while level:
+            level = await self._next(level)
+        return data
+
+    async def _next(self, level: Rest) -> Rest:
+        """Fill the answers of this level, but for the objects in them, which are the next."""
+        begun: list[Begun] = []
+        try:
+            found = [self._begin(selection, objects, begun) for selection, objects, _ in level]
+            await _together(begun)
+        except BaseException:
+            for coroutine in chain.from_iterable(begun):
+                coroutine.close()
+            raise
+        rest: Rest = []
+        for (selection, _, answers), columns in zip(level, found, strict=True):
+            completed = [
+                field.type.complete(column, rest)
+                for field, column in zip(selection.fields, columns, strict=True)
+            ]
+            for answer, values in zip(answers, zip(*completed, strict=True), strict=False):
+                answer.update(zip(selection.names, values, strict=True))
+        return rest
+
+    def _begin(self, selection: Selection, objects: Column, begun: list[Begun]) -> list[list[Any]]:
+        """A column for each field; those that have only begun are also put to `begun`."""
+        columns: list[list[Any]] = []
+        for field in selection.fields:
+            if isinstance(field, Attribute):
+                columns.append(list(map(field.read, objects)))
+            elif isinstance(field, TypeName):
+                columns.append([field.name] * len(objects))
+            else:
+                arguments = self._arguments(field)
+                columns.append([field.resolve(each, **arguments) for each in objects])
+                if field.field.is_async:
+                    begun.append(columns[-1])
+        return columns
+
+    def _arguments(self, field: Resolved) -> dict[str, Any]:
+        """What the resolver is given besides the object; the same for each of them."""
+        if not field.field.arguments and field.resolve.info_parameter is None:
+            return {}
+        details, plan = field.details[0], self._plan
+        given = get_argument_values(
+            field.definition, details.node, self._variables, details.fragment_variable_values
+        )
+        raw = _ResolveInfo(
+            field_name=details.node.name.value,
+            field_nodes=[each.node for each in field.details],
+            return_type=field.definition.type,
+            parent_type=field.parent,
+            schema=self._schema._schema,
+            fragments=plan.fragments,
+            root_value=None,
+            operation=plan.operation,
+            variable_values=self._variables.coerced,
+            context=self._context,
+        )
+        info: Any = strawberry.Info(_raw_info=cast(Any, raw), _field=field.field)
+        arguments = convert_arguments(
+            given,
+            field.field.arguments,
+            self._schema.schema_converter.scalar_registry,
+            self._schema.config,
+            info,
+        )
+        if field.resolve.info_parameter is not None:
+            arguments[field.resolve.info_parameter.name] = info
+        return arguments
+
+
+async def _together(begun: list[Begun]) -> None:
+    """Put the results in the places of the coroutines, which are under way at the same time.
+
+    One that is asked of a single object may wait for anything, so it is a task. Those that are
+    asked of many wait for loaders, and a task for each would cost more than all that it does.
+    """
+    match begun:
+        case []:
+            return
+        case [[single]]:
+            begun[0][0] = await single
+            return
+    alone = [column for column in begun if len(column) == 1]
+    many = [column for column in begun if len(column) > 1]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(column[0]) for column in alone]
+        results = iter(await _stepped(list(chain.from_iterable(many))))
+    for column, task in zip(alone, tasks, strict=True):
+        column[0] = task.result()
+    for column in many:
+        column[:] = islice(results, len(column))
+
+
+async def _stepped(coroutines: Begun) -> list[Any]:
+    """The results of coroutines that this task drives by itself: each goes on until it waits for a
+    future, and when those futures are done, each goes on again."""
+    results: list[Any] = [None] * len(coroutines)
+    waiting = list(enumerate(coroutines))
+    futures: list[asyncio.Future[Any]] = []
+    try:
+        while waiting:
+            still, futures = [], []
+            for index, coroutine in waiting:
+                try:
+                    future = coroutine.send(None)
+                except StopIteration as end:
+                    results[index] = end.value
+                else:
+                    # As a task does, or nobody else could wait for the same future.
+                    future._asyncio_future_blocking = False
+                    futures.append(future)
+                    still.append((index, coroutine))
+            for future in futures:
+                if not future.done():
+                    await asyncio.wait((future,))
+            waiting = still
+    except BaseException:
+        for future in futures:
+            # Nobody will look at it any more.
+            if not future.cancel() and not future.cancelled():
+                future.exception()
+        raise
+    return results

@@ -1,0 +1,376 @@
+"""Whatever is asked, plans give the same bytes as graphql-core.
+
+Hypothesis makes documents from the schema: each kind of selection, directive and argument that it
+has, good and bad. LIFECYCLE_TEST_DOCUMENTS says how many the slow test tries.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+import pytest_asyncio
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLUnionType,
+    get_named_type,
+    is_leaf_type,
+)
+from graphql.pyutils import Undefined
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lifecycle.access.origin import Origin
+from schema.context import Context
+from schema.execution.schema import CompiledSchema
+from schema.root import Schema, schema
+from tests.client import Graph
+from tests.conftest import Live, a_database, in_thread, serving
+from tests.graphql.test_statements import MANY, _ids, enrich
+from tests.mirror import MLFLOW
+
+TYPES = schema._schema.type_map
+DEPTH = 4
+# Links are signed with the time at which they were asked for.
+VOLATILE = {"artifactUrl", "downloadUrl"}
+
+
+@dataclass(frozen=True)
+class World:
+    """A service with something of everything, and what in it can be asked for."""
+
+    live: Live
+    names: list[str]
+    ids: list[str]
+
+
+@dataclass
+class Writing:
+    """A document while it is written: its variables with their types and values, its fragments."""
+
+    draw: Callable[[Any], Any]
+    world: World
+    variables: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    fragments: list[str] = field(default_factory=list)
+
+    def one_in(self, number: int) -> bool:
+        return bool(self.draw(st.integers(0, number - 1)) == number - 1)
+
+    def variable(self, type_: str, value: Any) -> str:
+        name = f"v{len(self.variables)}"
+        self.variables[name] = (type_, value)
+        return f"${name}"
+
+    def directives(self) -> str:
+        if not self.one_in(8):
+            return ""
+        chosen = []
+        for name in self.draw(st.sampled_from([["skip"], ["include"], ["skip", "include"]])):
+            value = self.draw(st.booleans())
+            by_variable = self.draw(st.booleans())
+            shown = self.variable("Boolean!", value) if by_variable else json.dumps(value)
+            chosen.append(f" @{name}(if: {shown})")
+        return "".join(chosen)
+
+
+# Arguments
+
+
+def an_argument(writing: Writing, name: str, type_: GraphQLInputType) -> str:
+    """A value for an argument, written into the document or given as a variable."""
+    value = an_input(writing, name, type_)
+    if writing.one_in(4):
+        return writing.variable(str(type_), plain(value))
+    return literal(value)
+
+
+class _Name(str):
+    """The name of a member of an enum."""
+
+
+def an_input(writing: Writing, name: str, type_: GraphQLInputType) -> Any:
+    if isinstance(type_, GraphQLNonNull):
+        return some_input(writing, name, type_.of_type)
+    return None if writing.one_in(6) else some_input(writing, name, type_)
+
+
+def some_input(writing: Writing, name: str, type_: GraphQLInputType) -> Any:
+    draw = writing.draw
+    if isinstance(type_, GraphQLList):
+        return [an_input(writing, name, type_.of_type) for _ in range(draw(st.integers(0, 2)))]
+    if isinstance(type_, GraphQLEnumType):
+        return _Name(draw(st.sampled_from(sorted(type_.values))))
+    if isinstance(type_, GraphQLInputObjectType):
+        if type_.extensions["strawberry-definition"].is_one_of:
+            chosen = [draw(st.sampled_from(sorted(type_.fields)))]
+            of = {each: some_input(writing, each, type_.fields[each].type) for each in chosen}
+            return of
+        return {
+            each: an_input(writing, each, input_.type)
+            for each, input_ in type_.fields.items()
+            if isinstance(input_.type, GraphQLNonNull) or writing.one_in(5)
+        }
+    bad = writing.one_in(30)
+    match get_named_type(type_).name:
+        case "Boolean":
+            return draw(st.booleans())
+        case "Int" | "BigInt":
+            return draw(st.sampled_from([-1, 0, 101, 2**31] if bad else [1, 2, 3]))
+        case "Float":
+            return draw(st.sampled_from([0.5, 1]))
+        case "ID":
+            return draw(st.sampled_from(["garbage", ""] if bad else writing.world.ids))
+        case "DateTime":
+            return "2030-01-01T00:00:00+00:00"
+        case _ if name in ("after", "before"):
+            return "garbage" if bad else None
+        case _:
+            return draw(st.sampled_from([*writing.world.names, "accuracy", "1", "nowhere"]))
+
+
+def literal(value: Any) -> str:
+    """A value as documents show it."""
+    if isinstance(value, _Name):
+        return str(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {literal(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    return json.dumps(value)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, str) else value
+
+
+# Selections
+
+
+def a_selection(writing: Writing, type_: Any, depth: int, apart: bool = False) -> str:
+    """Something of a type. `apart`: beside it there may be something of another type, so that
+    fields of one name need another alias in each."""
+    if isinstance(type_, GraphQLUnionType):
+        chosen = []
+    else:
+        chosen = [name for name in type_.fields if name not in VOLATILE]
+    parts = ["__typename"] if not chosen or writing.one_in(4) else []
+    for _ in range(writing.draw(st.integers(1, 3))):
+        form = writing.draw(st.integers(0, 9))
+        if form < 7 and chosen:
+            parts.append(a_field(writing, type_, chosen, depth, apart))
+        else:
+            parts.append(a_fragment(writing, type_, depth, apart))
+    return f"{{ {' '.join(part for part in parts if part) or '__typename'} }}"
+
+
+def a_field(writing: Writing, type_: Any, names: list[str], depth: int, apart: bool) -> str:
+    name = writing.draw(st.sampled_from(names))
+    definition = type_.fields[name]
+    named = get_named_type(definition.type)
+    leaf = is_leaf_type(named)
+    if not leaf and depth == 0:
+        return ""
+    given = {
+        each: an_argument(writing, each, argument.type)
+        for each, argument in definition.args.items()
+        if writing.one_in(4)
+        or each == "first"
+        or (isinstance(argument.type, GraphQLNonNull) and argument.default_value is Undefined)
+    }
+    if "last" in given and not writing.one_in(6):
+        given.pop("first", None)
+    arguments = f"({', '.join(f'{each}: {value}' for each, value in given.items())})"
+    # The same again may be asked for twice, and is merged then; something else needs another name.
+    alias = ""
+    if given or apart or writing.one_in(6):
+        mark = sum(map(ord, arguments)) if given else 0
+        alias = f"{type_.name}_{name}_{mark}: "
+    selection = "" if leaf else f" {a_selection(writing, named, depth - 1, is_abstract(named))}"
+    return f"{alias}{name}{arguments if given else ''}{writing.directives()}{selection}"
+
+
+def is_abstract(type_: Any) -> bool:
+    return isinstance(type_, GraphQLInterfaceType | GraphQLUnionType)
+
+
+def a_fragment(writing: Writing, type_: Any, depth: int, apart: bool) -> str:
+    on = type_
+    if is_abstract(type_):
+        possible = schema._schema.get_possible_types(type_)
+        on = writing.draw(st.sampled_from([*possible, type_]))
+    elif type_.interfaces and writing.one_in(3):
+        on = writing.draw(st.sampled_from(type_.interfaces))
+    if depth == 0:
+        return f"... on {on.name} {{ __typename }}"
+    selection = a_selection(writing, on, depth - 1, apart or on is not type_)
+    match writing.draw(st.integers(0, 2)):
+        case 0:
+            name = f"f{len(writing.fragments)}"
+            writing.fragments.append(f"fragment {name} on {on.name} {selection}")
+            return f"...{name}{writing.directives()}"
+        case 1 if on is type_:
+            return f"...{writing.directives()} {selection}"
+        case _:
+            return f"... on {on.name}{writing.directives()} {selection}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A document and the values of its variables."""
+
+    text: str
+    variables: dict[str, Any]
+
+
+def a_request(draw: Callable[[Any], Any], world: World) -> Request:
+    writing = Writing(draw, world)
+    selection = a_selection(writing, TYPES["Query"], DEPTH)
+    declared = ", ".join(f"${name}: {type_}" for name, (type_, _) in writing.variables.items())
+    text = " ".join(
+        [f"query a{f'({declared})' if declared else ''}", selection, *writing.fragments]
+    )
+    return Request(text, {name: value for name, (_, value) in writing.variables.items()})
+
+
+# Both executions
+
+
+class _Counted(Schema):
+    """Stock execution that counts how often it is asked."""
+
+    def __init__(self, stock: Schema) -> None:
+        self.__dict__.update(stock.__dict__)
+        self.asked = 0
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked += 1
+        return await super().execute(*args, **kwargs)
+
+
+@dataclass
+class Tally:
+    """What came of the documents: all, those without errors, those answered by plans, and the
+    objects in their answers."""
+
+    all: int = 0
+    good: int = 0
+    compiled: int = 0
+    objects: int = 0
+
+
+class Comparison:
+    """Has requests executed in both ways."""
+
+    def __init__(self, live: Live) -> None:
+        self._state = live.app.state
+        self._stock = _Counted(schema)
+        self._compiled = CompiledSchema(self._stock)
+        self.tally = Tally()
+
+    async def _answer(self, by: Schema, request: Request) -> tuple[bytes, Any]:
+        origin = Origin("tester", "the-id", administrator=False)
+        database, feed, storage = self._state.database, self._state.feed, self._state.storage
+        context = Context(database, feed, storage, origin, "http://here", MLFLOW)
+        result = await by.execute(request.text, request.variables, context)
+        errors = [error.formatted for error in result.errors or ()]
+        return orjson.dumps({"data": result.data, "errors": errors}), result
+
+    async def _may_be(self, answer: bytes, request: Request) -> bool:
+        """Whether graphql-core gives this answer too: of several errors that each end the same
+        object, it shows the one that comes first, and that may be another each time."""
+        for _ in range(20):
+            if (await self._answer(schema, request))[0] == answer:
+                return True
+        return False
+
+    async def check(self, request: Request) -> None:
+        """The answers are the same, however the document is executed; only one with errors is left
+        to graphql-core."""
+        new, _ = await self._answer(self._compiled, request)
+        stock, result = await self._answer(schema, request)
+        before = self._stock.asked
+        known, _ = await self._answer(self._compiled, request)
+        fell_back = self._stock.asked > before
+
+        for answer in (new, known):
+            assert answer == stock or (result.errors and await self._may_be(answer, request))
+        tally = self.tally
+        tally.all += 1
+        if not result.errors:
+            assert not fell_back
+            tally.good += 1
+            tally.compiled += 1
+            tally.objects += stock.count(b"{") - 1
+
+
+@pytest_asyncio.fixture(scope="module")
+async def world(server_url: str) -> AsyncIterator[World]:
+    """On a database that nobody else writes to."""
+    from lifecycle import migrate
+
+    with a_database(server_url) as url:
+        in_thread(lambda: migrate.upgrade(url))
+        async with serving(url, mlflow_uri=MLFLOW) as live, Graph(live.url) as graph:
+            names = [f"e-{number}" for number in range(MANY)]
+            for number, name in enumerate(names):
+                await enrich(graph, "e", name, 2 if number else MANY)
+            found = await graph.query(
+                "{ experiments { nodes { id runs(first: 5) { nodes { id modelVersions { id "
+                "model { id } deployments(first: 2) { nodes { id driftEvents(first: 2) "
+                "{ nodes { id } } } } } } } } } dataSets { nodes { id } } }"
+            )
+            yield World(live, names, sorted(set(_ids(found))))
+
+
+async def compare(world: World, documents: int, **profile: Any) -> Tally:
+    """Let hypothesis run in a thread of its own, because it waits for what the event loop does."""
+    loop = asyncio.get_running_loop()
+    comparison = Comparison(world.live)
+
+    @settings(
+        max_examples=documents,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+        **profile,
+    )
+    @given(st.data())
+    def same(data: st.DataObject) -> None:
+        request = a_request(data.draw, world)
+        asyncio.run_coroutine_threadsafe(comparison.check(request), loop).result()
+
+    await asyncio.to_thread(same)
+    return comparison.tally
+
+
+def check(tally: Tally, documents: int) -> None:
+    """Nothing was shown if most documents failed or found nothing."""
+    assert tally.all >= documents
+    assert tally.good > tally.all * 0.5
+    assert tally.objects > 2 * tally.all
+
+
+async def test_plans_give_the_bytes_that_graphql_core_gives(world: World) -> None:
+    check(await compare(world, 150, derandomize=True), 150)
+
+
+@pytest.mark.slow
+async def test_they_do_so_for_many_documents(world: World) -> None:
+    documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "10000"))
+
+    check(await compare(world, documents), documents)
