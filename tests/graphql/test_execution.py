@@ -371,6 +371,6 @@ async def test_plans_give_the_bytes_that_graphql_core_gives(world: World) -> Non
 
 @pytest.mark.slow
 async def test_they_do_so_for_many_documents(world: World) -> None:
-    documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "10000"))
+    documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "1000"))
 
     check(await compare(world, documents), documents)
