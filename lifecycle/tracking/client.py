@@ -297,10 +297,6 @@ class Client:
                 raise
             raise AlreadyThere(self._line(f"Experiment(name={name}) already exists.")) from error
 
-    async def restore_experiment(self, id: str) -> None:
-        """Bring back a deleted experiment, and with it the runs that were deleted by that."""
-        await self._do("POST", "experiments/restore", {"experiment_id": id})
-
     # Runs.
 
     def runs(
@@ -363,14 +359,6 @@ class Client:
     async def delete_run_tag(self, id: str, key: str) -> None:
         """Remove a tag, if it is there."""
         await self._delete_tag("POST", "runs/delete-tag", {"run_id": id, "key": key})
-
-    async def restore_run(self, id: str) -> None:
-        """Bring back a deleted run."""
-        await self._do("POST", "runs/restore", {"run_id": id})
-
-    async def delete_run(self, id: str) -> None:
-        """Mark a run as deleted."""
-        await self._do("POST", "runs/delete", {"run_id": id})
 
     async def log_dataset(self, run_id: str, dataset: Dataset) -> None:
         """Add a data set to a run; once, however often it is called."""

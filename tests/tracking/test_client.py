@@ -209,7 +209,6 @@ async def test_experiments_that_are_not_there_are_missing(client: Client) -> Non
         client.experiment("999999999"),
         client.set_experiment_tag("999999999", "a", "b"),
         client.rename_experiment("999999999", "other"),
-        client.restore_experiment("999999999"),
         client.create_run("999999999", "run", 1, {}),
     ):
         with failing(Missing, "No Experiment with id=999999999"):
@@ -251,7 +250,7 @@ async def test_a_deleted_experiment_is_seen_but_missing_for_changes_until_it_is_
         with failing(Missing, "active"):
             await asked
 
-    await client.restore_experiment(experiment)
+    await there(any_mlflow, "experiments/restore", {"experiment_id": experiment})
 
     assert not (await client.experiment(experiment)).deleted
     assert not (await client.run(run)).deleted
@@ -330,8 +329,6 @@ async def test_runs_that_are_not_there_are_missing(client: Client) -> None:
         client.update_run(NOBODY, "FAILED", None, None),
         client.log(NOBODY, [Point("loss", 1, 1, 1)], {}, {}),
         client.delete_run_tag(NOBODY, "a"),
-        client.delete_run(NOBODY),
-        client.restore_run(NOBODY),
         client.files(NOBODY),
         client.write_text(NOBODY, "a", "b"),
         client.log_dataset(NOBODY, Dataset("a", "b", "c", "d", None, None)),
@@ -342,11 +339,10 @@ async def test_runs_that_are_not_there_are_missing(client: Client) -> None:
 
 
 async def test_a_deleted_run_is_seen_only_if_asked_for_until_it_is_restored(
-    client: Client, experiment: str, run: str
+    any_mlflow: Mlflow, client: Client, experiment: str, run: str
 ) -> None:
     await client.log(run, [], {}, {"lifecycle.id": "abc"})
-    await client.delete_run(run)
-    await client.delete_run(run)
+    await there(any_mlflow, "runs/delete", {"run_id": run})
 
     assert (await client.run(run)).deleted
     assert await all_of(client.runs([experiment])) == []
@@ -360,7 +356,7 @@ async def test_a_deleted_run_is_seen_only_if_asked_for_until_it_is_restored(
         with failing(Missing, "Current state is deleted"):
             await asked
 
-    await client.restore_run(run)
+    await there(any_mlflow, "runs/restore", {"run_id": run})
 
     assert not (await client.run(run)).deleted
 
