@@ -74,14 +74,11 @@ async def fetch(sync: Sync, mlflow_id: str) -> Theirs:
 async def create_there(sync: Sync, ours: Ours) -> str:
     """Make it there, or take the one that has its name. Raises Refused if that is a prompt."""
     name = rules.there_name(ours.facts)
-    tags = {
-        field.removeprefix("tag:"): value
-        for field, value in ours.fields.items()
-        if field.startswith("tag:")
-    }
     try:
         await sync.client.create_model(
-            name, ours.fields.get("description", ""), {**tags, **ours.announced}
+            name,
+            ours.fields.get("description", ""),
+            {**rules.tags_in(ours.fields), **ours.announced},
         )
     except AlreadyThere:
         if not await _is_there(sync.client, name):
@@ -111,12 +108,7 @@ async def push(
     name = theirs.mlflow_id
     if "description" in changes:
         await sync.client.update_model(name, changes["description"] or "")
-    tags = {
-        field.removeprefix("tag:"): value
-        for field, value in changes.items()
-        if field.startswith("tag:")
-    }
-    for key, value in (tags | announced).items():
+    for key, value in (rules.tags_in(changes) | announced).items():
         if value is None:
             await sync.client.delete_model_tag(name, key)
         else:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from lifecycle.runs.rules import RunStatus
+
+T = TypeVar("T")
 
 
 class TrackedKind(StrEnum):
@@ -235,6 +237,15 @@ def here_name(name: str) -> str:
 def keys_there(keys: Iterable[str]) -> dict[str, str]:
     """Our keys by what they are in MLflow: of keys that were cut, too, this says what they were."""
     return {there_key(key): key for key in keys}
+
+
+def tags_in(fields: Mapping[str, T]) -> dict[str, T]:
+    """Those of these fields that are tags, by MLflow's keys."""
+    return {
+        name.removeprefix("tag:"): value
+        for name, value in fields.items()
+        if name.startswith("tag:")
+    }
 
 
 def with_changes(

@@ -180,9 +180,9 @@ async def create_there(sync: Sync, ours: Ours) -> str:
         # Copies have the same tags and higher numbers.
         return f"{model}/{min(int(version.number) for version in found)}"
     tags = {
-        field.removeprefix("tag:"): value
-        for field, value in ours.fields.items()
-        if field.startswith("tag:") and rule_of(sync, field) is FieldRule.EITHER
+        key: value
+        for key, value in rules.tags_in(ours.fields).items()
+        if rule_of(sync, f"tag:{key}") is FieldRule.EITHER
     }
     description = ours.fields.get("description", "")
     *candidates, last = _sources(row, run_id)
@@ -245,12 +245,7 @@ async def push(
     client = sync.client
     if "description" in changes:
         await client.update_version(model, number, changes["description"] or "")
-    tags = {
-        field.removeprefix("tag:"): value
-        for field, value in changes.items()
-        if field.startswith("tag:")
-    }
-    for key, value in (tags | announced).items():
+    for key, value in (rules.tags_in(changes) | announced).items():
         if value is None:
             await client.delete_version_tag(model, number, key)
         else:
