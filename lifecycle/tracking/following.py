@@ -75,10 +75,12 @@ class Follower:
         ids: list[str] = []
         async for page in self._sync.client.experiments():
             # What is deleted, or MLflow's own, does not come in by itself.
-            own = [each for each in page if not each.deleted and each.id != DEFAULT_EXPERIMENT]
-            await self._want(TrackedKind.EXPERIMENT, {each.id: digest(each) for each in own})
-            seen = {each.id: digest(each) for each in page}
-            await self._want(TrackedKind.EXPERIMENT, seen, new=False)
+            seen: dict[bool, dict[str, str]] = {True: {}, False: {}}
+            for each in page:
+                comes_in = not each.deleted and each.id != DEFAULT_EXPERIMENT
+                seen[comes_in][each.id] = digest(each)
+            for comes_in, of_page in seen.items():
+                await self._want(TrackedKind.EXPERIMENT, of_page, new=comes_in)
             ids += [experiment.id for experiment in page if not experiment.deleted]
         if self._new:
             return ids

@@ -127,7 +127,9 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         seen=seen,
         url=theirs.url,
         position=through if sync.writes else task.position,
-        again=not sync.writes and (bool(push or announced) or await _has_news(sync, task, through)),
+        again=sync.mirrored
+        and not sync.writes
+        and (bool(push or announced) or await _has_news(sync, task, through)),
         error=missing,
     )
 
@@ -212,7 +214,7 @@ async def _record(sync: Sync, task: Task, outcome: Outcome) -> None:
         conflicts.append(Conflict("", *_GONE, reason=outcome.gone))
     state = SyncState.CONFLICT if conflicts else SyncState.IN_SYNC
     due_in = None
-    if outcome.again and sync.mirrored:
+    if outcome.again:
         due_in = 0.0
         state = state if conflicts else SyncState.PENDING
     kept: dict[str, Any] = {

@@ -308,16 +308,20 @@ async def want_theirs(
     many those are."""
     if not seen:
         return 0
-    wanted = set(await unseen(session, server_id, kind, seen, new=False))
+    known = await _known(session, server_id, kind, list(seen))
+    wanted = [
+        id
+        for id, (digest, state) in sorted(known.items())
+        if digest != seen[id] or (importing_for is not None and state is not SyncState.IN_SYNC)
+    ]
     again: dict[str, Any] = dict(_WANTED_AGAIN)
     if importing_for is not None:
-        wanted |= await _out_of_sync(session, server_id, kind, list(seen))
         again |= {
             "importing_for": importing_for,
             "attempts": 0,
             "due_at": func.clock_timestamp(),
         }
-    for id in sorted(wanted):
+    for id in wanted:
         await session.execute(
             update(MlflowItemRow)
             .where(
@@ -327,7 +331,7 @@ async def want_theirs(
             )
             .values(again | {"seen": seen[id]})
         )
-    unknown = await unseen(session, server_id, kind, seen, new=True) if new else []
+    unknown = sorted(seen.keys() - known.keys()) if new else []
     if unknown:
         statement = insert(MlflowItemRow).values(
             [
@@ -352,31 +356,26 @@ async def unseen(
 ) -> list[str]:
     """Those of these objects, in order, that have changed since somebody was last called to look at
     them; and, if `new` ones are wanted, those that are not known."""
-    rows = await session.execute(
-        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen).where(
-            MlflowItemRow.server_id == server_id,
-            MlflowItemRow.kind == kind,
-            MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
-        ),
-        {"ids": list(seen)},
-    )
-    digests = dict(rows.all())
-    return sorted(id for id in seen if (new or id in digests) and digests.get(id) != seen[id])
+    known = {
+        id: digest
+        for id, (digest, _) in (await _known(session, server_id, kind, list(seen))).items()
+    }
+    return sorted(id for id in seen if (new or id in known) and known.get(id) != seen[id])
 
 
-async def _out_of_sync(
+async def _known(
     session: ReadSession, server_id: UUID, kind: TrackedKind, ids: Sequence[str]
-) -> set[str]:
-    rows = await session.scalars(
-        select(MlflowItemRow.mlflow_id).where(
+) -> dict[str, tuple[str | None, SyncState]]:
+    """What somebody was last called to look at, and how it stands, of those that are known."""
+    rows = await session.execute(
+        select(MlflowItemRow.mlflow_id, MlflowItemRow.seen, MlflowItemRow.state).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
             MlflowItemRow.mlflow_id == any_(bindparam("ids", type_=ARRAY(Text))),
-            MlflowItemRow.state != SyncState.IN_SYNC,
         ),
         {"ids": ids},
     )
-    return {id for id in rows if id is not None}
+    return {id: (digest, state) for id, digest, state in rows if id is not None}
 
 
 async def wait(
