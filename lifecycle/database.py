@@ -1,25 +1,24 @@
 """The only module that opens sessions, and the only one that reads the driver's errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import NewType, TypeVar
+from typing import Any, TypeVar, overload
 
 import asyncpg
 import orjson
-from sqlalchemy import Constraint, Index, event, func, inspect, select
+from sqlalchemy import Constraint, Index, Select, event, func, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
+from lifecycle.statements import Columns, Prepared, Row, Values, prepared, to_json
 from lifecycle.tables import Base
-
-ReadSession = NewType("ReadSession", AsyncSession)
-WriteSession = NewType("WriteSession", ReadSession)
 
 Result = TypeVar("Result")
 
@@ -27,15 +26,15 @@ Result = TypeVar("Result")
 _READERS = 8
 _WRITERS = 8
 _ATTEMPTS = 5
+_POOL_SECONDS = 10
+# Prepared on each connection: as many as there are in the code, and then some.
+_STATEMENTS = 500
 
 _OLDEST_SERVER = 15
 
+_NONE: Mapping[str, Any] = {}
+
 _writing: ContextVar[bool] = ContextVar("writing", default=False)
-
-
-def _to_json(value: object) -> str:
-    # The driver has a UUID type of its own.
-    return orjson.dumps(value, default=str).decode()
 
 
 async def connect(url: str, purpose: str, **settings: str) -> asyncpg.Connection:
@@ -44,8 +43,115 @@ async def connect(url: str, purpose: str, **settings: str) -> asyncpg.Connection
     return await asyncpg.connect(
         url.replace("+asyncpg", "", 1),
         timeout=10,
+        statement_cache_size=_STATEMENTS,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
+
+
+class ReadSession(ABC):
+    """Reads one statement after the other."""
+
+    @overload
+    async def fetch(
+        self, statement: Prepared[Row] | Select[Row], parameters: Mapping[str, Any] = ...
+    ) -> list[Row]: ...
+    @overload
+    async def fetch(  # type: ignore[overload-cannot-match]
+        self, statement: Select[*Columns], parameters: Mapping[str, Any] = ...
+    ) -> list[tuple[*Columns]]: ...
+    async def fetch(self, statement: Any, parameters: Mapping[str, Any] = _NONE) -> list[Any]:
+        """All rows, as `Prepared` says. What is asked often should be prepared."""
+        if not isinstance(statement, Prepared):
+            statement, values = prepared(statement)
+            parameters = {**values, **parameters}
+        found = await self._run(statement.sql, statement.values(parameters))
+        rows: list[Any] = statement.rows(found)
+        return rows
+
+    @overload
+    async def fetch_one(
+        self, statement: Prepared[Row] | Select[Row], parameters: Mapping[str, Any] = ...
+    ) -> Row | None: ...
+    @overload
+    async def fetch_one(  # type: ignore[overload-cannot-match]
+        self, statement: Select[*Columns], parameters: Mapping[str, Any] = ...
+    ) -> tuple[*Columns] | None: ...
+    async def fetch_one(self, statement: Any, parameters: Mapping[str, Any] = _NONE) -> Any:
+        """The first row, or None; for statements that have no more than one."""
+        found = await self.fetch(statement, parameters)
+        return found[0] if found else None
+
+    @abstractmethod
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        """Rows as they come from the driver."""
+
+
+class _Reader(ReadSession):
+    """Has a connection of its own, which cannot write; each statement sees what is committed."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        found: Sequence[Values] = await self._connection.fetch(sql, *values)
+        return found
+
+
+class WriteSession(AsyncSession, ReadSession):
+    """A transaction. `fetch` sees what was changed in it; entities that are to be changed come by
+    the methods of SQLAlchemy, locked."""
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        def run(session: Session) -> Sequence[Values]:
+            session.flush()
+            return session.connection().exec_driver_sql(sql, tuple(values)).all()
+
+        return await self.run_sync(run)
+
+
+class _Connections:
+    """So many connections, each made when it is needed; the one that was last used is the next."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url = url
+        self._size = size
+        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        self._all: set[asyncpg.Connection] = set()
+        for _ in range(size):
+            self._free.put_nowait(None)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """One for the caller alone. Raises TimeoutError when all are taken for too long."""
+        async with asyncio.timeout(_POOL_SECONDS):
+            connection = await self._free.get()
+        try:
+            if connection is None or connection.is_closed():
+                self._all.discard(connection)
+                connection = await self._connect()
+            yield connection
+        finally:
+            self._free.put_nowait(connection)
+
+    async def _connect(self) -> asyncpg.Connection:
+        connection = await connect(
+            self._url, "read", default_transaction_read_only="on", statement_timeout="30s"
+        )
+        self._all.add(connection)
+        await connection.set_type_codec(
+            "jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog"
+        )
+        return connection
+
+    @property
+    def taken(self) -> int:
+        """How many somebody has now."""
+        return self._size - self._free.qsize()
+
+    def close(self) -> None:
+        """Close those that are there; who uses one fails."""
+        while self._all:
+            self._all.pop().terminate()
 
 
 async def check_server(url: str) -> None:
@@ -63,10 +169,14 @@ async def check_server(url: str) -> None:
         )
 
 
+_CLOCK = Prepared(select(func.clock_timestamp()))
+
+
 async def clock(session: ReadSession) -> datetime:
     """The database's time now, which all processes share; not the transaction's, which may have
     waited long for a lock."""
-    now: datetime = (await session.scalars(select(func.clock_timestamp()))).one()
+    now: datetime
+    (now,) = await session.fetch(_CLOCK)
     return now
 
 
@@ -123,25 +233,14 @@ class Database:
             ),
             pool_size=_WRITERS,
             max_overflow=0,
-            pool_timeout=10,
-            json_serializer=_to_json,
+            pool_timeout=_POOL_SECONDS,
+            json_serializer=to_json,
             json_deserializer=orjson.loads,
         )
-        self.read_engine = create_async_engine(
-            url,
-            async_creator=lambda: connect(
-                url, "read", default_transaction_read_only="on", statement_timeout="30s"
-            ),
-            pool_size=_READERS,
-            max_overflow=0,
-            pool_timeout=10,
-            json_serializer=_to_json,
-            json_deserializer=orjson.loads,
-            isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,
+        self._readers = _Connections(url, _READERS)
+        self._write = async_sessionmaker(
+            self.write_engine, class_=WriteSession, expire_on_commit=False
         )
-        self._read = async_sessionmaker(self.read_engine, expire_on_commit=False, autoflush=False)
-        self._write = async_sessionmaker(self.write_engine, expire_on_commit=False)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
@@ -153,8 +252,8 @@ class Database:
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
         try:
-            async with self._read() as session:
-                yield ReadSession(session)
+            async with self._readers.connection() as connection:
+                yield _Reader(connection)
         except Exception as error:
             if (known := _expected(error)) is None:
                 raise
@@ -182,7 +281,7 @@ class Database:
         token = _writing.set(True)
         try:
             async with self._write.begin() as session:
-                yield WriteSession(ReadSession(session))
+                yield session
         except Exception as error:
             if (known := _expected(error)) is None:
                 raise
@@ -198,20 +297,28 @@ class Database:
         """
         return await connect(self.url, purpose, idle_session_timeout="5s")
 
+    @property
+    def reading(self) -> int:
+        """How many read sessions are open."""
+        return self._readers.taken
+
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""
-        await self.read_engine.dispose()
+        self._readers.close()
         await self.write_engine.dispose()
 
 
 def _expected(error: Exception) -> Exception | None:
     """What an error of the driver means to a caller; None for everything else."""
-    if isinstance(error, LifecycleError):
+    if isinstance(error, LifecycleError | asyncpg.DataError):
         return None
     if isinstance(error, IntegrityError):
         return _violation(error)
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return Unavailable("The database is not available; try again.")
+    if isinstance(error, DBAPIError | asyncpg.PostgresError):
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        state = getattr(cause, "sqlstate", None) or ""
         if state in ("40P01", "40001"):  # deadlock detected, serialization failure
             return _Retry()
         if state in ("55P03", "57014"):  # lock timeout, statement timeout
@@ -220,11 +327,10 @@ def _expected(error: Exception) -> Exception | None:
             return InvalidInput("Text must not contain the character U+0000.")
         # Connection failures, no entry (which 55000 means while connecting), no such database, out
         # of resources, operator intervention.
-        refused = state[:2] in ("08", "28", "3D", "53", "57") or state == "55000"
-        if error.connection_invalidated or refused:
+        if state[:2] in ("08", "28", "3D", "53", "57") or state == "55000":
             return Unavailable("The database is not available; try again.")
         return None
-    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.PostgresError):
+    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
         return Unavailable("The database is not available; try again.")
     return None
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lifecycle.database import Database, check_server
 from lifecycle.errors import Unavailable
+from lifecycle.statements import Prepared
 
 _PACKAGE = Path(__file__).parent
 
@@ -53,8 +54,11 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config("")).get_current_head()
 
 
+_REVISION = Prepared(text("SELECT version_num FROM alembic_version"))
+
+
 async def is_current(database: Database) -> bool:
     """Whether the database has that revision. Raises Unavailable."""
     async with database.read() as session:
-        found = await session.scalar(text("SELECT version_num FROM alembic_version"))
-    return bool(found == head())
+        found = await session.fetch(_REVISION)
+    return [revision for (revision,) in found] == [head()]

@@ -6,9 +6,11 @@ made under, so that it cannot be used with another list.
 
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -16,6 +18,7 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Integer,
     Select,
     Uuid,
     and_,
@@ -28,11 +31,13 @@ from sqlalchemy import (
     true,
     tuple_,
 )
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
+from lifecycle.statements import Prepared, prepared
 
+Key = TypeVar("Key")
 Row = TypeVar("Row")
 
 DEFAULT_SIZE = 25
@@ -146,27 +151,24 @@ class Ordering:
             raise InvalidInput("This cursor belongs to another ordering or filter.", path)
         return parsed
 
-    def page(self, statement: Select[Any], request: PageRequest) -> Select[Any]:
-        """The statement with the sort values as further columns, ordered, and bounded to one row
-        more than the page, which tells whether there is another page."""
-        flip = request.backward
-        if request.cursor is not None:
-            statement = statement.where(
-                self._beyond(self.values(request.cursor, ("before" if flip else "after",)), flip)
-            )
+    def page(self, statement: Select[Any], backward: bool, resumed: bool) -> Select[Any]:
+        """The statement with the sort values as further columns, ordered, and bounded; if it is
+        resumed, beyond the values of the parameters `beyond_0` and so on."""
+        if resumed:
+            statement = statement.where(self._beyond(backward))
         order = [
-            key.expression.desc() if key.descending != flip else key.expression.asc()
+            key.expression.desc() if key.descending != backward else key.expression.asc()
             for key in self.keys
         ]
         labelled = [key.expression.label(f"sort_{n}") for n, key in enumerate(self.keys)]
-        return statement.add_columns(*labelled).order_by(*order).limit(request.size + 1)
+        limit = bindparam("limit", type_=Integer)
+        return statement.add_columns(*labelled).order_by(*order).limit(limit)
 
-    def _beyond(self, values: list[Any], flip: bool) -> ColumnElement[bool]:
+    def _beyond(self, flip: bool) -> ColumnElement[bool]:
         """Rows that come after these values. One row comparison where the directions agree,
         because an index serves it; else the lexicographic expansion."""
         bound = [
-            literal(value, key.expression.type)
-            for key, value in zip(self.keys, values, strict=True)
+            bindparam(f"beyond_{n}", type_=key.expression.type) for n, key in enumerate(self.keys)
         ]
         directions = {key.descending for key in self.keys}
         if len(directions) == 1:
@@ -197,87 +199,162 @@ class Page(Generic[Row]):
         return self.ordering.cursor(self.sort_values[index])
 
 
-async def fetch(
-    session: ReadSession, statement: Select[Any], ordering: Ordering, request: PageRequest
-) -> Page[Any]:
-    """One page of a statement that selects one entity."""
-    found = (await session.execute(ordering.page(statement, request))).all()
-    return _page([(row[0], row[1:]) for row in found], ordering, request)
+# How many different lists, each with its filter and its order, a repository keeps the statements
+# of.
+LISTS = 1_000
+# The ids of those whose children are wanted.
+PARENTS = bindparam("parents", type_=ARRAY(Uuid))
 
 
-async def fetch_each(
-    session: ReadSession,
-    parents: Sequence[UUID],
-    entity: type[Row],
-    parent_column: Any,
-    statement: Select[Any],
-    ordering: Ordering,
-    request: PageRequest,
-) -> dict[UUID, Page[Row]]:
-    """One page for each parent, in one statement: PostgreSQL runs the bounded query once per
-    parent, so the cost does not depend on how many children there are."""
-    parent = func.unnest(bindparam("parents", list(parents), ARRAY(Uuid))).column_valued("parent")
-    children = ordering.page(statement.where(parent_column == parent), request).lateral("child")
-    values = [children.c[f"sort_{n}"] for n in range(len(ordering.keys))]
-    order = [
-        value.desc() if key.descending != request.backward else value.asc()
-        for key, value in zip(ordering.keys, values, strict=True)
-    ]
-    rows = await session.execute(
-        select(parent, aliased(entity, children), *values).join(children, true()).order_by(*order)
-    )
-    found: dict[UUID, list[tuple[Row, Sequence[Any]]]] = {}
-    for row in rows:
-        found.setdefault(row[0], []).append((row[1], row[2:]))
-    return {id: _page(found.get(id, []), ordering, request) for id in parents}
+class Listing(Generic[Row]):
+    """A list as clients page through it: what is in it, in which order. Its statements are made
+    once, so whoever asks for the same list again should ask the same Listing.
+
+    Where it belongs to parents, `parent` is the column that says to which.
+    """
+
+    def __init__(
+        self, statement: Select[Row], ordering: Ordering, parent: Any | None = None
+    ) -> None:
+        self._statement = statement
+        self._ordering = ordering
+        self._parent = parent
+        self._made: dict[object, tuple[Prepared[Any], Mapping[str, Any]]] = {}
+
+    async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
+        """One page. Raises InvalidInput when the cursor is not of this list."""
+        shape = (request.backward, request.cursor is not None)
+        rows = await self._fetch(session, self._page, shape, self._bounds(request))
+        return self._cut([(row[0], row[1:]) for row in rows], request)
+
+    async def pages(
+        self, session: ReadSession, parents: Sequence[UUID], request: PageRequest
+    ) -> dict[UUID, Page[Row]]:
+        """One page for each parent, in one statement: PostgreSQL runs the bounded query once per
+        parent, so the cost does not depend on how many children there are."""
+        values = self._bounds(request) | {"parents": list(parents)}
+        found: dict[UUID, list[tuple[Row, Sequence[Any]]]] = {id: [] for id in parents}
+        shape = (request.backward, request.cursor is not None)
+        for row in await self._fetch(session, self._pages, shape, values):
+            found[row[0]].append((row[1], row[2:]))
+        return {id: self._cut(rows, request) for id, rows in found.items()}
+
+    async def count(self, session: ReadSession) -> int:
+        """How many rows there are."""
+        (number,) = await self._fetch(session, self._count, (), {})
+        return int(number)
+
+    async def counts(self, session: ReadSession, parents: Sequence[UUID]) -> dict[UUID, int]:
+        """How many each parent has; those without any are absent."""
+        return dict(await self._fetch(session, self._counts, (), {"parents": list(parents)}))
+
+    async def _fetch(
+        self,
+        session: ReadSession,
+        make: Callable[..., Select[Any]],
+        shape: tuple[bool, ...],
+        values: dict[str, Any],
+    ) -> list[Any]:
+        known = self._made.get((make.__name__, *shape))
+        if known is None:
+            known = self._made[make.__name__, *shape] = prepared(make(*shape))
+        statement, filters = known
+        return await session.fetch(statement, {**filters, **values})
+
+    def _page(self, backward: bool, resumed: bool) -> Select[Any]:
+        return self._ordering.page(self._statement, backward, resumed)
+
+    def _pages(self, backward: bool, resumed: bool) -> Select[Any]:
+        parent = func.unnest(PARENTS).column_valued("parent")
+        own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
+        children = self._ordering.page(own, backward, resumed).lateral("child")
+        keys = self._ordering.keys
+        values = [children.c[f"sort_{n}"] for n in range(len(keys))]
+        order = [
+            value.desc() if key.descending != backward else value.asc()
+            for key, value in zip(keys, values, strict=True)
+        ]
+        entity = self._statement.column_descriptions[0]["entity"]
+        child = aliased(entity, children)
+        return select(parent, child, *values).join(children, true()).order_by(*order)
+
+    def _count(self) -> Select[Any]:
+        return self._statement.with_only_columns(func.count(), maintain_column_froms=True)
+
+    def _counts(self) -> Select[Any]:
+        assert self._parent is not None
+        return (
+            self._statement.with_only_columns(
+                self._parent, func.count(), maintain_column_froms=True
+            )
+            .where(cast(ColumnElement[bool], self._parent == any_(PARENTS)))
+            .group_by(self._parent)
+        )
+
+    def _bounds(self, request: PageRequest) -> dict[str, Any]:
+        """One row more than the page has tells whether there is another."""
+        bounds: dict[str, Any] = {"limit": request.size + 1}
+        if request.cursor is not None:
+            path = ("before" if request.backward else "after",)
+            for n, value in enumerate(self._ordering.values(request.cursor, path)):
+                bounds[f"beyond_{n}"] = value
+        return bounds
+
+    def _cut(self, found: Sequence[tuple[Row, Sequence[Any]]], request: PageRequest) -> Page[Row]:
+        more = len(found) > request.size
+        kept = list(found[: request.size])
+        if request.backward:
+            kept.reverse()
+        resumed = request.cursor is not None
+        return Page(
+            rows=[row for row, _ in kept],
+            has_next=resumed if request.backward else more,
+            has_previous=more if request.backward else resumed,
+            ordering=self._ordering,
+            sort_values=[values for _, values in kept],
+        )
 
 
-async def fetch_all(
-    session: ReadSession, parents: Sequence[UUID], parent_column: Any, statement: Select[Any]
-) -> dict[UUID, list[Any]]:
-    """All children of each parent, in the statement's order; parents without any are absent."""
-    found: dict[UUID, list[Any]] = {}
-    for row in await session.scalars(statement.where(among(parent_column, parents))):
-        found.setdefault(getattr(row, parent_column.key), []).append(row)
-    return found
+class Lookup(Generic[Key, Row]):
+    """Rows by a unique column."""
+
+    def __init__(
+        self,
+        entity: type[Row],
+        column: InstrumentedAttribute[Key],
+        *conditions: ColumnElement[bool],
+    ) -> None:
+        wanted = column == any_(bindparam("keys", type_=ARRAY(column.type)))
+        self._statement = Prepared(select(entity).where(wanted, *conditions))
+        self._key = attrgetter(column.key)
+
+    async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
+        """The rows by their keys; those that do not exist are absent."""
+        rows = await session.fetch(self._statement, {"keys": list(keys)})
+        return dict(zip(map(self._key, rows), rows, strict=True))
 
 
-async def total(session: ReadSession, statement: Select[Any]) -> int:
-    """How many rows the statement would give."""
-    counted = statement.with_only_columns(func.count(), maintain_column_froms=True)
-    return int((await session.scalars(counted)).one())
+class Children(Generic[Row]):
+    """All rows that belong to parents, which the column `parent` names, in an order."""
+
+    def __init__(self, statement: Select[Row], parent: Any, *order: Any) -> None:
+        own = statement.where(parent == any_(PARENTS))
+        self._statement = Prepared(own.order_by(parent, *order))
+        self._parent = attrgetter(parent.key)
+
+    async def fetch(
+        self,
+        session: ReadSession,
+        parents: Sequence[UUID],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[UUID, list[Row]]:
+        """The children of each parent; parents without any are absent."""
+        wanted = {**(parameters or {}), "parents": list(parents)}
+        rows = await session.fetch(self._statement, wanted)
+        return {parent: list(children) for parent, children in groupby(rows, self._parent)}
 
 
-async def totals(
-    session: ReadSession, parents: Sequence[UUID], parent_column: Any, statement: Select[Any]
-) -> dict[UUID, int]:
-    """How many rows the statement would give for each parent; those without any are absent."""
-    counted = (
-        statement.with_only_columns(parent_column, func.count(), maintain_column_froms=True)
-        .where(among(parent_column, parents))
-        .group_by(parent_column)
-    )
-    return {parent: number for parent, number in await session.execute(counted)}  # noqa: C416
-
-
-def among(column: Any, ids: Sequence[UUID]) -> ColumnElement[bool]:
+def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
     """Whether the column has one of these values: as one array, so that PostgreSQL plans it once
     for however many there are."""
-    return cast(ColumnElement[bool], column == any_(literal(list(ids), ARRAY(Uuid))))
-
-
-def _page(
-    found: Sequence[tuple[Row, Sequence[Any]]], ordering: Ordering, request: PageRequest
-) -> Page[Row]:
-    more = len(found) > request.size
-    kept = list(found[: request.size])
-    if request.backward:
-        kept.reverse()
-    resumed = request.cursor is not None
-    return Page(
-        rows=[row for row, _ in kept],
-        has_next=resumed if request.backward else more,
-        has_previous=more if request.backward else resumed,
-        ordering=ordering,
-        sort_values=[values for _, values in kept],
-    )
+    return cast(ColumnElement[bool], column == any_(literal(list(values), ARRAY(column.type))))

@@ -1,9 +1,9 @@
 """The audit log as clients see it: the journal with everything in it."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Self
-from uuid import UUID
+from typing import Annotated, Any
 
 import strawberry
 from strawberry import Private
@@ -20,74 +20,65 @@ from schema.inputs import moment
 from schema.lookup import by_key
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
-from schema.scalars import BigInt, as_json
+from schema.rows import OfRow, shown
+from schema.scalars import BigInt
 
 MAX_CHOICES = 100
+
+
+def _policy_version(after: Mapping[str, Any]) -> int | None:
+    found = after.get("policy_version")
+    return found if isinstance(found, int) else None
 
 
 @strawberry.type(
     description="One change, with what led to it. Written in the transaction of the change: there "
     "is none without the other."
 )
-class AuditEntry:
-    position: BigInt = strawberry.field(description="Counts from 1, without gaps.")
-    at: datetime = strawberry.field(description="When it happened.")
-    actor: str = strawberry.field(
+class AuditEntry(OfRow[EventRow]):
+    row: Private[EventRow]
+    position: BigInt = shown(description="Counts from 1, without gaps.")
+    at: datetime = shown(description="When it happened.")
+    actor: str = shown(
         description="Who did it; what begins with system: the service did by itself."
     )
-    action: str = strawberry.field(
+    action: str = shown(
+        lambda row: row.type,
         description="The kind of subject and what happened to it, such as "
-        "model_version.stage_changed."
+        "model_version.stage_changed.",
     )
-    subject_kind: str = strawberry.field(description="What it happened to, such as ModelVersion.")
-    subject_id: strawberry.ID = strawberry.field(
-        description="The global id of that, also when it is gone."
+    subject_kind: str = shown(
+        lambda row: _kind(row.subject_kind),
+        description="What it happened to, such as ModelVersion.",
     )
-    before: JSON | None = strawberry.field(
-        description="The fields that changed, as they were; null where nothing was there before."
+    subject_id: strawberry.ID = shown(
+        lambda row: ids.encode(_kind(row.subject_kind), row.subject_id),
+        description="The global id of that, also when it is gone.",
     )
-    after: JSON | None = strawberry.field(
-        description="The same fields as they are since, and what else tells which subject it was."
+    before: JSON | None = shown(
+        description="The fields that changed, as they were; null where nothing was there before.",
     )
-    reason: str | None = strawberry.field(description="Why, if somebody said so.")
-    request_id: str = strawberry.field(
+    after: JSON | None = shown(
+        description="The same fields as they are since, and what else tells which subject it was.",
+    )
+    reason: str | None = shown(description="Why, if somebody said so.")
+    request_id: str = shown(
         description="The request that asked for it, as in the header X-Request-Id and in the log."
     )
-    idempotency_key: str | None = strawberry.field(description="The key of that mutation.")
-    policy_version: int | None = strawberry.field(
-        description="The version of the policy by which it was decided, if one was."
+    idempotency_key: str | None = shown(description="The key of that mutation.")
+    policy_version: int | None = shown(
+        lambda row: _policy_version(row.after or {}),
+        description="The version of the policy by which it was decided, if one was.",
     )
-    hash: str | None = strawberry.field(
+    hash: str | None = shown(
+        lambda row: row.hash.hex() if row.hash else None,
         description="SHA-256, in hexadecimal digits, over this entry and the hash of the one "
-        "before. Null for what happened before the entries were chained."
+        "before. Null for what happened before the entries were chained.",
     )
-    subject_key: Private[UUID]
-
-    @classmethod
-    def from_row(cls, row: EventRow) -> Self:
-        kind = _kind(row.subject_kind)
-        policy = (row.after or {}).get("policy_version")
-        assert row.position is not None
-        return cls(
-            position=BigInt(row.position),
-            at=row.at,
-            actor=row.actor,
-            action=row.type,
-            subject_kind=kind,
-            subject_id=ids.encode(kind, row.subject_id),
-            before=as_json(row.before),
-            after=as_json(row.after),
-            reason=row.reason,
-            request_id=row.request_id,
-            idempotency_key=row.idempotency_key,
-            policy_version=policy if isinstance(policy, int) else None,
-            hash=row.hash.hex() if row.hash else None,
-            subject_key=row.subject_id,
-        )
 
     @strawberry.field(description="What it happened to, as it is now; null if it is gone.")
     async def subject(self, info: Info) -> Node | None:
-        return await by_key(info, self.subject_kind, self.subject_key)
+        return await by_key(info, self.subject_kind, self.row.subject_id)
 
 
 @strawberry.type(

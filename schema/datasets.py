@@ -1,8 +1,7 @@
 """Data sets as clients see them."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 from strawberry import Private
@@ -16,11 +15,11 @@ from lifecycle.datasets.tables import DataSetRow
 from lifecycle.deployments import repository as deployments
 from lifecycle.pages import PageRequest
 from lifecycle.runs import repository as runs
-from schema import ids
 from schema.context import Info
 from schema.impact import Statuses, affected
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, connection, listed
+from schema.rows import OfRow, shown
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
@@ -31,26 +30,15 @@ if TYPE_CHECKING:
     description="Data that runs worked on, as their `datasetFacts` name it. The same name with "
     "another digest is another data set."
 )
-class DataSet(Node):
-    name: str = strawberry.field(description="The `name` in the facts.")
-    digest: str | None = strawberry.field(
+class DataSet(Node, OfRow[DataSetRow]):
+    row: Private[DataSetRow]
+    name: str = shown(description="The `name` in the facts.")
+    digest: str | None = shown(
         description="The `digest` in the facts: what its content is known by. Null if they have "
         "none."
     )
-    created_by: str = strawberry.field(description="Who first logged a run on it.")
-    created_at: datetime = strawberry.field(description="When that was.")
-    key: Private[UUID]
-
-    @classmethod
-    def from_row(cls, row: DataSetRow) -> Self:
-        return cls(
-            id=ids.encode("DataSet", row.id),
-            name=row.name,
-            digest=row.digest,
-            created_by=row.created_by,
-            created_at=row.created_at,
-            key=row.id,
-        )
+    created_by: str = shown(description="Who first logged a run on it.")
+    created_at: datetime = shown(description="When that was.")
 
     @strawberry.field(
         description="The runs whose facts name it, newest first unless ordered otherwise."
@@ -74,11 +62,11 @@ class DataSet(Node):
         wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
         request = PageRequest.parse(first, after, last, before)
         loaders = info.context.loaders
-        page = await loaders.load(runs.pages_of_data_sets, self.key, wanted, order, request)
+        page = await loaders.load(runs.pages_of_data_sets, self.row.id, wanted, order, request)
         return connection(
             page,
             schema.runs.Run.from_row,
-            lambda: loaders.load(runs.counts_of_data_sets, self.key, wanted),
+            lambda: loaders.load(runs.counts_of_data_sets, self.row.id, wanted),
         )
 
     @strawberry.field(
@@ -97,7 +85,7 @@ class DataSet(Node):
             schema.deployments.Deployment.from_row,
             deployments.pages_affected_by_data_sets,
             deployments.counts_affected_by_data_sets,
-            self.key,
+            self.row.id,
             statuses,
             PageRequest.parse(first, after),
         )

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import strawberry
@@ -49,6 +49,7 @@ from schema.pagination import (
     directions,
     listed,
 )
+from schema.rows import OfRow, shown
 from schema.scalars import BigInt
 
 if TYPE_CHECKING:
@@ -83,92 +84,61 @@ class DeploymentMetrics:
 
 
 @strawberry.type(description="A deployment came from one status to another.")
-class DeploymentTransition:
-    from_: DeploymentStatus | None = strawberry.field(
-        name="from", description="The former status; null for the first."
+class DeploymentTransition(OfRow[DeploymentTransitionRow]):
+    row: Private[DeploymentTransitionRow]
+    from_: DeploymentStatus | None = shown(
+        lambda row: row.from_status,
+        name="from",
+        description="The former status; null for the first.",
     )
-    to: DeploymentStatus = strawberry.field(description="The new status.")
-    at: datetime = strawberry.field(description="When that was.")
-    actor: str = strawberry.field(description="Who reported or decided it.")
-    message: str | None = strawberry.field(description="What was said about it.")
-
-    @classmethod
-    def from_row(cls, row: DeploymentTransitionRow) -> Self:
-        return cls(
-            from_=row.from_status,
-            to=row.to_status,
-            at=row.at,
-            actor=row.actor,
-            message=row.message,
-        )
+    to: DeploymentStatus = shown(lambda row: row.to_status, description="The new status.")
+    at: datetime = shown(description="When that was.")
+    actor: str = shown(description="Who reported or decided it.")
+    message: str | None = shown(description="What was said about it.")
 
 
 @strawberry.type(description="One version in one environment.")
-class Deployment(Node):
-    model_name: str = strawberry.field(description="The model's name.")
-    version: str = strawberry.field(description="The version that runs.")
-    environment: Environment = strawberry.field(description="Where it runs.")
-    status: DeploymentStatus = strawberry.field(description="Where it stands.")
-    status_message: str | None = strawberry.field(description="Why it stands there.")
-    health: HealthStatus = strawberry.field(description="What was last reported.")
-    endpoint: str | None = strawberry.field(description="The URL that serves it, once known.")
-    config: EndpointConfig = strawberry.field(description="How it is to be run.")
-    metrics: DeploymentMetrics = strawberry.field(description="What it measured.")
-    created_by: str = strawberry.field(description="Who made it.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    deployed_at: datetime | None = strawberry.field(description="When it first became ACTIVE.")
-    terminated_at: datetime | None = strawberry.field(description="When it was TERMINATED.")
-    revision: int = strawberry.field(
+class Deployment(Node, OfRow[DeploymentRow]):
+    row: Private[DeploymentRow]
+    model_name: str = shown(description="The model's name.")
+    version: str = shown(description="The version that runs.")
+    environment: Environment = shown(description="Where it runs.")
+    status: DeploymentStatus = shown(description="Where it stands.")
+    status_message: str | None = shown(description="Why it stands there.")
+    health: HealthStatus = shown(description="What was last reported.")
+    endpoint: str | None = shown(description="The URL that serves it, once known.")
+    config: EndpointConfig = shown(
+        lambda row: EndpointConfig(
+            instances=row.instances, instance_type=row.instance_type, auto_scaling=row.auto_scaling
+        ),
+        description="How it is to be run.",
+    )
+    metrics: DeploymentMetrics = shown(
+        lambda row: DeploymentMetrics(
+            request_count=BigInt(row.request_count),
+            error_rate=row.error_rate,
+            avg_latency_ms=row.avg_latency_ms,
+            observed=[
+                ObservedFigure(key=key, value=row.observed[key]) for key in sorted(row.observed)
+            ],
+            reported_at=row.metrics_reported_at,
+        ),
+        description="What it measured.",
+    )
+    created_by: str = shown(description="Who made it.")
+    created_at: datetime = shown(description="When it was made.")
+    updated_at: datetime = shown(description="When it last changed.")
+    deployed_at: datetime | None = shown(description="When it first became ACTIVE.")
+    terminated_at: datetime | None = shown(description="When it was TERMINATED.")
+    revision: int = shown(
         description="Counts changes, though not figures and log lines; see `expectedRevision`."
     )
-    key: Private[UUID]
-    version_key: Private[UUID]
-    rollback_from_key: Private[UUID | None]
-    log_lines: Private[int]
-
-    @classmethod
-    def from_row(cls, row: DeploymentRow) -> Self:
-        return cls(
-            id=ids.encode("Deployment", row.id),
-            model_name=row.model_name,
-            version=row.version,
-            environment=row.environment,
-            status=row.status,
-            status_message=row.status_message,
-            health=row.health,
-            endpoint=row.endpoint,
-            config=EndpointConfig(
-                instances=row.instances,
-                instance_type=row.instance_type,
-                auto_scaling=row.auto_scaling,
-            ),
-            metrics=DeploymentMetrics(
-                request_count=BigInt(row.request_count),
-                error_rate=row.error_rate,
-                avg_latency_ms=row.avg_latency_ms,
-                observed=[
-                    ObservedFigure(key=key, value=row.observed[key]) for key in sorted(row.observed)
-                ],
-                reported_at=row.metrics_reported_at,
-            ),
-            created_by=row.created_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            deployed_at=row.deployed_at,
-            terminated_at=row.terminated_at,
-            revision=row.revision,
-            key=row.id,
-            version_key=row.model_version_id,
-            rollback_from_key=row.rollback_from_id,
-            log_lines=row.log_lines,
-        )
 
     @strawberry.field(description="The version that runs, even if it has since been deleted.")
     async def model_version(
         self, info: Info
     ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
-        version = await schema.registry.version_by_id(info, self.version_key)
+        version = await schema.registry.version_by_id(info, self.row.model_version_id)
         assert version is not None
         return version
 
@@ -178,7 +148,9 @@ class Deployment(Node):
     async def mlflow(
         self, info: Info
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
-        return await schema.tracking.link_of(info, TrackedKind.MODEL_VERSION, self.version_key)
+        return await schema.tracking.link_of(
+            info, TrackedKind.MODEL_VERSION, self.row.model_version_id
+        )
 
     @strawberry.field(description="What it printed, oldest first.")
     async def logs(
@@ -189,13 +161,15 @@ class Deployment(Node):
         last: Last = None,
         before: Before = None,
     ) -> LogConnection:
-        return await log_connection(info, self.key, self.log_lines, first, after, last, before)
+        return await log_connection(
+            info, self.row.id, self.row.log_lines, first, after, last, before
+        )
 
     @strawberry.field(description="The deployment that this one replaced by rolling back.")
     async def rollback_from(
         self, info: Info
     ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
-        return await deployment_by_id(info, self.rollback_from_key)
+        return await deployment_by_id(info, self.row.rollback_from_id)
 
     @strawberry.field(
         description="The drift event whose response made this deployment, if it was made by one."
@@ -203,12 +177,12 @@ class Deployment(Node):
     async def cause(
         self, info: Info
     ) -> Annotated["DriftEvent", strawberry.lazy("schema.drift")] | None:
-        row = await info.context.loaders.load(drift.causes_of_deployments, self.key)
+        row = await info.context.loaders.load(drift.causes_of_deployments, self.row.id)
         return schema.drift.DriftEvent.from_row(row) if row else None
 
     @strawberry.field(description="All its changes of status, oldest first.")
     async def status_history(self, info: Info) -> list[DeploymentTransition]:
-        rows = await info.context.loaders.load(repository.transitions, self.key)
+        rows = await info.context.loaders.load(repository.transitions, self.row.id)
         return [DeploymentTransition.from_row(row) for row in rows or ()]
 
     @strawberry.field(description="Drift that was observed on it, newest first.")
@@ -217,11 +191,11 @@ class Deployment(Node):
     ) -> Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]]:
         request = PageRequest.parse(first, after)
         loaders = info.context.loaders
-        page = await loaders.load(drift.pages_of_deployments, self.key, request)
+        page = await loaders.load(drift.pages_of_deployments, self.row.id, request)
         return connection(
             page,
             schema.drift.DriftEvent.from_row,
-            lambda: loaders.load(drift.counts_of_deployments, self.key),
+            lambda: loaders.load(drift.counts_of_deployments, self.row.id),
         )
 
 

@@ -1,7 +1,7 @@
 """Drift events as clients see them."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import strawberry
@@ -26,7 +26,6 @@ from lifecycle.pages import PageRequest
 from lifecycle.promotion import repository as promotion
 from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import DriftSeverity
-from schema import ids
 from schema.context import Info
 from schema.errors import (
     IdempotencyConflict,
@@ -39,7 +38,7 @@ from schema.errors import (
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
-from schema.scalars import as_json
+from schema.rows import OfRow, shown
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
@@ -72,36 +71,29 @@ class DegradationRule:
     "of one model, or of the one for all models that have none of their own. It never changes; the "
     "newest version holds."
 )
-class DriftPolicy(Node):
-    model_name: str | None = strawberry.field(
+class DriftPolicy(Node, OfRow[DriftPolicyRow]):
+    row: Private[DriftPolicyRow]
+    model_name: str | None = shown(
         description="The model that it is for; null if for all without a policy of their own."
     )
-    version: int = strawberry.field(description="Counts up from 1, for each model and for all.")
-    responses: list[DriftResponseRule] | None = strawberry.field(
-        description="What is done about an event, in this order; null where a model follows the "
-        "general policy again."
-    )
-    degradation: list[DegradationRule] | None = strawberry.field(
-        description="What is looked at in each report of a deployment; null like `responses`."
-    )
-    reason: str = strawberry.field(description="Why it was made.")
-    created_by: str = strawberry.field(description="Who made it.")
-    created_at: datetime = strawberry.field(description="From when on it holds.")
-
-    @classmethod
-    def from_row(cls, row: DriftPolicyRow) -> Self:
-        policy = service.policy_of(row)
-        return cls(
-            id=ids.encode("DriftPolicy", row.id),
-            model_name=row.model_name,
-            version=row.version,
-            responses=[
+    version: int = shown(description="Counts up from 1, for each model and for all.")
+    responses: list[DriftResponseRule] | None = shown(
+        lambda row: (
+            None
+            if row.responses is None
+            else [
                 DriftResponseRule(from_severity=rule.from_severity, action=rule.action)
-                for rule in policy.responses
+                for rule in service.policy_of(row).responses
             ]
-            if row.responses is not None
-            else None,
-            degradation=[
+        ),
+        description="What is done about an event, in this order; null where a model follows the "
+        "general policy again.",
+    )
+    degradation: list[DegradationRule] | None = shown(
+        lambda row: (
+            None
+            if row.degradation is None
+            else [
                 DegradationRule(
                     figure=rule.figure,
                     metric=rule.metric,
@@ -109,35 +101,23 @@ class DriftPolicy(Node):
                     value=rule.value,
                     severity=rule.severity,
                 )
-                for rule in policy.degradation
+                for rule in service.policy_of(row).degradation
             ]
-            if row.degradation is not None
-            else None,
-            reason=row.reason,
-            created_by=row.created_by,
-            created_at=row.created_at,
-        )
+        ),
+        description="What is looked at in each report of a deployment; null like `responses`.",
+    )
+    reason: str = shown(description="Why it was made.")
+    created_by: str = shown(description="Who made it.")
+    created_at: datetime = shown(description="From when on it holds.")
 
 
 @strawberry.type(description="What a policy had done about a drift event, and what came of it.")
-class DriftResponse:
-    action: DriftAction = strawberry.field(description="What was to be done.")
-    outcome: DriftOutcome = strawberry.field(description="What came of it.")
-    message: str = strawberry.field(description="The same in words.")
-    at: datetime = strawberry.field(description="When that was.")
-    approval_key: Private[UUID | None]
-    deployment_key: Private[UUID | None]
-
-    @classmethod
-    def from_row(cls, row: DriftResponseRow) -> Self:
-        return cls(
-            action=row.action,
-            outcome=row.outcome,
-            message=row.message,
-            at=row.at,
-            approval_key=row.approval_id,
-            deployment_key=row.deployment_id,
-        )
+class DriftResponse(OfRow[DriftResponseRow]):
+    row: Private[DriftResponseRow]
+    action: DriftAction = shown(description="What was to be done.")
+    outcome: DriftOutcome = shown(description="What came of it.")
+    message: str = shown(description="The same in words.")
+    at: datetime = shown(description="When that was.")
 
     @strawberry.field(
         description="The approval that became STALE, or the submission that people are to decide "
@@ -146,82 +126,48 @@ class DriftResponse:
     async def approval(
         self, info: Info
     ) -> Annotated["Approval", strawberry.lazy("schema.promotion")] | None:
-        if self.approval_key is None:
+        if self.row.approval_id is None:
             return None
-        row = await info.context.loaders.load(promotion.approvals_by_ids, self.approval_key)
+        row = await info.context.loaders.load(promotion.approvals_by_ids, self.row.approval_id)
         return schema.promotion.Approval.from_row(row)
 
     @strawberry.field(description="The deployment that a rollback made.")
     async def deployment(
         self, info: Info
     ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
-        return await schema.deployments.deployment_by_id(info, self.deployment_key)
+        return await schema.deployments.deployment_by_id(info, self.row.deployment_id)
 
 
 @strawberry.type(description="An observation that a version no longer behaves as it did.")
-class DriftEvent(Node):
-    severity: DriftSeverity = strawberry.field(description="How bad it is.")
-    status: DriftStatus = strawberry.field(description="What became of it.")
-    metric: str = strawberry.field(description="What was measured, such as accuracy or psi.")
-    feature: str | None = strawberry.field(description="The feature that drifted, if one did.")
-    baseline_value: float | None = strawberry.field(description="What it used to be.")
-    observed_value: float | None = strawberry.field(description="What it is.")
-    threshold: float | None = strawberry.field(description="From where on it counts as drift.")
-    method: str | None = strawberry.field(description="How it was measured.")
-    description: str | None = strawberry.field(description="In words.")
-    details: JSON | None = strawberry.field(description="Whatever else the monitor knows.")
-    detected_at: datetime = strawberry.field(description="When it was observed.")
-    created_by: str = strawberry.field(description="Who recorded it.")
-    created_at: datetime = strawberry.field(description="When it was recorded.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
-    acknowledged_by: str | None = strawberry.field(description="Who took notice.")
-    acknowledged_at: datetime | None = strawberry.field(description="When that was.")
-    resolved_by: str | None = strawberry.field(description="Who closed it.")
-    resolved_at: datetime | None = strawberry.field(description="When that was.")
-    resolution: str | None = strawberry.field(description="What was done about it.")
-    dedup_key: str | None = strawberry.field(description="The reporter's own name of it.")
-    key: Private[UUID]
-    version_key: Private[UUID]
-    deployment_key: Private[UUID | None]
-    policy_key: Private[UUID | None]
-
-    @classmethod
-    def from_row(cls, row: DriftEventRow) -> Self:
-        return cls(
-            id=ids.encode("DriftEvent", row.id),
-            severity=row.severity,
-            status=row.status,
-            metric=row.metric,
-            feature=row.feature,
-            baseline_value=row.baseline_value,
-            observed_value=row.observed_value,
-            threshold=row.threshold,
-            method=row.method,
-            description=row.description,
-            details=as_json(row.details),
-            detected_at=row.detected_at,
-            created_by=row.created_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            revision=row.revision,
-            acknowledged_by=row.acknowledged_by,
-            acknowledged_at=row.acknowledged_at,
-            resolved_by=row.resolved_by,
-            resolved_at=row.resolved_at,
-            resolution=row.resolution,
-            dedup_key=row.dedup_key,
-            key=row.id,
-            version_key=row.model_version_id,
-            deployment_key=row.deployment_id,
-            policy_key=row.policy_id,
-        )
+class DriftEvent(Node, OfRow[DriftEventRow]):
+    row: Private[DriftEventRow]
+    severity: DriftSeverity = shown(description="How bad it is.")
+    status: DriftStatus = shown(description="What became of it.")
+    metric: str = shown(description="What was measured, such as accuracy or psi.")
+    feature: str | None = shown(description="The feature that drifted, if one did.")
+    baseline_value: float | None = shown(description="What it used to be.")
+    observed_value: float | None = shown(description="What it is.")
+    threshold: float | None = shown(description="From where on it counts as drift.")
+    method: str | None = shown(description="How it was measured.")
+    description: str | None = shown(description="In words.")
+    details: JSON | None = shown(description="Whatever else the monitor knows.")
+    detected_at: datetime = shown(description="When it was observed.")
+    created_by: str = shown(description="Who recorded it.")
+    created_at: datetime = shown(description="When it was recorded.")
+    updated_at: datetime = shown(description="When it last changed.")
+    revision: int = shown(description="Counts changes; see `expectedRevision`.")
+    acknowledged_by: str | None = shown(description="Who took notice.")
+    acknowledged_at: datetime | None = shown(description="When that was.")
+    resolved_by: str | None = shown(description="Who closed it.")
+    resolved_at: datetime | None = shown(description="When that was.")
+    resolution: str | None = shown(description="What was done about it.")
+    dedup_key: str | None = shown(description="The reporter's own name of it.")
 
     @strawberry.field(description="The version that it was observed on.")
     async def model_version(
         self, info: Info
     ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
-        version = await schema.registry.version_by_id(info, self.version_key)
+        version = await schema.registry.version_by_id(info, self.row.model_version_id)
         assert version is not None
         return version
 
@@ -229,20 +175,20 @@ class DriftEvent(Node):
     async def deployment(
         self, info: Info
     ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
-        return await schema.deployments.deployment_by_id(info, self.deployment_key)
+        return await schema.deployments.deployment_by_id(info, self.row.deployment_id)
 
     @strawberry.field(
         description="The policy that held when it was recorded; null from before there were any."
     )
     async def policy(self, info: Info) -> DriftPolicy | None:
-        if self.policy_key is None:
+        if self.row.policy_id is None:
             return None
-        row = await info.context.loaders.load(repository.policies_by_ids, self.policy_key)
+        row = await info.context.loaders.load(repository.policies_by_ids, self.row.policy_id)
         return DriftPolicy.from_row(row) if row else None
 
     @strawberry.field(description="What the policy had done about it, in order.")
     async def responses(self, info: Info) -> list[DriftResponse]:
-        rows = await info.context.loaders.load(repository.responses, self.key)
+        rows = await info.context.loaders.load(repository.responses, self.row.id)
         return [DriftResponse.from_row(row) for row in rows or ()]
 
 

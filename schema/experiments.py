@@ -1,8 +1,7 @@
 """Experiments as clients see them."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 from strawberry import Private
@@ -19,7 +18,6 @@ from lifecycle.runs import metrics
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import MetricGoal
 from lifecycle.tracking.rules import TrackedKind
-from schema import ids
 from schema.context import Info
 from schema.errors import (
     AlreadyExists,
@@ -44,6 +42,7 @@ from schema.pagination import (
     directions,
     listed,
 )
+from schema.rows import OfRow, shown
 
 if TYPE_CHECKING:
     from schema.runs import Artifact, Run, RunFilterInput, RunOrderInput
@@ -53,46 +52,30 @@ _LINES_SHOWN = 100
 
 
 @strawberry.type(description="What is being tried: runs under one name.")
-class Experiment(Node):
-    name: str = strawberry.field(description="Unique.")
-    description: str | None = strawberry.field(description="What it is about.")
-    owner: str | None = strawberry.field(description="Who answers for it.")
-    status: ExperimentStatus = strawberry.field(description="Where it stands.")
-    tags: list[Tag] = strawberry.field(description="Labels, by key.")
-    created_by: str = strawberry.field(description="Who made it.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    completed_at: datetime | None = strawberry.field(description="When it became COMPLETED.")
-    duration_seconds: float | None = strawberry.field(
-        description="From its creation to its completion, once it was COMPLETED."
+class Experiment(Node, OfRow[ExperimentRow]):
+    row: Private[ExperimentRow]
+    name: str = shown(description="Unique.")
+    description: str | None = shown(description="What it is about.")
+    owner: str | None = shown(description="Who answers for it.")
+    status: ExperimentStatus = shown(description="Where it stands.")
+    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    created_by: str = shown(description="Who made it.")
+    created_at: datetime = shown(description="When it was made.")
+    updated_at: datetime = shown(description="When it last changed.")
+    completed_at: datetime | None = shown(description="When it became COMPLETED.")
+    duration_seconds: float | None = shown(
+        lambda row: (
+            (row.completed_at - row.created_at).total_seconds() if row.completed_at else None
+        ),
+        description="From its creation to its completion, once it was COMPLETED.",
     )
-    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
-    key: Private[UUID]
-
-    @classmethod
-    def from_row(cls, row: ExperimentRow) -> Self:
-        ended = row.completed_at
-        return cls(
-            id=ids.encode("Experiment", row.id),
-            name=row.name,
-            description=row.description,
-            owner=row.owner,
-            status=row.status,
-            tags=tags_of(row.tags),
-            created_by=row.created_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            completed_at=ended,
-            duration_seconds=(ended - row.created_at).total_seconds() if ended else None,
-            revision=row.revision,
-            key=row.id,
-        )
+    revision: int = shown(description="Counts changes; see `expectedRevision`.")
 
     @strawberry.field(description="How it stands with MLflow.")
     async def mlflow(
         self, info: Info
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
-        return await schema.tracking.link_of(info, TrackedKind.EXPERIMENT, self.key)
+        return await schema.tracking.link_of(info, TrackedKind.EXPERIMENT, self.row.id)
 
     @strawberry.field(description="Its runs, newest first unless ordered otherwise.")
     async def runs(
@@ -114,17 +97,17 @@ class Experiment(Node):
         wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
         request = PageRequest.parse(first, after, last, before)
         loaders = info.context.loaders
-        page = await loaders.load(runs.pages_of_experiments, self.key, wanted, order, request)
+        page = await loaders.load(runs.pages_of_experiments, self.row.id, wanted, order, request)
         return connection(
             page,
             schema.runs.Run.from_row,
-            lambda: loaders.load(runs.counts_of_experiments, self.key, wanted),
+            lambda: loaders.load(runs.counts_of_experiments, self.row.id, wanted),
         )
 
     @strawberry.field(description="How many runs it has.")
     async def run_count(self, info: Info) -> int:
         wanted = runs.RunFilter()
-        return await info.context.loaders.load(runs.counts_of_experiments, self.key, wanted) or 0
+        return await info.context.loaders.load(runs.counts_of_experiments, self.row.id, wanted) or 0
 
     @strawberry.field(description="The run with the best finite latest value of a metric.")
     async def best_run(
@@ -135,14 +118,14 @@ class Experiment(Node):
             MetricGoal, strawberry.argument(description="What counts as best.")
         ] = MetricGoal.MAXIMIZE,
     ) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
-        best = await info.context.loaders.load(metrics.best_runs, self.key, metric, goal)
+        best = await info.context.loaders.load(metrics.best_runs, self.row.id, metric, goal)
         return await schema.runs.run_by_id(info, best)
 
     @strawberry.field(description="The newest 1,000 artifacts that its runs wrote, newest first.")
     async def artifacts(
         self, info: Info
     ) -> list[Annotated["Artifact", strawberry.lazy("schema.runs")]]:
-        rows = await info.context.loaders.load(runs.artifacts_of_experiments, self.key)
+        rows = await info.context.loaders.load(runs.artifacts_of_experiments, self.row.id)
         return [schema.runs.Artifact.from_row(row) for row in rows or ()]
 
     @strawberry.field(
@@ -158,7 +141,7 @@ class Experiment(Node):
         last = _LINES_SHOWN if last is None else last
         if not 1 <= last <= 1_000:
             raise errors.InvalidInput("Ask for 1 to 1,000 lines.", ("last",))
-        rows = await info.context.loaders.load(runs.log_of_experiments, self.key, last)
+        rows = await info.context.loaders.load(runs.log_of_experiments, self.row.id, last)
         return lines_of(list(reversed(rows or ())))
 
 

@@ -2,31 +2,27 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Self
 from uuid import UUID
 
 import strawberry
+from strawberry import Private
 
 from lifecycle.logs import repository
 from lifecycle.logs.tables import LogLineRow
 from lifecycle.pages import PageRequest
 from schema.context import Info
 from schema.pagination import Connection
+from schema.rows import OfRow, shown
 from schema.scalars import BigInt
 
 
 @strawberry.type(description="A line of a log.")
-class LogLine:
-    line: BigInt = strawberry.field(description="Counts from 1, per run or deployment.")
-    timestamp: datetime = strawberry.field(description="When it was written.")
-    level: str = strawberry.field(description="DEBUG, INFO, WARNING, ERROR or the writer's own.")
-    message: str = strawberry.field(description="What was written.")
-
-    @classmethod
-    def from_row(cls, row: LogLineRow) -> Self:
-        return cls(
-            line=BigInt(row.line), timestamp=row.timestamp, level=row.level, message=row.message
-        )
+class LogLine(OfRow[LogLineRow]):
+    row: Private[LogLineRow]
+    line: BigInt = shown(description="Counts from 1, per run or deployment.")
+    timestamp: datetime = shown(description="When it was written.")
+    level: str = shown(description="DEBUG, INFO, WARNING, ERROR or the writer's own.")
+    message: str = shown(description="What was written.")
 
 
 @strawberry.input(description="A line for a log.")

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Self
 
 import strawberry
+from strawberry import Private
 
 from lifecycle.runs.metrics import MetricValue, Series
 from lifecycle.runs.service import NumberKind
+from schema.rows import OfRow, shown
 from schema.scalars import BigInt
 
 
@@ -27,22 +29,17 @@ def finite(value: float) -> float | None:
 
 
 @strawberry.type(description="One point of a metric.")
-class Metric:
-    key: str = strawberry.field(description="The metric's name.")
-    value: float | None = strawberry.field(description="Null if it is not finite; see `kind`.")
-    kind: NumberKind = strawberry.field(description="FINITE, or what it is instead.")
-    step: BigInt = strawberry.field(description="The step it was measured at.")
-    timestamp: datetime = strawberry.field(description="When it was measured.")
-
-    @classmethod
-    def from_value(cls, metric: MetricValue) -> Self:
-        return cls(
-            key=metric.key,
-            value=finite(metric.value),
-            kind=kind_of(metric.value),
-            step=BigInt(metric.step),
-            timestamp=metric.timestamp,
-        )
+class Metric(OfRow[MetricValue]):
+    row: Private[MetricValue]
+    key: str = shown(description="The metric's name.")
+    value: float | None = shown(
+        lambda row: finite(row.value), description="Null if it is not finite; see `kind`."
+    )
+    kind: NumberKind = shown(
+        lambda row: kind_of(row.value), description="FINITE, or what it is instead."
+    )
+    step: BigInt = shown(description="The step it was measured at.")
+    timestamp: datetime = shown(description="When it was measured.")
 
 
 @strawberry.type(description="A metric over time, as columns of equal length in order of steps.")
@@ -79,4 +76,4 @@ class MetricInput:
 
 def metrics_of(values: Sequence[MetricValue] | None) -> list[Metric]:
     """Values as metrics."""
-    return [Metric.from_value(value) for value in values or ()]
+    return [Metric.from_row(value) for value in values or ()]

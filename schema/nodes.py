@@ -1,11 +1,23 @@
 """The Node interface."""
 
+from typing import Any
+
 import strawberry
+from strawberry import Private
+
+from schema import ids
+from schema.rows import computed
 
 
 @strawberry.interface(description="An object with a global id.")
 class Node:
-    id: strawberry.ID = strawberry.field(description="Global and opaque; see `node`.")
+    """Shows a row; see `rows`."""
+
+    row: Private[Any]
+    id: strawberry.ID = computed(
+        lambda self: ids.encode(type(self).__name__, self.row.id),
+        description="Global and opaque; see `node`.",
+    )
 
 
 @strawberry.type(description="A label.")

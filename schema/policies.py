@@ -19,7 +19,6 @@ from lifecycle.promotion.tables import StagePolicyRow
 from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.runs.rules import MetricGoal
-from schema import ids
 from schema.context import Info
 from schema.errors import (
     IdempotencyConflict,
@@ -31,6 +30,7 @@ from schema.errors import (
 from schema.inputs import Given, WriteInput, parse, plain
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
+from schema.rows import OfRow, shown
 
 if TYPE_CHECKING:
     from schema.registry import Model
@@ -58,40 +58,29 @@ class PolicyRule:
     description="What has to be true before a version comes into a stage: one version of it, which "
     "is never changed."
 )
-class StagePolicy(Node):
-    stage: Stage = strawberry.field(description="The stage that it guards.")
-    version: int = strawberry.field(description="Counts from 1, for each model and in general.")
-    rules: list[PolicyRule] | None = strawberry.field(
-        description="In order; null where a model follows the general policy again."
+class StagePolicy(Node, OfRow[StagePolicyRow]):
+    row: Private[StagePolicyRow]
+    stage: Stage = shown(description="The stage that it guards.")
+    version: int = shown(description="Counts from 1, for each model and in general.")
+    rules: list[PolicyRule] | None = shown(
+        lambda row: (
+            None
+            if row.rules is None
+            else [PolicyRule.from_rule(rule) for rule in repository.policy_of(row).rules]
+        ),
+        description="In order; null where a model follows the general policy again.",
     )
-    reason: str | None = strawberry.field(description="Why it was set.")
-    created_by: str = strawberry.field(description="Who set it.")
-    created_at: datetime = strawberry.field(description="When that was.")
-    model_key: Private[UUID | None]
-
-    @classmethod
-    def from_row(cls, row: StagePolicyRow) -> Self:
-        rules = None
-        if row.rules is not None:
-            rules = [PolicyRule.from_rule(rule) for rule in repository.policy_of(row).rules]
-        return cls(
-            id=ids.encode("StagePolicy", row.id),
-            stage=row.stage,
-            version=row.version,
-            rules=rules,
-            reason=row.reason,
-            created_by=row.created_by,
-            created_at=row.created_at,
-            model_key=row.model_id,
-        )
+    reason: str | None = shown(description="Why it was set.")
+    created_by: str = shown(description="Who set it.")
+    created_at: datetime = shown(description="When that was.")
 
     @strawberry.field(description="The model whose own it is; null for the general policy.")
     async def model(
         self, info: Info
     ) -> Annotated["Model", strawberry.lazy("schema.registry")] | None:
-        if self.model_key is None:
+        if self.row.model_id is None:
             return None
-        row = await info.context.loaders.load(registry.models_by_ids, self.model_key)
+        row = await info.context.loaders.load(registry.models_by_ids, self.row.model_id)
         return schema.registry.Model.from_row(row) if row else None
 
 

@@ -41,6 +41,7 @@ from schema.errors import (
 from schema.inputs import ChangeInput, Given, WriteInput, parse
 from schema.nodes import Node
 from schema.pagination import After, Connection, First, listed
+from schema.rows import OfRow, shown
 from schema.scalars import as_json
 
 if TYPE_CHECKING:
@@ -121,15 +122,12 @@ class ValidationReport:
 
 
 @strawberry.type(description="What somebody said to a submission.")
-class ApprovalDecision:
-    actor: str = strawberry.field(description="Who.")
-    decision: Decision = strawberry.field(description="What.")
-    notes: str | None = strawberry.field(description="With which remark.")
-    at: datetime = strawberry.field(description="When.")
-
-    @classmethod
-    def from_row(cls, row: ApprovalDecisionRow) -> Self:
-        return cls(actor=row.actor, decision=row.decision, notes=row.notes, at=row.at)
+class ApprovalDecision(OfRow[ApprovalDecisionRow]):
+    row: Private[ApprovalDecisionRow]
+    actor: str = shown(description="Who.")
+    decision: Decision = shown(description="What.")
+    notes: str | None = shown(description="With which remark.")
+    at: datetime = shown(description="When.")
 
 
 @strawberry.type(description="A submission of a version for production, and what became of it.")
@@ -238,76 +236,50 @@ HANDLERS: list[Any] = [
 
 
 @strawberry.type(description="A version was in a stage for a time.")
-class StageAssignment:
-    stage: Stage = strawberry.field(description="The stage.")
-    valid_from: datetime = strawberry.field(description="From this moment on,")
-    valid_to: datetime | None = strawberry.field(
+class StageAssignment(OfRow[StageAssignmentRow]):
+    row: Private[StageAssignmentRow]
+    stage: Stage = shown(description="The stage.")
+    valid_from: datetime = shown(description="From this moment on,")
+    valid_to: datetime | None = shown(
         description="until just before this one; null while it lasts."
     )
-    actor: str = strawberry.field(description="Who moved it there.")
-    reason: str | None = strawberry.field(description="Why, as the actor says.")
-    cause: StageCause = strawberry.field(description="Why, as the service knows.")
-    version_key: Private[UUID]
-    entry_key: Private[UUID]
-    approval_key: Private[UUID | None]
-    report_key: Private[UUID | None]
-
-    @classmethod
-    def from_row(cls, row: StageAssignmentRow) -> Self:
-        return cls(
-            stage=row.stage,
-            valid_from=row.valid_from,
-            valid_to=row.valid_to,
-            actor=row.actor,
-            reason=row.reason,
-            cause=row.cause,
-            version_key=row.model_version_id,
-            entry_key=row.id,
-            approval_key=row.approval_id,
-            report_key=row.report_id,
-        )
+    actor: str = shown(description="Who moved it there.")
+    reason: str | None = shown(description="Why, as the actor says.")
+    cause: StageCause = shown(description="Why, as the service knows.")
 
     @strawberry.field(description="The version, even if it has since been deleted.")
     async def model_version(
         self, info: Info
     ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
-        return await _version(info, self.version_key)
+        return await _version(info, self.row.model_version_id)
 
     @strawberry.field(description="What let it into production: who decided, and on what.")
     async def approval(self, info: Info) -> Approval | None:
-        if self.approval_key is None:
+        if self.row.approval_id is None:
             return None
-        row = await info.context.loaders.load(repository.approvals_by_ids, self.approval_key)
+        row = await info.context.loaders.load(repository.approvals_by_ids, self.row.approval_id)
         return Approval.from_row(row)
 
     @strawberry.field(description="What the stage's policy found when it came in.")
     async def report(self, info: Info) -> ValidationReport | None:
-        return await _report(info, self.report_key)
+        return await _report(info, self.row.report_id)
 
     @strawberry.field(description="The versions that it replaced when it came in.")
     async def displaced(self, info: Info) -> _Versions:
-        return await _displaced(info, self.entry_key)
+        return await _displaced(info, self.row.id)
 
 
 @strawberry.type(description="One thing to be checked before a version goes on.")
-class ChecklistItem:
-    id: strawberry.ID = strawberry.field(description="For markChecklistItem.")
-    title: str = strawberry.field(description="What is to be checked.")
-    status: ChecklistStatus = strawberry.field(description="What was decided.")
-    note: str | None = strawberry.field(description="What was remarked.")
-    decided_by: str | None = strawberry.field(description="Who decided.")
-    decided_at: datetime | None = strawberry.field(description="When that was.")
-
-    @classmethod
-    def from_row(cls, row: ChecklistItemRow) -> Self:
-        return cls(
-            id=ids.encode("ChecklistItem", row.id),
-            title=row.title,
-            status=row.status,
-            note=row.note,
-            decided_by=row.decided_by,
-            decided_at=row.decided_at,
-        )
+class ChecklistItem(OfRow[ChecklistItemRow]):
+    row: Private[ChecklistItemRow]
+    id: strawberry.ID = shown(
+        lambda row: ids.encode("ChecklistItem", row.id), description="For markChecklistItem."
+    )
+    title: str = shown(description="What is to be checked.")
+    status: ChecklistStatus = shown(description="What was decided.")
+    note: str | None = shown(description="What was remarked.")
+    decided_by: str | None = shown(description="Who decided.")
+    decided_at: datetime | None = shown(description="When that was.")
 
 
 _Selector = Annotated["ModelVersionSelector", strawberry.lazy("schema.registry")]

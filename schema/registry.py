@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import strawberry
@@ -61,7 +61,8 @@ from schema.pagination import (
     directions,
     listed,
 )
-from schema.scalars import BigInt, as_json
+from schema.rows import OfRow, shown
+from schema.scalars import BigInt
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
@@ -98,45 +99,30 @@ class MetricGoalSetting:
 
 
 @strawberry.type(description="A named model; its versions are what is deployed.")
-class Model(Node):
-    name: str = strawberry.field(description="Unique, and never changed.")
-    description: str | None = strawberry.field(description="What it is for.")
-    owner: str | None = strawberry.field(description="Who answers for it.")
-    tags: list[Tag] = strawberry.field(description="Labels, by key.")
-    metric_goals: list[MetricGoalSetting] = strawberry.field(
+class Model(Node, OfRow[ModelRow]):
+    row: Private[ModelRow]
+    name: str = shown(description="Unique, and never changed.")
+    description: str | None = shown(description="What it is for.")
+    owner: str | None = shown(description="Who answers for it.")
+    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    metric_goals: list[MetricGoalSetting] = shown(
+        lambda row: [
+            MetricGoalSetting(key=key, goal=row.metric_goals[key])
+            for key in sorted(row.metric_goals)
+        ],
         description="Whether more or less is better where that is not as a metric's name suggests, "
-        "by key. Comparisons go by it, and policies that are set from then on."
+        "by key. Comparisons go by it, and policies that are set from then on.",
     )
-    created_by: str = strawberry.field(description="Who registered its first version.")
-    created_at: datetime = strawberry.field(description="When that was.")
-    updated_at: datetime = strawberry.field(description="When the model itself last changed.")
-    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
-    key: Private[UUID]
-
-    @classmethod
-    def from_row(cls, row: ModelRow) -> Self:
-        return cls(
-            id=ids.encode("Model", row.id),
-            name=row.name,
-            description=row.description,
-            owner=row.owner,
-            tags=tags_of(row.tags),
-            metric_goals=[
-                MetricGoalSetting(key=key, goal=row.metric_goals[key])
-                for key in sorted(row.metric_goals)
-            ],
-            created_by=row.created_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            revision=row.revision,
-            key=row.id,
-        )
+    created_by: str = shown(description="Who registered its first version.")
+    created_at: datetime = shown(description="When that was.")
+    updated_at: datetime = shown(description="When the model itself last changed.")
+    revision: int = shown(description="Counts changes; see `expectedRevision`.")
 
     @strawberry.field(description="How it stands with MLflow.")
     async def mlflow(
         self, info: Info
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
-        return await schema.tracking.link_of(info, TrackedKind.MODEL, self.key)
+        return await schema.tracking.link_of(info, TrackedKind.MODEL, self.row.id)
 
     @strawberry.field(description="Its versions, newest first, without deleted ones.")
     async def versions(
@@ -153,11 +139,11 @@ class Model(Node):
         wanted = _version_filter(filter)
         request = PageRequest.parse(first, after, last, before)
         loaders = info.context.loaders
-        page = await loaders.load(repository.versions_of_models, self.key, wanted, request)
+        page = await loaders.load(repository.versions_of_models, self.row.id, wanted, request)
         return connection(
             page,
             ModelVersion.from_row,
-            lambda: loaders.load(repository.version_counts_of_models, self.key, wanted),
+            lambda: loaders.load(repository.version_counts_of_models, self.row.id, wanted),
         )
 
     @strawberry.field(
@@ -175,7 +161,7 @@ class Model(Node):
         at = moment(at, ("at",))
         loaders = info.context.loaders
         return await version_by_id(
-            info, await loaders.load(promotion.versions_in_stage, self.key, stage, at)
+            info, await loaders.load(promotion.versions_in_stage, self.row.id, stage, at)
         )
 
     @strawberry.field(description="Which version was in which stage and when, newest first.")
@@ -191,63 +177,39 @@ class Model(Node):
     ) -> Connection[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
         request = PageRequest.parse(first, after)
         loaders, wanted = info.context.loaders, choices(stages)
-        page = await loaders.load(promotion.history_pages, self.key, wanted, request)
+        page = await loaders.load(promotion.history_pages, self.row.id, wanted, request)
         return connection(
             page,
             schema.promotion.StageAssignment.from_row,
-            lambda: loaders.load(promotion.history_counts, self.key, wanted),
+            lambda: loaders.load(promotion.history_counts, self.row.id, wanted),
         )
 
 
 @strawberry.type(description="One version of a model.")
-class ModelVersion(Node):
-    model_name: str = strawberry.field(description="The model's name.")
-    version: str = strawberry.field(description="Unique in the model, for ever.")
-    stage: Stage = strawberry.field(description="Where it stands.")
-    description: str | None = strawberry.field(description="What is special about it.")
-    framework: str | None = strawberry.field(description="What it was made with.")
-    hyperparameters: JSON | None = strawberry.field(description="What it was made with, as JSON.")
-    tags: list[Tag] = strawberry.field(description="Labels, by key.")
-    artifact_path: str | None = strawberry.field(description="Where its file lies.")
-    artifact_digest: str | None = strawberry.field(
+class ModelVersion(Node, OfRow[ModelVersionRow]):
+    row: Private[ModelVersionRow]
+    model_name: str = shown(description="The model's name.")
+    version: str = shown(description="Unique in the model, for ever.")
+    stage: Stage = shown(description="Where it stands.")
+    description: str | None = shown(description="What is special about it.")
+    framework: str | None = shown(description="What it was made with.")
+    hyperparameters: JSON | None = shown(description="What it was made with, as JSON.")
+    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    artifact_path: str | None = shown(description="Where its file lies.")
+    artifact_digest: str | None = shown(
         description="A digest of its file's content: as given, or as its run had logged it when "
         "the version was registered."
     )
-    size_bytes: BigInt | None = strawberry.field(description="How large it is.")
-    created_by: str = strawberry.field(description="Who registered it.")
-    created_at: datetime = strawberry.field(description="When it was registered.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    deleted_at: datetime | None = strawberry.field(
+    size_bytes: BigInt | None = shown(
+        description="How large it is.",
+    )
+    created_by: str = shown(description="Who registered it.")
+    created_at: datetime = shown(description="When it was registered.")
+    updated_at: datetime = shown(description="When it last changed.")
+    deleted_at: datetime | None = shown(
         description="When it was deleted. It is still found by `node` and through history."
     )
-    revision: int = strawberry.field(description="Counts changes; see `expectedRevision`.")
-    key: Private[UUID]
-    model_key: Private[UUID]
-    run_key: Private[UUID | None]
-
-    @classmethod
-    def from_row(cls, row: ModelVersionRow) -> Self:
-        return cls(
-            id=ids.encode("ModelVersion", row.id),
-            model_name=row.model_name,
-            version=row.version,
-            stage=row.stage,
-            description=row.description,
-            framework=row.framework,
-            hyperparameters=as_json(row.hyperparameters),
-            tags=tags_of(row.tags),
-            artifact_path=row.artifact_path,
-            artifact_digest=row.artifact_digest,
-            size_bytes=None if row.size_bytes is None else BigInt(row.size_bytes),
-            created_by=row.created_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            deleted_at=row.deleted_at,
-            revision=row.revision,
-            key=row.id,
-            model_key=row.model_id,
-            run_key=row.run_id,
-        )
+    revision: int = shown(description="Counts changes; see `expectedRevision`.")
 
     @strawberry.field(
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
@@ -257,8 +219,8 @@ class ModelVersion(Node):
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:
             return None
-        if self.run_key is not None:
-            place = (self.run_key, self.artifact_path)
+        if self.row.run_id is not None:
+            place = (self.row.run_id, self.artifact_path)
             logged = await info.context.loaders.load(runs.artifacts_by_path, place)
             if logged is not None and is_same(
                 self.artifact_digest, self.size_bytes, logged.digest, logged.size_bytes
@@ -270,51 +232,51 @@ class ModelVersion(Node):
                     return found
         path = self.artifact_path
         return await links.resolve(info.context, path) or await schema.tracking.page_of(
-            info, path, self.key, self.run_key
+            info, path, self.row.id, self.row.run_id
         )
 
     @strawberry.field(description="The model that it is a version of.")
     async def model(self, info: Info) -> Model:
-        row = await info.context.loaders.load(repository.models_by_ids, self.model_key)
+        row = await info.context.loaders.load(repository.models_by_ids, self.row.model_id)
         assert row is not None
         return Model.from_row(row)
 
     @strawberry.field(description="The run that it came out of.")
     async def run(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
-        return await schema.runs.run_by_id(info, self.run_key)
+        return await schema.runs.run_by_id(info, self.row.run_id)
 
     @strawberry.field(
         description="Its metrics, by key: as given, or as its run had them when it was registered."
     )
     async def metrics(self, info: Info) -> list[Metric]:
-        return metrics_of(await info.context.loaders.load(repository.metrics, self.key))
+        return metrics_of(await info.context.loaders.load(repository.metrics, self.row.id))
 
     @strawberry.field(description="What has to be checked before it goes on, in order.")
     async def checklist(
         self, info: Info
     ) -> list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]]:
-        rows = await info.context.loaders.load(promotion.checklists, self.key)
+        rows = await info.context.loaders.load(promotion.checklists, self.row.id)
         return [schema.promotion.ChecklistItem.from_row(row) for row in rows or ()]
 
     @strawberry.field(description="Whether it may go into production, and who says so.")
     async def approval(
         self, info: Info
     ) -> Annotated["Approval", strawberry.lazy("schema.promotion")]:
-        row = await info.context.loaders.load(promotion.approvals, self.key)
+        row = await info.context.loaders.load(promotion.approvals, self.row.id)
         return schema.promotion.Approval.from_row(row)
 
     @strawberry.field(description="All its submissions and what became of them, newest first.")
     async def approval_history(
         self, info: Info
     ) -> list[Annotated["Approval", strawberry.lazy("schema.promotion")]]:
-        rows = await info.context.loaders.load(promotion.approval_history, self.key)
+        rows = await info.context.loaders.load(promotion.approval_history, self.row.id)
         return [schema.promotion.Approval.from_row(row) for row in rows or ()]
 
     @strawberry.field(description="What a policy found when it was last asked about it.")
     async def validation(
         self, info: Info
     ) -> Annotated["ValidationReport", strawberry.lazy("schema.promotion")] | None:
-        row = await info.context.loaders.load(promotion.last_reports, self.key)
+        row = await info.context.loaders.load(promotion.last_reports, self.row.id)
         return schema.promotion.ValidationReport.from_row(row) if row else None
 
     @strawberry.field(
@@ -326,7 +288,7 @@ class ModelVersion(Node):
         info: Info,
         stage: Annotated[Stage, strawberry.argument(description="The stage.")] = Stage.PRODUCTION,
     ) -> list[Annotated["ValidationCheck", strawberry.lazy("schema.promotion")]]:
-        found = await info.context.loaders.load(promotion_service.why_not, self.key, stage)
+        found = await info.context.loaders.load(promotion_service.why_not, self.row.id, stage)
         assert found is not None
         return [schema.promotion.ValidationCheck.from_check(check) for check in found.unmet]
 
@@ -334,14 +296,14 @@ class ModelVersion(Node):
     async def stage_history(
         self, info: Info
     ) -> list[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
-        rows = await info.context.loaders.load(promotion.history_of_versions, self.key)
+        rows = await info.context.loaders.load(promotion.history_of_versions, self.row.id)
         return [schema.promotion.StageAssignment.from_row(row) for row in rows or ()]
 
     @strawberry.field(description="How it stands with MLflow.")
     async def mlflow(
         self, info: Info
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
-        return await schema.tracking.link_of(info, TrackedKind.MODEL_VERSION, self.key)
+        return await schema.tracking.link_of(info, TrackedKind.MODEL_VERSION, self.row.id)
 
     @strawberry.field(description="Where it runs and has run, newest first.")
     async def deployments(
@@ -349,16 +311,16 @@ class ModelVersion(Node):
     ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
         request = PageRequest.parse(first, after)
         loaders = info.context.loaders
-        page = await loaders.load(deployments.pages_of_versions, self.key, request)
+        page = await loaders.load(deployments.pages_of_versions, self.row.id, request)
         return connection(
             page,
             schema.deployments.Deployment.from_row,
-            lambda: loaders.load(deployments.counts_of_versions, self.key),
+            lambda: loaders.load(deployments.counts_of_versions, self.row.id),
         )
 
     @strawberry.field(description="How many deployments it has had.")
     async def deployment_count(self, info: Info) -> int:
-        return await info.context.loaders.load(deployments.counts_of_versions, self.key) or 0
+        return await info.context.loaders.load(deployments.counts_of_versions, self.row.id) or 0
 
     @strawberry.field(description="Drift that was observed, newest first.")
     async def drift_events(
@@ -366,11 +328,11 @@ class ModelVersion(Node):
     ) -> Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]]:
         request = PageRequest.parse(first, after)
         loaders = info.context.loaders
-        page = await loaders.load(drift.pages_of_versions, self.key, request)
+        page = await loaders.load(drift.pages_of_versions, self.row.id, request)
         return connection(
             page,
             schema.drift.DriftEvent.from_row,
-            lambda: loaders.load(drift.counts_of_versions, self.key),
+            lambda: loaders.load(drift.counts_of_versions, self.row.id),
         )
 
 

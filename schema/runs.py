@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import strawberry
@@ -27,7 +27,7 @@ from lifecycle.pages import PageRequest
 from lifecycle.promotion import review
 from lifecycle.registry import repository as registry
 from lifecycle.runs import metrics, repository, service
-from lifecycle.runs.metrics import MetricValue
+from lifecycle.runs.metrics import MetricValue, NewMetricValue
 from lifecycle.runs.repository import MetricCondition, RunFilter, RunOrder, RunOrderField
 from lifecycle.runs.rules import ArtifactArea, RunStatus
 from lifecycle.runs.service import NumberKind
@@ -60,7 +60,8 @@ from schema.pagination import (
     directions,
     listed,
 )
-from schema.scalars import BigInt, as_json
+from schema.rows import OfRow, shown
+from schema.scalars import BigInt
 
 if TYPE_CHECKING:
     from schema.datasets import DataSet
@@ -87,27 +88,17 @@ class ParamInput:
 
 
 @strawberry.type(description="A file that a run wrote.")
-class Artifact:
-    name: str = strawberry.field(description="For people.")
-    path: str = strawberry.field(description="Where it lies; unique in the run.")
-    size_bytes: BigInt | None = strawberry.field(description="How large it is.")
-    digest: str | None = strawberry.field(description="A digest of its content.")
-    area: ArtifactArea | None = strawberry.field(
+class Artifact(OfRow[ArtifactRow]):
+    row: Private[ArtifactRow]
+    name: str = shown(description="For people.")
+    path: str = shown(description="Where it lies; unique in the run.")
+    size_bytes: BigInt | None = shown(
+        description="How large it is.",
+    )
+    digest: str | None = shown(description="A digest of its content.")
+    area: ArtifactArea | None = shown(
         description="Where its content is kept; null if it was only described."
     )
-    run_key: Private[UUID]
-
-    @classmethod
-    def from_row(cls, row: ArtifactRow) -> Self:
-        size = None if row.size_bytes is None else BigInt(row.size_bytes)
-        return cls(
-            name=row.name,
-            path=row.path,
-            size_bytes=size,
-            digest=row.digest,
-            area=row.area,
-            run_key=row.run_id,
-        )
 
     @strawberry.field(
         description="Where its content can be read: for 15 minutes, without anything else; of a "
@@ -115,7 +106,7 @@ class Artifact:
     )
     async def download_url(self, info: Info) -> str | None:
         if self.area is None:
-            return await schema.tracking.file_of(info, self.run_key, self.path)
+            return await schema.tracking.file_of(info, self.row.run_id, self.path)
         return await links.download_url(info.context, self.area, self.digest, self.name)
 
 
@@ -130,82 +121,59 @@ class ArtifactInput:
 
 
 @strawberry.type(description="One attempt in an experiment.")
-class Run(Node):
-    name: str | None = strawberry.field(description="Need not be unique.")
-    status: RunStatus = strawberry.field(description="Where it stands.")
-    status_message: str | None = strawberry.field(description="Why it stands there.")
-    params: list[Param] = strawberry.field(description="What it was run with, by key.")
-    tags: list[Tag] = strawberry.field(description="Labels, by key.")
-    source: str | None = strawberry.field(description="What was run, such as a script or a job.")
-    git_commit: str | None = strawberry.field(description="The commit of the code.")
-    dataset_facts: JSON | None = strawberry.field(
-        description="What is known of the data: name, digest, sizes, number of features, dates, …."
+class Run(Node, OfRow[RunRow]):
+    row: Private[RunRow]
+    name: str | None = shown(description="Need not be unique.")
+    status: RunStatus = shown(description="Where it stands.")
+    status_message: str | None = shown(description="Why it stands there.")
+    params: list[Param] = shown(
+        lambda row: [Param(key=key, value=row.params[key]) for key in sorted(row.params)],
+        description="What it was run with, by key.",
     )
-    created_by: str = strawberry.field(description="Who logged it.")
-    created_at: datetime = strawberry.field(description="When it was logged.")
-    started_at: datetime | None = strawberry.field(description="When it began to run.")
-    ended_at: datetime | None = strawberry.field(description="When it ended.")
-    duration_seconds: float | None = strawberry.field(description="From its start to its end.")
-    last_reported_at: datetime = strawberry.field(description="When its writer was last heard of.")
-    lease_seconds: int = strawberry.field(description="How long its writer may be silent.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    revision: int = strawberry.field(
+    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    source: str | None = shown(description="What was run, such as a script or a job.")
+    git_commit: str | None = shown(description="The commit of the code.")
+    dataset_facts: JSON | None = shown(
+        description="What is known of the data: name, digest, sizes, number of features, dates, ….",
+    )
+    created_by: str = shown(description="Who logged it.")
+    created_at: datetime = shown(description="When it was logged.")
+    started_at: datetime | None = shown(description="When it began to run.")
+    ended_at: datetime | None = shown(description="When it ended.")
+    duration_seconds: float | None = shown(
+        lambda row: (
+            (row.ended_at - row.started_at).total_seconds()
+            if row.started_at and row.ended_at
+            else None
+        ),
+        description="From its start to its end.",
+    )
+    last_reported_at: datetime = shown(description="When its writer was last heard of.")
+    lease_seconds: int = shown(description="How long its writer may be silent.")
+    updated_at: datetime = shown(description="When it last changed.")
+    revision: int = shown(
         description="Counts changes, though not points and log lines; see `expectedRevision`."
     )
-    key: Private[UUID]
-    experiment_key: Private[UUID]
-    parent_key: Private[UUID | None]
-    data_set_key: Private[UUID | None]
-    log_lines: Private[int]
-
-    @classmethod
-    def from_row(cls, row: RunRow) -> Self:
-        start, end = row.started_at, row.ended_at
-        return cls(
-            id=ids.encode("Run", row.id),
-            name=row.name,
-            status=row.status,
-            status_message=row.status_message,
-            params=[Param(key=key, value=row.params[key]) for key in sorted(row.params)],
-            tags=tags_of(row.tags),
-            source=row.source,
-            git_commit=row.git_commit,
-            dataset_facts=as_json(row.dataset_facts),
-            created_by=row.created_by,
-            created_at=row.created_at,
-            started_at=start,
-            ended_at=end,
-            duration_seconds=(end - start).total_seconds() if start and end else None,
-            last_reported_at=row.last_reported_at,
-            lease_seconds=row.lease_seconds,
-            updated_at=row.updated_at,
-            revision=row.revision,
-            key=row.id,
-            experiment_key=row.experiment_id,
-            parent_key=row.parent_id,
-            data_set_key=row.data_set_id,
-            log_lines=row.log_lines,
-        )
 
     @strawberry.field(description="The experiment it belongs to.")
     async def experiment(
         self, info: Info
     ) -> Annotated["Experiment", strawberry.lazy("schema.experiments")]:
-        row = await info.context.loaders.load(experiments.by_ids, self.experiment_key)
+        row = await info.context.loaders.load(experiments.by_ids, self.row.experiment_id)
         assert row is not None
         return schema.experiments.Experiment.from_row(row)
 
     @strawberry.field(description="The run that it is a part of.")
     async def parent(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
-        return await run_by_id(info, self.parent_key)
+        return await run_by_id(info, self.row.parent_id)
 
     @strawberry.field(description="The data set that `datasetFacts` names, if they name one.")
     async def data_set(
         self, info: Info
     ) -> Annotated["DataSet", strawberry.lazy("schema.datasets")] | None:
-        if self.data_set_key is None:
+        if self.row.data_set_id is None:
             return None
-        row = await info.context.loaders.load(datasets.by_ids, self.data_set_key)
+        row = await info.context.loaders.load(datasets.by_ids, self.row.data_set_id)
         return schema.datasets.DataSet.from_row(row) if row else None
 
     @strawberry.field(description="The latest value of each metric, by key.")
@@ -217,7 +185,7 @@ class Run(Node):
         ] = None,
     ) -> list[Metric]:
         wanted = None if keys is None else tuple(sorted(set(keys)))
-        return metrics_of(await info.context.loaders.load(metrics.latest, self.key, wanted))
+        return metrics_of(await info.context.loaders.load(metrics.latest, self.row.id, wanted))
 
     @strawberry.field(description="Metrics over time, sampled evenly; unknown ones are left out.")
     async def metric_history(
@@ -235,12 +203,12 @@ class Run(Node):
         if len(keys) > 100:
             raise InvalidArgument("Ask for at most 100 metrics.", ("keys",))
         wanted = tuple(sorted(set(keys)))
-        found = await info.context.loaders.load(metrics.history, self.key, wanted, max_points)
+        found = await info.context.loaders.load(metrics.history, self.row.id, wanted, max_points)
         return [MetricSeries.from_series(series) for series in found or ()]
 
     @strawberry.field(description="The files that it wrote, by path.")
     async def artifacts(self, info: Info) -> list[Artifact]:
-        rows = await info.context.loaders.load(repository.artifacts, self.key)
+        rows = await info.context.loaders.load(repository.artifacts, self.row.id)
         return [Artifact.from_row(row) for row in rows or ()]
 
     @strawberry.field(description="What it printed, oldest first.")
@@ -252,19 +220,21 @@ class Run(Node):
         last: Last = None,
         before: Before = None,
     ) -> LogConnection:
-        return await log_connection(info, self.key, self.log_lines, first, after, last, before)
+        return await log_connection(
+            info, self.row.id, self.row.log_lines, first, after, last, before
+        )
 
     @strawberry.field(description="How it stands with MLflow.")
     async def mlflow(
         self, info: Info
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
-        return await schema.tracking.link_of(info, TrackedKind.RUN, self.key)
+        return await schema.tracking.link_of(info, TrackedKind.RUN, self.row.id)
 
     @strawberry.field(description="The versions that came out of it, oldest first.")
     async def model_versions(
         self, info: Info
     ) -> list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
-        rows = await info.context.loaders.load(registry.versions_of_runs, self.key)
+        rows = await info.context.loaders.load(registry.versions_of_runs, self.row.id)
         return [schema.registry.ModelVersion.from_row(row) for row in rows or ()]
 
     @strawberry.field(
@@ -283,7 +253,7 @@ class Run(Node):
             schema.deployments.Deployment.from_row,
             deployments.pages_affected_by_runs,
             deployments.counts_affected_by_runs,
-            self.key,
+            self.row.id,
             statuses,
             PageRequest.parse(first, after),
         )
@@ -684,7 +654,7 @@ def _item(info: Info, event: Event) -> RunProgressEvent:
         return RunMetricsEvent(
             cursor=cursor,
             run_id=id,
-            metrics=[Metric.from_value(_metric(plain)) for plain in event.after["metrics"]],
+            metrics=[Metric.from_row(_metric(plain)) for plain in event.after["metrics"]],
             at=event.at,
         )
     if event.type == "run.output_logged":
@@ -708,4 +678,4 @@ def _item(info: Info, event: Event) -> RunProgressEvent:
 def _metric(plain: Sequence[Any]) -> MetricValue:
     """A metric as the journal keeps it; what is not finite is kept as text."""
     key, value, step, timestamp = plain
-    return MetricValue(key, float(value), step, datetime.fromisoformat(timestamp))
+    return NewMetricValue(key, float(value), step, datetime.fromisoformat(timestamp))

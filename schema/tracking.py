@@ -30,6 +30,7 @@ from schema.errors import Conflict, IdempotencyConflict, InvalidInput, NotFound,
 from schema.inputs import Given, WriteInput, choices, parse
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
+from schema.rows import OfRow, shown
 from schema.scalars import BigInt
 
 
@@ -167,32 +168,22 @@ def _look_up(kind: TrackedKind) -> tuple[Any, Callable[[Any], Node]]:
 
 
 @strawberry.type(description="An object that is, or is to be, both here and in MLflow.")
-class MlflowItem(Node):
-    kind: TrackedKind = strawberry.field(description="What it is.")
-    mlflow: MlflowLink = strawberry.field(description="How it stands.")
-    attempts: int = strawberry.field(description="How often in a row it has been tried in vain.")
-    next_attempt_at: datetime | None = strawberry.field(
-        description="From when on it is looked at again; null when nothing calls for that."
+class MlflowItem(Node, OfRow[MlflowItemRow]):
+    row: Private[MlflowItemRow]
+    kind: TrackedKind = shown(description="What it is.")
+    mlflow: MlflowLink = shown(MlflowLink.from_row, description="How it stands.")
+    attempts: int = shown(description="How often in a row it has been tried in vain.")
+    next_attempt_at: datetime | None = shown(
+        lambda row: row.due_at,
+        description="From when on it is looked at again; null when nothing calls for that.",
     )
-    object_key: Private[UUID | None]
-
-    @classmethod
-    def from_row(cls, row: MlflowItemRow) -> Self:
-        return cls(
-            id=ids.encode("MlflowItem", row.id),
-            kind=row.kind,
-            mlflow=MlflowLink.from_row(row),
-            attempts=row.attempts,
-            next_attempt_at=row.due_at,
-            object_key=row.object_id,
-        )
 
     @strawberry.field(description="The object; null while it is only there.")
     async def object(self, info: Info) -> Node | None:
-        if self.object_key is None:
+        if self.row.object_id is None:
             return None
         batch, from_row = _look_up(self.kind)
-        row = await info.context.loaders.load(batch, self.object_key)
+        row = await info.context.loaders.load(batch, self.row.object_id)
         return from_row(row) if row else None
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 from graphql import GraphQLInputObjectType, get_named_type
-from sqlalchemy import text
 
 from lifecycle.database import Database
 from lifecycle.tables import Base
@@ -16,6 +15,7 @@ from schema.root import schema
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.mirror import a_mirror
+from tests.statements import rows
 
 _mutation_type = schema._schema.mutation_type
 assert _mutation_type is not None
@@ -399,13 +399,11 @@ async def contents(database: Database) -> dict[str, Any]:
     the background, and its head, are left out."""
     found = {}
     given = "'{position,hash,chain_position,chain_hash}'::text[]"
-    async with database.read() as session:
-        for table in sorted(Base.metadata.tables):
-            row = await session.execute(
-                text(
-                    "SELECT count(*), md5(string_agg(row, '' ORDER BY row)) FROM ("
-                    f"SELECT (to_jsonb({table}) - {given})::text AS row FROM {table}) AS rows"
-                )
-            )
-            found[table] = tuple(row.one())
+    for table in sorted(Base.metadata.tables):
+        (row,) = await rows(
+            database,
+            "SELECT count(*), md5(string_agg(row, '' ORDER BY row)) FROM ("
+            f"SELECT (to_jsonb({table}) - {given})::text AS row FROM {table}) AS rows",
+        )
+        found[table] = tuple(row)
     return found

@@ -15,7 +15,7 @@ _REMOVAL = timedelta(minutes=10)
 
 async def by_id(session: ReadSession, id: UUID) -> ArtifactUploadRow | None:
     """The upload, or None."""
-    return await session.get(ArtifactUploadRow, id)
+    return await session.fetch_one(select(ArtifactUploadRow).where(ArtifactUploadRow.id == id))
 
 
 async def lock(session: WriteSession, id: UUID) -> ArtifactUploadRow | None:

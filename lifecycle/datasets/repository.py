@@ -2,18 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select, tuple_
+from sqlalchemy import ARRAY, Select, Text, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.datasets.rules import DataSetName
 from lifecycle.datasets.tables import DataSetRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_time, fetch, total
+from lifecycle.pages import (
+    LISTS,
+    Listing,
+    Lookup,
+    Ordering,
+    Page,
+    PageRequest,
+    by_id,
+    by_time,
+)
+from lifecycle.statements import Prepared
 
-_BY_IDS = select(DataSetRow).where(DataSetRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_BY_IDS = Lookup(DataSetRow, DataSetRow.id)
+_WANTED = (
+    func.unnest(bindparam("names", type_=ARRAY(Text)), bindparam("digests", type_=ARRAY(Text)))
+    .table_valued(column("name", Text), column("digest", Text), name="wanted")
+    .render_derived()
+)
+_BY_NAMES = Prepared(
+    select(DataSetRow).join(
+        _WANTED,
+        (DataSetRow.name == _WANTED.c.name)
+        & DataSetRow.digest.is_not_distinct_from(_WANTED.c.digest),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +48,18 @@ class DataSetFilter:
 
 async def by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, DataSetRow]:
     """The data sets among `ids`; those that do not exist are absent."""
-    return {row.id: row for row in await session.scalars(_BY_IDS, {"ids": list(ids)})}
+    return await _BY_IDS.fetch(session, ids)
 
 
 async def by_names(
     session: ReadSession, names: Sequence[DataSetName]
 ) -> dict[DataSetName, DataSetRow]:
     """The data sets of exactly these names and digests; those that do not exist are absent."""
-    known = [key for key in names if key.digest is not None]
-    plain = [key.name for key in names if key.digest is None]
-    rows = await session.scalars(
-        select(DataSetRow).where(
-            tuple_(DataSetRow.name, DataSetRow.digest).in_(known)
-            | (DataSetRow.name.in_(plain) & DataSetRow.digest.is_(None))
-        )
-    )
+    columns = {
+        "names": [key.name for key in names],
+        "digests": [key.digest for key in names],
+    }
+    rows = await session.fetch(_BY_NAMES, columns)
     return {DataSetName(row.name, row.digest): row for row in rows}
 
 
@@ -54,17 +74,22 @@ async def add(session: WriteSession, wanted: DataSetName, actor: str) -> UUID | 
     )
 
 
+@lru_cache(LISTS)
+def _listing(wanted: DataSetFilter) -> Listing[DataSetRow]:
+    ordering = Ordering([by_time(DataSetRow.created_at), by_id(DataSetRow.id)], "data sets", wanted)
+    return Listing(_matching(select(DataSetRow), wanted), ordering)
+
+
 async def page(
     session: ReadSession, wanted: DataSetFilter, request: PageRequest
 ) -> Page[DataSetRow]:
     """A page of all data sets that match, newest first."""
-    ordering = Ordering([by_time(DataSetRow.created_at), by_id(DataSetRow.id)], "data sets", wanted)
-    return await fetch(session, _matching(select(DataSetRow), wanted), ordering, request)
+    return await _listing(wanted).page(session, request)
 
 
 async def count(session: ReadSession, wanted: DataSetFilter) -> int:
     """How many data sets match."""
-    return await total(session, _matching(select(DataSetRow), wanted))
+    return await _listing(wanted).count(session)
 
 
 def _matching(statement: Select[Any], wanted: DataSetFilter) -> Select[Any]:

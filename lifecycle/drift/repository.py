@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, select
+from sqlalchemy import Select, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.drift.rules import CLOSED, DriftStatus
 from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
 from lifecycle.pages import (
+    LISTS,
+    Children,
+    Listing,
+    Lookup,
     Ordering,
     Page,
     PageRequest,
@@ -18,17 +23,19 @@ from lifecycle.pages import (
     by_count,
     by_id,
     by_time,
-    fetch,
-    fetch_all,
-    fetch_each,
-    total,
-    totals,
 )
 from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import DriftSeverity
 from lifecycle.registry.tables import ModelVersionRow
 
-_BY_IDS = select(DriftEventRow).where(DriftEventRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_BY_IDS = Lookup(DriftEventRow, DriftEventRow.id)
+_POLICIES_BY_IDS = Lookup(DriftPolicyRow, DriftPolicyRow.id)
+_RESPONSES = Children(
+    select(DriftResponseRow),
+    DriftResponseRow.drift_event_id,
+    DriftResponseRow.at,
+    DriftResponseRow.id,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class DriftEventFilter:
 
 async def by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, DriftEventRow]:
     """The events among `ids`; those that do not exist are absent."""
-    return {row.id: row for row in await session.scalars(_BY_IDS, {"ids": list(ids)})}
+    return await _BY_IDS.fetch(session, ids)
 
 
 async def lock(session: WriteSession, id: UUID) -> DriftEventRow | None:
@@ -73,18 +80,18 @@ async def reported(
     else:
         statement = statement.where(DriftEventRow.model_version_id == selector.id)
     newest = (DriftEventRow.created_at.desc(), DriftEventRow.id.desc())
-    return await session.scalar(statement.order_by(*newest).limit(1))
+    return await session.fetch_one(statement.order_by(*newest).limit(1))
 
 
 async def unclosed(
     session: ReadSession, deployment_id: UUID, metrics: Sequence[str]
 ) -> list[tuple[str, DriftSeverity]]:
     """Metric and severity of the events of a deployment, on these metrics, that nobody closed."""
-    found = await session.execute(
+    found = await session.fetch(
         select(DriftEventRow.metric, DriftEventRow.severity).where(
             DriftEventRow.deployment_id == deployment_id,
-            DriftEventRow.metric.in_(metrics),
-            DriftEventRow.status.not_in(sorted(CLOSED)),
+            among(DriftEventRow.metric, metrics),
+            ~among(DriftEventRow.status, sorted(CLOSED)),
         )
     )
     return [(metric, severity) for metric, severity in found]
@@ -94,15 +101,14 @@ async def responses(
     session: ReadSession, event_ids: Sequence[UUID]
 ) -> dict[UUID, list[DriftResponseRow]]:
     """What was done about each event, in order."""
-    statement = select(DriftResponseRow).order_by(DriftResponseRow.at, DriftResponseRow.id)
-    return await fetch_all(session, event_ids, DriftResponseRow.drift_event_id, statement)
+    return await _RESPONSES.fetch(session, event_ids)
 
 
 async def causes_of_deployments(
     session: ReadSession, deployment_ids: Sequence[UUID]
 ) -> dict[UUID, DriftEventRow]:
     """The event that each deployment was made because of; others are absent."""
-    found = await session.execute(
+    found = await session.fetch(
         select(DriftResponseRow.deployment_id, DriftEventRow)
         .join(DriftEventRow, DriftEventRow.id == DriftResponseRow.drift_event_id)
         .where(among(DriftResponseRow.deployment_id, deployment_ids))
@@ -112,8 +118,7 @@ async def causes_of_deployments(
 
 async def policies_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, DriftPolicyRow]:
     """The policies among `ids`; those that do not exist are absent."""
-    rows = await session.scalars(select(DriftPolicyRow).where(among(DriftPolicyRow.id, ids)))
-    return {row.id: row for row in rows}
+    return await _POLICIES_BY_IDS.fetch(session, ids)
 
 
 async def policy_in_force(session: ReadSession, model_name: str | None) -> DriftPolicyRow:
@@ -130,24 +135,25 @@ async def policy_in_force(session: ReadSession, model_name: str | None) -> Drift
 async def last_policy(session: ReadSession, model_name: str | None) -> DriftPolicyRow | None:
     """The newest policy of just this scope: a model, or all."""
     newest = _policies(model_name).order_by(DriftPolicyRow.version.desc()).limit(1)
-    return (await session.scalars(newest)).one_or_none()
+    return await session.fetch_one(newest)
 
 
 async def policies_page(
     session: ReadSession, model_name: str | None, request: PageRequest
 ) -> Page[DriftPolicyRow]:
     """A page of the versions of one scope's policy, newest first."""
-    ordering = Ordering(
-        [by_count(DriftPolicyRow.version, descending=True), by_id(DriftPolicyRow.id)],
-        "drift policies",
-        model_name,
-    )
-    return await fetch(session, _policies(model_name), ordering, request)
+    return await _policy_listing(model_name).page(session, request)
 
 
 async def policies_count(session: ReadSession, model_name: str | None) -> int:
     """How many versions a scope's policy has."""
-    return await total(session, _policies(model_name))
+    return await _policy_listing(model_name).count(session)
+
+
+@lru_cache(LISTS)
+def _policy_listing(model_name: str | None) -> Listing[DriftPolicyRow]:
+    keys = [by_count(DriftPolicyRow.version, descending=True), by_id(DriftPolicyRow.id)]
+    return Listing(_policies(model_name), Ordering(keys, "drift policies", model_name))
 
 
 def _policies(model_name: str | None) -> Select[DriftPolicyRow]:
@@ -155,72 +161,62 @@ def _policies(model_name: str | None) -> Select[DriftPolicyRow]:
     return select(DriftPolicyRow).where(DriftPolicyRow.model_name == model_name)
 
 
-def ordering(wanted: DriftEventFilter) -> Ordering:
-    """The ordering of a list of events, newest first."""
-    return Ordering(
+def _matching(statement: Select[Any], wanted: DriftEventFilter) -> Select[Any]:
+    if wanted.model_name is not None:
+        statement = statement.where(DriftEventRow.model_name == wanted.model_name)
+    if wanted.severities:
+        statement = statement.where(among(DriftEventRow.severity, wanted.severities))
+    if wanted.statuses:
+        statement = statement.where(among(DriftEventRow.status, wanted.statuses))
+    return statement
+
+
+@lru_cache(LISTS)
+def _listing(wanted: DriftEventFilter, parent: Any = None) -> Listing[DriftEventRow]:
+    """Newest first."""
+    ordering = Ordering(
         [by_time(DriftEventRow.created_at), by_id(DriftEventRow.id)], "drift events", wanted
     )
+    return Listing(_matching(select(DriftEventRow), wanted), ordering, parent)
+
+
+_OF_VERSIONS = _listing(DriftEventFilter(), DriftEventRow.model_version_id)
+_OF_DEPLOYMENTS = _listing(DriftEventFilter(), DriftEventRow.deployment_id)
 
 
 async def page(
     session: ReadSession, wanted: DriftEventFilter, request: PageRequest
 ) -> Page[DriftEventRow]:
     """A page of all events that match."""
-    return await fetch(session, _matching(select(DriftEventRow), wanted), ordering(wanted), request)
+    return await _listing(wanted).page(session, request)
 
 
 async def count(session: ReadSession, wanted: DriftEventFilter) -> int:
     """How many events match."""
-    return await total(session, _matching(select(DriftEventRow), wanted))
+    return await _listing(wanted).count(session)
 
 
 async def pages_of_versions(
     session: ReadSession, version_ids: Sequence[UUID], request: PageRequest
 ) -> dict[UUID, Page[DriftEventRow]]:
     """A page of each version's events."""
-    return await _pages(session, version_ids, DriftEventRow.model_version_id, request)
+    return await _OF_VERSIONS.pages(session, version_ids, request)
 
 
 async def pages_of_deployments(
     session: ReadSession, deployment_ids: Sequence[UUID], request: PageRequest
 ) -> dict[UUID, Page[DriftEventRow]]:
     """A page of each deployment's events."""
-    return await _pages(session, deployment_ids, DriftEventRow.deployment_id, request)
+    return await _OF_DEPLOYMENTS.pages(session, deployment_ids, request)
 
 
 async def counts_of_versions(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many events each version has; those without any are absent."""
-    column = DriftEventRow.model_version_id
-    return await totals(session, version_ids, column, select(DriftEventRow))
+    return await _OF_VERSIONS.counts(session, version_ids)
 
 
 async def counts_of_deployments(
     session: ReadSession, deployment_ids: Sequence[UUID]
 ) -> dict[UUID, int]:
     """How many events each deployment has; those without any are absent."""
-    column = DriftEventRow.deployment_id
-    return await totals(session, deployment_ids, column, select(DriftEventRow))
-
-
-async def _pages(
-    session: ReadSession, parents: Sequence[UUID], column: Any, request: PageRequest
-) -> dict[UUID, Page[DriftEventRow]]:
-    return await fetch_each(
-        session,
-        parents,
-        DriftEventRow,
-        column,
-        select(DriftEventRow),
-        ordering(DriftEventFilter()),
-        request,
-    )
-
-
-def _matching(statement: Select[Any], wanted: DriftEventFilter) -> Select[Any]:
-    if wanted.model_name is not None:
-        statement = statement.where(DriftEventRow.model_name == wanted.model_name)
-    if wanted.severities:
-        statement = statement.where(DriftEventRow.severity.in_(wanted.severities))
-    if wanted.statuses:
-        statement = statement.where(DriftEventRow.status.in_(wanted.statuses))
-    return statement
+    return await _OF_DEPLOYMENTS.counts(session, deployment_ids)

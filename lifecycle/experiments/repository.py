@@ -3,21 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, bindparam, select
+from sqlalchemy import Select, select
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.experiments.tables import ExperimentRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_id, by_text, by_time, fetch, total
-
-# Built once, so that SQLAlchemy compiles it once; ANY, so that PostgreSQL plans it once.
-_BY_IDS = select(ExperimentRow).where(ExperimentRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
-_BY_NAMES = select(ExperimentRow).where(
-    ExperimentRow.name == any_(bindparam("names", type_=ARRAY(Text)))
+from lifecycle.pages import (
+    LISTS,
+    Listing,
+    Lookup,
+    Ordering,
+    Page,
+    PageRequest,
+    among,
+    by_id,
+    by_text,
+    by_time,
 )
+
+_BY_IDS = Lookup(ExperimentRow, ExperimentRow.id)
+_BY_NAMES = Lookup(ExperimentRow, ExperimentRow.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +57,12 @@ _KEYS: dict[ExperimentOrderField, Any] = {
 
 async def by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ExperimentRow]:
     """The experiments among `ids`; those that do not exist are absent."""
-    return {row.id: row for row in await session.scalars(_BY_IDS, {"ids": list(ids)})}
+    return await _BY_IDS.fetch(session, ids)
 
 
 async def by_names(session: ReadSession, names: Sequence[str]) -> dict[str, ExperimentRow]:
     """The experiments among `names`; those that do not exist are absent."""
-    return {row.name: row for row in await session.scalars(_BY_NAMES, {"names": list(names)})}
+    return await _BY_NAMES.fetch(session, names)
 
 
 async def lock(session: WriteSession, name: str) -> ExperimentRow | None:
@@ -71,31 +80,38 @@ async def hold(session: WriteSession, name: str) -> ExperimentRow | None:
     )
 
 
-async def page(
-    session: ReadSession,
-    wanted: ExperimentFilter,
-    order: Sequence[tuple[ExperimentOrderField, bool]],
-    request: PageRequest,
-) -> Page[ExperimentRow]:
-    """A page of the experiments; `order` is pairs of field and descending."""
+@lru_cache(LISTS)
+def _listing(
+    wanted: ExperimentFilter, order: tuple[tuple[ExperimentOrderField, bool], ...]
+) -> Listing[ExperimentRow]:
     order = order or ((ExperimentOrderField.CREATED_AT, True),)
     keys = [_KEYS[field](down) for field, down in order]
     ordering = Ordering(
         [*keys, by_id(ExperimentRow.id, descending=order[-1][1])], "experiments", wanted, order
     )
-    return await fetch(session, _matching(select(ExperimentRow), wanted), ordering, request)
+    return Listing(_matching(select(ExperimentRow), wanted), ordering)
+
+
+async def page(
+    session: ReadSession,
+    wanted: ExperimentFilter,
+    order: tuple[tuple[ExperimentOrderField, bool], ...],
+    request: PageRequest,
+) -> Page[ExperimentRow]:
+    """A page of the experiments; `order` is pairs of field and descending."""
+    return await _listing(wanted, order).page(session, request)
 
 
 async def count(session: ReadSession, wanted: ExperimentFilter) -> int:
     """How many experiments match."""
-    return await total(session, _matching(select(ExperimentRow), wanted))
+    return await _listing(wanted, ()).count(session)
 
 
 def _matching(statement: Select[Any], wanted: ExperimentFilter) -> Select[Any]:
     if wanted.owner is not None:
         statement = statement.where(ExperimentRow.owner == wanted.owner)
     if wanted.statuses:
-        statement = statement.where(ExperimentRow.status.in_(wanted.statuses))
+        statement = statement.where(among(ExperimentRow.status, wanted.statuses))
     if wanted.name_contains:
         # In collation "C", which the column has, only A to Z have small letters.
         name = ExperimentRow.name.collate("default")

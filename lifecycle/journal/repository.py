@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from sqlalchemy import Select, or_, select
 
 from lifecycle.database import ReadSession
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_count, fetch, total
+from lifecycle.pages import LISTS, Listing, Ordering, Page, PageRequest, among, by_count
+from lifecycle.statements import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,12 @@ class Head:
     chain_hash: bytes
 
 
+_HEAD = Prepared(select(JournalHeadRow))
+
+
 async def head(session: ReadSession) -> Head:
     """Where the journal stands."""
-    row = (await session.scalars(select(JournalHeadRow))).one()
+    (row,) = await session.fetch(_HEAD)
     return Head(
         row.journal_id, row.position, row.trimmed_through, row.chain_position, row.chain_hash
     )
@@ -109,7 +114,7 @@ async def between(
     if isinstance(wanted, EventFilter):
         statement = _matching(statement, wanted)
     else:
-        statement = statement.where(EventRow.type.in_(sorted(wanted)))
+        statement = statement.where(among(EventRow.type, sorted(wanted)))
     return [
         Event(
             id=row.id,
@@ -122,7 +127,7 @@ async def between(
             before=row.before or {},
             after=row.after or {},
         )
-        for row in await session.execute(statement)
+        for row in await session.fetch(statement)
     ]
 
 
@@ -130,33 +135,38 @@ async def ids_beyond(session: ReadSession, wanted: EventFilter, position: int) -
     """The ids of the events that have become visible but have a later position, or none yet."""
     statement = _matching(select(EventRow.id), wanted)
     beyond = or_(EventRow.position > position, EventRow.position.is_(None))
-    return frozenset(await session.scalars(statement.where(beyond)))
+    return frozenset(await session.fetch(statement.where(beyond)))
 
 
 async def audit_page(
     session: ReadSession, wanted: AuditFilter, request: PageRequest
 ) -> Page[EventRow]:
     """A page of the numbered events that match, the last one first."""
-    ordering = Ordering([by_count(EventRow.position, descending=True)], "audit", wanted)
-    return await fetch(session, _audited(wanted), ordering, request)
+    return await _audit(wanted).page(session, request)
 
 
 async def audit_count(session: ReadSession, wanted: AuditFilter) -> int:
     """How many numbered events match."""
-    return await total(session, _audited(wanted))
+    return await _audit(wanted).count(session)
+
+
+@lru_cache(LISTS)
+def _audit(wanted: AuditFilter) -> Listing[EventRow]:
+    ordering = Ordering([by_count(EventRow.position, descending=True)], "audit", wanted)
+    return Listing(_audited(wanted), ordering)
 
 
 def _audited(wanted: AuditFilter) -> Select[Any]:
     statement = select(EventRow).where(EventRow.position.is_not(None))
     if wanted.actors:
-        statement = statement.where(EventRow.actor.in_(wanted.actors))
+        statement = statement.where(among(EventRow.actor, wanted.actors))
     if wanted.subject_kinds:
-        statement = statement.where(EventRow.subject_kind.in_(wanted.subject_kinds))
+        statement = statement.where(among(EventRow.subject_kind, wanted.subject_kinds))
     if wanted.subject is not None:
         kind, id = wanted.subject
         statement = statement.where(EventRow.subject_kind == kind, EventRow.subject_id == id)
     if wanted.actions:
-        statement = statement.where(EventRow.type.in_(wanted.actions))
+        statement = statement.where(among(EventRow.type, wanted.actions))
     if wanted.since is not None:
         statement = statement.where(EventRow.at >= wanted.since)
     if wanted.until is not None:
@@ -165,7 +175,7 @@ def _audited(wanted: AuditFilter) -> Select[Any]:
 
 
 def _matching(statement: Select[Any], wanted: EventFilter) -> Select[Any]:
-    statement = statement.where(EventRow.type.in_(sorted(wanted.types)))
+    statement = statement.where(among(EventRow.type, sorted(wanted.types)))
     if wanted.subject_id is not None:
         statement = statement.where(EventRow.subject_id == wanted.subject_id)
     else:

@@ -112,7 +112,7 @@ async def _walk(
         seen |= front
         parameters = _parameters("front", front) | _parameters("seen", seen)
         front = set()
-        for table, id, *_ in await session.execute(step, parameters):
+        for table, id, *_ in await session.fetch(step, parameters):
             key = Object("deployment" if table == _ASIDE else table, id)
             if key not in found and len(found) == MAX_NODES:
                 truncated = True

@@ -6,12 +6,12 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 
 from lifecycle.commands import Line, Moment, Text
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.logs.tables import LogLineRow
-from lifecycle.pages import Ordering, Page, PageRequest, by_count, fetch_all, fetch_each
+from lifecycle.pages import Children, Listing, Ordering, Page, PageRequest, by_count
 
 MAX_LINES = 1_000
 
@@ -26,9 +26,14 @@ class NewLine(BaseModel):
     timestamp: Moment | None = None
 
 
-def ordering() -> Ordering:
-    """The order of the lines."""
-    return Ordering([by_count(LogLineRow.line)], "log")
+_LINES = Listing(
+    select(LogLineRow), Ordering([by_count(LogLineRow.line)], "log"), LogLineRow.owner_id
+)
+_BETWEEN = Children(
+    select(LogLineRow).where(LogLineRow.line.between(bindparam("first"), bindparam("last"))),
+    LogLineRow.owner_id,
+    LogLineRow.line,
+)
 
 
 async def append(
@@ -55,22 +60,11 @@ async def pages(
     session: ReadSession, owner_ids: Sequence[UUID], request: PageRequest
 ) -> dict[UUID, Page[LogLineRow]]:
     """A page of each owner's log."""
-    return await fetch_each(
-        session,
-        owner_ids,
-        LogLineRow,
-        LogLineRow.owner_id,
-        select(LogLineRow),
-        ordering(),
-        request,
-    )
+    return await _LINES.pages(session, owner_ids, request)
 
 
 async def between(
     session: ReadSession, owner_ids: Sequence[UUID], first: int, last: int
 ) -> dict[UUID, list[LogLineRow]]:
     """The lines from `first` to `last` of each owner, in order."""
-    statement = (
-        select(LogLineRow).where(LogLineRow.line.between(first, last)).order_by(LogLineRow.line)
-    )
-    return await fetch_all(session, owner_ids, LogLineRow.owner_id, statement)
+    return await _BETWEEN.fetch(session, owner_ids, {"first": first, "last": last})

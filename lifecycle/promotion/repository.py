@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, TypeAlias
+from functools import lru_cache
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession, clock
 from lifecycle.pages import (
+    LISTS,
+    Children,
+    Listing,
+    Lookup,
     Ordering,
     Page,
     PageRequest,
@@ -18,11 +23,6 @@ from lifecycle.pages import (
     by_count,
     by_id,
     by_time,
-    fetch,
-    fetch_all,
-    fetch_each,
-    total,
-    totals,
 )
 from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import (
@@ -62,41 +62,38 @@ async def history_pages(
     session: ReadSession, model_ids: Sequence[UUID], stages: tuple[Stage, ...], request: PageRequest
 ) -> dict[UUID, Page[StageAssignmentRow]]:
     """A page of each model's stage history, newest first; all stages when none are given."""
-    ordering = Ordering(
-        [by_time(StageAssignmentRow.valid_from), by_id(StageAssignmentRow.id)],
-        "stage history",
-        stages,
-    )
-    return await fetch_each(
-        session,
-        model_ids,
-        StageAssignmentRow,
-        StageAssignmentRow.model_id,
-        _in_stages(stages),
-        ordering,
-        request,
-    )
+    return await _history(stages).pages(session, model_ids, request)
 
 
 async def history_counts(
     session: ReadSession, model_ids: Sequence[UUID], stages: tuple[Stage, ...]
 ) -> dict[UUID, int]:
     """How many entries each model's stage history has."""
-    return await totals(session, model_ids, StageAssignmentRow.model_id, _in_stages(stages))
+    return await _history(stages).counts(session, model_ids)
+
+
+@lru_cache(LISTS)
+def _history(stages: tuple[Stage, ...]) -> Listing[StageAssignmentRow]:
+    statement = select(StageAssignmentRow)
+    if stages:
+        statement = statement.where(among(StageAssignmentRow.stage, stages))
+    keys = [by_time(StageAssignmentRow.valid_from), by_id(StageAssignmentRow.id)]
+    ordering = Ordering(keys, "stage history", stages)
+    return Listing(statement, ordering, StageAssignmentRow.model_id)
+
+
+_HISTORY_OF_VERSIONS = Children(
+    select(StageAssignmentRow),
+    StageAssignmentRow.model_version_id,
+    StageAssignmentRow.valid_from,
+)
 
 
 async def history_of_versions(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> dict[UUID, list[StageAssignmentRow]]:
     """The stages that each version was in, oldest first."""
-    statement = select(StageAssignmentRow).order_by(StageAssignmentRow.valid_from)
-    column = StageAssignmentRow.model_version_id
-    return await fetch_all(session, version_ids, column, statement)
-
-
-def _in_stages(stages: tuple[Stage, ...]) -> Select[Any]:
-    statement = select(StageAssignmentRow)
-    return statement.where(StageAssignmentRow.stage.in_(stages)) if stages else statement
+    return await _HISTORY_OF_VERSIONS.fetch(session, version_ids)
 
 
 async def versions_in_stage(
@@ -122,14 +119,17 @@ async def versions_in_stage(
             StageAssignmentRow.valid_from <= at,
             or_(StageAssignmentRow.valid_to.is_(None), StageAssignmentRow.valid_to > at),
         )
-    return {model_id: version_id for model_id, version_id in await session.execute(statement)}  # noqa: C416
+    return {model_id: version_id for model_id, version_id in await session.fetch(statement)}  # noqa: C416
+
+
+_REPLACED = Children(
+    select(StageAssignmentRow), StageAssignmentRow.replaced_by_id, StageAssignmentRow.id
+)
 
 
 async def displaced_by(session: ReadSession, entry_ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
     """The versions that each of these entries pushed out of its stage."""
-    statement = select(StageAssignmentRow).order_by(StageAssignmentRow.id)
-    column = StageAssignmentRow.replaced_by_id
-    rows = await fetch_all(session, entry_ids, column, statement)
+    rows = await _REPLACED.fetch(session, entry_ids)
     return {id: [row.model_version_id for row in replaced] for id, replaced in rows.items()}
 
 
@@ -157,13 +157,16 @@ async def moment(session: WriteSession, model_id: UUID) -> datetime:
     return now
 
 
+_CHECKLISTS = Children(
+    select(ChecklistItemRow), ChecklistItemRow.model_version_id, ChecklistItemRow.place
+)
+
+
 async def checklists(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> dict[UUID, list[ChecklistItemRow]]:
     """Each version's checklist, in its order."""
-    statement = select(ChecklistItemRow).order_by(ChecklistItemRow.place)
-    column = ChecklistItemRow.model_version_id
-    return await fetch_all(session, version_ids, column, statement)
+    return await _CHECKLISTS.fetch(session, version_ids)
 
 
 async def last_place(session: WriteSession, version_id: UUID) -> int:
@@ -178,7 +181,7 @@ async def last_place(session: WriteSession, version_id: UUID) -> int:
 
 async def item(session: ReadSession, id: UUID) -> ChecklistItemRow | None:
     """One checklist item as the database has it now."""
-    return await session.get(ChecklistItemRow, id, populate_existing=True)
+    return await session.fetch_one(select(ChecklistItemRow).where(ChecklistItemRow.id == id))
 
 
 # Policies
@@ -199,7 +202,7 @@ async def last_policy(
     session: ReadSession, model_id: UUID | None, stage: Stage
 ) -> StagePolicyRow | None:
     """The last version of a model's own policy, or of the general one."""
-    return await session.scalar(
+    return await session.fetch_one(
         select(StagePolicyRow)
         .where(StagePolicyRow.model_id == model_id)
         .where(StagePolicyRow.stage == stage)
@@ -219,7 +222,7 @@ async def policies_in_force(
         .where(or_(StagePolicyRow.model_id.is_(None), among(StagePolicyRow.model_id, model_ids)))
         .order_by(StagePolicyRow.model_id, StagePolicyRow.version.desc())
     )
-    rows = {row.model_id: row for row in await session.scalars(statement)}
+    rows = {row.model_id: row for row in await session.fetch(statement)}
     own = {id: row for id, row in rows.items() if row.rules is not None}
     return {id: own.get(id) or rows[None] for id in model_ids}
 
@@ -232,33 +235,33 @@ async def policy_in_force(
     return own if own and own.rules is not None else await last_policy(session, None, stage)
 
 
+_POLICIES_BY_IDS = Lookup(StagePolicyRow, StagePolicyRow.id)
+
+
 async def policies_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, StagePolicyRow]:
     """The versions of policies among `ids`."""
-    statement = select(StagePolicyRow).where(among(StagePolicyRow.id, ids))
-    return {row.id: row for row in await session.scalars(statement)}
+    return await _POLICIES_BY_IDS.fetch(session, ids)
+
+
+@lru_cache(LISTS)
+def _policies(model_id: UUID | None, stage: Stage) -> Listing[StagePolicyRow]:
+    statement = select(StagePolicyRow).where(
+        StagePolicyRow.model_id == model_id, StagePolicyRow.stage == stage
+    )
+    keys = [by_count(StagePolicyRow.version, descending=True), by_id(StagePolicyRow.id)]
+    return Listing(statement, Ordering(keys, "stage policies", (model_id, stage)))
 
 
 async def policy_page(
     session: ReadSession, model_id: UUID | None, stage: Stage, request: PageRequest
 ) -> Page[StagePolicyRow]:
     """A page of the versions of a model's own policy, or of the general one, newest first."""
-    ordering = Ordering(
-        [by_count(StagePolicyRow.version, descending=True), by_id(StagePolicyRow.id)],
-        "stage policies",
-        (model_id, stage),
-    )
-    return await fetch(session, _policies(model_id, stage), ordering, request)
+    return await _policies(model_id, stage).page(session, request)
 
 
 async def policy_count(session: ReadSession, model_id: UUID | None, stage: Stage) -> int:
     """How many versions a policy has had."""
-    return await total(session, _policies(model_id, stage))
-
-
-def _policies(model_id: UUID | None, stage: Stage) -> Select[Any]:
-    return select(StagePolicyRow).where(
-        StagePolicyRow.model_id == model_id, StagePolicyRow.stage == stage
-    )
+    return await _policies(model_id, stage).count(session)
 
 
 def rules_of(row: StagePolicyRow) -> Rules | None:
@@ -291,23 +294,26 @@ async def last_reports(
         .where(among(column, version_ids))
         .order_by(column, ValidationReportRow.created_at.desc(), ValidationReportRow.id.desc())
     )
-    return {row.model_version_id: row for row in await session.scalars(statement)}
+    return {row.model_version_id: row for row in await session.fetch(statement)}
+
+
+_REPORTS_BY_IDS = Lookup(ValidationReportRow, ValidationReportRow.id)
+_APPROVALS_BY_IDS = Lookup(ApprovalRow, ApprovalRow.id)
+_PRESENT_APPROVALS = Lookup(
+    ApprovalRow, ApprovalRow.model_version_id, ApprovalRow.superseded_at.is_(None)
+)
 
 
 async def reports_by_ids(
     session: ReadSession, ids: Sequence[UUID]
 ) -> dict[UUID, ValidationReportRow]:
     """The reports among `ids`."""
-    statement = select(ValidationReportRow).where(among(ValidationReportRow.id, ids))
-    return {row.id: row for row in await session.scalars(statement)}
+    return await _REPORTS_BY_IDS.fetch(session, ids)
 
 
 async def approvals(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, ApprovalRow]:
     """Each version's present approval; those that were never submitted are absent."""
-    statement = select(ApprovalRow).where(
-        among(ApprovalRow.model_version_id, version_ids), ApprovalRow.superseded_at.is_(None)
-    )
-    return {row.model_version_id: row for row in await session.scalars(statement)}
+    return await _PRESENT_APPROVALS.fetch(session, version_ids)
 
 
 async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalRow | None:
@@ -319,28 +325,39 @@ async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalR
     )
 
 
+_APPROVALS = Children(
+    select(ApprovalRow),
+    ApprovalRow.model_version_id,
+    ApprovalRow.submitted_at.desc(),
+    ApprovalRow.id.desc(),
+)
+
+
 async def approval_history(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> dict[UUID, list[ApprovalRow]]:
     """All submissions of each version, newest first."""
-    statement = select(ApprovalRow).order_by(ApprovalRow.submitted_at.desc(), ApprovalRow.id.desc())
-    return await fetch_all(session, version_ids, ApprovalRow.model_version_id, statement)
+    return await _APPROVALS.fetch(session, version_ids)
 
 
 async def approvals_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ApprovalRow]:
     """The submissions among `ids`."""
-    statement = select(ApprovalRow).where(among(ApprovalRow.id, ids))
-    return {row.id: row for row in await session.scalars(statement)}
+    return await _APPROVALS_BY_IDS.fetch(session, ids)
+
+
+_DECISIONS = Children(
+    select(ApprovalDecisionRow),
+    ApprovalDecisionRow.approval_id,
+    ApprovalDecisionRow.at,
+    ApprovalDecisionRow.actor,
+)
 
 
 async def decisions(
     session: ReadSession, approval_ids: Sequence[UUID]
 ) -> dict[UUID, list[ApprovalDecisionRow]]:
     """What was said to each submission, in order."""
-    statement = select(ApprovalDecisionRow).order_by(
-        ApprovalDecisionRow.at, ApprovalDecisionRow.actor
-    )
-    return await fetch_all(session, approval_ids, ApprovalDecisionRow.approval_id, statement)
+    return await _DECISIONS.fetch(session, approval_ids)
 
 
 async def supersede(session: WriteSession, version_id: UUID, moment: datetime) -> None:
@@ -359,7 +376,7 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
         select(ModelVersionRow.id, ModelVersionRow.model_id, ApprovalRow.policy_id)
         .join(ApprovalRow, ApprovalRow.model_version_id == ModelVersionRow.id)
         .where(
-            ModelVersionRow.approval_status.in_(OPEN | IN_FORCE),
+            among(ModelVersionRow.approval_status, OPEN | IN_FORCE),
             ApprovalRow.superseded_at.is_(None),
             ApprovalRow.used_at.is_(None),
             ModelVersionRow.deleted_at.is_(None),
@@ -367,10 +384,10 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
     )
     if model_id is not None:
         statement = statement.where(ModelVersionRow.model_id == model_id)
-    found = (await session.execute(statement)).all()
-    models = list({row.model_id for row in found})
+    found = await session.fetch(statement)
+    models = list({model for _, model, _ in found})
     in_force = await policies_in_force(session, models, Stage.PRODUCTION)
-    return [row.id for row in found if row.policy_id != in_force[row.model_id].id]
+    return [id for id, model, policy_id in found if policy_id != in_force[model].id]
 
 
 async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, Facts]:

@@ -6,18 +6,14 @@ Deleted versions are in no list and answer to no selector; by id they are found 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
-    Select,
-    Text,
-    Uuid,
     and_,
-    any_,
     bindparam,
     delete,
     or_,
@@ -28,6 +24,10 @@ from sqlalchemy.dialects.postgresql import insert
 from lifecycle.commands import Name
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.pages import (
+    LISTS,
+    Children,
+    Listing,
+    Lookup,
     Ordering,
     Page,
     PageRequest,
@@ -35,22 +35,26 @@ from lifecycle.pages import (
     by_id,
     by_text,
     by_time,
-    fetch,
-    fetch_all,
-    fetch_each,
-    total,
-    totals,
 )
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
 from lifecycle.runs.metrics import MetricValue
+from lifecycle.statements import Prepared
 
-_MODELS_BY_IDS = select(ModelRow).where(ModelRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
-_MODELS_BY_NAMES = select(ModelRow).where(
-    ModelRow.name == any_(bindparam("names", type_=ARRAY(Text)))
+_MODELS_BY_IDS = Lookup(ModelRow, ModelRow.id)
+_MODELS_BY_NAMES = Lookup(ModelRow, ModelRow.name)
+_VERSIONS_BY_IDS = Lookup(ModelVersionRow, ModelVersionRow.id)
+_VERSIONS_OF_RUNS = Children(
+    select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None)),
+    ModelVersionRow.run_id,
+    ModelVersionRow.created_at,
+    ModelVersionRow.id,
 )
-_VERSIONS_BY_IDS = select(ModelVersionRow).where(
-    ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+_HOLDERS = Lookup(
+    ModelVersionRow, ModelVersionRow.model_id, ModelVersionRow.stage == Stage.PRODUCTION
+)
+_METRICS = Children(
+    select(VersionMetricRow), VersionMetricRow.model_version_id, VersionMetricRow.key
 )
 
 
@@ -111,52 +115,57 @@ class VersionOrderField(StrEnum):
 
 async def models_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ModelRow]:
     """The models among `ids`; those that do not exist are absent."""
-    return {row.id: row for row in await session.scalars(_MODELS_BY_IDS, {"ids": list(ids)})}
+    return await _MODELS_BY_IDS.fetch(session, ids)
 
 
 async def models_by_names(session: ReadSession, names: Sequence[str]) -> dict[str, ModelRow]:
     """The models among `names`; those that do not exist are absent."""
-    rows = await session.scalars(_MODELS_BY_NAMES, {"names": list(names)})
-    return {row.name: row for row in rows}
+    return await _MODELS_BY_NAMES.fetch(session, names)
 
 
 async def versions_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
     """The versions among `ids`, deleted ones too; those that never existed are absent."""
-    return {row.id: row for row in await session.scalars(_VERSIONS_BY_IDS, {"ids": list(ids)})}
+    return await _VERSIONS_BY_IDS.fetch(session, ids)
 
 
-def _meant(selector: VersionSelector) -> Select[ModelVersionRow]:
-    statement = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+_LIVING = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+_BY_ID = Prepared(_LIVING.where(ModelVersionRow.id == bindparam("id")))
+_BY_NAME = Prepared(
+    _LIVING.where(
+        ModelVersionRow.model_name == bindparam("model_name"),
+        ModelVersionRow.version == bindparam("version"),
+    )
+)
+_BY_STAGE = Prepared(
+    _LIVING.where(
+        ModelVersionRow.model_name == bindparam("model_name"),
+        ModelVersionRow.stage == bindparam("stage"),
+    )
+    .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
+    .limit(1)
+)
+
+
+def _meant(selector: VersionSelector) -> tuple[Prepared[ModelVersionRow], dict[str, Any]]:
+    """What finds the version that is meant, and its parameters."""
     if selector.name_version is not None:
-        statement = statement.where(
-            ModelVersionRow.model_name == selector.name_version.model_name,
-            ModelVersionRow.version == selector.name_version.version,
-        )
-    elif selector.in_stage is not None:
-        statement = (
-            statement.where(
-                ModelVersionRow.model_name == selector.in_stage.model_name,
-                ModelVersionRow.stage == selector.in_stage.stage,
-            )
-            .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
-            .limit(1)
-        )
-    else:
-        statement = statement.where(ModelVersionRow.id == selector.id)
-    return statement
+        return _BY_NAME, dict(selector.name_version)
+    if selector.in_stage is not None:
+        return _BY_STAGE, dict(selector.in_stage)
+    return _BY_ID, {"id": selector.id}
 
 
 async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, unless it was deleted."""
-    return await session.scalar(_meant(selector))
+    return await session.fetch_one(*_meant(selector))
 
 
 async def lock_version(session: WriteSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, held until the transaction ends. None also when it has been
     deleted, or has left the stage, while this waited for it."""
-    return await session.scalar(
-        _meant(selector).with_for_update(key_share=True).execution_options(populate_existing=True)
-    )
+    meant, parameters = _meant(selector)
+    locked: Select[ModelVersionRow] = meant.statement.with_for_update(key_share=True)
+    return await session.scalar(locked.execution_options(populate_existing=True), parameters)
 
 
 async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
@@ -192,14 +201,16 @@ async def lock_with_holder(
     The caller holds the model locked, so that nothing moves or is deleted between this and the
     decision.
     """
-    meant = _meant(selector).with_only_columns(ModelVersionRow.id).correlate(None)
-    is_meant = ModelVersionRow.id == meant.scalar_subquery()
+    meant, parameters = _meant(selector)
+    its_id = meant.statement.with_only_columns(ModelVersionRow.id).correlate(None)
+    is_meant = ModelVersionRow.id == its_id.scalar_subquery()
     rows = await session.execute(
         select(ModelVersionRow, is_meant)
         .where(or_(is_meant, _in_production(model_id)))
         .order_by(ModelVersionRow.id)
         .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
+        .execution_options(populate_existing=True),
+        parameters,
     )
     return next((row for row, is_it in rows if is_it), None)
 
@@ -207,25 +218,23 @@ async def lock_with_holder(
 async def lock_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
     """These versions as they stand, held until the transaction ends, locked in order of id."""
     rows = await session.scalars(
-        _VERSIONS_BY_IDS.order_by(ModelVersionRow.id)
+        select(ModelVersionRow)
+        .where(among(ModelVersionRow.id, ids))
+        .order_by(ModelVersionRow.id)
         .with_for_update(key_share=True)
-        .execution_options(populate_existing=True),
-        {"ids": list(ids)},
+        .execution_options(populate_existing=True)
     )
     return {row.id: row for row in rows}
 
 
 async def in_production(session: ReadSession, model_id: UUID) -> UUID | None:
     """The id of the version that is in production now."""
-    return await session.scalar(select(ModelVersionRow.id).where(_in_production(model_id)))
+    return await session.fetch_one(select(ModelVersionRow.id).where(_in_production(model_id)))
 
 
 async def holders(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
     """The version of each model that is in production now; models without one are absent."""
-    statement = select(ModelVersionRow).where(
-        among(ModelVersionRow.model_id, model_ids), ModelVersionRow.stage == Stage.PRODUCTION
-    )
-    return {row.model_id: row for row in await session.scalars(statement)}
+    return await _HOLDERS.fetch(session, model_ids)
 
 
 async def ensure_model(session: WriteSession, name: str, actor: str) -> tuple[ModelRow, bool]:
@@ -248,42 +257,64 @@ async def taken_versions(
     session: ReadSession, model_name: str, versions: Sequence[str]
 ) -> set[str]:
     """Which of these names the model's versions have, deleted ones included."""
-    rows = await session.scalars(
+    rows = await session.fetch(
         select(ModelVersionRow.version).where(
-            ModelVersionRow.model_name == model_name, ModelVersionRow.version.in_(versions)
+            ModelVersionRow.model_name == model_name, among(ModelVersionRow.version, versions)
         )
     )
     return set(rows)
+
+
+@lru_cache(LISTS)
+def _models(wanted: ModelFilter) -> Listing[ModelRow]:
+    """By name."""
+    statement = select(ModelRow)
+    if wanted.owner is not None:
+        statement = statement.where(ModelRow.owner == wanted.owner)
+    if wanted.name_contains:
+        # In collation "C", which the column has, only A to Z have small letters.
+        name = ModelRow.name.collate("default")
+        statement = statement.where(name.icontains(wanted.name_contains, autoescape=True))
+    keys = [by_text(ModelRow.name), by_id(ModelRow.id, descending=False)]
+    return Listing(statement, Ordering(keys, "models", wanted))
 
 
 async def models_page(
     session: ReadSession, wanted: ModelFilter, request: PageRequest
 ) -> Page[ModelRow]:
     """A page of the models, by name."""
-    ordering = Ordering(
-        [by_text(ModelRow.name), by_id(ModelRow.id, descending=False)], "models", wanted
-    )
-    return await fetch(session, _models(select(ModelRow), wanted), ordering, request)
+    return await _models(wanted).page(session, request)
 
 
 async def models_count(session: ReadSession, wanted: ModelFilter) -> int:
     """How many models match."""
-    return await total(session, _models(select(ModelRow), wanted))
+    return await _models(wanted).count(session)
 
 
-def versions_ordering(
+_TIMES = {
+    VersionOrderField.CREATED_AT: ModelVersionRow.created_at,
+    VersionOrderField.UPDATED_AT: ModelVersionRow.updated_at,
+}
+
+
+@lru_cache(LISTS)
+def _versions(
     wanted: VersionFilter, order: tuple[tuple[VersionOrderField, bool], ...]
-) -> Ordering:
-    """The ordering of a list of versions, newest first unless told otherwise."""
+) -> Listing[ModelVersionRow]:
+    """Newest first unless told otherwise."""
+    statement = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+    if wanted.model_name is not None:
+        statement = statement.where(ModelVersionRow.model_name == wanted.model_name)
+    if wanted.stages:
+        statement = statement.where(among(ModelVersionRow.stage, wanted.stages))
+    if wanted.approval_statuses:
+        approved = among(ModelVersionRow.approval_status, wanted.approval_statuses)
+        statement = statement.where(approved)
     order = order or ((VersionOrderField.CREATED_AT, True),)
-    columns = {
-        VersionOrderField.CREATED_AT: ModelVersionRow.created_at,
-        VersionOrderField.UPDATED_AT: ModelVersionRow.updated_at,
-    }
-    keys = [by_time(columns[field], descending=down) for field, down in order]
-    return Ordering(
-        [*keys, by_id(ModelVersionRow.id, descending=order[-1][1])], "versions", wanted, order
-    )
+    keys = [by_time(_TIMES[field], descending=down) for field, down in order]
+    last = by_id(ModelVersionRow.id, descending=order[-1][1])
+    ordering = Ordering([*keys, last], "versions", wanted, order)
+    return Listing(statement, ordering, ModelVersionRow.model_id)
 
 
 async def versions_page(
@@ -293,58 +324,43 @@ async def versions_page(
     request: PageRequest,
 ) -> Page[ModelVersionRow]:
     """A page of the versions of all models."""
-    statement = _versions(select(ModelVersionRow), wanted)
-    return await fetch(session, statement, versions_ordering(wanted, order), request)
+    return await _versions(wanted, order).page(session, request)
 
 
 async def versions_count(session: ReadSession, wanted: VersionFilter) -> int:
     """How many versions match."""
-    return await total(session, _versions(select(ModelVersionRow), wanted))
+    return await _versions(wanted, ()).count(session)
 
 
 async def versions_of_models(
     session: ReadSession, model_ids: Sequence[UUID], wanted: VersionFilter, request: PageRequest
 ) -> dict[UUID, Page[ModelVersionRow]]:
     """A page of each model's versions, newest first."""
-    return await fetch_each(
-        session,
-        model_ids,
-        ModelVersionRow,
-        ModelVersionRow.model_id,
-        _versions(select(ModelVersionRow), wanted),
-        versions_ordering(wanted, ()),
-        request,
-    )
+    return await _versions(wanted, ()).pages(session, model_ids, request)
 
 
 async def version_counts_of_models(
     session: ReadSession, model_ids: Sequence[UUID], wanted: VersionFilter
 ) -> dict[UUID, int]:
     """How many of each model's versions match; models without any are absent."""
-    statement = _versions(select(ModelVersionRow), wanted)
-    return await totals(session, model_ids, ModelVersionRow.model_id, statement)
+    return await _versions(wanted, ()).counts(session, model_ids)
 
 
 async def versions_of_runs(
     session: ReadSession, run_ids: Sequence[UUID]
 ) -> dict[UUID, list[ModelVersionRow]]:
     """The versions that came out of each run, oldest first, without deleted ones."""
-    statement = (
-        select(ModelVersionRow)
-        .where(ModelVersionRow.deleted_at.is_(None))
-        .order_by(ModelVersionRow.created_at, ModelVersionRow.id)
-    )
-    return await fetch_all(session, run_ids, ModelVersionRow.run_id, statement)
+    return await _VERSIONS_OF_RUNS.fetch(session, run_ids)
 
 
 async def versions_by_names(
     session: ReadSession, model_name: str, versions: Sequence[str]
 ) -> dict[str, ModelVersionRow]:
     """Versions of one model by their names, without deleted ones."""
-    rows = await session.scalars(
+    rows = await session.fetch(
         select(ModelVersionRow).where(
             ModelVersionRow.model_name == model_name,
-            ModelVersionRow.version.in_(versions),
+            among(ModelVersionRow.version, versions),
             ModelVersionRow.deleted_at.is_(None),
         )
     )
@@ -353,15 +369,9 @@ async def versions_by_names(
 
 async def metrics(
     session: ReadSession, version_ids: Sequence[UUID]
-) -> Mapping[UUID, list[MetricValue]]:
+) -> Mapping[UUID, Sequence[MetricValue]]:
     """Each version's metrics, by key."""
-    statement = select(VersionMetricRow).order_by(VersionMetricRow.key)
-    column = VersionMetricRow.model_version_id
-    rows = await fetch_all(session, version_ids, column, statement)
-    return {
-        id: [MetricValue(row.key, row.value, row.step, row.timestamp) for row in of_version]
-        for id, of_version in rows.items()
-    }
+    return await _METRICS.fetch(session, version_ids)
 
 
 async def remove_metrics(session: WriteSession, version_id: UUID) -> None:
@@ -393,24 +403,3 @@ async def add_metrics(
 
 def _in_production(model_id: UUID) -> ColumnElement[bool]:
     return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)
-
-
-def _models(statement: Select[Any], wanted: ModelFilter) -> Select[Any]:
-    if wanted.owner is not None:
-        statement = statement.where(ModelRow.owner == wanted.owner)
-    if wanted.name_contains:
-        # In collation "C", which the column has, only A to Z have small letters.
-        name = ModelRow.name.collate("default")
-        statement = statement.where(name.icontains(wanted.name_contains, autoescape=True))
-    return statement
-
-
-def _versions(statement: Select[Any], wanted: VersionFilter) -> Select[Any]:
-    statement = statement.where(ModelVersionRow.deleted_at.is_(None))
-    if wanted.model_name is not None:
-        statement = statement.where(ModelVersionRow.model_name == wanted.model_name)
-    if wanted.stages:
-        statement = statement.where(ModelVersionRow.stage.in_(wanted.stages))
-    if wanted.approval_statuses:
-        statement = statement.where(ModelVersionRow.approval_status.in_(wanted.approval_statuses))
-    return statement

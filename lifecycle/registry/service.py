@@ -1,7 +1,6 @@
 """What can be done with models and versions as such; stages and checklists are promotion's."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,7 +19,7 @@ from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.runs import metrics as run_metrics
 from lifecycle.runs import repository as runs
-from lifecycle.runs.metrics import MetricValue
+from lifecycle.runs.metrics import MetricValue, NewMetricValue
 from lifecycle.runs.rules import MetricGoal, shown
 from lifecycle.runs.service import NewMetric, number
 
@@ -272,7 +271,7 @@ async def _replace_metrics(
     timed = {metric.key for metric in metrics if metric.timestamp}
     # The figure that is there already, without a time, is the one that was measured then.
     values = [
-        replace(m, timestamp=measured.get((m.key, shown(m.value), m.step), m.timestamp))
+        m._replace(timestamp=measured.get((m.key, shown(m.value), m.step), m.timestamp))
         if m.key not in timed
         else m
         for m in _values(metrics)
@@ -291,11 +290,11 @@ def _plain(metrics: Sequence[MetricValue]) -> dict[str, Any]:
     }
 
 
-def _values(metrics: list[NewMetric]) -> list[MetricValue]:
+def _values(metrics: list[NewMetric]) -> list[NewMetricValue]:
     keys = [metric.key for metric in metrics]
     if len(set(keys)) != len(keys):
         raise InvalidInput("Each metric can be given once.", ("metrics",))
     now = datetime.now(UTC)
     return [
-        MetricValue(m.key, number(m.value, m.kind), m.step, m.timestamp or now) for m in metrics
+        NewMetricValue(m.key, number(m.value, m.kind), m.step, m.timestamp or now) for m in metrics
     ]

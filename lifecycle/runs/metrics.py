@@ -3,12 +3,28 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, Double, Integer, Text, Uuid, bindparam, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Double,
+    Integer,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    select,
+    text,
+)
 
 from lifecycle.database import ReadSession, WriteSession
+from lifecycle.pages import Children
 from lifecycle.runs.rules import MetricGoal
+from lifecycle.runs.tables import LatestMetricRow
+from lifecycle.statements import Prepared
 
 # One statement. A point without a time is the one that is there at its step, or a new one now;
 # that is what makes repeating a call harmless. "Now" is the same for all of them, so that of two at
@@ -57,14 +73,23 @@ RETURNING key, value, step, "timestamp", (SELECT count(*) FROM stored) AS stored
     bindparam("experiment_id", type_=Uuid),
 )
 
-_LATEST = text("""
-SELECT run_id, key, value, step, "timestamp" FROM latest_metric
-WHERE run_id = ANY(:run_ids) AND (:keys IS NULL OR key = ANY(:keys))
-ORDER BY run_id, key
-""").bindparams(bindparam("run_ids", type_=ARRAY(Uuid)), bindparam("keys", type_=ARRAY(Text)))
+_VALUES: Any = select(
+    LatestMetricRow.run_id,
+    LatestMetricRow.key,
+    LatestMetricRow.value,
+    LatestMetricRow.step,
+    LatestMetricRow.timestamp,
+)
+_LATEST = Children(_VALUES, LatestMetricRow.run_id, LatestMetricRow.key)
+_LATEST_OF_KEYS = Children(
+    _VALUES.where(LatestMetricRow.key == any_(bindparam("keys", type_=ARRAY(Text)))),
+    LatestMetricRow.run_id,
+    LatestMetricRow.key,
+)
 
 # Of each series as many rows as are wanted, at equal distances from the first to the last.
-_HISTORY = text("""
+_HISTORY = Prepared(
+    text("""
 SELECT run_id, key, step, value, "timestamp", total FROM (
     SELECT run_id, key, step, value, "timestamp",
            row_number() OVER series AS n,
@@ -78,9 +103,10 @@ WHERE total <= :points OR n = 1
       > (n - 2) * (:points - 1) / greatest(total - 1, 1)
 ORDER BY run_id, key, n
 """).bindparams(
-    bindparam("run_ids", type_=ARRAY(Uuid)),
-    bindparam("keys", type_=ARRAY(Text)),
-    bindparam("points", type_=Integer),
+        bindparam("run_ids", type_=ARRAY(Uuid)),
+        bindparam("keys", type_=ARRAY(Text)),
+        bindparam("points", type_=Integer),
+    )
 )
 
 _BEST = """
@@ -96,16 +122,30 @@ CROSS JOIN LATERAL (
 
 
 _BEST_BY_GOAL = {
-    goal: text(_BEST.format(direction)).bindparams(
-        bindparam("experiment_ids", type_=ARRAY(Uuid)), bindparam("key", type_=Text)
+    goal: Prepared(
+        text(_BEST.format(direction)).bindparams(
+            bindparam("experiment_ids", type_=ARRAY(Uuid)), bindparam("key", type_=Text)
+        )
     )
     for goal, direction in ((MetricGoal.MAXIMIZE, "DESC"), (MetricGoal.MINIMIZE, "ASC"))
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MetricValue:
+class MetricValue(Protocol):
     """A point of a metric. `value` may be NaN or infinite."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def timestamp(self) -> datetime: ...
+
+
+class NewMetricValue(NamedTuple):
+    """One that was not read from a table."""
 
     key: str
     value: float
@@ -153,28 +193,24 @@ async def log(
             "experiment_id": experiment_id,
         },
     )
-    found = [MetricValue(*metric) for *metric, stored in rows if stored]
+    found = [NewMetricValue(*metric) for *metric, stored in rows if stored]
     return sorted(found, key=lambda metric: metric.key)
 
 
 async def latest(
     session: ReadSession, run_ids: Sequence[UUID], keys: tuple[str, ...] | None
-) -> Mapping[UUID, list[MetricValue]]:
+) -> Mapping[UUID, Sequence[MetricValue]]:
     """The latest values of each run, by key; all keys when `keys` is None."""
-    rows = await session.execute(
-        _LATEST, {"run_ids": list(run_ids), "keys": None if keys is None else list(keys)}
-    )
-    found: dict[UUID, list[MetricValue]] = {}
-    for run_id, *metric in rows:
-        found.setdefault(run_id, []).append(MetricValue(*metric))
-    return found
+    if keys is None:
+        return await _LATEST.fetch(session, run_ids)
+    return await _LATEST_OF_KEYS.fetch(session, run_ids, {"keys": list(keys)})
 
 
 async def history(
     session: ReadSession, run_ids: Sequence[UUID], keys: tuple[str, ...], points: int
 ) -> Mapping[UUID, list[Series]]:
     """Each run's series for these keys, sampled evenly by row to at most so many points each."""
-    rows = await session.execute(
+    rows = await session.fetch(
         _HISTORY, {"run_ids": list(run_ids), "keys": list(keys), "points": points}
     )
     found: dict[UUID, list[Series]] = {}
@@ -194,7 +230,7 @@ async def best_runs(
 ) -> Mapping[UUID, UUID]:
     """The run with the best finite latest value of each experiment; of equals, the newest when
     more is better, the oldest when less is."""
-    rows = await session.execute(
+    rows = await session.fetch(
         _BEST_BY_GOAL[goal], {"experiment_ids": list(experiment_ids), "key": key}
     )
     return {experiment_id: run_id for experiment_id, run_id in rows}  # noqa: C416

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -29,23 +30,24 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.logs.tables import LogLineRow
 from lifecycle.pages import (
+    LISTS,
+    Children,
+    Listing,
+    Lookup,
     Ordering,
     Page,
     PageRequest,
     SortKey,
+    among,
     by_id,
     by_number,
     by_time,
-    fetch,
-    fetch_all,
-    fetch_each,
-    total,
-    totals,
 )
 from lifecycle.runs.rules import RunStatus
 from lifecycle.runs.tables import ArtifactRow, LatestMetricRow, RunRow
 
-_BY_IDS = select(RunRow).where(RunRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_BY_IDS = Lookup(RunRow, RunRow.id)
+_ARTIFACTS = Children(select(ArtifactRow), ArtifactRow.run_id, ArtifactRow.path)
 MAX_ARTIFACTS_SHOWN = 1_000
 
 
@@ -92,7 +94,7 @@ _NEWEST_FIRST = (RunOrder(RunOrderField.CREATED_AT, descending=True),)
 
 async def by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, RunRow]:
     """The runs among `ids`; those that do not exist are absent."""
-    return {row.id: row for row in await session.scalars(_BY_IDS, {"ids": list(ids)})}
+    return await _BY_IDS.fetch(session, ids)
 
 
 async def lock(session: WriteSession, id: UUID) -> RunRow | None:
@@ -121,12 +123,20 @@ async def lock_silent(session: WriteSession, limit: int) -> Sequence[RunRow]:
     return rows.all()
 
 
+@lru_cache(LISTS)
+def _listing(wanted: RunFilter, order: tuple[RunOrder, ...], parent: Any = None) -> Listing[RunRow]:
+    """Newest first unless told otherwise."""
+    order = order or _NEWEST_FIRST
+    keys = [*map(_sort_key, order), by_id(RunRow.id, descending=order[-1].descending)]
+    ordering = Ordering(keys, wanted, order)
+    return Listing(_matching(select(RunRow), wanted), ordering, parent)
+
+
 async def page(
     session: ReadSession, wanted: RunFilter, order: tuple[RunOrder, ...], request: PageRequest
 ) -> Page[RunRow]:
     """A page of all runs that match."""
-    statement = _matching(select(RunRow), wanted)
-    return await fetch(session, statement, ordering(wanted, order), request)
+    return await _listing(wanted, order).page(session, request)
 
 
 async def pages_of_experiments(
@@ -137,7 +147,8 @@ async def pages_of_experiments(
     request: PageRequest,
 ) -> dict[UUID, Page[RunRow]]:
     """A page of each experiment's runs that match."""
-    return await _pages(session, experiment_ids, RunRow.experiment_id, wanted, order, request)
+    listing = _listing(wanted, order, RunRow.experiment_id)
+    return await listing.pages(session, experiment_ids, request)
 
 
 async def pages_of_data_sets(
@@ -148,53 +159,31 @@ async def pages_of_data_sets(
     request: PageRequest,
 ) -> dict[UUID, Page[RunRow]]:
     """A page of the runs on each data set that match."""
-    return await _pages(session, data_set_ids, RunRow.data_set_id, wanted, order, request)
+    return await _listing(wanted, order, RunRow.data_set_id).pages(session, data_set_ids, request)
 
 
 async def count(session: ReadSession, wanted: RunFilter) -> int:
     """How many runs match."""
-    return await total(session, _matching(select(RunRow), wanted))
+    return await _listing(wanted, ()).count(session)
 
 
 async def counts_of_experiments(
     session: ReadSession, experiment_ids: Sequence[UUID], wanted: RunFilter
 ) -> dict[UUID, int]:
     """How many of each experiment's runs match; those that have none are absent."""
-    statement = _matching(select(RunRow), wanted)
-    return await totals(session, experiment_ids, RunRow.experiment_id, statement)
+    return await _listing(wanted, (), RunRow.experiment_id).counts(session, experiment_ids)
 
 
 async def counts_of_data_sets(
     session: ReadSession, data_set_ids: Sequence[UUID], wanted: RunFilter
 ) -> dict[UUID, int]:
     """How many of the runs on each data set match; those that have none are absent."""
-    statement = _matching(select(RunRow), wanted)
-    return await totals(session, data_set_ids, RunRow.data_set_id, statement)
-
-
-async def _pages(
-    session: ReadSession,
-    parents: Sequence[UUID],
-    column: Any,
-    wanted: RunFilter,
-    order: tuple[RunOrder, ...],
-    request: PageRequest,
-) -> dict[UUID, Page[RunRow]]:
-    return await fetch_each(
-        session,
-        parents,
-        RunRow,
-        column,
-        _matching(select(RunRow), wanted),
-        ordering(wanted, order),
-        request,
-    )
+    return await _listing(wanted, (), RunRow.data_set_id).counts(session, data_set_ids)
 
 
 async def artifacts(session: ReadSession, run_ids: Sequence[UUID]) -> dict[UUID, list[ArtifactRow]]:
     """Each run's artifacts, by path."""
-    statement = select(ArtifactRow).order_by(ArtifactRow.path)
-    return await fetch_all(session, run_ids, ArtifactRow.run_id, statement)
+    return await _ARTIFACTS.fetch(session, run_ids)
 
 
 async def artifacts_by_path(
@@ -210,13 +199,14 @@ async def artifacts_by_path(
         .render_derived()
     )
     belongs = (ArtifactRow.run_id == wanted.c.run_id) & (ArtifactRow.path == wanted.c.path)
-    rows = await session.scalars(select(ArtifactRow).join(wanted, belongs))
+    rows = await session.fetch(select(ArtifactRow).join(wanted, belongs))
     return {(row.run_id, row.path): row for row in rows}
 
 
 async def artifact(session: ReadSession, run_id: UUID, path: str) -> ArtifactRow | None:
     """The artifact that a run wrote at exactly this path."""
-    return await session.get(ArtifactRow, (run_id, path))
+    statement = select(ArtifactRow).where(ArtifactRow.run_id == run_id, ArtifactRow.path == path)
+    return await session.fetch_one(statement)
 
 
 async def artifacts_of_experiments(
@@ -266,7 +256,7 @@ async def _newest(
         .limit(limit)
         .lateral("newest")
     )
-    rows = await session.execute(
+    rows = await session.fetch(
         select(experiment, aliased(entity, newest))
         .join(newest, true())
         .order_by(*(newest.c[key.key].desc() for key in order))
@@ -284,7 +274,7 @@ async def artifacts_at(
     statement = select(ArtifactRow).where(
         ArtifactRow.run_id == run_id, ArtifactRow.path == any_(literal(list(paths), ARRAY(Text)))
     )
-    return (await session.scalars(statement.order_by(ArtifactRow.path))).all()
+    return await session.fetch(statement.order_by(ArtifactRow.path))
 
 
 async def store_artifacts(
@@ -300,13 +290,6 @@ async def store_artifacts(
         ),
         [{"run_id": run_id, **artifact} for artifact in artifacts],
     )
-
-
-def ordering(wanted: RunFilter, order: tuple[RunOrder, ...]) -> Ordering:
-    """The ordering of a list of runs, newest first unless told otherwise."""
-    order = order or _NEWEST_FIRST
-    keys = [_sort_key(key) for key in order]
-    return Ordering([*keys, by_id(RunRow.id, descending=order[-1].descending)], wanted, order)
 
 
 def _sort_key(order: RunOrder) -> SortKey:
@@ -327,7 +310,7 @@ def _matching(statement: Select[Any], wanted: RunFilter) -> Select[Any]:
         named = select(ExperimentRow.id).where(ExperimentRow.name == wanted.experiment_name)
         statement = statement.where(RunRow.experiment_id == named.scalar_subquery())
     if wanted.statuses:
-        statement = statement.where(RunRow.status.in_(wanted.statuses))
+        statement = statement.where(among(RunRow.status, wanted.statuses))
     if wanted.created_by is not None:
         statement = statement.where(RunRow.created_by == wanted.created_by)
     if wanted.param is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -33,9 +34,10 @@ from uuid_utils.compat import uuid7
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import Ordering, Page, PageRequest, among, by_id, fetch, total
+from lifecycle.pages import LISTS, Listing, Ordering, Page, PageRequest, among, by_id
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.statements import Prepared
 from lifecycle.tracking import rules
 from lifecycle.tracking.rules import Agreed, SyncState, TrackedKind
 from lifecycle.tracking.sides import NotYet, Task
@@ -78,7 +80,7 @@ _WANTED_AGAIN = {
 async def servers_by_uris(session: ReadSession, uris: Sequence[str]) -> dict[str, MlflowServerRow]:
     """The servers at these addresses; those never spoken to are absent."""
     wanted = MlflowServerRow.uri == any_(bindparam("uris", type_=ARRAY(Text)))
-    rows = await session.scalars(select(MlflowServerRow).where(wanted), {"uris": list(uris)})
+    rows = await session.fetch(select(MlflowServerRow).where(wanted), {"uris": list(uris)})
     return {row.uri: row for row in rows}
 
 
@@ -107,7 +109,7 @@ async def lock_server(
 async def is_mirrored(session: ReadSession, id: UUID) -> bool:
     """Whether the server is told of what happens here."""
     position = select(MlflowServerRow.position).where(MlflowServerRow.id == id)
-    return await session.scalar(position) is not None
+    return await session.fetch_one(position) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class Calls:
     due: bool
 
 
-_CALLS = text("""
+_CALLS = Prepared(
+    text("""
 SELECT coalesce(server.position < head.position, false),
        coalesce(server.look_lease <= statement_timestamp(), true)
        AND coalesce(
@@ -134,11 +137,13 @@ SELECT coalesce(server.position < head.position, false),
 FROM mlflow_server AS server CROSS JOIN journal_head AS head
 WHERE server.id = :id
 """).bindparams(bindparam("id", type_=Uuid), bindparam("every", type_=Double))
+)
 
 
 async def calls(session: ReadSession, id: UUID, every: float) -> Calls:
     """What there is to do for a server, which is to be looked at `every` so many seconds."""
-    return Calls(*(await session.execute(_CALLS, {"id": id, "every": every})).one())
+    (found,) = await session.fetch(_CALLS, {"id": id, "every": every})
+    return Calls(*found)
 
 
 async def record_answer(
@@ -206,7 +211,7 @@ async def events_after(session: ReadSession, position: int, limit: int) -> Seque
         .order_by(EventRow.position)
         .limit(limit)
     )
-    return [NewEvent(*row) for row in await session.execute(statement)]  # type: ignore[arg-type]
+    return [NewEvent(*row) for row in await session.fetch(statement)]  # type: ignore[arg-type]
 
 
 _TABLES = {
@@ -244,7 +249,8 @@ async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
         MlflowItemRow.importing_for.is_not(None),
         MlflowItemRow.due_at <= func.statement_timestamp(),
     )
-    return (await session.scalars(statement)).one()
+    (number,) = await session.fetch(statement)
+    return number
 
 
 async def troubles(
@@ -252,7 +258,7 @@ async def troubles(
 ) -> Sequence[tuple[SyncState, str]]:
     """What is the matter with the first objects of a kind that are there, but not in sync, in
     order of their ids there; those first that are not in at all."""
-    rows = await session.scalars(
+    rows = await session.fetch(
         select(MlflowItemRow)
         .where(
             MlflowItemRow.server_id == server_id,
@@ -367,7 +373,7 @@ async def _known(
     session: ReadSession, server_id: UUID, kind: TrackedKind, ids: Sequence[str]
 ) -> dict[str, tuple[str | None, SyncState]]:
     """What somebody was last called to look at, and how it stands, of those that are known."""
-    rows = await session.execute(
+    rows = await session.fetch(
         select(MlflowItemRow.mlflow_id, MlflowItemRow.seen, MlflowItemRow.state).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
@@ -559,7 +565,7 @@ async def link(
         raise Conflict("Another worker has taken it over.")
     await session.execute(
         update(MlflowItemRow)
-        .where(MlflowItemRow.waits_for.in_([task.id, *([taken.id] if taken else [])]))
+        .where(among(MlflowItemRow.waits_for, [task.id, *([taken.id] if taken else [])]))
         .values(waits_for=None, due_at=func.clock_timestamp())
     )
 
@@ -569,10 +575,10 @@ async def rivals(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]
     models = select(ModelVersionRow.model_id).where(
         ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
     )
-    rows = await session.scalars(
+    rows = await session.fetch(
         select(ModelVersionRow.id).where(
             ModelVersionRow.model_id.in_(models),
-            ModelVersionRow.stage.in_((Stage.STAGING, Stage.PRODUCTION)),
+            among(ModelVersionRow.stage, (Stage.STAGING, Stage.PRODUCTION)),
         ),
         {"ids": list(version_ids)},
     )
@@ -583,7 +589,7 @@ async def linked(
     session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_ids: Sequence[str]
 ) -> set[str]:
     """Those of these objects of MLflow's that are on both sides, or are to be."""
-    rows = await session.scalars(
+    rows = await session.fetch(
         select(MlflowItemRow.mlflow_id).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
@@ -598,7 +604,7 @@ async def object_of(
     session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
 ) -> UUID | None:
     """Our object for one of MLflow's; None when it is not here yet."""
-    return await session.scalar(
+    return await session.fetch_one(
         select(MlflowItemRow.object_id).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
@@ -611,7 +617,7 @@ async def mlflow_id_of(
     session: ReadSession, server_id: UUID, kind: TrackedKind, object_id: UUID
 ) -> str | None:
     """MLflow's id for one of our objects; None when it is not there yet."""
-    return await session.scalar(
+    return await session.fetch_one(
         select(MlflowItemRow.mlflow_id).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
@@ -624,12 +630,12 @@ async def items_of_objects(
     session: ReadSession, objects: Sequence[tuple[TrackedKind, UUID]], uri: str
 ) -> dict[tuple[TrackedKind, UUID], MlflowItemRow]:
     """How each object stands with the server at this address; those never looked at are absent."""
-    rows = await session.scalars(
+    rows = await session.fetch(
         select(MlflowItemRow)
         .join(MlflowServerRow, MlflowServerRow.id == MlflowItemRow.server_id)
         .where(
             MlflowServerRow.uri == uri,
-            MlflowItemRow.kind.in_(sorted({kind for kind, _ in objects})),
+            among(MlflowItemRow.kind, sorted({kind for kind, _ in objects})),
             MlflowItemRow.object_id == any_(bindparam("ids", type_=ARRAY(Uuid))),
         ),
         {"ids": [id for _, id in objects]},
@@ -640,30 +646,35 @@ async def items_of_objects(
 async def items_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, MlflowItemRow]:
     """The items among `ids`; those that do not exist are absent."""
     wanted = MlflowItemRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-    rows = await session.scalars(select(MlflowItemRow).where(wanted), {"ids": list(ids)})
+    rows = await session.fetch(select(MlflowItemRow).where(wanted), {"ids": list(ids)})
     return {row.id: row for row in rows}
+
+
+@lru_cache(LISTS)
+def _listing(wanted: ItemFilter) -> Listing[MlflowItemRow]:
+    ordering = Ordering([by_id(MlflowItemRow.id, descending=True)], "mlflow", wanted)
+    return Listing(_matching(wanted), ordering)
 
 
 async def page(
     session: ReadSession, wanted: ItemFilter, request: PageRequest
 ) -> Page[MlflowItemRow]:
     """A page of a server's items that match, the newest first."""
-    ordering = Ordering([by_id(MlflowItemRow.id, descending=True)], "mlflow", wanted)
-    return await fetch(session, _matching(wanted), ordering, request)
+    return await _listing(wanted).page(session, request)
 
 
 async def count(session: ReadSession, wanted: ItemFilter) -> int:
     """How many items match."""
-    return await total(session, _matching(wanted))
+    return await _listing(wanted).count(session)
 
 
 async def counts_by_state(
     session: ReadSession, server_ids: Sequence[UUID]
 ) -> dict[UUID, dict[SyncState, int]]:
     """How many items of each server are in each state."""
-    rows = await session.execute(
+    rows = await session.fetch(
         select(MlflowItemRow.server_id, MlflowItemRow.state, func.count())
-        .where(MlflowItemRow.server_id.in_(server_ids))
+        .where(among(MlflowItemRow.server_id, server_ids))
         .group_by(MlflowItemRow.server_id, MlflowItemRow.state)
     )
     found: dict[UUID, dict[SyncState, int]] = {}
@@ -675,10 +686,10 @@ async def counts_by_state(
 async def behind(session: ReadSession, server_ids: Sequence[UUID]) -> dict[UUID, int | None]:
     """How many events each server has not been told of yet; None where nothing is told."""
     told = JournalHeadRow.position - MlflowServerRow.position
-    rows = await session.execute(
+    rows = await session.fetch(
         select(MlflowServerRow.id, told)
         .join(JournalHeadRow, true())
-        .where(MlflowServerRow.id.in_(server_ids))
+        .where(among(MlflowServerRow.id, server_ids))
     )
     return {id: number for id, number in rows}  # noqa: C416
 
@@ -721,9 +732,9 @@ def _matching(wanted: ItemFilter) -> Select[Any]:
     server = select(MlflowServerRow.id).where(MlflowServerRow.uri == wanted.uri)
     statement = select(MlflowItemRow).where(MlflowItemRow.server_id == server.scalar_subquery())
     if wanted.states:
-        statement = statement.where(MlflowItemRow.state.in_(wanted.states))
+        statement = statement.where(among(MlflowItemRow.state, wanted.states))
     if wanted.kinds:
-        statement = statement.where(MlflowItemRow.kind.in_(wanted.kinds))
+        statement = statement.where(among(MlflowItemRow.kind, wanted.kinds))
     return statement
 
 
@@ -731,7 +742,7 @@ async def progress_of(
     session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
 ) -> Mapping[str, Any]:
     """What is remembered of one of MLflow's objects; nothing when it has not been looked at."""
-    found = await session.scalar(
+    found = await session.fetch_one(
         select(MlflowItemRow.points_seen).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
@@ -745,7 +756,7 @@ async def has_come_in(
     session: ReadSession, server_id: UUID, kind: TrackedKind, mlflow_id: str
 ) -> bool:
     """Whether all of one of MLflow's objects has been here at some time."""
-    found = await session.scalar(
+    found = await session.fetch_one(
         select(MlflowItemRow.synced_at).where(
             MlflowItemRow.server_id == server_id,
             MlflowItemRow.kind == kind,
@@ -777,7 +788,7 @@ async def earlier_version(
 ) -> UUID | None:
     """The first of those versions of the model that were registered before this one and are not
     in MLflow yet, deleted ones included; none that was given up."""
-    return await session.scalar(
+    return await session.fetch_one(
         select(ModelVersionRow.id)
         .outerjoin(
             MlflowItemRow,
@@ -855,7 +866,8 @@ class News:
 
 
 # A batch from before the journal said which steps may have reached any.
-_REACHED = text("""
+_REACHED = Prepared(
+    text("""
 SELECT reached.key, min(reached.low), max(reached.high)
 FROM event CROSS JOIN LATERAL (
     SELECT key, CAST(value->>0 AS bigint) AS low, CAST(value->>1 AS bigint) AS high
@@ -869,17 +881,21 @@ WHERE event.subject_id = :run_id AND event.type = 'run.metrics_logged'
   AND event.position > :after AND event.position <= :through AND event.request_id <> :echo
 GROUP BY reached.key
 """).bindparams(bindparam("run_id", type_=Uuid))
+)
 
-_WRITTEN = text("""
+_WRITTEN = Prepared(
+    text("""
 SELECT min(CAST(after->>'first_line' AS bigint)),
        count(*) FILTER (WHERE type = 'run.artifacts_logged')
 FROM event
 WHERE subject_id = :run_id AND type IN ('run.output_logged', 'run.artifacts_logged')
   AND position > :after AND position <= :through AND request_id <> :echo
 """).bindparams(bindparam("run_id", type_=Uuid))
+)
 
 # Of each metric no more than is wanted in all, so that a page costs what it has.
-_POINTS = text("""
+_POINTS = Prepared(
+    text("""
 SELECT point.key, point.step, point.timestamp, point.value
 FROM unnest(:keys, :lows, :highs) WITH ORDINALITY AS wanted (key, low, high, place)
 CROSS JOIN LATERAL (
@@ -891,18 +907,20 @@ CROSS JOIN LATERAL (
 ) AS point
 ORDER BY wanted.place, point.step, point.timestamp LIMIT :limit
 """).bindparams(
-    bindparam("run_id", type_=Uuid),
-    bindparam("keys", type_=ARRAY(Text)),
-    bindparam("lows", type_=ARRAY(BigInteger)),
-    bindparam("highs", type_=ARRAY(BigInteger)),
-    bindparam("last_step", type_=BigInteger),
-    bindparam("last_time", type_=DateTime(timezone=True)),
+        bindparam("run_id", type_=Uuid),
+        bindparam("keys", type_=ARRAY(Text)),
+        bindparam("lows", type_=ARRAY(BigInteger)),
+        bindparam("highs", type_=ARRAY(BigInteger)),
+        bindparam("last_step", type_=BigInteger),
+        bindparam("last_time", type_=DateTime(timezone=True)),
+    )
 )
 
 # MLflow tells points of one step and millisecond apart by their values, and the greatest is the
 # latest; here they are told apart by their times. What was corrected here is there as it was, too,
 # and must not come back: where there is a point, there is no new one.
-_NOT_HERE = text("""
+_NOT_HERE = Prepared(
+    text("""
 SELECT key, step, "timestamp" + (place - 1) * interval '1 microsecond', value
 FROM (
     SELECT key, step, "timestamp", value,
@@ -920,18 +938,19 @@ WHERE place <= 1000 AND NOT EXISTS (
 )
 ORDER BY key, step, "timestamp", place
 """).bindparams(
-    bindparam("run_id", type_=Uuid),
-    bindparam("keys", type_=ARRAY(Text)),
-    bindparam("steps", type_=ARRAY(BigInteger)),
-    bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
-    bindparam("values", type_=ARRAY(Double)),
+        bindparam("run_id", type_=Uuid),
+        bindparam("keys", type_=ARRAY(Text)),
+        bindparam("steps", type_=ARRAY(BigInteger)),
+        bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
+        bindparam("values", type_=ARRAY(Double)),
+    )
 )
 
 
 async def has_news(session: ReadSession, id: UUID, after: int, through: int, echo: str) -> bool:
     """Whether the journal has anything about an object between two positions, but for what was
     written by requests of this id."""
-    found = await session.scalars(
+    found = await session.fetch(
         select(EventRow.id)
         .where(
             EventRow.subject_id == id,
@@ -941,7 +960,7 @@ async def has_news(session: ReadSession, id: UUID, after: int, through: int, ech
         )
         .limit(1)
     )
-    return found.first() is not None
+    return bool(found)
 
 
 async def news_of_run(
@@ -950,9 +969,9 @@ async def news_of_run(
     """What was written to a run between two positions of the journal, but for what was written by
     requests of this id."""
     wanted = {"run_id": run_id, "after": after, "through": through, "echo": echo}
-    reached = await session.execute(_REACHED, wanted)
+    reached = await session.fetch(_REACHED, wanted)
     steps = {key: (low, high) for key, low, high in reached}
-    first_line, artifacts = (await session.execute(_WRITTEN, wanted)).one()
+    ((first_line, artifacts),) = await session.fetch(_WRITTEN, wanted)
     return News(steps, first_line, artifacts > 0)
 
 
@@ -966,7 +985,7 @@ async def points_of_run(
     """The points of these metrics within these steps, in order of the metrics given, then of step
     and time; after `last`, which is one of the first metric."""
     keys, lows, highs = zip(*steps, strict=True)
-    rows = await session.execute(
+    rows = await session.fetch(
         _POINTS,
         {
             "run_id": run_id,
@@ -986,7 +1005,7 @@ async def points_not_here(
 ) -> list[NewPoint]:
     """Those of MLflow's points that are not here yet, whose times are in whole milliseconds."""
     keys, steps, timestamps, values = zip(*points, strict=True)
-    rows = await session.execute(
+    rows = await session.fetch(
         _NOT_HERE,
         {
             "run_id": run_id,

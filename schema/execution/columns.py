@@ -5,6 +5,7 @@ value. Whatever would be an error there raises Unusual here.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from itertools import chain, islice
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ _CONVERSIONS: dict[str, tuple[type, Callable[[Column], Column]]] = {
     "Int": (int, _ints),
     "String": (str, _as_they_are),
     "BigInt": (int, _as_they_are),
+    # Written by orjson as isoformat() would, in a tenth of the time.
+    "DateTime": (datetime, _as_they_are),
 }
 
 

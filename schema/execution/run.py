@@ -6,6 +6,7 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, cast
@@ -22,8 +23,10 @@ from graphql import (
 from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.types.arguments import convert_arguments
 
+from schema.context import Context
 from schema.execution.columns import Column, Rest, Unusual
 from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName
+from schema.loaders import Load, Path
 
 Begun = list[Any]
 
@@ -52,12 +55,13 @@ class Run:
     """One execution of a plan."""
 
     def __init__(
-        self, schema: strawberry.Schema, plan: Plan, variables: VariableValues, context: object
+        self, schema: strawberry.Schema, plan: Plan, variables: VariableValues, context: Context
     ) -> None:
         self._schema = schema
         self._plan = plan
         self._variables = variables
         self._context = context
+        self._loaders = context.loaders
 
     async def answer(self) -> dict[str, Any]:
         """The data. Raises Unusual, and whatever resolvers and serializers raise."""
@@ -72,7 +76,7 @@ class Run:
         begun: list[Begun] = []
         try:
             found = [self._begin(selection, objects, begun) for selection, objects, _ in level]
-            await _together(begun)
+            await self._together(begun)
         except BaseException:
             for coroutine in chain.from_iterable(begun):
                 coroutine.close()
@@ -134,57 +138,67 @@ class Run:
             arguments[field.resolve.info_parameter.name] = info
         return arguments
 
+    async def _together(self, begun: list[Begun]) -> None:
+        """Put the results in the places of the coroutines, which are under way at the same time.
 
-async def _together(begun: list[Begun]) -> None:
-    """Put the results in the places of the coroutines, which are under way at the same time.
+        One that is asked of a single object may wait for anything, so it is a task. Those that are
+        asked of many wait for loaders, and a task for each would cost more than all that it does.
+        """
+        match begun:
+            case []:
+                return
+            case [[single]]:
+                begun[0][0] = await single
+                return
+        alone = [column for column in begun if len(column) == 1]
+        many = [column for column in begun if len(column) > 1]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(column[0]) for column in alone]
+            results = iter(await self._stepped(list(chain.from_iterable(many))))
+        for column, task in zip(alone, tasks, strict=True):
+            column[0] = task.result()
+        for column in many:
+            column[:] = islice(results, len(column))
 
-    One that is asked of a single object may wait for anything, so it is a task. Those that are
-    asked of many wait for loaders, and a task for each would cost more than all that it does.
-    """
-    match begun:
-        case []:
-            return
-        case [[single]]:
-            begun[0][0] = await single
-            return
-    alone = [column for column in begun if len(column) == 1]
-    many = [column for column in begun if len(column) > 1]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(column[0]) for column in alone]
-        results = iter(await _stepped(list(chain.from_iterable(many))))
-    for column, task in zip(alone, tasks, strict=True):
-        column[0] = task.result()
-    for column in many:
-        column[:] = islice(results, len(column))
-
-
-async def _stepped(coroutines: Begun) -> list[Any]:
-    """The results of coroutines that this task drives by itself: each goes on until it waits for a
-    future, and when those futures are done, each goes on again."""
-    results: list[Any] = [None] * len(coroutines)
-    waiting = list(enumerate(coroutines))
-    futures: list[asyncio.Future[Any]] = []
-    try:
+    async def _stepped(self, coroutines: Begun) -> list[Any]:
+        """The results of coroutines that this task drives by itself: each goes on until it waits
+        for a load or a future, and when all of those are there, each goes on again."""
+        results: list[Any] = [None] * len(coroutines)
+        waiting: Iterable[tuple[int, Any]] = ((index, None) for index in range(len(coroutines)))
         while waiting:
-            still, futures = [], []
-            for index, coroutine in waiting:
-                try:
-                    future = coroutine.send(None)
-                except StopIteration as end:
-                    results[index] = end.value
-                else:
-                    # As a task does, or nobody else could wait for the same future.
-                    future._asyncio_future_blocking = False
-                    futures.append(future)
-                    still.append((index, coroutine))
-            for future in futures:
-                if not future.done():
-                    await asyncio.wait((future,))
-            waiting = still
-    except BaseException:
-        for future in futures:
-            # Nobody will look at it any more.
-            if not future.cancel() and not future.cancelled():
-                future.exception()
-        raise
-    return results
+            loads: dict[Path, list[tuple[int, Any]]] = {}
+            futures: list[tuple[int, asyncio.Future[Any]]] = []
+            with self._loaders.collected():
+                for index, value in waiting:
+                    try:
+                        wanted = coroutines[index].send(value)
+                    except StopIteration as end:
+                        results[index] = end.value
+                    else:
+                        if isinstance(wanted, Load):
+                            loads.setdefault(wanted.path, []).append((index, wanted.key))
+                        else:
+                            futures.append((index, wanted))
+            waiting = [*await self._loaded(loads), *await _done(futures)]
+        return results
+
+    async def _loaded(self, loads: Mapping[Path, list[tuple[int, Any]]]) -> list[tuple[int, Any]]:
+        """Who waits for each load, with its value."""
+        if len(loads) > 1:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._loaded({path: loads[path]})) for path in loads]
+            return list(chain.from_iterable(task.result() for task in tasks))
+        for path, asked in loads.items():
+            values = await self._loaders.values(path, [key for _, key in asked])
+            return [(index, value) for (index, _), value in zip(asked, values, strict=True)]
+        return []
+
+
+async def _done(futures: list[tuple[int, asyncio.Future[Any]]]) -> list[tuple[int, None]]:
+    """Who waits for each future, when all are done."""
+    for _, future in futures:
+        # As a task does, or nobody else could wait for the same future.
+        future._asyncio_future_blocking = False
+    if futures:
+        await asyncio.wait([future for _, future in futures])
+    return [(index, None) for index, _ in futures]

@@ -80,7 +80,7 @@ async def _by_plan(
     document: Document,
     operation_name: str | None,
     variables: dict[str, Any],
-    context: object,
+    context: Any,
 ) -> dict[str, Any] | None:
     """The data of an operation; None if it is no query, or if something is unusual."""
     operation = get_operation_ast(document.node, operation_name)

@@ -7,12 +7,12 @@ from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import text
 
 from tests.artifacts.conftest import Kept
 from tests.client import PATIENCE, Graph, Json
 from tests.factories import a_run, a_version
 from tests.mutations import global_id
+from tests.statements import rows
 from tests.uploads import (
     ARTIFACT,
     UPLOAD,
@@ -345,14 +345,12 @@ async def test_an_upload_is_completed_once_however_often_it_is_said(
     again = await complete(graph, upload)
 
     assert {each["digest"] for each in (*many, again)} == {digest_of(content)}
-    async with kept.live.database.read() as session:
-        [logged] = await session.scalars(
-            text(
-                "SELECT count(*) FROM event WHERE type = 'run.artifacts_logged' AND after::text "
-                "LIKE '%' || :digest || '%'"
-            ),
-            {"digest": digest_of(content)},
-        )
+    ((logged,),) = await rows(
+        kept.live.database,
+        "SELECT count(*) FROM event WHERE type = 'run.artifacts_logged' AND after::text "
+        "LIKE '%' || :digest || '%'",
+        digest=digest_of(content),
+    )
     assert logged == 1
 
 

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from lifecycle.deployments.rules import LIVE, STATUS, DeploymentStatus
 from lifecycle.promotion.rules import STAGE
 from lifecycle.registry.rules import Stage
+from tests import statements
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
 from tests.factories import VERSION, WAY, a_deployment, a_version, a_version_in, approved
@@ -34,8 +34,7 @@ async def a_good_deployment(graph: Graph, version: Json, environment: str) -> st
 
 async def rows(live: Live, statement: str, model: str) -> list[Any]:
     """What a statement about one model finds."""
-    async with live.database.read() as session:
-        return list(await session.execute(text(statement), {"model": model}))
+    return await statements.rows(live.database, statement, model=model)
 
 
 async def check_books(live: Live, model: str) -> None:

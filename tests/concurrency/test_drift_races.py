@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter
 
 import pytest
-from sqlalchemy import text
 
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import a_deployment, a_version, a_version_in
+from tests.statements import rows
 
 RESPONSES = "responses { action outcome message deployment { id } }"
 EVENT = f"driftEvent {{ id status createdAt {RESPONSES} }} duplicate"
@@ -49,21 +49,19 @@ async def deployments(graph: Graph, model: str) -> list[tuple[str, str]]:
 
 async def check_counts(live: Live, model: str) -> None:
     """The versions count the events that nobody closed."""
-    async with live.database.read() as session:
-        found = await session.execute(
-            text(
-                """SELECT open_drift, (
-                     SELECT coalesce(jsonb_object_agg(severity, number), '{}') FROM (
-                       SELECT severity, count(*) AS number FROM drift_event
-                       WHERE model_version_id = model_version.id
-                         AND status NOT IN ('RESOLVED', 'FALSE_POSITIVE')
-                       GROUP BY severity) AS open) AS counted
-                   FROM model_version WHERE model_name = :model"""
-            ),
-            {"model": model},
-        )
-        for row in found:
-            assert row.open_drift == row.counted
+    found = await rows(
+        live.database,
+        """SELECT open_drift, (
+             SELECT coalesce(jsonb_object_agg(severity, number), '{}') FROM (
+               SELECT severity, count(*) AS number FROM drift_event
+               WHERE model_version_id = model_version.id
+                 AND status NOT IN ('RESOLVED', 'FALSE_POSITIVE')
+               GROUP BY severity) AS open) AS counted
+           FROM model_version WHERE model_name = :model""",
+        model=model,
+    )
+    for row in found:
+        assert row.open_drift == row.counted
 
 
 async def test_twenty_reports_at_once_with_one_dedup_key_are_one_event(

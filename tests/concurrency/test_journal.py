@@ -14,7 +14,6 @@ import asyncpg
 import orjson
 import pytest
 import pytest_asyncio
-from sqlalchemy import event as sqlalchemy_events
 from websockets.exceptions import ConnectionClosed
 
 from lifecycle import migrate
@@ -37,6 +36,7 @@ from tests.following import (
     until,
     write_line,
 )
+from tests.statements import read
 
 
 @pytest_asyncio.fixture
@@ -421,8 +421,8 @@ async def test_a_slow_subscriber_is_told_when_what_it_missed_is_no_longer_kept(
 
 
 def checked_out(live: Live) -> int:
-    pools: list[Any] = [live.database.read_engine.pool, live.database.write_engine.pool]
-    return sum(pool.checkedout() for pool in pools)
+    writers: Any = live.database.write_engine.pool
+    return int(writers.checkedout()) + live.database.reading
 
 
 @pytest.mark.parametrize("manner", ["goodbye", "abrupt", "sse"])
@@ -562,19 +562,10 @@ async def test_silence_costs_about_a_look_a_second_and_no_events_are_read_for_no
 ) -> None:
     run = await a_run(graph, unique)
     assert live.feed.subscribers == 0
-    statements: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    engine = live.database.read_engine.sync_engine
-    sqlalchemy_events.listen(engine, "before_cursor_execute", note)
-    try:
+    with read() as statements:
         await asyncio.sleep(2.2)
         assert len(statements) <= 4
         head = live.feed.head
         await many_events(direct, run, 50)
         await until(lambda: live.feed.head >= head + 50)
-        assert not [statement for statement in statements if "FROM event" in statement]
-    finally:
-        sqlalchemy_events.remove(engine, "before_cursor_execute", note)
+        assert not [statement for statement, _ in statements if "FROM event" in statement]

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 
 from lifecycle.deployments.rules import STATUS, DeploymentStatus
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import WAY, a_deployment, a_version, a_version_in
+from tests.statements import rows
 
 FIELDS = """
     id modelName version environment status statusMessage health endpoint
@@ -59,12 +59,10 @@ async def listed(graph: Graph, model: str, **arguments: object) -> list[str]:
 
 async def live_deployments(live: Live, version: Json) -> int:
     """What the version's row counts, and the deletion of versions relies on."""
-    async with live.database.read() as session:
-        counted: int = await session.scalar(
-            text("SELECT live_deployments FROM model_version WHERE id = :id"),
-            {"id": ids.decode("ModelVersion", version["id"])},
-        )
-    return counted
+    id = ids.decode("ModelVersion", version["id"])
+    statement = "SELECT live_deployments FROM model_version WHERE id = :id"
+    ((counted,),) = await rows(live.database, statement, id=id)
+    return int(counted)
 
 
 def moment(value: str) -> datetime:

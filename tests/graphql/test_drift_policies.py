@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import a_deployment, a_version, a_version_in
+from tests.statements import rows
 
 POLICY = """driftPolicy {
     id modelName version responses { fromSeverity action }
@@ -119,9 +119,8 @@ async def a_good_deployment(graph: Graph, version: Json, environment: str = "DEV
 
 async def journal(live: Live, where: str, **arguments: object) -> list[Any]:
     """Entries of the journal, in order."""
-    async with live.database.read() as session:
-        statement = text(f"SELECT * FROM event WHERE {where} ORDER BY id")
-        return list(await session.execute(statement, arguments))
+    statement = f"SELECT * FROM event WHERE {where} ORDER BY id"
+    return await rows(live.database, statement, **arguments)
 
 
 # Policies.
@@ -801,12 +800,9 @@ async def test_open_drift_keeps_a_version_out_where_the_stage_policy_says_so(
     move = {"modelVersion": {"id": version["id"]}, "stage": "STAGING"}
 
     async def counted() -> Json:
-        async with live.database.read() as session:
-            found = await session.scalars(
-                text("SELECT open_drift FROM model_version WHERE model_name = :name"),
-                {"name": unique},
-            )
-            return dict(found.one())
+        statement = "SELECT open_drift FROM model_version WHERE model_name = :name"
+        ((found,),) = await rows(live.database, statement, name=unique)
+        return dict(found)
 
     made = [
         (await event(graph, version, severity=severity))["id"]

@@ -1,20 +1,18 @@
 """Metrics, over GraphQL: points written in columns, latest values, histories for plots."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import select
 
 from lifecycle.journal.tables import EventRow
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import a_run
+from tests.statements import read, written
 
 BIGGEST = 2**63 - 1
 
@@ -61,20 +59,6 @@ async def history(graph: Graph, run: str, key: str) -> list[tuple[int, float | N
     series = found[key]
     assert len(series["steps"]) == len(series["timestamps"]) == series["totalPoints"]
     return list(zip(series["steps"], series["values"], strict=True))
-
-
-@contextmanager
-def statements(engine: AsyncEngine) -> Iterator[list[str]]:
-    """What is sent to PostgreSQL meanwhile."""
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if "SKIP LOCKED" not in statement:  # the search for lost runs, in the background
-            sent.append(statement)
-
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
-    yield sent
-    event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
 async def test_points_come_in_columns_and_the_latest_of_each_key_is_shown(
@@ -132,13 +116,13 @@ async def test_ten_thousand_points_go_in_one_call_and_are_one_event(
     }
     assert await history(graph, run, "loss") == [(n, 1 / (n + 1)) for n in steps]
     async with live.database.read() as session:
-        found = await session.scalars(
+        found = await session.fetch(
             select(EventRow.after).where(
                 EventRow.subject_id == ids.decode("Run", run),
                 EventRow.type == "run.metrics_logged",
             )
         )
-        (after,) = found.all()
+        (after,) = found
     assert after is not None
     assert after["points"] == 10_000
     assert after["steps"] == {"loss": [0, 4_999], "rate": [0, 4_999]}
@@ -562,9 +546,9 @@ async def test_the_number_of_statements_does_not_depend_on_the_number_of_points(
 ) -> None:
     run = await a_run(graph, unique)
 
-    with statements(live.database.write_engine) as few:
+    with written(live.database) as few:
         await logged(graph, run, {"key": "a", "steps": [0], "values": [1]})
-    with statements(live.database.write_engine) as many:
+    with written(live.database) as many:
         steps = list(range(500))
         series = [{"key": f"{n}", "steps": steps, "values": steps} for n in range(20)]
         await logged(graph, run, *series)
@@ -605,7 +589,7 @@ async def test_histories_of_several_metrics_and_runs_come_in_one_statement(
         await logged(graph, run, {"key": "a", "steps": steps, "values": steps})
     await logged(graph, runs[1], {"key": "b", "steps": [7], "values": [0.5]})
 
-    with statements(live.database.read_engine) as sent:
+    with read() as sent:
         found = await graph.query(
             "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Run { "
             'metricHistory(keys: ["b", "a", "unknown", "b"], maxPoints: 4) '
@@ -622,7 +606,7 @@ async def test_histories_of_several_metrics_and_runs_come_in_one_statement(
         {"metricHistory": [sampled(11, 0, 4, 7, 10), single]},
         {"metricHistory": [sampled(12, 0, 4, 8, 11)]},
     ]
-    assert sum("metric_point" in statement for statement in sent) == 1
+    assert sum("metric_point" in statement for statement, _ in sent) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,12 @@
 """Going back to the last good deployment, over GraphQL."""
 
-from uuid import UUID
-
 import pytest
-from sqlalchemy import text
 
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import a_deployment, a_version, a_version_in
+from tests.statements import rows
 
 DEPLOYMENT = """deployment {
     id version environment status statusMessage health endpoint
@@ -60,12 +58,8 @@ async def state(graph: Graph, live: Live, model: str) -> Json:
 
 async def live_deployments(live: Live, model: str) -> dict[str, int]:
     """What the versions' rows count."""
-    async with live.database.read() as session:
-        rows = await session.execute(
-            text("SELECT version, live_deployments FROM model_version WHERE model_name = :model"),
-            {"model": model},
-        )
-        return {version: count for version, count in rows}  # noqa: C416
+    statement = "SELECT version, live_deployments FROM model_version WHERE model_name = :model"
+    return dict(await rows(live.database, statement, model=model))
 
 
 async def stages(graph: Graph, model: str) -> dict[str, str]:
@@ -494,18 +488,14 @@ async def test_what_one_rollback_changes_becomes_visible_at_once(
 
     new = await roll_back(graph, id)
 
-    rows: list[tuple[UUID, str]] = []
     touched = {"deployment": [id, new["id"]], "model_version": [good["id"], bad["id"]]}
-    async with live.database.read() as session:
-        for table, wanted in touched.items():
-            for global_id in wanted:
-                found = await session.execute(
-                    text(f"SELECT id, xmin::text FROM {table} WHERE id = :id"),
-                    {"id": ids.split(global_id)[1]},
-                )
-                rows += [(row.id, row.xmin) for row in found]
-    assert len(rows) == 4
-    assert len({transaction for _, transaction in rows}) == 1
+    found: list[object] = []
+    for table, wanted in touched.items():
+        for global_id in wanted:
+            statement = f"SELECT xmin::text FROM {table} WHERE id = :id"
+            found += await rows(live.database, statement, id=ids.split(global_id)[1])
+    assert len(found) == 4
+    assert len(set(found)) == 1
 
 
 async def test_whoever_holds_production_by_then_makes_way(graph: Graph, unique: str) -> None:

@@ -59,7 +59,7 @@ async def write_lines(graph: Graph, run: str, *messages: str) -> None:
 async def transitions(live: Live, run: str) -> list[tuple[str, str, str]]:
     """Each change of status that the journal has: from, to, by whom."""
     async with live.database.read() as session:
-        rows = await session.execute(
+        rows = await session.fetch(
             select(EventRow.before, EventRow.after, EventRow.actor)
             .where(
                 EventRow.subject_id == ids.decode("Run", run),

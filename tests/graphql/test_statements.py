@@ -16,7 +16,6 @@ from graphql import (
     is_leaf_type,
 )
 from graphql.pyutils import Undefined
-from sqlalchemy import event
 
 from lifecycle.database import Database
 from lifecycle.tracking.rules import SyncState
@@ -26,6 +25,7 @@ from tests.conftest import Live, serving
 from tests.factories import WAY, approved
 from tests.mirror import MLFLOW, a_mirror
 from tests.mutations import global_id
+from tests.statements import read, written
 
 Type = GraphQLObjectType | GraphQLInterfaceType
 
@@ -45,20 +45,10 @@ ARGUMENTS = {
 def recorded(database: Database) -> Iterator[list[str]]:
     """The statements that are sent while the block lasts, but for those of the background."""
     statements: list[str] = []
-
-    def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        background = "journal_head" in statement or "SKIP LOCKED" in statement
-        if not background:
-            statements.append(statement)
-
-    engines = [database.read_engine.sync_engine, database.write_engine.sync_engine]
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", record)
-    try:
+    with read() as reads, written(database) as writes:
         yield statements
-    finally:
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", record)
+    statements += (each for each in writes if "journal_head" not in each)
+    statements += (each for each, _ in reads if "journal_head" not in each)
 
 
 def object_type(name: str) -> GraphQLObjectType:

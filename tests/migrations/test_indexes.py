@@ -13,13 +13,12 @@ import asyncpg
 import orjson
 import pytest
 import pytest_asyncio
-from sqlalchemy import event
 
-from lifecycle.database import Database
 from tests.client import Graph
 from tests.conftest import Live
 from tests.factories import a_deployment, a_run, a_version_in
 from tests.following import connect
+from tests.statements import Statement, read
 
 # Lists of everything, in every order that they have.
 LISTS = [
@@ -78,25 +77,19 @@ CHILDREN = [
     "deployment(id: $deployment) { logs(last: 3) { nodes { line } } }",
 ]
 
-Statement = tuple[str, tuple[Any, ...]]
-
 
 @contextmanager
-def recorded(database: Database) -> Iterator[list[Statement]]:
+def recorded() -> Iterator[list[Statement]]:
     """What is read while the block lasts, but for what the background reads and for the
     clock."""
     statements: list[Statement] = []
-
-    def record(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if "journal_head" not in statement and "FROM" in statement:
-            statements.append((statement, parameters))
-
-    engine = database.read_engine.sync_engine
-    event.listen(engine, "before_cursor_execute", record)
-    try:
+    with read() as found:
         yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", record)
+    statements += (
+        (statement, values)
+        for statement, values in found
+        if "journal_head" not in statement and "FROM" in statement
+    )
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -144,7 +137,7 @@ async def test_an_index_gives_the_rows_in_their_order(
     # when
     for placeholder, value in names.items():
         field = field.replace(placeholder, value)
-    with recorded(live.database) as statements:
+    with recorded() as statements:
         await graph.query(f"{{ {field} }}")
 
     # then

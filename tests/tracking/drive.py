@@ -94,20 +94,19 @@ class Mirror:
     async def item(self, kind: TrackedKind, id: UUID) -> MlflowItemRow:
         """How one of our objects stands."""
         async with self.database.read() as session:
-            return (
-                await session.scalars(
-                    select(MlflowItemRow).where(
-                        MlflowItemRow.server_id == self.sync.server_id,
-                        MlflowItemRow.kind == kind,
-                        MlflowItemRow.object_id == id,
-                    )
+            (found,) = await session.fetch(
+                select(MlflowItemRow).where(
+                    MlflowItemRow.server_id == self.sync.server_id,
+                    MlflowItemRow.kind == kind,
+                    MlflowItemRow.object_id == id,
                 )
-            ).one()
+            )
+            return found
 
     async def items(self) -> list[MlflowItemRow]:
         """All that is known of."""
         async with self.database.read() as session:
-            rows = await session.scalars(
+            rows = await session.fetch(
                 select(MlflowItemRow).where(MlflowItemRow.server_id == self.sync.server_id)
             )
             return [*rows]
@@ -144,7 +143,7 @@ class Mirror:
         while True:
             async with self.database.read() as session:
                 pending = select(EventRow.id).where(EventRow.position.is_(None)).limit(1)
-                if (await session.scalars(pending)).first() is None:
+                if not await session.fetch(pending):
                     return
             assert time.monotonic() < deadline, "the journal stands still"
             await asyncio.sleep(0.01)

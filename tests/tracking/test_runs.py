@@ -117,7 +117,7 @@ def points_there(client: Any, run: str | None, key: str) -> list[tuple[int, str,
 async def points_here(mirror: Mirror, run: str, key: str) -> list[tuple[int, str, datetime]]:
     """Step, value and time of each point here."""
     async with mirror.database.read() as session:
-        rows = await session.scalars(
+        rows = await session.fetch(
             select(MetricPointRow)
             .where(MetricPointRow.run_id == ids.decode("Run", run), MetricPointRow.key == key)
             .order_by(MetricPointRow.step, MetricPointRow.timestamp)

@@ -1,0 +1,170 @@
+"""Statements that read, as the driver takes them: compiled once, with rows that are plain tuples.
+
+What is asked is written with SQLAlchemy like everything else. What SQLAlchemy would do again for
+each execution (finding the compiled form, keeping track of objects, layers of results) is most of
+what a read costs, and nobody needs it: so here is only what a statement becomes, and what becomes
+of its rows. Who executes it is `lifecycle.database`.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property, partial
+from typing import Any, Generic, TypeVar, overload
+
+import orjson
+from sqlalchemy import ColumnElement, Dialect, Enum, Float, Select, TextClause, inspect
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.sql.cache_key import CacheKey
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.util import LRUCache
+from typing_extensions import TypeVarTuple
+
+Row = TypeVar("Row")
+Columns = TypeVarTuple("Columns")
+Values = Sequence[Any]
+
+
+def to_json(value: object) -> str:
+    """How JSON is stored."""
+    # The driver has a UUID type of its own.
+    return orjson.dumps(value, default=str).decode()
+
+
+_DIALECT: Dialect = asyncpg.dialect(  # type: ignore[no-untyped-call]
+    json_serializer=to_json, json_deserializer=orjson.loads
+)
+
+
+class Prepared(Generic[Row]):
+    """A statement that is made once and executed often; its parameters have names.
+
+    Of one thing selected, an entity or a column, the rows are that thing; of several they are
+    tuples with names. What stands for an entity has its attributes, but cannot be changed and
+    belongs to no session. What plain text gives comes as the driver has it.
+    """
+
+    @overload
+    def __init__(self, statement: Select[Row]) -> None: ...
+    @overload
+    def __init__(self: "Prepared[tuple[*Columns]]", statement: Select[*Columns]) -> None: ...
+    @overload
+    def __init__(self: "Prepared[Any]", statement: TextClause) -> None: ...
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+        self._cache_key: CacheKey | None = None
+
+    @cached_property
+    def _compiled(self) -> SQLCompiler:
+        compiled = self.statement.compile(dialect=_DIALECT, cache_key=self._cache_key)
+        assert isinstance(compiled, SQLCompiler)
+        if any(bind.expanding for bind in compiled.binds.values()):
+            raise TypeError("IN takes as many parameters as values; say = ANY with an array.")
+        return compiled
+
+    @cached_property
+    def sql(self) -> str:
+        """The text that PostgreSQL gets."""
+        return str(self._compiled)
+
+    @cached_property
+    def _parameters(self) -> list[tuple[str, Callable[[Any], Any] | None]]:
+        binds = self._compiled.binds
+        return [
+            (name, binds[name].type.dialect_impl(_DIALECT).bind_processor(_DIALECT))
+            for name in self._compiled.positiontup or ()
+        ]
+
+    @cached_property
+    def _given(self) -> dict[str, Any]:
+        binds = self._compiled.binds
+        return {name: bind.effective_value for name, bind in binds.items() if not bind.required}
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """The parameters as the driver takes them, by position."""
+        given = {**self._given, **parameters} if self._given else parameters
+        return [
+            given[name] if process is None else process(given[name])
+            for name, process in self._parameters
+        ]
+
+    @cached_property
+    def rows(self) -> Callable[[Sequence[Values]], list[Row]]:
+        """What becomes of the rows as they come from the driver."""
+        if isinstance(self.statement, TextClause):
+            return _as_tuples
+        return _reader(self.statement)
+
+
+def _as_tuples(found: Iterable[Values]) -> list[Any]:
+    return list(map(tuple, found))
+
+
+def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
+    columns = list(statement.selected_columns)
+    conversions = [
+        (place, convert) for place, column in enumerate(columns) if (convert := _conversion(column))
+    ]
+    things: list[tuple[slice, Callable[[Iterable[Any]], list[Any]]]] = []
+    for each in statement.column_descriptions:
+        first = things[-1][0].stop if things else 0
+        if each["expr"] is each.get("entity"):
+            mapper = inspect(each["entity"]).mapper
+            length = len(mapper.column_attrs)
+            keys = (str(column.key) for column in columns[first : first + length])
+            make = _maker(mapper.class_.__name__, *keys)
+            things.append((slice(first, first + length), make))
+        else:
+            things.append((slice(first, first + 1), _only))
+    if len(things) == 1 and not conversions:
+        return things[0][1]
+    together = _maker("Row", *(str(each["name"]) for each in statement.column_descriptions))
+
+    def read(found: Sequence[Values]) -> list[Any]:
+        if not found:
+            return []
+        by_column: list[Iterable[Any]] = list(zip(*found, strict=True))
+        for place, convert in conversions:
+            by_column[place] = map(convert, by_column[place])
+        made = [make(zip(*by_column[part], strict=True)) for part, make in things]
+        return made[0] if len(made) == 1 else together(zip(*made, strict=True))
+
+    return read
+
+
+def _only(found: Iterable[Values]) -> list[Any]:
+    return [value for (value,) in found]
+
+
+@cache
+def _maker(name: str, *attributes: str) -> Callable[[Iterable[Values]], list[Any]]:
+    row = namedtuple(name, attributes, rename=True)  # type: ignore[misc]
+    make = partial(tuple.__new__, row)
+    return lambda found: list(map(make, found))
+
+
+def _conversion(column: ColumnElement[Any]) -> Callable[[Any], Any] | None:
+    """What a value of a column becomes; None if it is right as it comes."""
+    implementation = column.type.dialect_impl(_DIALECT)
+    if isinstance(implementation, Enum) and implementation.enum_class is not None:
+        members = {member.value: member for member in implementation.enum_class}
+        return {None: None, **members}.__getitem__
+    if isinstance(implementation, Float):  # of which SQLAlchemy does not know what the driver makes
+        return None
+    return implementation.result_processor(_DIALECT, None)
+
+
+_known: LRUCache[Any, Prepared[Any]] = LRUCache(1_000)
+
+
+def prepared(statement: Select[*Columns]) -> tuple[Prepared[Any], Mapping[str, Any]]:
+    """The prepared form of a statement that is made anew for each execution, and the values that it
+    was made with. Statements that differ in nothing but values share it."""
+    key = statement._generate_cache_key()
+    assert key is not None, "all our statements can be told apart"
+    found = _known.get(key.key)
+    if found is None:
+        found = Prepared(statement)
+        found._cache_key = key
+        _known[key.key] = found
+    values = found._compiled.construct_params(extracted_parameters=key.bindparams, _check=False)
+    return found, values
