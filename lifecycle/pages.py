@@ -9,9 +9,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -35,7 +36,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
-from lifecycle.statements import Prepared, prepared
+from lifecycle.statements import Prepared, looked_at, part_of, prepared
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -206,6 +207,9 @@ LISTS = 1_000
 PARENTS = bindparam("parents", type_=ARRAY(Uuid))
 
 
+Names: TypeAlias = frozenset[str] | None
+
+
 class Listing(Generic[Row]):
     """A list as clients page through it: what is in it, in which order. Its statements are made
     once, so whoever asks for the same list again should ask the same Listing.
@@ -217,13 +221,13 @@ class Listing(Generic[Row]):
         self, statement: Select[Row], ordering: Ordering, parent: Any | None = None
     ) -> None:
         self._statement = statement
+        self._entity = statement.column_descriptions[0]["entity"]
         self._ordering = ordering
         self._parent = parent
-        self._made: dict[object, tuple[Prepared[Any], Mapping[str, Any]]] = {}
 
     async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
         """One page. Raises InvalidInput when the cursor is not of this list."""
-        shape = (request.backward, request.cursor is not None)
+        shape = (looked_at.get(), request.backward, request.cursor is not None)
         rows = await self._fetch(session, self._page, shape, self._bounds(request))
         return self._cut([(row[0], row[1:]) for row in rows], request)
 
@@ -234,7 +238,7 @@ class Listing(Generic[Row]):
         parent, so the cost does not depend on how many children there are."""
         values = self._bounds(request) | {"parents": list(parents)}
         found: dict[UUID, list[tuple[Row, Sequence[Any]]]] = {id: [] for id in parents}
-        shape = (request.backward, request.cursor is not None)
+        shape = (looked_at.get(), request.backward, request.cursor is not None)
         for row in await self._fetch(session, self._pages, shape, values):
             found[row[0]].append((row[1], row[2:]))
         return {id: self._cut(rows, request) for id, rows in found.items()}
@@ -252,19 +256,19 @@ class Listing(Generic[Row]):
         self,
         session: ReadSession,
         make: Callable[..., Select[Any]],
-        shape: tuple[bool, ...],
+        shape: tuple[Any, ...],
         values: dict[str, Any],
     ) -> list[Any]:
-        known = self._made.get((make.__name__, *shape))
-        if known is None:
-            known = self._made[make.__name__, *shape] = prepared(make(*shape))
-        statement, filters = known
+        statement, filters = _made(make, *shape)
         return await session.fetch(statement, {**filters, **values})
 
-    def _page(self, backward: bool, resumed: bool) -> Select[Any]:
-        return self._ordering.page(self._statement, backward, resumed)
+    def _page(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
+        statement = self._statement.with_only_columns(
+            part_of(self._entity, names), maintain_column_froms=True
+        )
+        return self._ordering.page(statement, backward, resumed)
 
-    def _pages(self, backward: bool, resumed: bool) -> Select[Any]:
+    def _pages(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
         parent = func.unnest(PARENTS).column_valued("parent")
         own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
         children = self._ordering.page(own, backward, resumed).lateral("child")
@@ -274,8 +278,7 @@ class Listing(Generic[Row]):
             value.desc() if key.descending != backward else value.asc()
             for key, value in zip(keys, values, strict=True)
         ]
-        entity = self._statement.column_descriptions[0]["entity"]
-        child = aliased(entity, children)
+        child = part_of(aliased(self._entity, children), names)
         return select(parent, child, *values).join(children, true()).order_by(*order)
 
     def _count(self) -> Select[Any]:
@@ -325,22 +328,26 @@ class Lookup(Generic[Key, Row]):
         *conditions: ColumnElement[bool],
     ) -> None:
         wanted = column == any_(bindparam("keys", type_=ARRAY(column.type)))
-        self._statement = Prepared(select(entity).where(wanted, *conditions))
-        self._key = attrgetter(column.key)
+        self._entity = entity
+        self._conditions = (wanted, *conditions)
+        self._key = column.key
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows by their keys; those that do not exist are absent."""
-        rows = await session.fetch(self._statement, {"keys": list(keys)})
-        return dict(zip(map(self._key, rows), rows, strict=True))
+        statement, _ = _made(self._select, looked_at.get())
+        rows = await session.fetch(statement, {"keys": list(keys)})
+        return dict(zip(map(attrgetter(self._key), rows), rows, strict=True))
+
+    def _select(self, names: Names) -> Select[Any]:
+        return select(part_of(self._entity, names, self._key)).where(*self._conditions)
 
 
 class Children(Generic[Row]):
     """All rows that belong to parents, which the column `parent` names, in an order."""
 
     def __init__(self, statement: Select[Row], parent: Any, *order: Any) -> None:
-        own = statement.where(parent == any_(PARENTS))
-        self._statement = Prepared(own.order_by(parent, *order))
-        self._parent = attrgetter(parent.key)
+        self._statement = statement.where(parent == any_(PARENTS)).order_by(parent, *order)
+        self._parent = parent.key
 
     async def fetch(
         self,
@@ -350,8 +357,22 @@ class Children(Generic[Row]):
     ) -> dict[UUID, list[Row]]:
         """The children of each parent; parents without any are absent."""
         wanted = {**(parameters or {}), "parents": list(parents)}
-        rows = await session.fetch(self._statement, wanted)
-        return {parent: list(children) for parent, children in groupby(rows, self._parent)}
+        statement, _ = _made(self._select, looked_at.get())
+        rows = await session.fetch(statement, wanted)
+        return {
+            parent: list(children) for parent, children in groupby(rows, attrgetter(self._parent))
+        }
+
+    def _select(self, names: Names) -> Select[Any]:
+        entity = self._statement.column_descriptions[0]["entity"]
+        part = part_of(entity, names, self._parent)
+        return self._statement.with_only_columns(part, maintain_column_froms=True)
+
+
+@lru_cache(LISTS)
+def _made(make: Callable[..., Select[Any]], *shape: Any) -> tuple[Prepared[Any], Mapping[str, Any]]:
+    """What a statement is made for once, and the values that it was made with."""
+    return prepared(make(*shape))
 
 
 def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:

@@ -8,12 +8,14 @@ of its rows. Who executes it is `lifecycle.database`.
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache, cached_property, partial
 from typing import Any, Generic, TypeVar, overload
 
 import orjson
 from sqlalchemy import ColumnElement, Dialect, Enum, Float, Select, TextClause, inspect
 from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.orm import Bundle
 from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import LRUCache
@@ -29,6 +31,10 @@ def to_json(value: object) -> str:
     # The driver has a UUID type of its own.
     return orjson.dumps(value, default=str).decode()
 
+
+# The attributes of rows that whoever reads will look at; None if that may be any. What is read in
+# bulk for a client is cut down to them.
+looked_at: ContextVar[frozenset[str] | None] = ContextVar("looked_at", default=None)
 
 _DIALECT: Dialect = asyncpg.dialect(  # type: ignore[no-untyped-call]
     json_serializer=to_json, json_deserializer=orjson.loads
@@ -99,6 +105,16 @@ def _as_tuples(found: Iterable[Values]) -> list[Any]:
     return list(map(tuple, found))
 
 
+def part_of(entity: Any, names: frozenset[str] | None, *always: str) -> Any:
+    """What to select of an entity, or of an alias of one, of which only these attributes will be
+    looked at."""
+    if names is None:
+        return entity
+    known = {attribute.key for attribute in inspect(entity).mapper.column_attrs}
+    wanted = sorted(known & (names | {*always}))
+    return Bundle("row", *(getattr(entity, name) for name in wanted))
+
+
 def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
     columns = list(statement.selected_columns)
     conversions = [
@@ -107,12 +123,15 @@ def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
     things: list[tuple[slice, Callable[[Iterable[Any]], list[Any]]]] = []
     for each in statement.column_descriptions:
         first = things[-1][0].stop if things else 0
-        if each["expr"] is each.get("entity"):
-            mapper = inspect(each["entity"]).mapper
-            length = len(mapper.column_attrs)
+        expression = each["expr"]
+        if isinstance(expression, Bundle) or expression is each.get("entity"):
+            length = (
+                len(expression.columns)
+                if isinstance(expression, Bundle)
+                else len(inspect(expression).mapper.column_attrs)
+            )
             keys = (str(column.key) for column in columns[first : first + length])
-            make = _maker(mapper.class_.__name__, *keys)
-            things.append((slice(first, first + length), make))
+            things.append((slice(first, first + length), _maker("Row", *keys)))
         else:
             things.append((slice(first, first + 1), _only))
     if len(things) == 1 and not conversions:

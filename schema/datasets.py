@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 )
 class DataSet(Node, OfRow[DataSetRow]):
     row: Private[DataSetRow]
+    keys = ("id",)
     name: str = shown(description="The `name` in the facts.")
     digest: str | None = shown(
         description="The `digest` in the facts: what its content is known by. Null if they have "

@@ -100,6 +100,7 @@ class DeploymentTransition(OfRow[DeploymentTransitionRow]):
 @strawberry.type(description="One version in one environment.")
 class Deployment(Node, OfRow[DeploymentRow]):
     row: Private[DeploymentRow]
+    keys = ("id", "log_lines", "model_version_id", "rollback_from_id")
     model_name: str = shown(description="The model's name.")
     version: str = shown(description="The version that runs.")
     environment: Environment = shown(description="Where it runs.")

@@ -114,6 +114,7 @@ class DriftPolicy(Node, OfRow[DriftPolicyRow]):
 @strawberry.type(description="What a policy had done about a drift event, and what came of it.")
 class DriftResponse(OfRow[DriftResponseRow]):
     row: Private[DriftResponseRow]
+    keys = ("approval_id", "deployment_id")
     action: DriftAction = shown(description="What was to be done.")
     outcome: DriftOutcome = shown(description="What came of it.")
     message: str = shown(description="The same in words.")
@@ -141,6 +142,7 @@ class DriftResponse(OfRow[DriftResponseRow]):
 @strawberry.type(description="An observation that a version no longer behaves as it did.")
 class DriftEvent(Node, OfRow[DriftEventRow]):
     row: Private[DriftEventRow]
+    keys = ("deployment_id", "id", "model_version_id", "policy_id")
     severity: DriftSeverity = shown(description="How bad it is.")
     status: DriftStatus = shown(description="What became of it.")
     metric: str = shown(description="What was measured, such as accuracy or psi.")

@@ -54,11 +54,14 @@ _LINES_SHOWN = 100
 @strawberry.type(description="What is being tried: runs under one name.")
 class Experiment(Node, OfRow[ExperimentRow]):
     row: Private[ExperimentRow]
+    keys = ("id",)
     name: str = shown(description="Unique.")
     description: str | None = shown(description="What it is about.")
     owner: str | None = shown(description="Who answers for it.")
     status: ExperimentStatus = shown(description="Where it stands.")
-    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    tags: list[Tag] = shown(
+        lambda row: tags_of(row.tags), needs=("tags",), description="Labels, by key."
+    )
     created_by: str = shown(description="Who made it.")
     created_at: datetime = shown(description="When it was made.")
     updated_at: datetime = shown(description="When it last changed.")

@@ -12,14 +12,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cas
 from strawberry.dataloader import DataLoader
 
 from lifecycle.database import Database, ReadSession
+from lifecycle.statements import looked_at
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 
 Batch = Callable[Concatenate[ReadSession, Sequence[Key], Arguments], Awaitable[Mapping[Key, Value]]]
-# The function and its further arguments.
-Path: TypeAlias = tuple[Any, tuple[Any, ...]]
+# The function, its further arguments, and what will be looked at.
+Path: TypeAlias = tuple[Any, tuple[Any, ...], frozenset[str] | None]
 
 
 class Load(Generic[Value]):
@@ -62,7 +63,7 @@ class Loaders:
     ) -> Load[Value]:
         """What `batch` finds for this key, or None. `args` must be hashable, and by position."""
         assert not kwargs
-        return Load(self, (batch, args), key)
+        return Load(self, (batch, args, looked_at.get()), key)
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -79,7 +80,7 @@ class Loaders:
         known = self._known.setdefault(path, {})
         unknown = [key for key in dict.fromkeys(keys) if key not in known]
         if unknown:
-            batch, args = path
+            batch, args, _ = path
             async with self._database.read() as session:
                 found = await batch(session, unknown, *args)
             for key in unknown:

@@ -33,10 +33,14 @@ class Metric(OfRow[MetricValue]):
     row: Private[MetricValue]
     key: str = shown(description="The metric's name.")
     value: float | None = shown(
-        lambda row: finite(row.value), description="Null if it is not finite; see `kind`."
+        lambda row: finite(row.value),
+        needs=("value",),
+        description="Null if it is not finite; see `kind`.",
     )
     kind: NumberKind = shown(
-        lambda row: kind_of(row.value), description="FINITE, or what it is instead."
+        lambda row: kind_of(row.value),
+        needs=("value",),
+        description="FINITE, or what it is instead.",
     )
     step: BigInt = shown(description="The step it was measured at.")
     timestamp: datetime = shown(description="When it was measured.")

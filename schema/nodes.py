@@ -16,6 +16,7 @@ class Node:
     row: Private[Any]
     id: strawberry.ID = computed(
         lambda self: ids.encode(type(self).__name__, self.row.id),
+        needs=("id",),
         description="Global and opaque; see `node`.",
     )
 

@@ -11,6 +11,7 @@ from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput
 from lifecycle.pages import Page
 from schema.context import Info
+from schema.rows import HoldsRows
 
 T = TypeVar("T")
 
@@ -39,13 +40,13 @@ class PageInfo:
 
 
 @strawberry.type(description="An item of a list with its place.")
-class Edge(Generic[T]):
+class Edge(HoldsRows, Generic[T]):
     cursor: str = strawberry.field(description="Opaque; valid for this ordering and filter only.")
     node: T = strawberry.field(description="The item.")
 
 
 @strawberry.type(description="A page of a list.")
-class Connection(Generic[T]):
+class Connection(HoldsRows, Generic[T]):
     nodes: list[T] = strawberry.field(description="The items of this page.")
     page: Private[Page[Any]]
     count: Private[Callable[[], Awaitable[int | None]]]

@@ -60,6 +60,7 @@ class PolicyRule:
 )
 class StagePolicy(Node, OfRow[StagePolicyRow]):
     row: Private[StagePolicyRow]
+    keys = ("model_id",)
     stage: Stage = shown(description="The stage that it guards.")
     version: int = shown(description="Counts from 1, for each model and in general.")
     rules: list[PolicyRule] | None = shown(

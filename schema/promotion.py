@@ -238,6 +238,7 @@ HANDLERS: list[Any] = [
 @strawberry.type(description="A version was in a stage for a time.")
 class StageAssignment(OfRow[StageAssignmentRow]):
     row: Private[StageAssignmentRow]
+    keys = ("approval_id", "id", "model_version_id", "report_id")
     stage: Stage = shown(description="The stage.")
     valid_from: datetime = shown(description="From this moment on,")
     valid_to: datetime | None = shown(

@@ -101,10 +101,13 @@ class MetricGoalSetting:
 @strawberry.type(description="A named model; its versions are what is deployed.")
 class Model(Node, OfRow[ModelRow]):
     row: Private[ModelRow]
+    keys = ("id",)
     name: str = shown(description="Unique, and never changed.")
     description: str | None = shown(description="What it is for.")
     owner: str | None = shown(description="Who answers for it.")
-    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    tags: list[Tag] = shown(
+        lambda row: tags_of(row.tags), needs=("tags",), description="Labels, by key."
+    )
     metric_goals: list[MetricGoalSetting] = shown(
         lambda row: [
             MetricGoalSetting(key=key, goal=row.metric_goals[key])
@@ -188,13 +191,16 @@ class Model(Node, OfRow[ModelRow]):
 @strawberry.type(description="One version of a model.")
 class ModelVersion(Node, OfRow[ModelVersionRow]):
     row: Private[ModelVersionRow]
+    keys = ("artifact_digest", "artifact_path", "id", "model_id", "run_id", "size_bytes")
     model_name: str = shown(description="The model's name.")
     version: str = shown(description="Unique in the model, for ever.")
     stage: Stage = shown(description="Where it stands.")
     description: str | None = shown(description="What is special about it.")
     framework: str | None = shown(description="What it was made with.")
     hyperparameters: JSON | None = shown(description="What it was made with, as JSON.")
-    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    tags: list[Tag] = shown(
+        lambda row: tags_of(row.tags), needs=("tags",), description="Labels, by key."
+    )
     artifact_path: str | None = shown(description="Where its file lies.")
     artifact_digest: str | None = shown(
         description="A digest of its file's content: as given, or as its run had logged it when "

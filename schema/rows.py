@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import strawberry
 from strawberry.types.field import StrawberryField
@@ -11,7 +11,12 @@ Row = TypeVar("Row")
 
 
 class OfRow(Generic[Row]):
-    """Made of a row, which the type declares as `row: Private[...]`."""
+    """Made of a row, which the type declares as `row: Private[...]`.
+
+    `keys` are the attributes of the row that its resolvers look at; without them that may be any.
+    """
+
+    keys: ClassVar[tuple[str, ...] | None] = None
 
     @classmethod
     def from_row(cls, row: Row) -> Self:
@@ -19,29 +24,54 @@ class OfRow(Generic[Row]):
         return cls(row=row)  # type: ignore[call-arg]
 
 
-class _Column(property):
+class HoldsRows:
+    """Holds objects that show rows, and nothing of those rows by itself."""
+
+
+class Lookup(property):
+    """How a field is found on its object. `needs` are the attributes of the row that this looks at;
+    None if that may be any."""
+
+    needs: tuple[str, ...] | None = None
+
+
+class _Column(Lookup):
     """The attribute of the row that has the field's name."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__init__(attrgetter(f"row.{name}"))
+        self.needs = (name,)
 
 
-def computed(look_up: Callable[[Any], Any], *, description: str) -> Any:
-    """A field that is looked up on the object when it is selected."""
-    return _looked_up(property(look_up), description)
+def computed(look_up: Callable[[Any], Any], *, needs: tuple[str, ...], description: str) -> Any:
+    """A field that is computed from the object when it is selected."""
+    return _field(Lookup(look_up), needs, description, None)
 
 
 def shown(
-    read: Callable[[Any], Any] | None = None, *, description: str, name: str | None = None
+    read: Callable[[Any], Any] | None = None,
+    *,
+    needs: tuple[str, ...] | None = None,
+    description: str,
+    name: str | None = None,
 ) -> Any:
     """A field that shows what `read` makes of the row, or the row's attribute of the field's
     name."""
-    look_up = _Column() if read is None else property(lambda self: read(self.row))
-    return _looked_up(look_up, description, name)
+    look_up = _Column() if read is None else Lookup(lambda self: read(self.row))
+    return _field(look_up, needs, description, name)
 
 
-def _looked_up(look_up: property, description: str, name: str | None = None) -> Any:
+def _field(
+    look_up: Lookup, needs: tuple[str, ...] | None, description: str, name: str | None
+) -> Any:
+    look_up.needs = needs
     field: StrawberryField = strawberry.field(default=look_up, name=name, description=description)
     # A field that nobody gives is looked up on the class, where properties belong.
     field.init = False
     return field
+
+
+def needs(type_: type, field: str) -> tuple[str, ...] | None:
+    """The attributes of the row that a field looks at; None if that may be any."""
+    look_up = getattr(type_, field, None)
+    return look_up.needs if isinstance(look_up, Lookup) else None

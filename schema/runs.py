@@ -90,6 +90,7 @@ class ParamInput:
 @strawberry.type(description="A file that a run wrote.")
 class Artifact(OfRow[ArtifactRow]):
     row: Private[ArtifactRow]
+    keys = ("area", "digest", "name", "path", "run_id")
     name: str = shown(description="For people.")
     path: str = shown(description="Where it lies; unique in the run.")
     size_bytes: BigInt | None = shown(
@@ -123,6 +124,7 @@ class ArtifactInput:
 @strawberry.type(description="One attempt in an experiment.")
 class Run(Node, OfRow[RunRow]):
     row: Private[RunRow]
+    keys = ("data_set_id", "experiment_id", "id", "log_lines", "parent_id")
     name: str | None = shown(description="Need not be unique.")
     status: RunStatus = shown(description="Where it stands.")
     status_message: str | None = shown(description="Why it stands there.")
@@ -130,7 +132,9 @@ class Run(Node, OfRow[RunRow]):
         lambda row: [Param(key=key, value=row.params[key]) for key in sorted(row.params)],
         description="What it was run with, by key.",
     )
-    tags: list[Tag] = shown(lambda row: tags_of(row.tags), description="Labels, by key.")
+    tags: list[Tag] = shown(
+        lambda row: tags_of(row.tags), needs=("tags",), description="Labels, by key."
+    )
     source: str | None = shown(description="What was run, such as a script or a job.")
     git_commit: str | None = shown(description="The commit of the code.")
     dataset_facts: JSON | None = shown(

@@ -7,12 +7,13 @@ from typing import Annotated, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import any_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession, clock
 from lifecycle.pages import (
     LISTS,
+    PARENTS,
     Children,
     Listing,
     Lookup,
@@ -47,6 +48,7 @@ from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
+from lifecycle.statements import Prepared
 
 # Whoever decides by a policy shares this lock, and whoever changes one has it alone: a decision is
 # made before a change or after it. Any constant will do that nothing else on the
@@ -122,15 +124,20 @@ async def versions_in_stage(
     return {model_id: version_id for model_id, version_id in await session.fetch(statement)}  # noqa: C416
 
 
-_REPLACED = Children(
-    select(StageAssignmentRow), StageAssignmentRow.replaced_by_id, StageAssignmentRow.id
+_REPLACED = Prepared(
+    select(StageAssignmentRow.replaced_by_id, StageAssignmentRow.model_version_id)
+    .where(StageAssignmentRow.replaced_by_id == any_(PARENTS))
+    .order_by(StageAssignmentRow.id)
 )
 
 
 async def displaced_by(session: ReadSession, entry_ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
     """The versions that each of these entries pushed out of its stage."""
-    rows = await _REPLACED.fetch(session, entry_ids)
-    return {id: [row.model_version_id for row in replaced] for id, replaced in rows.items()}
+    found: dict[UUID, list[UUID]] = {}
+    for id, version_id in await session.fetch(_REPLACED, {"parents": list(entry_ids)}):
+        if id is not None:
+            found.setdefault(id, []).append(version_id)
+    return found
 
 
 async def close_entry(session: WriteSession, version_id: UUID, moment: datetime) -> None:

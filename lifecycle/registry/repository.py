@@ -164,8 +164,11 @@ async def lock_version(session: WriteSession, selector: VersionSelector) -> Mode
     """The version that is meant, held until the transaction ends. None also when it has been
     deleted, or has left the stage, while this waited for it."""
     meant, parameters = _meant(selector)
-    locked: Select[ModelVersionRow] = meant.statement.with_for_update(key_share=True)
-    return await session.scalar(locked.execution_options(populate_existing=True), parameters)
+    locked = meant.statement.with_for_update(key_share=True)
+    row: ModelVersionRow | None = await session.scalar(
+        locked.execution_options(populate_existing=True), parameters
+    )
+    return row
 
 
 async def lock_model(session: WriteSession, id: UUID) -> ModelRow:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from sqlalchemy import (
@@ -73,16 +73,11 @@ RETURNING key, value, step, "timestamp", (SELECT count(*) FROM stored) AS stored
     bindparam("experiment_id", type_=Uuid),
 )
 
-_VALUES: Any = select(
-    LatestMetricRow.run_id,
-    LatestMetricRow.key,
-    LatestMetricRow.value,
-    LatestMetricRow.step,
-    LatestMetricRow.timestamp,
-)
-_LATEST = Children(_VALUES, LatestMetricRow.run_id, LatestMetricRow.key)
+_LATEST = Children(select(LatestMetricRow), LatestMetricRow.run_id, LatestMetricRow.key)
 _LATEST_OF_KEYS = Children(
-    _VALUES.where(LatestMetricRow.key == any_(bindparam("keys", type_=ARRAY(Text)))),
+    select(LatestMetricRow).where(
+        LatestMetricRow.key == any_(bindparam("keys", type_=ARRAY(Text)))
+    ),
     LatestMetricRow.run_id,
     LatestMetricRow.key,
 )

@@ -31,6 +31,9 @@ class Unusual(Exception):
 class Type:
     """A type that may be null unless it says otherwise."""
 
+    # Of the rows behind the values, the attributes that will be looked at; None if that may be any.
+    looked_at: frozenset[str] | None = None
+
     def __init__(self, nullable: bool) -> None:
         self._nullable = nullable
 
@@ -115,6 +118,7 @@ class List(Type):
     def __init__(self, nullable: bool, of: Type) -> None:
         super().__init__(nullable)
         self._of = of
+        self.looked_at = of.looked_at
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
         if not kinds <= {list, tuple}:
@@ -129,6 +133,7 @@ class Objects(Type):
     def __init__(self, nullable: bool, selection: "Selection") -> None:
         super().__init__(nullable)
         self._selection = selection
+        self.looked_at = selection.looked_at
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
         if self._selection.kind is not None and kinds != {self._selection.kind}:

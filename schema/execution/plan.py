@@ -5,7 +5,7 @@ they always mean. A plan holds for one operation of one document and for the var
 directives depend on; arguments are found for each request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -37,6 +37,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
 from schema.execution.columns import Abstract, Leaf, List, Objects, Type, Unusual
+from schema.rows import HoldsRows, OfRow, needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,15 @@ class TypeName:
 class Attribute:
     """A field that shows an attribute of its object."""
 
+    name: str
     read: Callable[[Any], Any]
     type: Type
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A field with a resolver, as it is asked for here."""
+    """A field with a resolver, as it is asked for here. `names` are the attributes of the rows that
+    it gives which will be looked at; None if that may be any."""
 
     parent: GraphQLObjectType
     definition: GraphQLField
@@ -65,6 +68,7 @@ class Resolved:
     resolve: StrawberryResolver[Any]
     details: list[FieldDetails]
     type: Type
+    names: frozenset[str] | None
 
 
 Field = TypeName | Attribute | Resolved
@@ -73,11 +77,13 @@ Field = TypeName | Attribute | Resolved
 @dataclass(slots=True)
 class Selection:
     """What is selected of objects of one type: a field for each name in the answer. `kind` is the
-    class that they must have; None if any with these attributes will do."""
+    class that they must have; None if any with these attributes will do. `looked_at` are the
+    attributes of the row of each, or of the rows in it, that the fields look at."""
 
     kind: type | None
     names: tuple[str, ...]
     fields: tuple[Field, ...]
+    looked_at: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,8 @@ class Compiler:
     ) -> Selection:
         self._size += len(grouped)
         fields = tuple(self._field(parent, details) for details in grouped.values())
-        return Selection(_class_of(parent) if parent.is_type_of else None, tuple(grouped), fields)
+        kind = _class_of(parent) if parent.is_type_of else None
+        return Selection(kind, tuple(grouped), fields, _looked_at(parent, fields))
 
     def _field(self, parent: GraphQLObjectType, details: list[FieldDetails]) -> Field:
         name = details[0].node.name.value
@@ -139,13 +146,13 @@ class Compiler:
         field: StrawberryField = definition.extensions["strawberry-definition"]
         type_ = self._type(definition.type, details)
         if field.is_basic_field:
-            return Attribute(attrgetter(field.python_name), type_)
+            return Attribute(field.python_name, attrgetter(field.python_name), type_)
         resolve = field.base_resolver
         if field.extensions or resolve is None:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
             raise Unusual("a resolver that is no method")
-        return Resolved(parent, definition, field, resolve, details, type_)
+        return Resolved(parent, definition, field, resolve, details, type_, type_.looked_at)
 
     def _type(
         self, type_: GraphQLOutputType, details: list[FieldDetails], nullable: bool = True
@@ -167,6 +174,28 @@ class Compiler:
             self._schema, self._details, self._variables, self._operation, type_, details
         )
         return self._selection(type_, collected.grouped_field_set)
+
+
+def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[str] | None:
+    """What these fields of one type look at in its row, or in the rows that it holds."""
+    definition: StrawberryObjectDefinition = parent.extensions["strawberry-definition"]
+    kind = definition.origin
+    found: set[str] = set()
+    for field in fields:
+        names: Iterable[str] | None
+        if isinstance(field, TypeName):
+            names = ()
+        elif issubclass(kind, OfRow):
+            names = kind.keys if isinstance(field, Resolved) else needs(kind, field.name)
+        elif issubclass(kind, HoldsRows):
+            loads = isinstance(field, Resolved) and field.field.is_async
+            names = () if loads or isinstance(field.type, Leaf) else field.type.looked_at
+        else:
+            names = None
+        if names is None:
+            return None
+        found.update(names)
+    return frozenset(found)
 
 
 def _class_of(type_: GraphQLObjectType) -> type:

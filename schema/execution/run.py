@@ -6,10 +6,10 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, cast
+from itertools import chain
+from typing import Any, NamedTuple, cast
 
 import strawberry
 from graphql import (
@@ -23,12 +23,19 @@ from graphql import (
 from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.types.arguments import convert_arguments
 
+from lifecycle.statements import looked_at
 from schema.context import Context
 from schema.execution.columns import Column, Rest, Unusual
 from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName
 from schema.loaders import Load, Path
 
-Begun = list[Any]
+
+class Begun(NamedTuple):
+    """A field whose coroutines are under way, one for each object; in their places will be what
+    they give."""
+
+    field: Resolved
+    column: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,9 @@ class Run:
             found = [self._begin(selection, objects, begun) for selection, objects, _ in level]
             await self._together(begun)
         except BaseException:
-            for coroutine in chain.from_iterable(begun):
-                coroutine.close()
+            for coroutine in chain.from_iterable(each.column for each in begun):
+                if isinstance(coroutine, Coroutine):
+                    coroutine.close()
             raise
         rest: Rest = []
         for (selection, _, answers), columns in zip(level, found, strict=True):
@@ -101,9 +109,10 @@ class Run:
                 columns.append([field.name] * len(objects))
             else:
                 arguments = self._arguments(field)
-                columns.append([field.resolve(each, **arguments) for each in objects])
+                method = cast(Callable[..., Any], field.resolve.wrapped_func)
+                columns.append([method(each, **arguments) for each in objects])
                 if field.field.is_async:
-                    begun.append(columns[-1])
+                    begun.append(Begun(field, columns[-1]))
         return columns
 
     def _arguments(self, field: Resolved) -> dict[str, Any]:
@@ -139,48 +148,49 @@ class Run:
         return arguments
 
     async def _together(self, begun: list[Begun]) -> None:
-        """Put the results in the places of the coroutines, which are under way at the same time.
-
-        One that is asked of a single object may wait for anything, so it is a task. Those that are
-        asked of many wait for loaders, and a task for each would cost more than all that it does.
-        """
+        """Put the results in the places of the coroutines, which are under way at the same time."""
         match begun:
             case []:
                 return
-            case [[single]]:
-                begun[0][0] = await single
-                return
-        alone = [column for column in begun if len(column) == 1]
-        many = [column for column in begun if len(column) > 1]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(column[0]) for column in alone]
-            results = iter(await self._stepped(list(chain.from_iterable(many))))
-        for column, task in zip(alone, tasks, strict=True):
-            column[0] = task.result()
-        for column in many:
-            column[:] = islice(results, len(column))
+            case [only]:
+                await self._finished(only)
+            case _:
+                async with asyncio.TaskGroup() as group:
+                    for each in begun:
+                        group.create_task(self._finished(each))
 
-    async def _stepped(self, coroutines: Begun) -> list[Any]:
-        """The results of coroutines that this task drives by itself: each goes on until it waits
-        for a load or a future, and when all of those are there, each goes on again."""
-        results: list[Any] = [None] * len(coroutines)
-        waiting: Iterable[tuple[int, Any]] = ((index, None) for index in range(len(coroutines)))
-        while waiting:
+    async def _finished(self, begun: Begun) -> None:
+        """One field's. What is asked of a single object may wait for anything. What is asked of
+        many waits for loaders, and a task for each would cost more than all that it does."""
+        column = begun.column
+        known = looked_at.set(begun.field.names)
+        try:
+            if len(column) == 1:
+                column[0] = await column[0]
+            else:
+                await self._stepped(column)
+        finally:
+            looked_at.reset(known)
+
+    async def _stepped(self, column: list[Any]) -> None:
+        """Drives coroutines by hand: each goes on until it waits for a load or a future, and when
+        all of those are there, each goes on again."""
+        going: list[tuple[int, Any]] = [(index, None) for index in range(len(column))]
+        while going:
             loads: dict[Path, list[tuple[int, Any]]] = {}
             futures: list[tuple[int, asyncio.Future[Any]]] = []
             with self._loaders.collected():
-                for index, value in waiting:
+                for index, value in going:
                     try:
-                        wanted = coroutines[index].send(value)
+                        wanted = column[index].send(value)
                     except StopIteration as end:
-                        results[index] = end.value
+                        column[index] = end.value
                     else:
                         if isinstance(wanted, Load):
                             loads.setdefault(wanted.path, []).append((index, wanted.key))
                         else:
                             futures.append((index, wanted))
-            waiting = [*await self._loaded(loads), *await _done(futures)]
-        return results
+            going = [*await self._loaded(loads), *await _done(futures)]
 
     async def _loaded(self, loads: Mapping[Path, list[tuple[int, Any]]]) -> list[tuple[int, Any]]:
         """Who waits for each load, with its value."""
