@@ -166,21 +166,16 @@ async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
     )
 
 
-async def lock_model_of(session: WriteSession, selector: VersionSelector) -> ModelRow | None:
-    """The model of the version that is meant, held until the transaction ends. Whether there is
-    such a version is seen once it is held."""
+async def lock_model_of(session: WriteSession, selector: VersionSelector) -> UUID | None:
+    """The id of the model of the version that is meant; the model is held until the transaction
+    ends. Whether there is such a version is seen once it is held."""
     if named := selector.name_version or selector.in_stage:
         its_own = ModelRow.name == named.model_name
     else:
         # The model of a version never changes.
         of_version = select(ModelVersionRow.model_id).where(ModelVersionRow.id == selector.id)
         its_own = ModelRow.id == of_version.scalar_subquery()
-    return await session.scalar(
-        select(ModelRow)
-        .where(its_own)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
+    return await session.scalar(select(ModelRow.id).where(its_own).with_for_update(key_share=True))
 
 
 async def lock_with_holder(
