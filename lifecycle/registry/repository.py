@@ -6,12 +6,13 @@ Deleted versions are in no list and answer to no selector; by id they are found 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVarTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
     ColumnElement,
     Select,
     Text,
@@ -45,6 +46,8 @@ from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
 from lifecycle.runs.metrics import MetricValue
 
+Columns = TypeVarTuple("Columns")
+
 _MODELS_BY_IDS = select(ModelRow).where(ModelRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 _MODELS_BY_NAMES = select(ModelRow).where(
     ModelRow.name == any_(bindparam("names", type_=ARRAY(Text)))
@@ -52,6 +55,53 @@ _MODELS_BY_NAMES = select(ModelRow).where(
 _VERSIONS_BY_IDS = select(ModelVersionRow).where(
     ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
 )
+
+
+def _held(statement: Select[*Columns]) -> Select[*Columns]:
+    """The same rows as they stand, held until the transaction ends."""
+    return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+
+
+def _in_production(model_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
+    return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)
+
+
+def _with_holder(meant: Select[ModelVersionRow]) -> Select[ModelVersionRow, bool]:
+    """The version that is meant, and the one in production of the model that holds it."""
+    id = meant.with_only_columns(ModelVersionRow.id).correlate(None).scalar_subquery()
+    is_meant = ModelVersionRow.id == id
+    return (
+        select(ModelVersionRow, is_meant)
+        .where(or_(is_meant, _in_production(bindparam("model_id"))))
+        .order_by(ModelVersionRow.id)
+    )
+
+
+# The version that a selector means, by the way in which it says so. To make a statement takes
+# longer than to execute it: those of every promotion are made once.
+_THERE = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+_MEANT = {
+    "id": _THERE.where(ModelVersionRow.id == bindparam("id")),
+    "name_version": _THERE.where(
+        ModelVersionRow.model_name == bindparam("model_name"),
+        ModelVersionRow.version == bindparam("version"),
+    ),
+    "in_stage": _THERE.where(
+        ModelVersionRow.model_name == bindparam("model_name"),
+        ModelVersionRow.stage == bindparam("stage"),
+    )
+    .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
+    .limit(1),
+}
+_BY_NAME = select(ModelRow.id).where(ModelRow.name == bindparam("model_name"))
+# The model of a version never changes.
+_MODEL_ID = select(ModelVersionRow.model_id).where(ModelVersionRow.id == bindparam("id"))
+_LOCK_MODEL = {
+    "id": _held(select(ModelRow.id).where(ModelRow.id == _MODEL_ID.scalar_subquery())),
+    "name_version": _held(_BY_NAME),
+    "in_stage": _held(_BY_NAME),
+}
+_LOCK_WITH_HOLDER = {how: _held(_with_holder(meant)) for how, meant in _MEANT.items()}
 
 
 class _Selector(BaseModel):
@@ -125,38 +175,26 @@ async def versions_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUI
     return {row.id: row for row in await session.scalars(_VERSIONS_BY_IDS, {"ids": list(ids)})}
 
 
-def _meant(selector: VersionSelector) -> Select[ModelVersionRow]:
-    statement = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+def _meant(selector: VersionSelector) -> tuple[str, dict[str, object]]:
+    """Which of `_MEANT` a selector stands for, and the values of its parameters."""
     if selector.name_version is not None:
-        statement = statement.where(
-            ModelVersionRow.model_name == selector.name_version.model_name,
-            ModelVersionRow.version == selector.name_version.version,
-        )
-    elif selector.in_stage is not None:
-        statement = (
-            statement.where(
-                ModelVersionRow.model_name == selector.in_stage.model_name,
-                ModelVersionRow.stage == selector.in_stage.stage,
-            )
-            .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
-            .limit(1)
-        )
-    else:
-        statement = statement.where(ModelVersionRow.id == selector.id)
-    return statement
+        return "name_version", dict(selector.name_version)
+    if selector.in_stage is not None:
+        return "in_stage", dict(selector.in_stage)
+    return "id", {"id": selector.id}
 
 
 async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, unless it was deleted."""
-    return await session.scalar(_meant(selector))
+    how, names = _meant(selector)
+    return await session.scalar(_MEANT[how], names)
 
 
 async def lock_version(session: WriteSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, held until the transaction ends. None also when it has been
     deleted, or has left the stage, while this waited for it."""
-    return await session.scalar(
-        _meant(selector).with_for_update(key_share=True).execution_options(populate_existing=True)
-    )
+    how, names = _meant(selector)
+    return await session.scalar(_held(_MEANT[how]), names)
 
 
 async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
@@ -169,13 +207,8 @@ async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
 async def lock_model_of(session: WriteSession, selector: VersionSelector) -> UUID | None:
     """The id of the model of the version that is meant; the model is held until the transaction
     ends. Whether there is such a version is seen once it is held."""
-    if named := selector.name_version or selector.in_stage:
-        its_own = ModelRow.name == named.model_name
-    else:
-        # The model of a version never changes.
-        of_version = select(ModelVersionRow.model_id).where(ModelVersionRow.id == selector.id)
-        its_own = ModelRow.id == of_version.scalar_subquery()
-    return await session.scalar(select(ModelRow.id).where(its_own).with_for_update(key_share=True))
+    how, names = _meant(selector)
+    return await session.scalar(_LOCK_MODEL[how], names)
 
 
 async def lock_with_holder(
@@ -187,15 +220,8 @@ async def lock_with_holder(
     The caller holds the model locked, so that nothing moves or is deleted between this and the
     decision.
     """
-    meant = _meant(selector).with_only_columns(ModelVersionRow.id).correlate(None)
-    is_meant = ModelVersionRow.id == meant.scalar_subquery()
-    rows = await session.execute(
-        select(ModelVersionRow, is_meant)
-        .where(or_(is_meant, _in_production(model_id)))
-        .order_by(ModelVersionRow.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
+    how, names = _meant(selector)
+    rows = await session.execute(_LOCK_WITH_HOLDER[how], {**names, "model_id": model_id})
     return next((row for row, is_it in rows if is_it), None)
 
 
@@ -384,10 +410,6 @@ async def add_metrics(
                 for metric in metrics
             ],
         )
-
-
-def _in_production(model_id: UUID) -> ColumnElement[bool]:
-    return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)
 
 
 def _models(statement: Select[Any], wanted: ModelFilter) -> Select[Any]:
