@@ -95,7 +95,7 @@ def _columns(
                 if name in value:
                     todo.append(((value, name, (*path, field.out_name or name)), field.type))
         elif isinstance(value, list) and isinstance(type_, GraphQLList):
-            # What is given by a variable of its own is kept as it was sent, too; it stays there.
+            # graphql-core keeps the value of a variable as it was sent, too; that one stays.
             if len(value) >= _LONG and holder is not variables and _stays(value, type_.of_type):
                 yield found
             elif isinstance(get_nullable_type(type_.of_type), GraphQLInputObjectType):
