@@ -36,6 +36,7 @@ from schema.tracking import (
     TrackingQueries,
     configured_server,
 )
+from schema.variables import Executor
 
 FEATURES = (
     "artifact-uploads",
@@ -156,6 +157,7 @@ schema = Schema(
     Mutation,
     Subscription,
     extensions=[FreshContext, TopLevelErrors, Prepared],
+    execution_context_class=Executor,
     exception_handlers=[*HANDLERS, *GATE_HANDLERS],
     config=StrawberryConfig(scalar_map={BigInt: BIG_INT}),
 )

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import Table, insert
 
 from lifecycle.access.origin import Origin
 from lifecycle.database import WriteSession
 from lifecycle.journal.tables import EventRow
 from lifecycle.tables import Revised
+
+# Without the ORM, and made once: a row of the journal is written, and never looked at again.
+_INSERT = insert(cast(Table, EventRow.__table__)).inline()
 
 
 async def append(
@@ -31,20 +34,18 @@ async def append(
     """
     if origin.cause_id is not None:
         after = {**(after or {}), "cause_id": origin.cause_id}
-    await session.execute(
-        insert(EventRow).values(
-            type=type,
-            subject_kind=type.partition(".")[0],
-            subject_id=subject_id,
-            actor=origin.actor,
-            request_id=origin.request_id,
-            idempotency_key=origin.idempotency_key,
-            reason=reason,
-            before=before,
-            after=after,
-            **({"at": at} if at else {}),
-        )
-    )
+    event = {
+        "type": type,
+        "subject_kind": type.partition(".")[0],
+        "subject_id": subject_id,
+        "actor": origin.actor,
+        "request_id": origin.request_id,
+        "idempotency_key": origin.idempotency_key,
+        "reason": reason,
+        "before": before,
+        "after": after,
+    }
+    await session.execute(_INSERT, {**event, "at": at} if at else event)
 
 
 async def change(

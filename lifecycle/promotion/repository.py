@@ -1,13 +1,13 @@
 """All SQL about policies, reports, approvals, stage history and checklists."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import any_, func, or_, select, update
+from sqlalchemy import ARRAY, DateTime, Uuid, any_, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession, clock
@@ -58,6 +58,25 @@ _POLICIES = 0x706F6C69
 Rules: TypeAlias = tuple[Annotated[Rule, Discriminator("kind")], ...]
 RULES: TypeAdapter[Rules] = TypeAdapter(Rules)
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(tuple[Check, ...])
+
+
+_CLOSE = text("""
+UPDATE stage_assignment SET valid_to = :moment
+WHERE model_version_id = ANY(:version_ids) AND valid_to IS NULL
+""").bindparams(
+    bindparam("version_ids", type_=ARRAY(Uuid)),
+    bindparam("moment", type_=DateTime(timezone=True)),
+)
+
+_MOMENT = text("""
+SELECT greatest(clock_timestamp(), max(valid_from) + interval '1 microsecond')
+FROM stage_assignment WHERE model_id = :model_id
+""").bindparams(bindparam("model_id", type_=Uuid))
+
+
+_USE = text("UPDATE approval SET used_at = :moment WHERE id = :id AND used_at IS NULL").bindparams(
+    bindparam("id", type_=Uuid), bindparam("moment", type_=DateTime(timezone=True))
+)
 
 
 async def history_pages(
@@ -140,27 +159,17 @@ async def displaced_by(session: ReadSession, entry_ids: Sequence[UUID]) -> dict[
     return found
 
 
-async def close_entry(session: WriteSession, version_id: UUID, moment: datetime) -> None:
-    """End the version's present entry. The caller holds the version locked."""
-    await session.execute(
-        update(StageAssignmentRow)
-        .where(
-            StageAssignmentRow.model_version_id == version_id,
-            StageAssignmentRow.valid_to.is_(None),
-        )
-        .values(valid_to=moment)
-    )
+async def close_entries(
+    session: WriteSession, version_ids: Sequence[UUID], moment: datetime
+) -> None:
+    """End these versions' present entries. The caller holds the versions locked."""
+    await session.execute(_CLOSE, {"version_ids": list(version_ids), "moment": moment})
 
 
 async def moment(session: WriteSession, model_id: UUID) -> datetime:
     """When a stage of the model changes now: after every change so far, even if the clock was set
     back. The caller holds the model locked."""
-    last = select(func.max(StageAssignmentRow.valid_from)).where(
-        StageAssignmentRow.model_id == model_id
-    )
-    after = last.scalar_subquery() + timedelta(microseconds=1)
-    statement = select(func.greatest(func.clock_timestamp(), after))
-    now: datetime = (await session.scalars(statement)).one()
+    now: datetime = (await session.scalars(_MOMENT, {"model_id": model_id})).one()
     return now
 
 
@@ -196,13 +205,13 @@ async def item(session: ReadSession, id: UUID) -> ChecklistItemRow | None:
 
 async def hold_policies(session: WriteSession) -> None:
     """No policy changes until the transaction ends. To be called before any row is locked."""
-    await session.execute(select(func.pg_advisory_xact_lock_shared(_POLICIES)))
+    await session.execute(text(f"SELECT pg_advisory_xact_lock_shared({_POLICIES})"))
 
 
 async def hold_policies_alone(session: WriteSession) -> None:
     """Nobody decides by a policy until the transaction ends. To be called before any row is
     locked."""
-    await session.execute(select(func.pg_advisory_xact_lock(_POLICIES)))
+    await session.execute(text(f"SELECT pg_advisory_xact_lock({_POLICIES})"))
 
 
 async def last_policy(
@@ -330,6 +339,12 @@ async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalR
         .where(ApprovalRow.model_version_id == version_id, ApprovalRow.superseded_at.is_(None))
         .execution_options(populate_existing=True)
     )
+
+
+async def use_approval(session: WriteSession, id: UUID, moment: datetime) -> None:
+    """Remember that an approval let its version into production, if it is the first time. The
+    caller holds the version locked."""
+    await session.execute(_USE, {"id": id, "moment": moment})
 
 
 _APPROVALS = Children(

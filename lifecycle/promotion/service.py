@@ -21,7 +21,6 @@ from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import Facts, Report
 from lifecycle.promotion.rules import IN_FORCE, StageCause
 from lifecycle.promotion.tables import (
-    ApprovalRow,
     ChecklistItemRow,
     StageAssignmentRow,
     ValidationReportRow,
@@ -166,7 +165,7 @@ async def move(
     is archived in the same moment. Raises InvalidTransition, GateFailed, ApprovalRequired.
     """
     rules.check_move(version.stage, stage, cause)
-    approval = report = None
+    approval_id = report = None
     if rules.is_guarded(version.stage, stage):
         policy, facts = await judged_by(session, version, stage)
         if cause is StageCause.ROLLED_BACK:
@@ -175,11 +174,14 @@ async def move(
         evaluation.enforce(found, facts)
         if found.checks:
             report = await store_report(session, origin, version, policy, found)
-        if stage is Stage.PRODUCTION:
-            approval = await repository.present_approval(session, version.id)
+        if stage is Stage.PRODUCTION and facts.approval:
+            approval_id = facts.approval.id
         cause = _said_openly(cause, facts)
-    displaced = await _holder(session, version) if stage is Stage.PRODUCTION else []
+    making_way = await _holder(session, version) if stage is Stage.PRODUCTION else []
+    # Locked, so the session has them.
+    displaced = [await session.get_one(ModelVersionRow, row.id) for row in making_way]
     moment = await repository.moment(session, version.model_id)
+    await repository.close_entries(session, [row.id for row in (*displaced, version)], moment)
     pushed_out = [
         await _record(
             session,
@@ -193,13 +195,15 @@ async def move(
         for row in displaced
     ]
     entry = await _record(
-        session, origin, version, stage, cause, reason, moment, approval=approval, report=report
+        session, origin, version, stage, cause, reason, moment, approval_id, report
     )
     for each in pushed_out:
         each.replaced_by_id = entry.id
-    if approval is not None and approval.used_at is None:
-        approval.used_at = moment
+    # In this order, because the others refer to it.
+    session.add_all([entry, *pushed_out])
     await session.flush()
+    if approval_id is not None:
+        await repository.use_approval(session, approval_id, moment)
     return entry
 
 
@@ -271,7 +275,7 @@ async def delete(
     if version.stage is not Stage.ARCHIVED:
         await move(session, origin, version, Stage.ARCHIVED, StageCause.REQUESTED, command.reason)
     moment = await repository.moment(session, version.model_id)
-    await repository.close_entry(session, version.id, moment)
+    await repository.close_entries(session, [version.id], moment)
     await journal.change(
         session,
         origin,
@@ -307,12 +311,11 @@ async def _record(
     cause: StageCause,
     reason: str | None,
     moment: datetime,
-    *,
-    approval: ApprovalRow | None = None,
+    approval_id: UUID | None = None,
     report: ValidationReportRow | None = None,
 ) -> StageAssignmentRow:
-    """Close the version's entry in the history and open the next one at the same moment."""
-    await repository.close_entry(session, version.id, moment)
+    """Change the stage of a version whose entry in the history is closed. Returns the next entry,
+    which the caller stores."""
     await journal.change(
         session,
         origin,
@@ -323,7 +326,7 @@ async def _record(
             "model_name": version.model_name,
             "version": version.version,
             "cause": cause,
-            "approval_id": approval.id if approval else None,
+            "approval_id": approval_id,
             "report_id": report.id if report else None,
             "policy_version": report.policy_version if report else None,
         },
@@ -331,10 +334,8 @@ async def _record(
     )
     entry = _entry(version, origin, cause, reason, moment)
     entry.follows = moment
-    entry.approval_id = approval.id if approval else None
+    entry.approval_id = approval_id
     entry.report_id = report.id if report else None
-    session.add(entry)
-    await session.flush()
     return entry
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import TypeVarTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
+    Select,
     and_,
     bindparam,
     delete,
@@ -41,6 +43,8 @@ from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRo
 from lifecycle.runs.metrics import MetricValue
 from lifecycle.statements import Prepared
 
+Columns = TypeVarTuple("Columns")
+
 _MODELS_BY_IDS = Lookup(ModelRow, ModelRow.id)
 _MODELS_BY_NAMES = Lookup(ModelRow, ModelRow.name)
 _VERSIONS_BY_IDS = Lookup(ModelVersionRow, ModelVersionRow.id)
@@ -56,6 +60,54 @@ _HOLDERS = Lookup(
 _METRICS = Children(
     select(VersionMetricRow), VersionMetricRow.model_version_id, VersionMetricRow.key
 )
+
+
+def _held(statement: Select[*Columns]) -> Select[*Columns]:
+    """The same rows as they stand, held until the transaction ends."""
+    return statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+
+
+def _in_production(model_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
+    return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)
+
+
+def _with_holder(meant: Select[ModelVersionRow]) -> Select[ModelVersionRow, bool]:
+    """The version that is meant, and the one in production of the model that holds it."""
+    id = meant.with_only_columns(ModelVersionRow.id).correlate(None).scalar_subquery()
+    is_meant = ModelVersionRow.id == id
+    return (
+        select(ModelVersionRow, is_meant)
+        .where(or_(is_meant, _in_production(bindparam("model_id"))))
+        .order_by(ModelVersionRow.id)
+    )
+
+
+# The version that a selector means, by the way in which it says so. To make a statement takes
+# longer than to execute it: those of every promotion are made once.
+_THERE = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
+_MEANT = {
+    "id": _THERE.where(ModelVersionRow.id == bindparam("id")),
+    "name_version": _THERE.where(
+        ModelVersionRow.model_name == bindparam("model_name"),
+        ModelVersionRow.version == bindparam("version"),
+    ),
+    "in_stage": _THERE.where(
+        ModelVersionRow.model_name == bindparam("model_name"),
+        ModelVersionRow.stage == bindparam("stage"),
+    )
+    .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
+    .limit(1),
+}
+_FIND = {how: Prepared(meant) for how, meant in _MEANT.items()}
+_BY_NAME = select(ModelRow.id).where(ModelRow.name == bindparam("model_name"))
+# The model of a version never changes.
+_MODEL_ID = select(ModelVersionRow.model_id).where(ModelVersionRow.id == bindparam("id"))
+_LOCK_MODEL = {
+    "id": _held(select(ModelRow.id).where(ModelRow.id == _MODEL_ID.scalar_subquery())),
+    "name_version": _held(_BY_NAME),
+    "in_stage": _held(_BY_NAME),
+}
+_LOCK_WITH_HOLDER = {how: _held(_with_holder(meant)) for how, meant in _MEANT.items()}
 
 
 class _Selector(BaseModel):
@@ -128,47 +180,26 @@ async def versions_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUI
     return await _VERSIONS_BY_IDS.fetch(session, ids)
 
 
-_LIVING = select(ModelVersionRow).where(ModelVersionRow.deleted_at.is_(None))
-_BY_ID = Prepared(_LIVING.where(ModelVersionRow.id == bindparam("id")))
-_BY_NAME = Prepared(
-    _LIVING.where(
-        ModelVersionRow.model_name == bindparam("model_name"),
-        ModelVersionRow.version == bindparam("version"),
-    )
-)
-_BY_STAGE = Prepared(
-    _LIVING.where(
-        ModelVersionRow.model_name == bindparam("model_name"),
-        ModelVersionRow.stage == bindparam("stage"),
-    )
-    .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
-    .limit(1)
-)
-
-
-def _meant(selector: VersionSelector) -> tuple[Prepared[ModelVersionRow], dict[str, Any]]:
-    """What finds the version that is meant, and its parameters."""
+def _meant(selector: VersionSelector) -> tuple[str, dict[str, object]]:
+    """Which of `_MEANT` a selector stands for, and the values of its parameters."""
     if selector.name_version is not None:
-        return _BY_NAME, dict(selector.name_version)
+        return "name_version", dict(selector.name_version)
     if selector.in_stage is not None:
-        return _BY_STAGE, dict(selector.in_stage)
-    return _BY_ID, {"id": selector.id}
+        return "in_stage", dict(selector.in_stage)
+    return "id", {"id": selector.id}
 
 
 async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, unless it was deleted."""
-    return await session.fetch_one(*_meant(selector))
+    how, names = _meant(selector)
+    return await session.fetch_one(_FIND[how], names)
 
 
 async def lock_version(session: WriteSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, held until the transaction ends. None also when it has been
     deleted, or has left the stage, while this waited for it."""
-    meant, parameters = _meant(selector)
-    locked = meant.statement.with_for_update(key_share=True)
-    row: ModelVersionRow | None = await session.scalar(
-        locked.execution_options(populate_existing=True), parameters
-    )
-    return row
+    how, names = _meant(selector)
+    return await session.scalar(_held(_MEANT[how]), names)
 
 
 async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
@@ -178,21 +209,11 @@ async def lock_model(session: WriteSession, id: UUID) -> ModelRow:
     )
 
 
-async def lock_model_of(session: WriteSession, selector: VersionSelector) -> ModelRow | None:
-    """The model of the version that is meant, held until the transaction ends. Whether there is
-    such a version is seen once it is held."""
-    if named := selector.name_version or selector.in_stage:
-        its_own = ModelRow.name == named.model_name
-    else:
-        # The model of a version never changes.
-        of_version = select(ModelVersionRow.model_id).where(ModelVersionRow.id == selector.id)
-        its_own = ModelRow.id == of_version.scalar_subquery()
-    return await session.scalar(
-        select(ModelRow)
-        .where(its_own)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
+async def lock_model_of(session: WriteSession, selector: VersionSelector) -> UUID | None:
+    """The id of the model of the version that is meant; the model is held until the transaction
+    ends. Whether there is such a version is seen once it is held."""
+    how, names = _meant(selector)
+    return await session.scalar(_LOCK_MODEL[how], names)
 
 
 async def lock_with_holder(
@@ -204,17 +225,8 @@ async def lock_with_holder(
     The caller holds the model locked, so that nothing moves or is deleted between this and the
     decision.
     """
-    meant, parameters = _meant(selector)
-    its_id = meant.statement.with_only_columns(ModelVersionRow.id).correlate(None)
-    is_meant = ModelVersionRow.id == its_id.scalar_subquery()
-    rows = await session.execute(
-        select(ModelVersionRow, is_meant)
-        .where(or_(is_meant, _in_production(model_id)))
-        .order_by(ModelVersionRow.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True),
-        parameters,
-    )
+    how, names = _meant(selector)
+    rows = await session.execute(_LOCK_WITH_HOLDER[how], {**names, "model_id": model_id})
     return next((row for row, is_it in rows if is_it), None)
 
 
@@ -402,7 +414,3 @@ async def add_metrics(
                 for metric in metrics
             ],
         )
-
-
-def _in_production(model_id: UUID) -> ColumnElement[bool]:
-    return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)

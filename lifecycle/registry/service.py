@@ -200,8 +200,8 @@ async def locked(session: WriteSession, selector: VersionSelector) -> ModelVersi
 async def locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
     """The version that is meant, held until the transaction ends along with its model and the
     version that is in production: ready to be moved. Raises NotFound."""
-    model = await repository.lock_model_of(session, selector)
-    row = await repository.lock_with_holder(session, model.id, selector) if model else None
+    model_id = await repository.lock_model_of(session, selector)
+    row = await repository.lock_with_holder(session, model_id, selector) if model_id else None
     if row is None:
         raise NotFound("version", selector, ("model_version",))
     return row

@@ -3,54 +3,57 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    DateTime,
-    Double,
-    Integer,
-    Text,
-    Uuid,
-    any_,
-    bindparam,
-    select,
-    text,
-)
+import orjson
+from sqlalchemy import ARRAY, Integer, Text, Uuid, any_, bindparam, select, text
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.pages import Children
-from lifecycle.runs.rules import MetricGoal
+from lifecycle.runs.rules import MetricGoal, shown
 from lifecycle.runs.tables import LatestMetricRow
 from lifecycle.statements import Prepared
 
 # One statement. A point without a time is the one that is there at its step, or a new one now;
 # that is what makes repeating a call harmless. "Now" is the same for all of them, so that of two at
-# one step the last one stays. The sort of the keys is the same in every writer.
+# one step the last one stays. What lies beyond the latest point of its metric cannot be there yet;
+# it is not looked for, and stored without ON CONFLICT, which takes half as long again. The sort of
+# the keys is the same in every writer. Columns of numbers are text that PostgreSQL reads: the
+# driver, which reads other arrays item by item, needs four times as long for them.
 _LOG = text("""
 WITH given AS (
-    SELECT DISTINCT ON (key, step, "timestamp") key, step, value, "timestamp"
+    SELECT DISTINCT ON (key, step, "timestamp") key, step, value, "timestamp", is_new
     FROM (
-        SELECT point.key, point.step, point.value, point.n,
-               coalesce(point.timestamp, known.timestamp, statement_timestamp()) AS "timestamp"
+        SELECT series.key, point.step, point.value, series.n AS series, point.n,
+               coalesce(point.timestamp, known.timestamp, statement_timestamp()) AS "timestamp",
+               (point.step > latest.step) IS NOT FALSE AS is_new
         FROM unnest(:keys, :steps, :values, :timestamps)
-             WITH ORDINALITY AS point (key, step, value, "timestamp", n)
+             WITH ORDINALITY AS series (key, steps, "values", timestamps, n)
+        CROSS JOIN LATERAL unnest(
+            CAST(steps AS bigint[]), CAST("values" AS float8[]), CAST(timestamps AS timestamptz[])
+        ) WITH ORDINALITY AS point (step, value, "timestamp", n)
+        LEFT JOIN latest_metric AS latest ON latest.run_id = :run_id AND latest.key = series.key
         LEFT JOIN LATERAL (
             SELECT "timestamp" FROM metric_point
-            WHERE point.timestamp IS NULL
-              AND run_id = :run_id AND key = point.key AND step = point.step
+            WHERE point.timestamp IS NULL AND point.step <= latest.step
+              AND run_id = :run_id AND key = series.key AND step = point.step
             ORDER BY "timestamp" DESC LIMIT 1
         ) AS known ON true
     ) AS resolved
-    ORDER BY key, step, "timestamp", n DESC
-), stored AS (
+    ORDER BY key, step, "timestamp", series DESC, n DESC
+), added AS (
     INSERT INTO metric_point (run_id, key, step, "timestamp", value)
-    SELECT :run_id, key, step, "timestamp", value FROM given
+    SELECT :run_id, key, step, "timestamp", value FROM given WHERE is_new
+    RETURNING 1
+), replaced AS (
+    INSERT INTO metric_point (run_id, key, step, "timestamp", value)
+    SELECT :run_id, key, step, "timestamp", value FROM given WHERE NOT is_new
     ON CONFLICT (run_id, key, step, "timestamp") DO UPDATE SET value = excluded.value
     WHERE metric_point.value IS DISTINCT FROM excluded.value
     RETURNING 1
+), stored AS (
+    SELECT FROM added UNION ALL SELECT FROM replaced
 )
 INSERT INTO latest_metric AS latest (run_id, experiment_id, key, value, step, "timestamp")
 SELECT DISTINCT ON (key) :run_id, CAST(:experiment_id AS uuid), key, value, step, "timestamp"
@@ -66,9 +69,9 @@ ON CONFLICT (run_id, key) DO UPDATE SET
 RETURNING key, value, step, "timestamp", (SELECT count(*) FROM stored) AS stored
 """).bindparams(
     bindparam("keys", type_=ARRAY(Text)),
-    bindparam("steps", type_=ARRAY(BigInteger)),
-    bindparam("values", type_=ARRAY(Double)),
-    bindparam("timestamps", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("steps", type_=ARRAY(Text)),
+    bindparam("values", type_=ARRAY(Text)),
+    bindparam("timestamps", type_=ARRAY(Text)),
     bindparam("run_id", type_=Uuid),
     bindparam("experiment_id", type_=Uuid),
 )
@@ -150,12 +153,12 @@ class NewMetricValue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Points of one run as columns of equal length; a time of None means as `_LOG` says."""
+    """Points of one metric as columns of equal length; without times they are as `_LOG` says."""
 
-    keys: list[str]
+    key: str
     steps: list[int]
     values: list[float]
-    timestamps: list[datetime | None]
+    timestamps: list[datetime] | None
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ class Series:
 
 
 async def log(
-    session: WriteSession, run_id: UUID, experiment_id: UUID, points: Points
+    session: WriteSession, run_id: UUID, experiment_id: UUID, series: Sequence[Points]
 ) -> list[MetricValue]:
     """Store points, replacing those that are there, and keep the latest of each key right.
 
@@ -180,16 +183,21 @@ async def log(
     rows = await session.execute(
         _LOG,
         {
-            "keys": points.keys,
-            "steps": points.steps,
-            "values": points.values,
-            "timestamps": points.timestamps,
+            "keys": [points.key for points in series],
+            "steps": [_array(points.steps) for points in series],
+            "values": [_array(list(map(shown, points.values))) for points in series],
+            "timestamps": [points.timestamps and _array(points.timestamps) for points in series],
             "run_id": run_id,
             "experiment_id": experiment_id,
         },
     )
     found = [NewMetricValue(*metric) for *metric, stored in rows if stored]
     return sorted(found, key=lambda metric: metric.key)
+
+
+def _array(column: list[Any]) -> str:
+    """A column as PostgreSQL reads it."""
+    return "{" + orjson.dumps(column)[1:-1].decode() + "}"
 
 
 async def latest(

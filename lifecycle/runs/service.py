@@ -7,7 +7,7 @@ speaks: from here a report reaches the database, and through the journal everybo
 import math
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -115,6 +115,8 @@ class NewSeries(_Part):
 
     def numbers(self) -> list[float]:
         """The values with what is not finite put back. Raises ValueError."""
+        if self.kinds is None and None not in self.values:
+            return cast(list[float], self.values)
         kinds = self.kinds or [NumberKind.FINITE] * len(self.values)
         return [number(value, kind) for value, kind in zip(self.values, kinds, strict=True)]
 
@@ -277,12 +279,11 @@ async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> R
 async def log_metrics(session: WriteSession, origin: Origin, command: LogMetrics) -> RunRow:
     """Store points of a run's metrics; repeating it changes nothing. Raises NotFound."""
     row, _ = await _reporting(session, origin, command.run_id, path=("run_id",))
-    points = Points([], [], [], [])
-    for series in command.series:
-        points.keys.extend([series.key] * len(series.steps))
-        points.steps.extend(series.steps)
-        points.values.extend(series.numbers())
-        points.timestamps.extend(series.timestamps or [None] * len(series.steps))
+    points = [
+        Points(series.key, series.steps, series.numbers(), series.timestamps)
+        for series in command.series
+        if series.steps
+    ]
     await _store_points(session, origin, row, points)
     return row
 
@@ -373,12 +374,15 @@ async def _add_results(
     artifacts: list[NewArtifact],
 ) -> None:
     if new_metrics:
-        points = Points(
-            [metric.key for metric in new_metrics],
-            [metric.step for metric in new_metrics],
-            [number(metric.value, metric.kind) for metric in new_metrics],
-            [metric.timestamp for metric in new_metrics],
-        )
+        points = [
+            Points(
+                metric.key,
+                [metric.step],
+                [number(metric.value, metric.kind)],
+                [metric.timestamp] if metric.timestamp else None,
+            )
+            for metric in new_metrics
+        ]
         await _store_points(session, origin, row, points)
     if artifacts:
         # The last one wins; PostgreSQL refuses to update a row twice in one statement.
@@ -405,8 +409,10 @@ async def _add_results(
         )
 
 
-async def _store_points(session: WriteSession, origin: Origin, row: RunRow, points: Points) -> None:
-    if not points.keys:
+async def _store_points(
+    session: WriteSession, origin: Origin, row: RunRow, points: list[Points]
+) -> None:
+    if not points:
         return
     latest = await metrics.log(session, row.id, row.experiment_id, points)
     if not latest:
@@ -418,18 +424,18 @@ async def _store_points(session: WriteSession, origin: Origin, row: RunRow, poin
         row.id,
         after={
             "metrics": [_plain(metric) for metric in latest],
-            "points": len(points.keys),
+            "points": sum(len(series.steps) for series in points),
             "steps": _reach(points),
         },
     )
 
 
-def _reach(points: Points) -> dict[str, list[int]]:
+def _reach(points: list[Points]) -> dict[str, list[int]]:
     """The lowest and the highest step of each key, for whoever passes the points on."""
     found: dict[str, list[int]] = {}
-    for key, step in zip(points.keys, points.steps, strict=True):
-        known = found.setdefault(key, [step, step])
-        known[:] = min(known[0], step), max(known[1], step)
+    for series in points:
+        steps = [*series.steps, *found.get(series.key, ())]
+        found[series.key] = [min(steps), max(steps)]
     return found
 
 
