@@ -20,6 +20,7 @@ from lifecycle.database import Database
 from lifecycle.idempotency.service import UseCase, once
 from lifecycle.journal.feed import Feed
 from lifecycle.tables import WithId
+from schema.admission import Admission
 from schema.loaders import Loaders
 
 _log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class Context:
         origin: Origin,
         connection: HTTPConnection,
         mlflow_uri: str | None,
+        admission: Admission,
     ) -> None:
         self.database = database
         self.feed = feed
@@ -47,6 +49,7 @@ class Context:
         self._connection = connection
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
+        self.admission = admission
         self.loaders = Loaders(database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
@@ -68,7 +71,13 @@ class Context:
     def fresh(self, origin: Origin) -> "Context":
         """The same for another operation."""
         return Context(
-            self.database, self.feed, self.storage, origin, self._connection, self.mlflow_uri
+            self.database,
+            self.feed,
+            self.storage,
+            origin,
+            self._connection,
+            self.mlflow_uri,
+            self.admission,
         )
 
     def forget(self) -> None:

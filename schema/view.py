@@ -40,6 +40,7 @@ from lifecycle.access.origin import Origin
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.journal.feed import Feed
+from schema.admission import Admission
 from schema.context import Context
 from schema.limits import MAX_BODY_BYTES
 
@@ -167,6 +168,7 @@ class View(GraphQL[Context, None]):
         self._storage = storage
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
+        self._admission = Admission()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -224,7 +226,15 @@ class View(GraphQL[Context, None]):
                 400, "Lifecycle-Actor must be a short line, and not begin with system:."
             )
         origin = self._origin(actor, request.scope["request_id"])
-        return Context(self._database, self._feed, self._storage, origin, request, self._mlflow_uri)
+        return Context(
+            self._database,
+            self._feed,
+            self._storage,
+            origin,
+            request,
+            self._mlflow_uri,
+            self._admission,
+        )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
         return Origin(actor, request_id, administrator=actor in self._administrators)
