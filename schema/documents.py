@@ -40,7 +40,7 @@ class Document:
             if isinstance(definition, OperationDefinitionNode)
         ]
         self._operations = len(operations)
-        self.only_asks = set(operations) <= {OperationType.QUERY}
+        self.only_queries = set(operations) <= {OperationType.QUERY}
         self._always_small = not refusals(node, None)
         self.conditions = _conditions(node)
 

@@ -47,13 +47,13 @@ class CompiledSchema(Schema):
         *args: Any,
         **kwargs: Any,
     ) -> ExecutionResult:
-        """The answer. A text that is known takes none of the steps around which Strawberry asks its
-        extensions: there is nothing left to do in them, and for a small query they take longer than
-        all the rest."""
+        """The answer. A query whose text is known takes none of the steps around which Strawberry
+        asks its extensions: there is nothing left to do in them but to wait its turn, and for a
+        small query they take longer than all the rest."""
         variables = variable_values or {}
         document = documents.get(query or "")
         given = (query, variable_values, context_value, root_value, operation_name)
-        if document is None or not document.only_asks:
+        if document is None or not document.only_queries:
             return await super().execute(*given, *args, **kwargs)
         try:
             async with context_value.admission.queries:
