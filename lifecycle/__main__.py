@@ -207,7 +207,7 @@ def serve(workers: int, **given: Any) -> None:
         # The processes that serve are started anew and read their settings from here.
         os.environ |= replace(settings, database_url=url).to_environment()
         config = uvicorn.Config(
-            "schema.app:create_app",
+            "schema.app:served",
             factory=True,
             workers=workers,
             http="httptools",

@@ -310,7 +310,7 @@ class Database:
 
 def _expected(error: Exception) -> Exception | None:
     """What an error of the driver means to a caller; None for everything else."""
-    if isinstance(error, LifecycleError | asyncpg.DataError):
+    if isinstance(error, LifecycleError):
         return None
     if isinstance(error, IntegrityError):
         return _violation(error)

@@ -1,46 +1,80 @@
 """Structured logs: one event a line, with the request id and the operation that it belongs to."""
 
+import json
 import logging
 import sys
 
+import orjson
 import structlog
+from structlog.typing import EventDict, Processor
 
-_COMMON: list[structlog.typing.Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
 # One list, because loggers keep the one with which they were first used.
-_PROCESSORS = [*_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+_processors: list[Processor] = []
 
 
 def configure(log_format: str | None) -> None:
     """Log to standard error, as JSON or for a terminal; None chooses by where it goes."""
     console = log_format == "console" or (log_format is None and sys.stderr.isatty())
+    _processors[:] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _add_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # Plain, because the pretty ones show local variables, and with them what is secret.
+        *(
+            [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+            if console
+            else [structlog.processors.format_exc_info, _to_json]
+        ),
+    ]
     structlog.configure(
-        processors=_PROCESSORS,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=_processors,
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    final: list[structlog.typing.Processor] = (
-        # Plain, because the pretty ones show local variables, and with them what is secret.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_COMMON,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
-        )
-    )
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [_Others()]
     root.setLevel(logging.INFO)
     # They say at INFO, or in a second voice, what the service says itself.
     for name in ("uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("strawberry.execution").setLevel(logging.CRITICAL + 1)
+
+
+class _Lines:
+    """Writes the lines of one module."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def info(self, line: str) -> None:
+        # One call, so that lines of several threads do not mix.
+        sys.stderr.write(line + "\n")
+
+    warning = error = critical = info
+
+
+class _Others(logging.Handler):
+    """Passes on what libraries say to `logging`, so that it comes out in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Levels between those that have a name are told as the one below.
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)
+        try:
+            log = structlog.get_logger(record.name)
+            log.log(level, record.getMessage(), exc_info=record.exc_info)
+        except Exception:
+            self.handleError(record)
+
+
+def _add_name(logger: _Lines, _: str, event: EventDict) -> EventDict:
+    event["logger"] = logger.name
+    return event
+
+
+def _to_json(_: _Lines, __: str, event: EventDict) -> str:
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # what is no UTF-8, or no number of 64 bits, is logged all the same
+        return json.dumps(event, default=str)

@@ -1,5 +1,6 @@
 """What a resolver can reach while one operation runs."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,9 +8,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import strawberry
 import structlog
+from starlette.requests import HTTPConnection
 from strawberry.extensions import SchemaExtension
 from structlog.contextvars import bind_contextvars
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from lifecycle.access.origin import Origin
 from lifecycle.artifacts.storage import Storage
@@ -18,6 +20,7 @@ from lifecycle.database import Database
 from lifecycle.idempotency.service import UseCase, once
 from lifecycle.journal.feed import Feed
 from lifecycle.tables import WithId
+from schema.admission import Admission
 from schema.loaders import Loaders
 
 _log = structlog.get_logger(__name__)
@@ -35,20 +38,27 @@ class Context:
         feed: Feed,
         storage: Storage,
         origin: Origin,
-        base_url: str,
+        connection: HTTPConnection,
         mlflow_uri: str | None,
+        admission: Admission,
     ) -> None:
         self.database = database
         self.feed = feed
         self.storage = storage
         self.origin = origin
-        # The address under which this client reaches the service.
-        self.base_url = base_url
+        self._connection = connection
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
+        self.admission = admission
         self.loaders = Loaders(database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
+
+    @property
+    def base_url(self) -> str:
+        """The address under which this client reaches the service."""
+        # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
+        return re.sub("^ws", "http", str(self._connection.base_url)).rstrip("/")
 
     async def write(self, use_case: UseCase[C, R], command: C) -> R:
         """One mutation field: one transaction, at most once per idempotency key; what is loaded
@@ -61,7 +71,13 @@ class Context:
     def fresh(self, origin: Origin) -> "Context":
         """The same for another operation."""
         return Context(
-            self.database, self.feed, self.storage, origin, self.base_url, self.mlflow_uri
+            self.database,
+            self.feed,
+            self.storage,
+            origin,
+            self._connection,
+            self.mlflow_uri,
+            self.admission,
         )
 
     def forget(self) -> None:

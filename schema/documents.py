@@ -14,6 +14,7 @@ from graphql import (
     GraphQLIncludeDirective,
     GraphQLSkipDirective,
     OperationDefinitionNode,
+    OperationType,
     VariableNode,
 )
 from strawberry.extensions import SchemaExtension
@@ -33,9 +34,13 @@ class Document:
 
     def __init__(self, node: DocumentNode) -> None:
         self.node = node
-        self._operations = sum(
-            isinstance(definition, OperationDefinitionNode) for definition in node.definitions
-        )
+        operations = [
+            definition.operation
+            for definition in node.definitions
+            if isinstance(definition, OperationDefinitionNode)
+        ]
+        self._operations = len(operations)
+        self.only_queries = set(operations) <= {OperationType.QUERY}
         self._always_small = not refusals(node, None)
         self.conditions = _conditions(node)
 

@@ -12,6 +12,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import InvalidInput as InvalidArgument
+from schema.admission import Admitted
 from schema.artifacts import ArtifactMutations
 from schema.audit import AuditQueries
 from schema.context import FreshContext, Info
@@ -156,7 +157,7 @@ schema = Schema(
     Query,
     Mutation,
     Subscription,
-    extensions=[FreshContext, TopLevelErrors, Prepared],
+    extensions=[FreshContext, TopLevelErrors, Prepared, Admitted],
     execution_context_class=Executor,
     exception_handlers=[*HANDLERS, *GATE_HANDLERS],
     config=StrawberryConfig(scalar_map={BigInt: BIG_INT}),

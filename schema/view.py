@@ -5,16 +5,16 @@ the client only takes application/json, which always means 200. Anything that go
 there is an operation is answered in the same form.
 """
 
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 import strawberry
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import HTTPException
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
@@ -22,11 +22,11 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.exceptions import ConnectionRejectionError
-from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.http import GraphQLHTTPResponse
 from strawberry.http.exceptions import WebSocketDisconnected
-from strawberry.http.streaming import HTTPStreamTransport
-from strawberry.schema.exceptions import InvalidOperationTypeError
-from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.http.streaming import SSETransport
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
 )
@@ -40,6 +40,7 @@ from lifecycle.access.origin import Origin
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.journal.feed import Feed
+from schema.admission import Admission
 from schema.context import Context
 from schema.limits import MAX_BODY_BYTES
 
@@ -56,6 +57,15 @@ _STATUS = {
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
 }
+# What a request may have, of which type.
+_PARAMETERS = (
+    ("query", str, "a string"),
+    ("operationName", str, "a string"),
+    ("variables", dict, "an object"),
+    ("extensions", dict, "an object"),
+)
+_ALLOWED = {"GET": OperationType.from_http("GET"), "POST": OperationType.from_http("POST")}
+_SSE = SSETransport()
 _MAX_ACTOR = 250
 _MAX_OPERATIONS = 100
 _INIT_SECONDS = 10
@@ -131,7 +141,8 @@ class _Stream(StreamingResponse):
 
 
 class View(GraphQL[Context, None]):
-    """The one endpoint."""
+    """The one endpoint. Strawberry's view speaks to websockets, and gives streams their form; what
+    else comes by HTTP is answered here."""
 
     graphql_transport_ws_handler_class = _WebSocketHandler
     websocket_adapter_class = _WebSocket
@@ -148,7 +159,7 @@ class View(GraphQL[Context, None]):
         super().__init__(
             schema,
             graphql_ide="graphiql",
-            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=_INIT_SECONDS),
             max_subscriptions_per_connection=None,
         )
@@ -157,6 +168,7 @@ class View(GraphQL[Context, None]):
         self._storage = storage
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
+        self._admission = Admission()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -167,16 +179,46 @@ class View(GraphQL[Context, None]):
                 await websocket.close(4400, error.reason)
             return
         try:
-            response = await self.run(Request(scope, _bounded(scope, receive)))
+            response = await self._answer(Request(scope, _bounded(receive)))
         except HTTPException as error:
             response = _refusal(error)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
 
+    async def _answer(self, request: Request) -> Response:
+        accepted = _accepted(request.headers.get("accept", "*/*"))
+        media_type = _media_type(accepted)
+        context = self._context(request)
+        if request.method not in _ALLOWED:
+            raise HTTPException(405, "GraphQL only supports GET and POST requests.")
+        by_get = request.method == "GET"
+        if by_get and "text/html" in accepted and "query" not in request.query_params:
+            return self._page()
+        asked = _from_url(request) if by_get else await _from_body(request)
+        _check(asked)
+        operation: dict[str, Any] = {
+            "query": asked["query"],
+            "variable_values": asked.get("variables"),
+            "context_value": context,
+            "operation_name": asked.get("operationName"),
+            "allowed_operation_types": _ALLOWED[request.method],
+        }
+        if _STREAM in accepted:
+            results = cast(SubscriptionExecutionResult, await self.schema.stream(**operation))
+            return self._stream(request, results)
+        try:
+            result = await self.schema.execute(**operation)
+        except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
+            raise _misplaced(error) from error
+        return _response(result, media_type)
+
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
+        return self._context(request)
+
+    def _context(self, request: Request | WebSocket) -> Context:
         header = request.headers.get("lifecycle-actor", "").encode("latin-1")
         actor = _actor(header.decode("utf-8", "replace"))
         if actor is None:
@@ -184,10 +226,14 @@ class View(GraphQL[Context, None]):
                 400, "Lifecycle-Actor must be a short line, and not begin with system:."
             )
         origin = self._origin(actor, request.scope["request_id"])
-        # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
-        base_url = re.sub("^ws", "http", str(request.base_url)).rstrip("/")
         return Context(
-            self._database, self._feed, self._storage, origin, base_url, self._mlflow_uri
+            self._database,
+            self._feed,
+            self._storage,
+            origin,
+            request,
+            self._mlflow_uri,
+            self._admission,
         )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
@@ -202,19 +248,7 @@ class View(GraphQL[Context, None]):
             context.origin = self._origin(actor, context.origin.request_id)
         return await super().on_ws_connect(context)
 
-    async def get_sub_response(self, request: Request | WebSocket) -> Response:
-        response = await super().get_sub_response(request)
-        response.media_type = _media_type(request)
-        return response
-
-    def should_render_graphql_ide(self, request: Any) -> bool:
-        return (
-            request.method == "GET"
-            and "query" not in request.query_params
-            and "text/html" in request.headers.get("accept", "")
-        )
-
-    async def render_graphql_ide(self, request: Request) -> Response:
+    def _page(self) -> Response:
         page = GRAPHIQL / "index.html"
         # Where it has not been built, Strawberry's own page loads it from the internet.
         return (
@@ -223,91 +257,29 @@ class View(GraphQL[Context, None]):
             else HTMLResponse(self.graphql_ide_html)
         )
 
-    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
-        transport = self._get_stream_transport_from_headers(request.headers)
-        if request.method == "GET":
-            data: Any = self.parse_query_params(request.query_params)
-        elif (request.content_type or "").partition(";")[0].strip().lower() != _JSON:
-            raise HTTPException(415, f"The body must be {_JSON}.")
-        else:
-            data = self.parse_json(await request.get_body())
-        if not isinstance(data, dict):
-            raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
-        _check(data, "query", str, "a string")
-        _check(data, "operationName", str, "a string")
-        _check(data, "variables", dict, "an object")
-        _check(data, "extensions", dict, "an object")
-        if not data.get("query"):
-            raise HTTPException(400, "No GraphQL query found in the request.")
-        return GraphQLRequestData(
-            query=data.get("query"),
-            variables=data.get("variables"),
-            operation_name=data.get("operationName"),
-            extensions=data.get("extensions"),
-            protocol=transport.protocol if transport else "http",
-        )
-
-    def parse_json(self, data: str | bytes) -> Any:
-        try:
-            return self.decode_json(data)
-        except orjson.JSONDecodeError as error:
-            raise HTTPException(
-                400,
-                "This is not JSON. (Nor are NaN and Infinity: send a null value and a kind.)",
-            ) from error
-
     def decode_json(self, data: str | bytes) -> object:
         return orjson.loads(data)
 
     def encode_json(self, data: object) -> str:
         return orjson.dumps(data).decode()
 
-    async def create_streaming_response(
-        self,
-        request: Request | WebSocket,
-        stream: Callable[[], AsyncIterator[str]],
-        sub_response: Response,
-        headers: Mapping[str, str],
-    ) -> Response:
-        return _Stream(stream(), headers={**sub_response.headers, **headers})
+    async def process_result(
+        self, request: Request, result: ExecutionResult
+    ) -> GraphQLHTTPResponse:
+        return _shown(result)
 
-    def _stream_result(
-        self,
-        request: Request,
-        result: SubscriptionExecutionResult,
-        transport: HTTPStreamTransport,
-    ) -> Callable[[], AsyncGenerator[str, None]]:
-        merged = super()._stream_result(request, result, transport)
-        source = cast(AsyncGenerator[ExecutionResult, None], result)
+    def _stream(self, request: Request, results: SubscriptionExecutionResult) -> Response:
+        source = cast(AsyncGenerator[ExecutionResult, None], results)
+        merged = self._stream_result(request, results, _SSE)
 
-        # Strawberry does not close the result of a client that leaves while an item is under way.
+        # Strawberry does not close the results of a client that leaves while an item is under way.
         # The subscriber would stay, and be served, until the garbage collector comes by.
         async def stream() -> AsyncGenerator[str, None]:
             async with aclosing(source), aclosing(merged()) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-        return stream
-
-    async def process_result(
-        self, request: Request, result: ExecutionResult
-    ) -> GraphQLHTTPResponse:
-        response = await super().process_result(request, result)
-        # An error without a path is the request's: nothing was executed, so there is no data.
-        if result.data is None and all(error.path is None for error in result.errors or ()):
-            cast(dict[str, Any], response).pop("data", None)
-        return response
-
-    def create_response(
-        self,
-        response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
-        sub_response: Response,
-    ) -> Response:
-        status = 200
-        if "data" not in response_data and sub_response.media_type == _RESPONSE_JSON:
-            data = cast(dict[str, Any], response_data)
-            status = _STATUS.get(data["errors"][0].get("extensions", {}).get("code"), 400)
-        return Response(orjson.dumps(response_data), status, media_type=sub_response.media_type)
+        return _Stream(stream(), headers=_SSE.headers)
 
 
 def _actor(given: object) -> str | None:
@@ -319,25 +291,77 @@ def _actor(given: object) -> str | None:
     return name if name.isprintable() and not name.startswith("system:") else None
 
 
-def _media_type(request: Request | WebSocket) -> str:
+@lru_cache(100)
+def _accepted(accept: str) -> frozenset[str]:
+    """The media types in a header, of which there are only a few that clients send."""
+    return frozenset(part.partition(";")[0].strip().lower() for part in accept.split(","))
+
+
+def _media_type(accepted: frozenset[str]) -> str:
     """The form of the answer that the client takes; the draft's own unless it wants plain JSON."""
-    accepted = {
-        part.partition(";")[0].strip().lower()
-        for part in request.headers.get("accept", "*/*").split(",")
-    }
-    if accepted & {_RESPONSE_JSON, "application/*", "*/*"}:
+    if not accepted.isdisjoint((_RESPONSE_JSON, "application/*", "*/*")):
         return _RESPONSE_JSON
-    if accepted & {_JSON, _STREAM, "text/html"}:
+    if not accepted.isdisjoint((_JSON, _STREAM, "text/html")):
         return _JSON
     raise HTTPException(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {_STREAM}.")
 
 
-def _check(data: dict[str, Any], name: str, kind: type, called: str) -> None:
-    if not isinstance(data.get(name), kind | None):
-        raise HTTPException(400, f"{name} must be {called} or null.")
+def _from_url(request: Request) -> dict[str, Any]:
+    asked: dict[str, Any] = dict(request.query_params)
+    for name in ("variables", "extensions"):
+        if asked.get(name):
+            asked[name] = _parse(asked[name])
+    return asked
 
 
-def _bounded(scope: Scope, receive: Receive) -> Receive:
+async def _from_body(request: Request) -> dict[str, Any]:
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != _JSON:
+        raise HTTPException(415, f"The body must be {_JSON}.")
+    asked = _parse(await request.body())
+    if not isinstance(asked, dict):
+        raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
+    return asked
+
+
+def _parse(text: str | bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise HTTPException(
+            400, "This is not JSON. (Nor are NaN and Infinity: send a null value and a kind.)"
+        ) from error
+
+
+def _check(asked: dict[str, Any]) -> None:
+    for name, kind, called in _PARAMETERS:
+        value = asked.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise HTTPException(400, f"{name} must be {called} or null.")
+    if not asked.get("query"):
+        raise HTTPException(400, "No GraphQL query found in the request.")
+
+
+def _shown(result: ExecutionResult) -> GraphQLHTTPResponse:
+    if not result.errors:
+        return {"data": result.data}
+    errors: list[object] = [error.formatted for error in result.errors]
+    # An error without a path is the request's: nothing was executed, so there is no data.
+    if result.data is None and all(error.path is None for error in result.errors):
+        return {"errors": errors}
+    return {"data": result.data, "errors": errors}
+
+
+def _response(result: ExecutionResult, media_type: str) -> Response:
+    shown = _shown(result)
+    status = 200
+    if "data" not in shown and media_type == _RESPONSE_JSON:
+        assert result.errors
+        status = _STATUS.get((result.errors[0].extensions or {}).get("code", ""), 400)
+    return Response(orjson.dumps(shown), status, media_type=media_type)
+
+
+def _bounded(receive: Receive) -> Receive:
     """The body as it comes, until it is too long."""
     received = 0
 
@@ -352,17 +376,22 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
     return bounded
 
 
+def _misplaced(error: CannotGetOperationTypeError | InvalidOperationTypeError) -> HTTPException:
+    """What to say of an operation that is not there, or must not come this way."""
+    if isinstance(error, CannotGetOperationTypeError):
+        return HTTPException(400, error.as_http_error_reason())
+    if error.operation_type is OperationType.MUTATION:
+        return HTTPException(405, "Mutations are not allowed over GET; use POST.")
+    return HTTPException(400, f"Subscriptions need Accept: {_STREAM}, or a websocket.")
+
+
 def _refusal(error: HTTPException) -> Response:
-    status, message, headers = error.status_code, error.reason, {}
-    code = "LIMIT_EXCEEDED" if status == 413 else "BAD_REQUEST"
-    cause = error.__cause__
-    if isinstance(cause, InvalidOperationTypeError):
-        if cause.operation_type is OperationType.MUTATION:
-            status, headers = 405, {"allow": "POST"}
-            message = "Mutations are not allowed over GET; use POST."
-        elif cause.operation_type is OperationType.SUBSCRIPTION:
-            message = f"Subscriptions need Accept: {_STREAM}, or a websocket."
-    elif status == 405:
-        headers = {"allow": "GET, POST"}
-    body = {"errors": [{"message": message, "extensions": {"code": code}}]}
-    return Response(orjson.dumps(body), status, headers=headers, media_type=_RESPONSE_JSON)
+    code = "LIMIT_EXCEEDED" if error.status_code == 413 else "BAD_REQUEST"
+    body = {"errors": [{"message": error.reason, "extensions": {"code": code}}]}
+    headers = {}
+    if error.status_code == 405:
+        misplaced = isinstance(error.__cause__, InvalidOperationTypeError)
+        headers["allow"] = "POST" if misplaced else "GET, POST"
+    return Response(
+        orjson.dumps(body), error.status_code, headers=headers, media_type=_RESPONSE_JSON
+    )

@@ -4,6 +4,7 @@ Tests share the database and never clean it: each makes objects under names that
 """
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -30,6 +31,9 @@ from lifecycle.journal.feed import Feed
 from lifecycle.settings import Settings, asyncpg_url
 from schema.app import create_app
 from tests.client import PATIENCE, Graph
+
+# The client lives in the same process, and what it says is not what the service logs.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

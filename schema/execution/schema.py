@@ -5,12 +5,13 @@ from typing import Any
 
 import graphql
 import strawberry
-from graphql import OperationType, get_operation_ast
+from graphql import GraphQLError, OperationType, get_operation_ast
 from graphql.execution.values import get_variable_values
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
+from lifecycle.errors import Unavailable
 from schema.documents import Document, documents
 from schema.execution.plan import Compiler, Plan
 from schema.execution.run import Run
@@ -46,15 +47,20 @@ class CompiledSchema(Schema):
         *args: Any,
         **kwargs: Any,
     ) -> ExecutionResult:
-        """The answer. A text that is known takes none of the steps around which Strawberry asks its
-        extensions: there is nothing left to do in them, and for a small query they take longer than
-        all the rest."""
+        """The answer. A query whose text is known takes none of the steps around which Strawberry
+        asks its extensions: there is nothing left to do in them but to wait its turn, and for a
+        small query they take longer than all the rest."""
         variables = variable_values or {}
         document = documents.get(query or "")
         given = (query, variable_values, context_value, root_value, operation_name)
-        if document is None:
+        if document is None or not document.only_queries:
             return await super().execute(*given, *args, **kwargs)
-        data = await _by_plan(self, document, operation_name, variables, context_value)
+        try:
+            async with context_value.admission.queries:
+                data = await _by_plan(self, document, operation_name, variables, context_value)
+        except Unavailable as error:
+            refused = GraphQLError(str(error), extensions={"code": error.code})
+            return ExecutionResult(None, [refused])
         if data is None:
             return await self._stock.execute(*given, *args, **kwargs)
         return ExecutionResult(data, None)

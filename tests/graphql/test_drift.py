@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from lifecycle.drift.rules import STATUS, DriftStatus
 from schema import ids
@@ -136,9 +138,7 @@ async def test_an_event_needs_no_more_than_version_severity_and_metric(
     assert before - timedelta(seconds=1) < detected < datetime.now(UTC) + timedelta(seconds=1)
 
 
-async def test_a_warning_is_logged_for_each_event(
-    graph: Graph, unique: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_warning_is_logged_for_each_event(graph: Graph, unique: str) -> None:
     version = await a_version(graph, unique)
     input = {
         "modelVersion": {"id": version["id"]},
@@ -148,17 +148,16 @@ async def test_a_warning_is_logged_for_each_event(
         "idempotencyKey": unique,
     }
 
-    await graph.done("recordDriftEvent", input, EVENT)
-    await graph.done("recordDriftEvent", input, EVENT)
-    await graph.mutate("recordDriftEvent", {**input, "deploymentId": "?", "idempotencyKey": "x"})
+    with capture_logs([merge_contextvars]) as entries:
+        await graph.done("recordDriftEvent", input, EVENT)
+        await graph.done("recordDriftEvent", input, EVENT)
+        await graph.mutate(
+            "recordDriftEvent", {**input, "deploymentId": "?", "idempotencyKey": "x"}
+        )
 
-    # structlog hands its events to logging as mappings.
-    logged = [record for record in caplog.records if record.name == "lifecycle.drift.service"]
-    assert [record.levelname for record in logged] == ["WARNING"]
-    said = logged[0].msg
-    assert isinstance(said, dict)
+    [said] = [entry for entry in entries if entry["event"] == "drift.recorded"]
     expected = {
-        "event": "drift.recorded",
+        "log_level": "warning",
         "model_name": unique,
         "version": "1",
         "severity": "LOW",

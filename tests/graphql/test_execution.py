@@ -29,8 +29,10 @@ from graphql import (
 from graphql.pyutils import Undefined
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import HTTPConnection
 
 from lifecycle.access.origin import Origin
+from schema.admission import Admission
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
 from schema.root import Schema, schema
@@ -278,6 +280,9 @@ class Tally:
     objects: int = 0
 
 
+HERE = HTTPConnection({"type": "http", "path": "/", "headers": [(b"host", b"here")]})
+
+
 class Comparison:
     """Has requests executed in both ways."""
 
@@ -290,7 +295,7 @@ class Comparison:
     async def _answer(self, by: Schema, request: Request) -> tuple[bytes, Any]:
         origin = Origin("tester", "the-id", administrator=False)
         database, feed, storage = self._state.database, self._state.feed, self._state.storage
-        context = Context(database, feed, storage, origin, "http://here", MLFLOW)
+        context = Context(database, feed, storage, origin, HERE, MLFLOW, Admission())
         result = await by.execute(request.text, request.variables, context)
         errors = [error.formatted for error in result.errors or ()]
         return orjson.dumps({"data": result.data, "errors": errors}), result

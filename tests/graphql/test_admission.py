@@ -1,0 +1,106 @@
+"""A burst: how many operations are executed at a time, how many wait, and what the rest is told."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from schema import admission
+from schema.admission import MAX_MUTATIONS, MAX_QUERIES
+from tests.client import Graph, Json, socket
+from tests.conftest import Live
+from tests.following import until
+
+WAITING = 2
+FULL = "Too many operations wait already; try again."
+CREATE = "mutation ($name: String!) { createExperiment(input: { name: $name }) { __typename } }"
+UPDATE = 'mutation { updateDriftEvent(input: { id: "?" }) { __typename } }'
+
+
+@pytest.fixture(autouse=True)
+def few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_WAITING", WAITING)
+
+
+def send(graph: Graph, query: str, **variables: Any) -> "asyncio.Task[httpx.Response]":
+    body = {"query": query, "variables": variables}
+    return asyncio.create_task(graph.http.post("/graphql", json=body))
+
+
+def refused(message: str) -> Json:
+    return {"errors": [{"message": message, "extensions": {"code": "UNAVAILABLE"}}]}
+
+
+def counted(unique: str) -> str:
+    """A query that reads experiments, of a text that nobody else sends."""
+    return f'{{ experiments(filter: {{ nameContains: "{unique}" }}) {{ totalCount }} }}'
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_of_a_burst_as_many_wait_as_may_and_the_rest_is_refused_at_once(
+    graph: Graph, live: Live, sql: asyncpg.Connection, unique: str, known: bool
+) -> None:
+    # Given queries that cannot go on, whose text the service has or has not seen before
+    query = counted(unique)
+    if known:
+        await graph.query(query)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE experiment")
+
+        # When more come than may be executed and wait
+        burst = [send(graph, query) for _ in range(MAX_QUERIES + WAITING + 3)]
+        await until(lambda: sum(task.done() for task in burst) >= 3)
+        others = [await send(graph, query), await send(graph, "{ __typename }")]
+        async with socket(live.url) as opened:
+            id = await opened.start(query)
+            over_socket = await opened.receive()
+        changed = await send(graph, UPDATE)
+
+    # Then the rest is refused, over whichever transport it comes
+    answers = await asyncio.gather(*burst)
+    told = [answer for answer in answers if answer.status_code != 200]
+    assert len(told) == 3
+    for answer in [*told, *others]:
+        assert (answer.status_code, answer.json()) == (503, refused(FULL))
+    assert over_socket == {"id": id, "type": "error", "payload": refused(FULL)["errors"]}
+    # changes are made meanwhile
+    assert changed.json() == {"data": {"updateDriftEvent": {"__typename": "InvalidInput"}}}
+    # and those that have waited are answered.
+    counts = [answer.json() for answer in answers if answer.status_code == 200]
+    assert counts == [{"data": {"experiments": {"totalCount": 0}}}] * (MAX_QUERIES + WAITING)
+    assert await graph.query(query) == {"experiments": {"totalCount": 0}}
+
+
+async def test_who_has_waited_too_long_is_refused(
+    graph: Graph, sql: asyncpg.Connection, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MAX_SECONDS", 0.1)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE experiment")
+
+        burst = [send(graph, counted(unique)) for _ in range(MAX_QUERIES + WAITING)]
+        await until(lambda: sum(task.done() for task in burst) >= WAITING)
+
+    answers = await asyncio.gather(*burst)
+    told = [answer.json() for answer in answers if answer.status_code == 503]
+    assert told == [refused("Too many operations were before this one; try again.")] * WAITING
+    assert sum(answer.status_code == 200 for answer in answers) == MAX_QUERIES
+
+
+async def test_changes_that_wait_for_a_lock_keep_no_query_waiting(
+    graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE experiment IN SHARE MODE")
+
+        names = [f"{unique}-{n}" for n in range(MAX_MUTATIONS + WAITING + 3)]
+        changes = [send(graph, CREATE, name=name) for name in names]
+        await until(lambda: sum(task.done() for task in changes) >= 3)
+        assert await graph.query(counted(unique)) == {"experiments": {"totalCount": 0}}
+
+    answers = await asyncio.gather(*changes)
+    assert sum(answer.status_code == 503 for answer in answers) == 3
+    made = MAX_MUTATIONS + WAITING
+    assert await graph.query(counted(unique)) == {"experiments": {"totalCount": made}}
