@@ -6,15 +6,20 @@ Not here: who asks and with which context (`view`), and HTTP.
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from graphql import GraphQLError
+from starlette.websockets import WebSocketDisconnect
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.schema.schema import StreamResult
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
+    Operation,
 )
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message, SubscribeMessage
 
 from schema.context import Context
+from schema.subscriptions import Answers
 
 _MAX_OPERATIONS = 100
 
@@ -23,9 +28,13 @@ class Socket(ASGIWebSocketAdapter):
     """A websocket that may have been closed already, and may be closed for any reason."""
 
     async def send_json(self, message: Mapping[str, object]) -> None:
+        await self.send_text(orjson.dumps(message).decode())
+
+    async def send_text(self, text: str) -> None:
+        """Send what is JSON already; raises WebSocketDisconnected when nobody takes it."""
         try:
-            await super().send_json(message)
-        except RuntimeError as error:  # this side has closed it meanwhile
+            await self.ws.send_text(text)
+        except (WebSocketDisconnect, RuntimeError) as error:  # or this side has closed it
             raise WebSocketDisconnected from error
 
     async def close(self, code: int, reason: str) -> None:
@@ -36,6 +45,8 @@ class Socket(ASGIWebSocketAdapter):
 class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     """Refuses messages that have the wrong shape, before anything trips over them, and keeps the
     operations on one socket apart: what is wrong with one does not end the others."""
+
+    websocket: Socket
 
     async def handle_message(self, message: Message) -> None:
         if not _well_formed(message):
@@ -54,6 +65,17 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await self.send_message({"id": id, "type": "error", "payload": [error.formatted]})
             return
         await super().handle_subscribe(message)
+
+    async def _send_result_stream(
+        self, operation: Operation[Context, None], result_source: StreamResult
+    ) -> None:
+        if not isinstance(result_source, Answers):
+            await super()._send_result_stream(operation, result_source)
+            return
+        # A subscriber's own are only the bytes around the answer.
+        id = orjson.dumps(operation.id).decode()
+        async for answer in result_source:
+            await self.websocket.send_text(f'{{"id":{id},"type":"next","payload":{answer.json}}}')
 
     @staticmethod
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
