@@ -121,7 +121,7 @@ class Feed:
         """End all subscriptions with Unavailable; they may be resumed with another process."""
         self._closing = True
         for mailbox in self._all():
-            mailbox.ready.set()
+            mailbox.ring()
 
     async def drain(self) -> None:
         """End all subscriptions, and give them a moment to tell their clients."""
@@ -264,8 +264,9 @@ class _Mailbox:
         self.wanted = wanted
         self.news: deque[Happened | Silence] = deque()
         self.missed = False
-        self.ready = asyncio.Event()
         self.waiting_since = inf
+        self._loop = asyncio.get_running_loop()
+        self._rung: asyncio.Future[None] | None = None
 
     def put(self, news: Happened | Silence) -> None:
         if len(self.news) < _MAILBOX and not self.missed:
@@ -273,8 +274,19 @@ class _Mailbox:
         else:
             self.news.clear()
             self.missed = True
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake the subscriber, if it waits."""
         self.waiting_since = inf
-        self.ready.set()
+        if self._rung is not None and not self._rung.done():
+            self._rung.set_result(None)
+
+    async def rung(self) -> None:
+        # Not asyncio.Event, which asks each time for the running loop.
+        self._rung = self._loop.create_future()
+        self.waiting_since = self._loop.time()
+        await self._rung
 
 
 class Follower:
@@ -319,7 +331,6 @@ class Follower:
         Raises Unavailable when the process shuts down.
         """
         mailbox, feed = self._mailbox, self._feed
-        loop = asyncio.get_running_loop()
         while True:
             feed.check_open()
             if mailbox.missed:
@@ -340,12 +351,10 @@ class Follower:
                     self.position = news.position
                     if news.event.id not in self._known:
                         yield news
-            mailbox.ready.clear()
             if mailbox.missed or mailbox.news:
                 continue
             feed.check_open()
-            mailbox.waiting_since = loop.time()
-            await mailbox.ready.wait()
+            await mailbox.rung()
 
     async def _read(self, through: int) -> AsyncIterator[Happened]:
         while True:
