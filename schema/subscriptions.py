@@ -46,21 +46,12 @@ class _Shared:
     def __init__(self, item: object, execution: Coroutine[Any, Any, Answer]) -> None:
         self._item = item
         self._execution = asyncio.create_task(execution)
-        self._execution.add_done_callback(self._wake)
-        self._waiting: list[asyncio.Future[None]] = []
+        self._done = asyncio.Event()
+        self._execution.add_done_callback(lambda _: self._done.set())
 
     async def answer(self) -> Answer:
-        if not self._execution.done():
-            # Neither a shield nor asyncio.Event, each of which costs as much as sending the answer.
-            woken = self._execution.get_loop().create_future()
-            self._waiting.append(woken)
-            await woken
+        await self._done.wait()
         return self._execution.result()
-
-    def _wake(self, execution: asyncio.Task[Answer]) -> None:
-        for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(None)
 
 
 # By the identity of the item, which no other object can have as long as it is kept here.

@@ -283,7 +283,7 @@ class _Mailbox:
             self._rung.set_result(None)
 
     async def rung(self) -> None:
-        # Not asyncio.Event, which asks each time for the running loop.
+        # Not asyncio.Event, in which each subscriber would hold room for many that wait.
         self._rung = self._loop.create_future()
         self.waiting_since = self._loop.time()
         await self._rung
