@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -53,6 +53,13 @@ class Context:
         self.loaders = Loaders(database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
+        self._began = time.perf_counter()
+
+    @property
+    def audience(self) -> Hashable:
+        """All that an answer depends on besides what is asked: whoever has the same is shown the
+        same."""
+        return self.base_url
 
     @property
     def base_url(self) -> str:
@@ -68,9 +75,14 @@ class Context:
         self.forget()
         return row
 
-    def fresh(self, origin: Origin) -> "Context":
-        """The same for another operation."""
-        return Context(
+    def fresh(self) -> "Context":
+        """The same for one operation; over a websocket, where nobody else gives it one, with an id
+        of its own."""
+        origin = self.origin
+        if self.connection_params is not None:
+            origin = replace(origin, request_id=str(uuid7()))
+            bind_contextvars(request_id=origin.request_id)
+        fresh = Context(
             self.database,
             self.feed,
             self.storage,
@@ -79,6 +91,14 @@ class Context:
             self.mlflow_uri,
             self.admission,
         )
+        fresh.connection_params = self.connection_params
+        return fresh
+
+    def ended(self) -> None:
+        """Log that the operation is over, which nobody else does over a websocket."""
+        if self.connection_params is not None:
+            took = round((time.perf_counter() - self._began) * 1000, 1)
+            _log.info("operation", milliseconds=took)
 
     def forget(self) -> None:
         """Load anew from here on."""
@@ -92,21 +112,12 @@ class FreshContext(SchemaExtension):
     """A context per operation: one websocket carries many, and loaders must not outlive theirs."""
 
     def on_operation(self) -> Iterator[None]:
-        outer: Context = self.execution_context.context
-        if outer.connection_params is None:
-            self.execution_context.context = outer.fresh(outer.origin)
-            yield
-            return
-        # Over a websocket nobody else gives an operation its id, or says when it is over.
-        origin = replace(outer.origin, request_id=str(uuid7()))
-        self.execution_context.context = outer.fresh(origin)
-        began = time.perf_counter()
-        bind_contextvars(request_id=origin.request_id)
+        context = self.execution_context.context.fresh()
+        self.execution_context.context = context
         try:
             yield
         finally:
-            took = round((time.perf_counter() - began) * 1000, 1)
-            _log.info("operation", milliseconds=took)
+            context.ended()
 
     def on_parse(self) -> Iterator[None]:
         yield

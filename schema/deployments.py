@@ -1,9 +1,7 @@
 """Deployments as clients see them, and their live status."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -20,11 +18,12 @@ from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
 from lifecycle.drift import repository as drift
 from lifecycle.drift import service as drift_service
 from lifecycle.errors import NotFound as Missing
-from lifecycle.journal.repository import Event, EventFilter
+from lifecycle.journal.feed import Happened
+from lifecycle.journal.repository import EventFilter
 from lifecycle.pages import MAX_SIZE, PageRequest
 from lifecycle.tracking.rules import TrackedKind
 from schema import ids, journal
-from schema.context import Info
+from schema.context import Context, Info
 from schema.errors import (
     Conflict,
     IdempotencyConflict,
@@ -526,24 +525,22 @@ class DeploymentSubscriptions:
             () if key else _SHOWN,
             key,
         )
-        followed = journal.follow(
-            info.context.feed, wanted, after, _present(info, shown), partial(_item, info)
-        )
-        async with aclosing(followed) as items:
-            async for item in items:
-                yield item
+        present = _present(info.context, shown)
+        return journal.follow(info.context.feed, wanted, after, present, _item)
 
 
-async def _present(info: Info, shown: DeploymentFilter) -> AsyncIterator[DeploymentStatusEvent]:
+async def _present(
+    context: Context, shown: DeploymentFilter
+) -> AsyncIterator[DeploymentStatusEvent]:
     """The last change of each deployment, oldest deployment first.
 
     Who is cut off in the middle has not seen them all: their cursor means to start anew.
     """
-    cursor = info.context.feed.cursor(None)
+    cursor = context.feed.cursor(None)
     order = ((DeploymentOrderField.CREATED_AT, False),)
     request = PageRequest(MAX_SIZE)
     while True:
-        async with info.context.database.read() as session:
+        async with context.database.read() as session:
             page = await repository.page(session, shown, order, request)
             changes = await repository.transitions(session, [row.id for row in page.rows])
         for row in page.rows:
@@ -563,14 +560,14 @@ async def _present(info: Info, shown: DeploymentFilter) -> AsyncIterator[Deploym
         request = PageRequest(MAX_SIZE, page.cursor(len(page.rows) - 1))
 
 
-def _item(info: Info, event: Event) -> DeploymentStatusEvent:
-    info.context.forget()
+def _item(happened: Happened) -> DeploymentStatusEvent:
+    event = happened.event
     former = event.before.get("status")
     status = DeploymentStatus(event.after["status"])
     if event.type == service.HEALTH_CHANGED:
         former = status
     return DeploymentStatusEvent(
-        cursor=info.context.feed.cursor(event.position),
+        cursor=happened.cursor,
         from_=DeploymentStatus(former) if former else None,
         to=status,
         health=HealthStatus(event.after["health"]),

@@ -5,8 +5,10 @@ kept, so whoever sends another pays for it each time. How a document is measured
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
+import strawberry
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -16,6 +18,10 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     VariableNode,
+    Visitor,
+    parse,
+    validate,
+    visit,
 )
 from strawberry.extensions import SchemaExtension
 
@@ -54,6 +60,36 @@ class Document:
             found.append(GraphQLError("Say by operationName which of the operations is meant."))
         return found
 
+    @cached_property
+    def inner_variables(self) -> frozenset[str]:
+        """The variables on which it depends how an item of a subscription is shown: all but those
+        that only the subscription's own field is given, which decide what comes."""
+        found = _Variables()
+        for definition in self.node.definitions:
+            if not isinstance(definition, OperationDefinitionNode):
+                visit(definition, found)
+                continue
+            for selected in definition.selection_set.selections:
+                if isinstance(selected, FieldNode):
+                    for directive in selected.directives or ():
+                        visit(directive, found)
+                    if selected.selection_set:
+                        visit(selected.selection_set, found)
+                else:
+                    visit(selected, found)
+        return frozenset(found.names)
+
+
+class _Variables(Visitor):
+    """The variables that are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def enter_variable(self, node: VariableNode, *_: Any) -> None:
+        self.names.add(node.name.value)
+
 
 def _conditions(document: DocumentNode) -> tuple[str, ...] | None:
     """The variables on which it depends what is selected; None if it does not depend on them alone,
@@ -76,6 +112,25 @@ def _conditions(document: DocumentNode) -> tuple[str, ...] | None:
 
 
 documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_CHARACTERS)
+
+
+def accepted(
+    schema: strawberry.Schema, text: str, operation_name: str | None, variables: Mapping[str, Any]
+) -> Document | None:
+    """The document of a request in which nothing is wrong with it; else None, and Strawberry, asked
+    with `Prepared`, says what is wrong."""
+    document = documents.get(text)
+    try:
+        new = document or Document(parse(text, max_tokens=MAX_TOKENS))
+        if new.refusals(operation_name, variables):
+            return None
+        if document is None:
+            if validate(schema._schema, new.node):
+                return None
+            documents.keep(text, new, len(text))
+        return new
+    except Exception:  # whatever it is, the document cannot be read
+        return None
 
 
 class Prepared(SchemaExtension):

@@ -16,7 +16,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
 from lifecycle import errors
-from schema.context import Info
+from schema.context import Context, Info
 
 _log = structlog.get_logger(__name__)
 
@@ -185,32 +185,35 @@ class TopLevelErrors(SchemaExtension):
             error.extensions = {"code": code, **(error.extensions or {})}
 
     def _shown(self, error: GraphQLError) -> GraphQLError:
-        cause = error.original_error
-        while isinstance(cause, GraphQLError) and cause.original_error is not None:
-            cause = cause.original_error
-        if isinstance(cause, errors.LifecycleError):
-            extensions: dict[str, Any] = {"code": cause.code}
-            if cause.path:
-                extensions["argument"] = shown_path(cause.path)
-            return GraphQLError(str(cause), error.nodes, path=error.path, extensions=extensions)
-        if isinstance(cause, _UNCLEAR):
-            return GraphQLError(error.message, extensions={"code": "BAD_REQUEST"})
-        if cause is None or isinstance(cause, GraphQLError):
-            error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
-            return error
-        request_id = self.execution_context.context.origin.request_id
-        # A loader that fails does so for everybody who waits for it.
-        if id(cause) not in self._logged:
-            self._logged.add(id(cause))
-            _log.error(
-                "graphql.unexpected_error",
-                exc_info=cause,
-                path=error.path,
-                operation=self.execution_context.operation_name,
-            )
-        return GraphQLError(
-            f"Unexpected error. Its trace is in the server's log, under request id {request_id}.",
-            error.nodes,
-            path=error.path,
-            extensions={"code": "INTERNAL", "requestId": request_id},
-        )
+        operation = self.execution_context.operation_name
+        return shown(error, self.execution_context.context, operation, self._logged)
+
+
+def shown(
+    error: GraphQLError, context: Context, operation: str | None, logged: set[int]
+) -> GraphQLError:
+    """What a client is shown of an error. A bug is logged, unless it is among the `logged`."""
+    cause = error.original_error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    if isinstance(cause, errors.LifecycleError):
+        extensions: dict[str, Any] = {"code": cause.code}
+        if cause.path:
+            extensions["argument"] = shown_path(cause.path)
+        return GraphQLError(str(cause), error.nodes, path=error.path, extensions=extensions)
+    if isinstance(cause, _UNCLEAR):
+        return GraphQLError(error.message, extensions={"code": "BAD_REQUEST"})
+    if cause is None or isinstance(cause, GraphQLError):
+        error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
+        return error
+    request_id = context.origin.request_id
+    # A loader that fails does so for everybody who waits for it.
+    if id(cause) not in logged:
+        logged.add(id(cause))
+        _log.error("graphql.unexpected_error", exc_info=cause, path=error.path, operation=operation)
+    return GraphQLError(
+        f"Unexpected error. Its trace is in the server's log, under request id {request_id}.",
+        error.nodes,
+        path=error.path,
+        extensions={"code": "INTERNAL", "requestId": request_id},
+    )

@@ -1,14 +1,14 @@
 """What subscriptions have in common: the items that are no events, and the order of things."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 
 import strawberry
 
 from lifecycle.journal import feed as feeds
-from lifecycle.journal.feed import Feed
-from lifecycle.journal.repository import Event, EventFilter
+from lifecycle.journal.feed import Feed, Happened, Silence
+from lifecycle.journal.repository import EventFilter
 
 Item = TypeVar("Item")
 
@@ -37,7 +37,7 @@ async def follow(
     wanted: EventFilter,
     after: str | None,
     present: AsyncIterator[Item],
-    item: Callable[[Event], Item],
+    item: Callable[[Happened], Item],
 ) -> AsyncGenerator[Item | CaughtUp | Heartbeat | CursorExpired, None]:
     """What a subscription sends. With a cursor: everything `after` it, CaughtUp, then what happens.
     Without: `present`, which is not begun before, CaughtUp, then what happens.
@@ -52,15 +52,18 @@ async def follow(
                 async for known in present:
                     yield known
             else:
-                async for event in follower.replay(resumed):
-                    yield item(event)
+                async for happened in follower.replay(resumed):
+                    yield item(happened)
             yield CaughtUp(cursor=feed.cursor(follower.position))
-            async for live in follower.live():
-                if live:
-                    yield item(live)
+            async for news in follower.live():
+                if isinstance(news, Silence):
+                    yield news.once(_heartbeat)
                 else:
-                    cursor = feed.cursor(follower.position)
-                    yield Heartbeat(cursor=cursor, at=datetime.now(UTC))
+                    yield news.once(item)
         except feeds.CursorExpired as error:
             oldest = None if error.oldest is None else feed.cursor(error.oldest)
             yield CursorExpired(oldest=oldest)
+
+
+def _heartbeat(silence: Silence) -> Heartbeat:
+    return Heartbeat(cursor=silence.cursor, at=silence.at)

@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 from functools import cache
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import strawberry
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.schema import StreamResult
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
@@ -31,6 +32,7 @@ from schema.promotion import PromotionMutations, PromotionQueries
 from schema.registry import RegistryMutations, RegistryQueries
 from schema.runs import RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
+from schema.subscriptions import answers
 from schema.tracking import (
     MlflowServer,
     TrackingMutations,
@@ -151,6 +153,25 @@ class Schema(strawberry.Schema):
         allowed = set(kwargs.get("allowed_operation_types") or OperationType)
         kwargs["allowed_operation_types"] = allowed - {OperationType.SUBSCRIPTION}
         return await super().execute(*args, **kwargs)
+
+    async def stream(
+        self,
+        query: str | None,
+        variable_values: dict[str, Any] | None = None,
+        context_value: Any = None,
+        root_value: Any = None,
+        operation_name: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> StreamResult:
+        """The answers to an operation; each of a subscription's for all who are answered the
+        same."""
+        variables = variable_values or {}
+        shared = await answers(self, query or "", variables, operation_name, context_value)
+        if shared is not None:
+            return cast(StreamResult, shared)
+        given = (query, variable_values, context_value, root_value, operation_name)
+        return await super().stream(*given, *args, **kwargs)
 
 
 schema = Schema(

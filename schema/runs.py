@@ -1,9 +1,7 @@
 """Runs as clients see them."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -21,7 +19,8 @@ from lifecycle.deployments import repository as deployments
 from lifecycle.errors import InvalidInput as InvalidArgument
 from lifecycle.errors import NotFound as Missing
 from lifecycle.experiments import repository as experiments
-from lifecycle.journal.repository import Event, EventFilter
+from lifecycle.journal.feed import Happened
+from lifecycle.journal.repository import EventFilter
 from lifecycle.logs import repository as logs
 from lifecycle.pages import PageRequest
 from lifecycle.promotion import review
@@ -34,7 +33,7 @@ from lifecycle.runs.service import NumberKind
 from lifecycle.runs.tables import ArtifactRow, RunRow
 from lifecycle.tracking.rules import TrackedKind
 from schema import ids, journal, links
-from schema.context import Info
+from schema.context import Context, Info
 from schema.errors import (
     Conflict,
     IdempotencyConflict,
@@ -619,27 +618,20 @@ class RunSubscriptions:
         key = ids.decode("Run", run_id, ("run_id",))
         if await run_by_id(info, key) is None:
             raise Missing("run", "with this id", ("run_id",))
-        followed = journal.follow(
-            info.context.feed,
-            EventFilter("run", _FOLLOWED, key),
-            after,
-            _present(info, key),
-            partial(_item, info),
-        )
-        async with aclosing(followed) as items:
-            async for item in items:
-                yield item
+        wanted = EventFilter("run", _FOLLOWED, key)
+        present = _present(info.context, key)
+        return journal.follow(info.context.feed, wanted, after, present, _item)
 
 
-async def _present(info: Info, key: UUID) -> AsyncIterator[RunProgressEvent]:
+async def _present(context: Context, key: UUID) -> AsyncIterator[RunProgressEvent]:
     """What a run is like at the start of a subscription: status, latest metrics, last lines.
 
     Who is cut off in the middle has not seen it all: the cursor means to start anew.
     """
-    async with info.context.database.read() as session:
+    async with context.database.read() as session:
         row = (await repository.by_ids(session, [key]))[key]
         latest = await metrics.latest(session, [key], None)
-    cursor, id = info.context.feed.cursor(None), ids.encode("Run", key)
+    cursor, id = context.feed.cursor(None), ids.encode("Run", key)
     yield RunStatusEvent(cursor=cursor, run_id=id, from_=None, to=row.status, at=row.updated_at)
     if key in latest:
         shown = metrics_of(latest[key])
@@ -651,9 +643,9 @@ async def _present(info: Info, key: UUID) -> AsyncIterator[RunProgressEvent]:
         )
 
 
-def _item(info: Info, event: Event) -> RunProgressEvent:
-    info.context.forget()
-    cursor, id = info.context.feed.cursor(event.position), ids.encode("Run", event.subject_id)
+def _item(happened: Happened) -> RunProgressEvent:
+    event, cursor = happened.event, happened.cursor
+    id = ids.encode("Run", event.subject_id)
     if event.type == "run.metrics_logged":
         return RunMetricsEvent(
             cursor=cursor,

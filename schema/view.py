@@ -1,11 +1,12 @@
-"""GraphQL over HTTP, SSE and websockets: what goes in, what comes out, with which status.
+"""GraphQL over HTTP and SSE: what goes in, what comes out, with which status; and who asks, over
+whichever transport. The messages on a websocket are in sockets.py.
 
 Follows the GraphQL-over-HTTP draft: a request error has no `data` and a status of its own, unless
 the client only takes application/json, which always means 200. Anything that goes wrong before
 there is an operation is answered in the same form.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache
@@ -15,23 +16,16 @@ from typing import Any, cast
 import orjson
 import strawberry
 from cross_web import HTTPException
-from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
-from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http import GraphQLHTTPResponse
-from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.http.streaming import SSETransport
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
-from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
-    BaseGraphQLTransportWSHandler,
-)
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message as WSMessage
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import SubscribeMessage
 from strawberry.types import ExecutionResult, SubscriptionExecutionResult
 from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UnsetType
@@ -43,6 +37,7 @@ from lifecycle.journal.feed import Feed
 from schema.admission import Admission
 from schema.context import Context
 from schema.limits import MAX_BODY_BYTES
+from schema.sockets import Socket, SocketHandler
 
 GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
 
@@ -67,69 +62,7 @@ _PARAMETERS = (
 _ALLOWED = {"GET": OperationType.from_http("GET"), "POST": OperationType.from_http("POST")}
 _SSE = SSETransport()
 _MAX_ACTOR = 250
-_MAX_OPERATIONS = 100
 _INIT_SECONDS = 10
-
-
-class _WebSocket(ASGIWebSocketAdapter):
-    """A websocket that may have been closed already, and may be closed for any reason."""
-
-    async def send_json(self, message: Mapping[str, object]) -> None:
-        try:
-            await super().send_json(message)
-        except RuntimeError as error:  # this side has closed it meanwhile
-            raise WebSocketDisconnected from error
-
-    async def close(self, code: int, reason: str) -> None:
-        # No more fits into the frame.
-        await super().close(code, reason.encode()[:123].decode(errors="ignore"))
-
-
-class _WebSocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
-    """Refuses messages that have the wrong shape, before anything trips over them, and keeps the
-    operations on one socket apart: what is wrong with one does not end the others."""
-
-    async def handle_message(self, message: WSMessage) -> None:
-        if not _well_formed(message):
-            await self.handle_invalid_message("Malformed message")
-            return
-        await super().handle_message(message)
-
-    async def handle_subscribe(self, message: SubscribeMessage) -> None:
-        id = message["id"]
-        full = len(self.operations) >= _MAX_OPERATIONS and id not in self.operations
-        if self.connection_acknowledged and full:
-            error = GraphQLError(
-                f"One websocket carries at most {_MAX_OPERATIONS} operations at a time.",
-                extensions={"code": "LIMIT_EXCEEDED"},
-            )
-            await self.send_message({"id": id, "type": "error", "payload": [error.formatted]})
-            return
-        await super().handle_subscribe(message)
-
-    @staticmethod
-    def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
-        return None
-
-    async def handle_task_exception(self, error: Exception) -> None:
-        if not isinstance(error, WebSocketDisconnected):
-            await super().handle_task_exception(error)
-
-
-def _well_formed(message: Any) -> bool:
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        return False
-    if message["type"] in ("subscribe", "complete") and not isinstance(message.get("id"), str):
-        return False
-    if message["type"] != "subscribe":
-        return True
-    payload = message.get("payload")
-    return (
-        isinstance(payload, dict)
-        and isinstance(payload.get("query"), str)
-        and isinstance(payload.get("variables"), dict | None)
-        and isinstance(payload.get("operationName"), str | None)
-    )
 
 
 class _Stream(StreamingResponse):
@@ -144,8 +77,8 @@ class View(GraphQL[Context, None]):
     """The one endpoint. Strawberry's view speaks to websockets, and gives streams their form; what
     else comes by HTTP is answered here."""
 
-    graphql_transport_ws_handler_class = _WebSocketHandler
-    websocket_adapter_class = _WebSocket
+    graphql_transport_ws_handler_class = SocketHandler
+    websocket_adapter_class = Socket
 
     def __init__(
         self,

@@ -8,9 +8,12 @@ table is the truth; notifications only wake, and a slow poll stands in for lost 
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from datetime import UTC, datetime
+from itertools import chain
+from math import inf
+from typing import Any, Self, TypeVar, cast
 
 import structlog
 
@@ -20,6 +23,8 @@ from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
 
 _log = structlog.get_logger(__name__)
+
+Made = TypeVar("Made")
 
 _POLL_SECONDS = 1.0
 # Wake-ups that come closer together than this are one.
@@ -42,6 +47,38 @@ class CursorExpired(Exception):
         super().__init__(oldest)
 
 
+class News:
+    """What reaches all who follow, as the same object: so what is made of it for them can be made
+    once. `cursor` resumes after it."""
+
+    def __init__(self, position: int, cursor: str) -> None:
+        self.position = position
+        self.cursor = cursor
+        self._made: dict[Callable[..., Any], Any] = {}
+
+    def once(self, make: Callable[[Self], Made]) -> Made:
+        """What this function makes of it, the same object for all who ask."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(Made, self._made[make])
+
+
+class Happened(News):
+    """An event."""
+
+    def __init__(self, event: Event, cursor: str) -> None:
+        super().__init__(event.position, cursor)
+        self.event = event
+
+
+class Silence(News):
+    """Nothing happened for a while."""
+
+    def __init__(self, position: int, cursor: str) -> None:
+        super().__init__(position, cursor)
+        self.at = datetime.now(UTC)
+
+
 class Feed:
     """Follows the journal in one process; `follow` is for subscribers.
 
@@ -53,13 +90,12 @@ class Feed:
         self.head = 0
         self._journal = ""
         self._database = database
-        self._mailboxes: set[_Mailbox] = set()
+        self._mailboxes: dict[EventFilter, set[_Mailbox]] = {}
         self._deserted = asyncio.Event()
         self._deserted.set()
         self._woken = asyncio.Event()
         self._committed = False
         self._closing = False
-        self._task: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Feed"]:
@@ -68,20 +104,24 @@ class Feed:
             head = await repository.head(session)
         self.head, self._journal = head.position, head.journal_id.hex[:12]
         self._database.after_commit = self._on_commit
-        self._task = asyncio.create_task(self._run(), name="journal-feed")
+        tasks = [
+            asyncio.create_task(self._run(), name="journal-feed"),
+            asyncio.create_task(self._break_silence(), name="journal-silence"),
+        ]
         try:
             yield self
         finally:
             self.close()
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     def close(self) -> None:
         """End all subscriptions with Unavailable; they may be resumed with another process."""
         self._closing = True
-        for mailbox in self._mailboxes:
-            mailbox.ready.set()
+        for mailbox in self._all():
+            mailbox.ring()
 
     async def drain(self) -> None:
         """End all subscriptions, and give them a moment to tell their clients."""
@@ -93,18 +133,21 @@ class Feed:
     @property
     def subscribers(self) -> int:
         """How many follow the journal now."""
-        return len(self._mailboxes)
+        return sum(map(len, self._mailboxes.values()))
 
     @contextmanager
     def follow(self, wanted: EventFilter) -> Iterator["Follower"]:
         """Events from now on; what came before is at hand through `Follower.replay`."""
         mailbox = _Mailbox(wanted)
-        self._mailboxes.add(mailbox)
+        alike = self._mailboxes.setdefault(wanted, set())
+        alike.add(mailbox)
         self._deserted.clear()
         try:
             yield Follower(self, self._database, mailbox)
         finally:
-            self._mailboxes.discard(mailbox)
+            alike.discard(mailbox)
+            if not alike:
+                self._mailboxes.pop(wanted, None)
             if not self._mailboxes:
                 self._deserted.set()
 
@@ -183,14 +226,34 @@ class Feed:
                 if not self._followed() <= types:
                     continue  # somebody came meanwhile who wants more
                 for event in events:
-                    for mailbox in self._mailboxes:
-                        mailbox.put(event)
+                    happened = Happened(event, self.cursor(event.position))
+                    for wanted, mailboxes in self._mailboxes.items():
+                        if wanted.matches(event):
+                            for mailbox in mailboxes:
+                                mailbox.put(happened)
                 self.head = events[-1].position if events else head
             self.head = head
 
     def _followed(self) -> frozenset[str]:
         """The types of events that anybody wants."""
-        return frozenset[str]().union(*(mailbox.wanted.types for mailbox in self._mailboxes))
+        return frozenset[str]().union(*(wanted.types for wanted in self._mailboxes))
+
+    async def _break_silence(self) -> None:
+        """Tell those who have waited for long that nothing has happened: all in one look, because a
+        timer for each would have to be set anew with each event."""
+        loop = asyncio.get_running_loop()
+        while True:
+            pause = min(self.heartbeat / 2, _POLL_SECONDS)
+            await asyncio.sleep(pause)
+            silence = Silence(self.head, self.cursor(self.head))
+            # The next look would be too late for them.
+            due = loop.time() + pause - self.heartbeat
+            for mailbox in self._all():
+                if mailbox.waiting_since <= due:
+                    mailbox.put(silence)
+
+    def _all(self) -> Iterator["_Mailbox"]:
+        return chain.from_iterable(self._mailboxes.values())
 
 
 class _Mailbox:
@@ -199,19 +262,31 @@ class _Mailbox:
 
     def __init__(self, wanted: EventFilter) -> None:
         self.wanted = wanted
-        self.events: deque[Event] = deque()
+        self.news: deque[Happened | Silence] = deque()
         self.missed = False
-        self.ready = asyncio.Event()
+        self.waiting_since = inf
+        self._loop = asyncio.get_running_loop()
+        self._rung: asyncio.Future[None] | None = None
 
-    def put(self, event: Event) -> None:
-        if not self.wanted.matches(event):
-            return
-        if len(self.events) < _MAILBOX and not self.missed:
-            self.events.append(event)
+    def put(self, news: Happened | Silence) -> None:
+        if len(self.news) < _MAILBOX and not self.missed:
+            self.news.append(news)
         else:
-            self.events.clear()
+            self.news.clear()
             self.missed = True
-        self.ready.set()
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake the subscriber, if it waits."""
+        self.waiting_since = inf
+        if self._rung is not None and not self._rung.done():
+            self._rung.set_result(None)
+
+    async def rung(self) -> None:
+        # Not asyncio.Event, in which each subscriber would hold room for many that wait.
+        self._rung = self._loop.create_future()
+        self.waiting_since = self._loop.time()
+        await self._rung
 
 
 class Follower:
@@ -235,7 +310,7 @@ class Follower:
             wanted = self._mailbox.wanted
             self._known = await repository.ids_beyond(session, wanted, self.position)
 
-    async def replay(self, after: int) -> AsyncIterator[Event]:
+    async def replay(self, after: int) -> AsyncIterator[Happened]:
         """What happened after this position, up to now."""
         through = self.position
         async with self._database.read() as session:
@@ -244,13 +319,14 @@ class Follower:
         if after > head.position:
             raise CursorExpired(head.trimmed_through)
         self.position = after
-        async for event in self._read(through):
-            yield event
+        async for happened in self._read(through):
+            yield happened
         # The cursor may have come from a process that was ahead of this one.
         self.position = max(through, after)
 
-    async def live(self) -> AsyncIterator[Event | None]:
-        """What happens from now on; None after each interval of silence.
+    async def live(self) -> AsyncIterator[Happened | Silence]:
+        """What happens from now on, the same objects for all who follow; and when nothing does for
+        the time of a heartbeat, that.
 
         Raises Unavailable when the process shuts down.
         """
@@ -259,28 +335,28 @@ class Follower:
             feed.check_open()
             if mailbox.missed:
                 mailbox.missed = False
-                async for event in self._read(feed.head):
-                    if event.id not in self._known:
-                        yield event
-            while mailbox.events:
-                event = mailbox.events.popleft()
-                if event.position > self.position:
-                    self.position = event.position
-                    if event.id not in self._known:
-                        yield event
-            mailbox.ready.clear()
-            if mailbox.missed or mailbox.events:
+                async for happened in self._read(feed.head):
+                    if happened.event.id not in self._known:
+                        yield happened
+            while mailbox.news:
+                news = mailbox.news.popleft()
+                if isinstance(news, Silence):
+                    # Whoever resumed here after being with a process that was ahead is ahead still.
+                    if news.position >= self.position:
+                        self.position = news.position
+                    else:
+                        news = Silence(self.position, feed.cursor(self.position))
+                    yield news
+                elif news.position > self.position:
+                    self.position = news.position
+                    if news.event.id not in self._known:
+                        yield news
+            if mailbox.missed or mailbox.news:
                 continue
-            try:
-                feed.check_open()
-                async with asyncio.timeout(feed.heartbeat):
-                    await mailbox.ready.wait()
-            except TimeoutError:
-                if not mailbox.events and not mailbox.missed:
-                    self.position = max(self.position, feed.head)
-                    yield None
+            feed.check_open()
+            await mailbox.rung()
 
-    async def _read(self, through: int) -> AsyncIterator[Event]:
+    async def _read(self, through: int) -> AsyncIterator[Happened]:
         while True:
             events: Sequence[Event]
             async with self._database.read() as session:
@@ -293,7 +369,7 @@ class Follower:
                 raise CursorExpired(trimmed)
             for event in events:
                 self.position = event.position
-                yield event
+                yield Happened(event, self._feed.cursor(event.position))
             if len(events) < _PAGE:
                 self.position = max(self.position, through)
                 return

@@ -370,16 +370,16 @@ async def test_a_slow_subscriber_is_bounded_and_gets_everything_in_the_end(
         query = RUN.replace("runProgress(", f"{'a' * 4000}: runProgress(")
         await opened.start(query, {"id": run})
         await until(lambda: live.feed.subscribers == 1)
-        mailbox = next(iter(live.feed._mailboxes))
+        [mailbox] = live.feed._all()
         sizes = []
         head = live.feed.head
         for n in range(1, 36):
             await many_events(direct, run, 100)
             await until(lambda: live.feed.head >= head + 100 * n)  # noqa: B023
-            sizes.append(len(mailbox.events))
+            sizes.append(len(mailbox.news))
         assert mailbox.missed
         assert max(sizes) <= feed_module._MAILBOX
-        assert len(mailbox.events) == 0
+        assert len(mailbox.news) == 0
 
         opened.connection.transport.resume_reading()
         seen: list[Json] = []
@@ -545,7 +545,7 @@ async def test_whoever_leaves_in_the_very_moment_that_something_happens_is_gone(
 
             following = asyncio.create_task(follow(follower))
             await asyncio.sleep(0.01)
-            follower._mailbox.put(event(1))
+            follower._mailbox.put(feed_module.Happened(event(1), ""))
             for _ in range(turns):
                 await asyncio.sleep(0)
             following.cancel()

@@ -56,3 +56,21 @@ def test_the_variables_that_decide_what_is_selected(
     text: str, conditions: tuple[str, ...] | None
 ) -> None:
     assert Document(parse(text)).conditions == conditions
+
+
+@pytest.mark.parametrize(
+    ("selection", "names"),
+    [
+        ("s(id: $id, after: $after) { a }", set()),
+        ("s(id: $id) { a(first: $n) { b @include(if: $x) } }", {"n", "x"}),
+        ("s(id: $id) { a(in: {list: [{n: $n}]}) }", {"n"}),
+        ("s(id: $id) @include(if: $x) { a }", {"x"}),
+        ("s(id: $id) { ...f }", {"m"}),
+        # More than need be, which only costs.
+        ("... on S { s(id: $id) { a } }", {"id"}),
+    ],
+)
+def test_the_variables_that_decide_how_an_item_is_shown(selection: str, names: set[str]) -> None:
+    document = Document(parse(f"subscription {{ {selection} }} fragment f on A {{ a(m: $m) }}"))
+
+    assert document.inner_variables == names | {"m"}

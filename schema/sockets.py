@@ -1,0 +1,102 @@
+"""GraphQL over websockets: the messages of graphql-transport-ws, and the operations on one socket.
+
+Not here: who asks and with which context (`view`), and HTTP.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from graphql import GraphQLError
+from starlette.websockets import WebSocketDisconnect
+from strawberry.asgi import ASGIWebSocketAdapter
+from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.schema.schema import StreamResult
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
+    BaseGraphQLTransportWSHandler,
+    Operation,
+)
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message, SubscribeMessage
+
+from schema.context import Context
+from schema.subscriptions import Answers
+
+_MAX_OPERATIONS = 100
+
+
+class Socket(ASGIWebSocketAdapter):
+    """A websocket that may have been closed already, and may be closed for any reason."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        await self.send_text(orjson.dumps(message).decode())
+
+    async def send_text(self, text: str) -> None:
+        """Send what is JSON already; raises WebSocketDisconnected when nobody takes it."""
+        try:
+            await self.ws.send_text(text)
+        except (WebSocketDisconnect, RuntimeError) as error:  # or this side has closed it
+            raise WebSocketDisconnected from error
+
+    async def close(self, code: int, reason: str) -> None:
+        # No more fits into the frame.
+        await super().close(code, reason.encode()[:123].decode(errors="ignore"))
+
+
+class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
+    """Refuses messages that have the wrong shape, before anything trips over them, and keeps the
+    operations on one socket apart: what is wrong with one does not end the others."""
+
+    websocket: Socket
+
+    async def handle_message(self, message: Message) -> None:
+        if not _well_formed(message):
+            await self.handle_invalid_message("Malformed message")
+            return
+        await super().handle_message(message)
+
+    async def handle_subscribe(self, message: SubscribeMessage) -> None:
+        id = message["id"]
+        full = len(self.operations) >= _MAX_OPERATIONS and id not in self.operations
+        if self.connection_acknowledged and full:
+            error = GraphQLError(
+                f"One websocket carries at most {_MAX_OPERATIONS} operations at a time.",
+                extensions={"code": "LIMIT_EXCEEDED"},
+            )
+            await self.send_message({"id": id, "type": "error", "payload": [error.formatted]})
+            return
+        await super().handle_subscribe(message)
+
+    async def _send_result_stream(
+        self, operation: Operation[Context, None], result_source: StreamResult
+    ) -> None:
+        if not isinstance(result_source, Answers):
+            await super()._send_result_stream(operation, result_source)
+            return
+        # A subscriber's own are only the bytes around the answer.
+        id = orjson.dumps(operation.id).decode()
+        async for answer in result_source:
+            await self.websocket.send_text(f'{{"id":{id},"type":"next","payload":{answer.json}}}')
+
+    @staticmethod
+    def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
+        return None
+
+    async def handle_task_exception(self, error: Exception) -> None:
+        if not isinstance(error, WebSocketDisconnected):
+            await super().handle_task_exception(error)
+
+
+def _well_formed(message: Any) -> bool:
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        return False
+    if message["type"] in ("subscribe", "complete") and not isinstance(message.get("id"), str):
+        return False
+    if message["type"] != "subscribe":
+        return True
+    payload = message.get("payload")
+    return (
+        isinstance(payload, dict)
+        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("variables"), dict | None)
+        and isinstance(payload.get("operationName"), str | None)
+    )

@@ -1,0 +1,158 @@
+"""Subscriptions: each item is executed and encoded once for all who are answered the same.
+
+graphql-core would execute an event for each subscriber, though there may be thousands who ask for
+the same of it. So what it does in one go is done here in its parts: the stream of items is each
+subscriber's own, their answers are shared. Which items come, in which order, is in journal.py.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import isawaitable
+from typing import Any
+
+import orjson
+import strawberry
+from graphql import GraphQLError, OperationType, get_operation_ast
+from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
+from strawberry.types import ExecutionResult
+from structlog.contextvars import bind_contextvars
+
+from schema.context import Context
+from schema.documents import Document, accepted
+from schema.errors import shown
+
+# All who follow take an event within moments of each other. Whoever is slower than this waits for
+# an answer of the state as it is then.
+_SHARED_SECONDS = 1.0
+
+
+class Answer(ExecutionResult):
+    """What an item is answered with, the same object for all who are answered the same."""
+
+    @cached_property
+    def json(self) -> str:
+        """The payload of a `next`, as JSON."""
+        payload: dict[str, object] = {"data": self.data}
+        if self.errors:
+            payload["errors"] = [error.formatted for error in self.errors]
+        return orjson.dumps(payload).decode()
+
+
+class _Shared:
+    """The answer to an item for all who wait for it, each of whom may leave."""
+
+    def __init__(self, item: object, execution: Coroutine[Any, Any, Answer]) -> None:
+        self._item = item
+        self._execution = asyncio.create_task(execution)
+        self._done = asyncio.Event()
+        self._execution.add_done_callback(lambda _: self._done.set())
+
+    async def answer(self) -> Answer:
+        await self._done.wait()
+        return self._execution.result()
+
+
+# By the identity of the item, which no other object can have as long as it is kept here.
+_shared: dict[tuple[int, Hashable], _Shared] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A subscription, and who asks."""
+
+    schema: strawberry.Schema
+    document: Document
+    operation_name: str | None
+    variables: dict[str, Any]
+    context: Context
+
+    @property
+    def alike(self) -> Hashable:
+        """Equal for those who are answered the same."""
+        names = self.document.inner_variables
+        mattering = {name: self.variables[name] for name in names if name in self.variables}
+        values = orjson.dumps(mattering).decode()
+        return self.document, self.operation_name, values, self.context.audience
+
+    def executor(self) -> Executor[Any] | list[GraphQLError]:
+        """What executes it. Made when it is needed: it is as large as all else that a subscriber
+        has."""
+        return self.schema.execution_context_class.build(
+            self.schema._schema,
+            self.document.node,
+            context_value=self.context,
+            raw_variable_values=self.variables,
+            operation_name=self.operation_name,
+        )
+
+    async def execute(self, item: object) -> Answer:
+        """The answer to one item."""
+        self.context.forget()
+        executor = self.executor()
+        assert isinstance(executor, Executor)
+        executed = execute_subscription_event(executor.build_per_event_executor(item))
+        result = await executed if isawaitable(executed) else executed
+        return self.answer(result.data, result.errors or ())
+
+    def answer(self, data: dict[str, Any] | None, errors: Iterable[GraphQLError]) -> Answer:
+        """With the errors as clients are shown them."""
+        logged: set[int] = set()
+        found = [shown(each, self.context, self.operation_name, logged) for each in errors]
+        return Answer(data, found or None)
+
+
+class Answers(AsyncIterator[Answer]):
+    """What one subscriber is sent; to be closed, when nobody takes it any more.
+
+    An exception of the stream of items is its last answer.
+    """
+
+    def __init__(self, asked: Asked, items: AsyncGenerator[object, None]) -> None:
+        self._asked = asked
+        self._alike = asked.alike
+        self._items = items
+
+    async def __anext__(self) -> Answer:
+        try:
+            item = await anext(self._items)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:  # whatever it is, it is what the client is told
+            return self._asked.answer(None, [GraphQLError(str(error), original_error=error)])
+        key = (id(item), self._alike)
+        if key not in _shared:
+            _shared[key] = _Shared(item, self._asked.execute(item))
+            asyncio.get_running_loop().call_later(_SHARED_SECONDS, _shared.pop, key)
+        return await _shared[key].answer()
+
+    async def aclose(self) -> None:
+        """End it, wherever it is."""
+        await self._items.aclose()
+        self._asked.context.ended()
+
+
+async def answers(
+    schema: strawberry.Schema,
+    text: str,
+    variables: dict[str, Any],
+    operation_name: str | None,
+    given: Context,
+) -> Answers | None:
+    """The answers to a subscription; None if it is none, or if anything is wrong with it."""
+    document = accepted(schema, text, operation_name, variables)
+    operation = document and get_operation_ast(document.node, operation_name)
+    if not document or not operation or operation.operation is not OperationType.SUBSCRIPTION:
+        return None
+    name = operation.name.value if operation.name else None
+    asked = Asked(schema, document, name, variables, given.fresh())
+    executor = asked.executor()
+    if isinstance(executor, list):
+        return None
+    created = create_source_event_stream(executor)
+    items = await created if isawaitable(created) else created
+    if not isinstance(items, AsyncGenerator):
+        return None
+    bind_contextvars(operation=name)
+    return Answers(asked, items)
