@@ -19,10 +19,11 @@ from graphql import (
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLOutputType,
-    GraphQLSchema,
     GraphQLString,
     GraphQLUnionType,
+    Node,
     OperationDefinitionNode,
+    VariableNode,
     is_leaf_type,
 )
 from graphql.execution.collect_fields import (
@@ -31,7 +32,9 @@ from graphql.execution.collect_fields import (
     collect_fields,
     collect_subfields,
 )
-from graphql.execution.values import VariableValues
+from graphql.execution.values import VariableValues, get_argument_values
+from strawberry.schema import Schema
+from strawberry.types.arguments import convert_arguments
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
@@ -69,6 +72,8 @@ class Resolved:
     details: list[FieldDetails]
     type: Type
     names: frozenset[str] | None
+    # As the resolver takes them; None if they depend on variables.
+    arguments: dict[str, Any] | None
 
 
 Field = TypeName | Attribute | Resolved
@@ -101,12 +106,13 @@ class Compiler:
 
     def __init__(
         self,
-        schema: GraphQLSchema,
+        strawberry_schema: Schema,
         document: DocumentNode,
         operation: OperationDefinitionNode,
         variables: VariableValues,
     ) -> None:
-        self._schema = schema
+        self._strawberry = strawberry_schema
+        self._schema = strawberry_schema._schema
         self._operation = operation
         self._variables = variables
         self._fragments = {
@@ -152,7 +158,12 @@ class Compiler:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
             raise Unusual("a resolver that is no method")
-        return Resolved(parent, definition, field, resolve, details, type_, type_.looked_at)
+        constant = None
+        if not any(map(_has_variables, details[0].node.arguments or ())):
+            constant = arguments_of(self._strawberry, definition, details[0], self._variables)
+        return Resolved(
+            parent, definition, field, resolve, details, type_, type_.looked_at, constant
+        )
 
     def _type(
         self, type_: GraphQLOutputType, details: list[FieldDetails], nullable: bool = True
@@ -174,6 +185,33 @@ class Compiler:
             self._schema, self._details, self._variables, self._operation, type_, details
         )
         return self._selection(type_, collected.grouped_field_set)
+
+
+def arguments_of(
+    schema: Schema, definition: GraphQLField, details: FieldDetails, variables: VariableValues
+) -> dict[str, Any]:
+    """The arguments that are given to a field, as its resolver takes them. Raises GraphQLError."""
+    field: StrawberryField = definition.extensions["strawberry-definition"]
+    given = get_argument_values(
+        definition, details.node, variables, details.fragment_variable_values
+    )
+    registry = schema.schema_converter.scalar_registry
+    return convert_arguments(given, field.arguments, registry, schema.config)
+
+
+def _has_variables(node: Node) -> bool:
+    if isinstance(node, VariableNode):
+        return True
+    return any(
+        _has_variables(each)
+        for key in node.keys
+        for each in _listed(getattr(node, key))
+        if isinstance(each, Node)
+    )
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[str] | None:

@@ -20,13 +20,12 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
 )
-from graphql.execution.values import VariableValues, get_argument_values
-from strawberry.types.arguments import convert_arguments
+from graphql.execution.values import VariableValues
 
 from lifecycle.statements import looked_at
 from schema.context import Context
 from schema.execution.columns import Column, Rest, Unusual
-from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName
+from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName, arguments_of
 from schema.loaders import Load, Path
 
 
@@ -38,7 +37,7 @@ class Begun(NamedTuple):
     column: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _ResolveInfo:
     """What a resolver is told about the field, but for where it is in the answer."""
 
@@ -117,35 +116,27 @@ class Run:
 
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""
-        if not field.field.arguments and field.resolve.info_parameter is None:
-            return {}
-        details, plan = field.details[0], self._plan
-        given = get_argument_values(
-            field.definition, details.node, self._variables, details.fragment_variable_values
-        )
+        arguments = field.arguments
+        if arguments is None:
+            arguments = arguments_of(
+                self._schema, field.definition, field.details[0], self._variables
+            )
+        if field.resolve.info_parameter is None:
+            return arguments
         raw = _ResolveInfo(
-            field_name=details.node.name.value,
+            field_name=field.details[0].node.name.value,
             field_nodes=[each.node for each in field.details],
             return_type=field.definition.type,
             parent_type=field.parent,
             schema=self._schema._schema,
-            fragments=plan.fragments,
+            fragments=self._plan.fragments,
             root_value=None,
-            operation=plan.operation,
+            operation=self._plan.operation,
             variable_values=self._variables.coerced,
             context=self._context,
         )
         info: Any = strawberry.Info(_raw_info=cast(Any, raw), _field=field.field)
-        arguments = convert_arguments(
-            given,
-            field.field.arguments,
-            self._schema.schema_converter.scalar_registry,
-            self._schema.config,
-            info,
-        )
-        if field.resolve.info_parameter is not None:
-            arguments[field.resolve.info_parameter.name] = info
-        return arguments
+        return {**arguments, field.resolve.info_parameter.name: info}
 
     async def _together(self, begun: list[Begun]) -> None:
         """Put the results in the places of the coroutines, which are under way at the same time."""

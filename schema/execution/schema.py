@@ -5,18 +5,22 @@ from typing import Any
 
 import graphql
 import strawberry
+import structlog
 from graphql import GraphQLError, OperationType, get_operation_ast
 from graphql.execution.values import get_variable_values
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
-from lifecycle.errors import Unavailable
+from lifecycle.errors import LifecycleError, Unavailable
 from schema.documents import Document, documents
+from schema.execution.columns import Unusual
 from schema.execution.plan import Compiler, Plan
 from schema.execution.run import Run
 from schema.kept import Kept
 from schema.root import Schema
+
+_log = structlog.get_logger(__name__)
 
 MAX_PLANS = 1_000
 MAX_FIELDS = 50_000
@@ -107,8 +111,11 @@ async def _by_plan(
         key = (document, operation_name, *decided)
         plan = _plans.get(key)
         if plan is None:
-            plan = Compiler(schema._schema, document.node, operation, values).plan()
+            plan = Compiler(schema, document.node, operation, values).plan()
             _plans.keep(key, plan, plan.size)
         return await Run(schema, plan, values, context).answer()
-    except Exception:  # whatever it is, graphql-core has the answer to it
+    except (Unusual, GraphQLError, LifecycleError):
+        return None
+    except Exception as error:  # whatever it is, graphql-core has the answer to it
+        _log.warning("execution.plan_failed", error=repr(error))
         return None
