@@ -9,8 +9,8 @@ of its rows. Who executes it is `lifecycle.database`.
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import cache, cached_property, partial
-from typing import Any, Generic, TypeVar, overload
+from functools import cached_property, lru_cache, partial
+from typing import Any, Generic, TypeVar, cast, overload
 
 import orjson
 from sqlalchemy import ColumnElement, Dialect, Enum, Float, Select, TextClause, inspect
@@ -32,6 +32,9 @@ def to_json(value: object) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
+# How many statements, and how many kinds of rows, are kept.
+_KEPT = 1_000
+
 # The attributes of rows that whoever reads will look at; None if that may be any. What is read in
 # bulk for a client is cut down to them.
 looked_at: ContextVar[frozenset[str] | None] = ContextVar("looked_at", default=None)
@@ -45,8 +48,8 @@ class Prepared(Generic[Row]):
     """A statement that is made once and executed often; its parameters have names.
 
     Of one thing selected, an entity or a column, the rows are that thing; of several they are
-    tuples with names. What stands for an entity has its attributes, but cannot be changed and
-    belongs to no session. What plain text gives comes as the driver has it.
+    tuples with names. What stands for an entity has its attributes, and `__tablename__`, but cannot
+    be changed and belongs to no session. What plain text gives comes as the driver has it.
     """
 
     @overload
@@ -110,9 +113,11 @@ def part_of(entity: Any, names: frozenset[str] | None, *always: str) -> Any:
     looked at."""
     if names is None:
         return entity
-    known = {attribute.key for attribute in inspect(entity).mapper.column_attrs}
-    wanted = sorted(known & (names | {*always}))
-    return Bundle("row", *(getattr(entity, name) for name in wanted))
+    mapper = inspect(entity).mapper
+    known = {attribute.key for attribute in mapper.column_attrs}
+    # A row must have something, though it may only be counted.
+    wanted = known & (names | {*always}) or {str(mapper.primary_key[0].key)}
+    return Bundle(mapper.local_table.name, *(getattr(entity, name) for name in sorted(wanted)))
 
 
 def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
@@ -124,19 +129,19 @@ def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
     for each in statement.column_descriptions:
         first = things[-1][0].stop if things else 0
         expression = each["expr"]
-        if isinstance(expression, Bundle) or expression is each.get("entity"):
-            length = (
-                len(expression.columns)
-                if isinstance(expression, Bundle)
-                else len(inspect(expression).mapper.column_attrs)
-            )
-            keys = (str(column.key) for column in columns[first : first + length])
-            things.append((slice(first, first + length), _maker("Row", *keys)))
+        if isinstance(expression, Bundle):
+            length, table = len(expression.columns), expression.name
+        elif expression is each.get("entity"):
+            mapper = inspect(expression).mapper
+            length, table = len(mapper.column_attrs), mapper.local_table.name
         else:
             things.append((slice(first, first + 1), _only))
+            continue
+        keys = (str(column.key) for column in columns[first : first + length])
+        things.append((slice(first, first + length), _maker(table, *keys)))
     if len(things) == 1 and not conversions:
         return things[0][1]
-    together = _maker("Row", *(str(each["name"]) for each in statement.column_descriptions))
+    together = _maker(None, *(str(each["name"]) for each in statement.column_descriptions))
 
     def read(found: Sequence[Values]) -> list[Any]:
         if not found:
@@ -154,9 +159,10 @@ def _only(found: Iterable[Values]) -> list[Any]:
     return [value for (value,) in found]
 
 
-@cache
-def _maker(name: str, *attributes: str) -> Callable[[Iterable[Values]], list[Any]]:
-    row = namedtuple(name, attributes, rename=True)  # type: ignore[misc]
+@lru_cache(_KEPT)
+def _maker(table: str | None, *attributes: str) -> Callable[[Iterable[Values]], list[Any]]:
+    row = namedtuple("row", attributes, rename=True)  # type: ignore[misc]
+    cast(Any, row).__tablename__ = table
     make = partial(tuple.__new__, row)
     return lambda found: list(map(make, found))
 
@@ -172,7 +178,7 @@ def _conversion(column: ColumnElement[Any]) -> Callable[[Any], Any] | None:
     return implementation.result_processor(_DIALECT, None)
 
 
-_known: LRUCache[Any, Prepared[Any]] = LRUCache(1_000)
+_known: LRUCache[Any, Prepared[Any]] = LRUCache(_KEPT)
 
 
 def prepared(statement: Select[*Columns]) -> tuple[Prepared[Any], Mapping[str, Any]]:

@@ -60,7 +60,7 @@ async def lock(session: WriteSession, id: UUID) -> DriftEventRow | None:
 
 
 async def reported(
-    session: ReadSession, selector: VersionSelector, dedup_key: str
+    session: WriteSession, selector: VersionSelector, dedup_key: str
 ) -> DriftEventRow | None:
     """The event that this key stands for, among those of the version that is meant, deleted or not.
 
@@ -80,7 +80,7 @@ async def reported(
     else:
         statement = statement.where(DriftEventRow.model_version_id == selector.id)
     newest = (DriftEventRow.created_at.desc(), DriftEventRow.id.desc())
-    return await session.fetch_one(statement.order_by(*newest).limit(1))
+    return await session.scalar(statement.order_by(*newest).limit(1))
 
 
 async def unclosed(

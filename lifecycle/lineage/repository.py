@@ -193,7 +193,7 @@ def _edges(rows: Mapping[Object, Identified]) -> list[Edge]:
     edges = []
     for target, row in rows.items():
         for link in _LINKS:
-            if isinstance(row, link.target):
+            if target.table == link.target.__tablename__:
                 source = Object(link.source.__tablename__, getattr(row, link.key))
                 if source in rows:
                     edges.append(Edge(source, target, link.kind))

@@ -195,9 +195,9 @@ async def last_place(session: WriteSession, version_id: UUID) -> int:
     return place or 0
 
 
-async def item(session: ReadSession, id: UUID) -> ChecklistItemRow | None:
+async def item(session: WriteSession, id: UUID) -> ChecklistItemRow | None:
     """One checklist item as the database has it now."""
-    return await session.fetch_one(select(ChecklistItemRow).where(ChecklistItemRow.id == id))
+    return await session.get(ChecklistItemRow, id, populate_existing=True)
 
 
 # Policies
