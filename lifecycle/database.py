@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar, overload
@@ -87,12 +87,29 @@ class ReadSession(ABC):
 
 
 class _Reader(ReadSession):
-    """Has a connection of its own, which cannot write; each statement sees what is committed."""
+    """Has a connection of its own, which cannot write; each statement sees what is committed.
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
+    Entering raises Unavailable when there is none, and leaving when it was lost.
+    """
+
+    def __init__(self, connections: "_Connections") -> None:
+        self._connections = connections
+        self._connection: asyncpg.Connection | None = None
+
+    async def __aenter__(self) -> "_Reader":
+        try:
+            self._connection = await self._connections.take()
+        except Exception as error:
+            raise _expected(error) or error from error
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._connections.give_back(self._connection)
+        if isinstance(error, Exception) and (known := _expected(error)) is not None:
+            raise known from error
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        assert self._connection is not None
         found: Sequence[Values] = await self._connection.fetch(sql, *values)
         return found
 
@@ -120,18 +137,39 @@ class _Connections:
         for _ in range(size):
             self._free.put_nowait(None)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """One for the caller alone. Raises TimeoutError when all are taken for too long."""
-        async with asyncio.timeout(_POOL_SECONDS):
-            connection = await self._free.get()
+    async def take(self) -> asyncpg.Connection:
+        """One for the caller alone, to be given back. Raises TimeoutError when all are taken for
+        too long, and what the driver raises."""
         try:
-            if connection is None or connection.is_closed():
-                self._all.discard(connection)
-                connection = await self._connect()
-            yield connection
-        finally:
-            self._free.put_nowait(connection)
+            connection = self._free.get_nowait()
+        except asyncio.QueueEmpty:
+            connection = await self._next()
+        if connection is not None and not connection.is_closed():
+            return connection
+        self._all.discard(connection)
+        try:
+            return await self._connect()
+        except BaseException:
+            self._free.put_nowait(None)
+            raise
+
+    def give_back(self, connection: asyncpg.Connection | None) -> None:
+        """Let others have it."""
+        self._free.put_nowait(connection)
+
+    async def _next(self) -> asyncpg.Connection | None:
+        # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
+        waiting = asyncio.ensure_future(self._free.get())
+        try:
+            await asyncio.wait((waiting,), timeout=_POOL_SECONDS)
+        except asyncio.CancelledError:
+            if not waiting.cancel():
+                self._free.put_nowait(waiting.result())
+            raise
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        raise TimeoutError
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await connect(
@@ -242,8 +280,7 @@ class Database:
             self.write_engine, class_=WriteSession, expire_on_commit=False
         )
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadSession]:
+    def read(self) -> AbstractAsyncContextManager[ReadSession]:
         """A session for one statement or a few; PostgreSQL refuses writes on it.
 
         Raises Unavailable when the database does not answer.
@@ -251,13 +288,7 @@ class Database:
         if _writing.get():
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
-        try:
-            async with self._readers.connection() as connection:
-                yield _Reader(connection)
-        except Exception as error:
-            if (known := _expected(error)) is None:
-                raise
-            raise known from error
+        return _Reader(self._readers)
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.

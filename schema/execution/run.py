@@ -37,6 +37,11 @@ class Begun(NamedTuple):
     column: list[Any]
 
 
+# A coroutine by its field and its place, and with what it goes on.
+Waiting = tuple[Begun, int]
+Going = tuple[Begun, int, Any]
+
+
 @dataclass(slots=True)
 class _ResolveInfo:
     """What a resolver is told about the field, but for where it is in the answer."""
@@ -139,51 +144,31 @@ class Run:
         return {**arguments, field.resolve.info_parameter.name: info}
 
     async def _together(self, begun: list[Begun]) -> None:
-        """Put the results in the places of the coroutines, which are under way at the same time."""
-        match begun:
-            case []:
-                return
-            case [only]:
-                await self._finished(only)
-            case _:
-                async with asyncio.TaskGroup() as group:
-                    for each in begun:
-                        group.create_task(self._finished(each))
+        """Put the results in the places of the coroutines, which are under way at the same time.
 
-    async def _finished(self, begun: Begun) -> None:
-        """One field's. What is asked of a single object may wait for anything. What is asked of
-        many waits for loaders, and a task for each would cost more than all that it does."""
-        column = begun.column
-        known = looked_at.set(begun.field.names)
-        try:
-            if len(column) == 1:
-                column[0] = await column[0]
-            else:
-                await self._stepped(column)
-        finally:
-            looked_at.reset(known)
-
-    async def _stepped(self, column: list[Any]) -> None:
-        """Drives coroutines by hand: each goes on until it waits for a load or a future, and when
-        all of those are there, each goes on again."""
-        going: list[tuple[int, Any]] = [(index, None) for index in range(len(column))]
+        They are driven by hand: each goes on until it waits for a load or a future, and when all of
+        those are there, each goes on again. A task for each would cost more than all that it does.
+        """
+        going = [(each, index, None) for each in begun for index in range(len(each.column))]
         while going:
-            loads: dict[Path, list[tuple[int, Any]]] = {}
-            futures: list[tuple[int, asyncio.Future[Any]]] = []
+            loads: dict[Path, list[tuple[Waiting, Any]]] = {}
+            futures: list[tuple[Waiting, asyncio.Future[Any]]] = []
             with self._loaders.collected():
-                for index, value in going:
+                for each, index, value in going:
+                    looked_at.set(each.field.names)
                     try:
-                        wanted = column[index].send(value)
+                        wanted = each.column[index].send(value)
                     except StopIteration as end:
-                        column[index] = end.value
+                        each.column[index] = end.value
+                        continue
+                    if isinstance(wanted, Load):
+                        loads.setdefault(wanted.path, []).append(((each, index), wanted.key))
                     else:
-                        if isinstance(wanted, Load):
-                            loads.setdefault(wanted.path, []).append((index, wanted.key))
-                        else:
-                            futures.append((index, wanted))
+                        futures.append(((each, index), wanted))
+            looked_at.set(None)
             going = [*await self._loaded(loads), *await _done(futures)]
 
-    async def _loaded(self, loads: Mapping[Path, list[tuple[int, Any]]]) -> list[tuple[int, Any]]:
+    async def _loaded(self, loads: Mapping[Path, list[tuple[Waiting, Any]]]) -> list[Going]:
         """Who waits for each load, with its value."""
         if len(loads) > 1:
             async with asyncio.TaskGroup() as group:
@@ -191,15 +176,15 @@ class Run:
             return list(chain.from_iterable(task.result() for task in tasks))
         for path, asked in loads.items():
             values = await self._loaders.values(path, [key for _, key in asked])
-            return [(index, value) for (index, _), value in zip(asked, values, strict=True)]
+            return [(*who, value) for (who, _), value in zip(asked, values, strict=True)]
         return []
 
 
-async def _done(futures: list[tuple[int, asyncio.Future[Any]]]) -> list[tuple[int, None]]:
+async def _done(futures: list[tuple[Waiting, asyncio.Future[Any]]]) -> list[Going]:
     """Who waits for each future, when all are done."""
     for _, future in futures:
         # As a task does, or nobody else could wait for the same future.
         future._asyncio_future_blocking = False
     if futures:
         await asyncio.wait([future for _, future in futures])
-    return [(index, None) for index, _ in futures]
+    return [(*who, None) for who, _ in futures]
