@@ -80,9 +80,13 @@ class Loaders:
         known = self._known.setdefault(path, {})
         unknown = [key for key in dict.fromkeys(keys) if key not in known]
         if unknown:
-            batch, args, _ = path
-            async with self._database.read() as session:
-                found = await batch(session, unknown, *args)
+            batch, args, names = path
+            former = looked_at.set(names)
+            try:
+                async with self._database.read() as session:
+                    found = await batch(session, unknown, *args)
+            finally:
+                looked_at.reset(former)
             for key in unknown:
                 known[key] = found.get(key)
         return [known[key] for key in keys]

@@ -154,8 +154,11 @@ class Run:
             loads: dict[Path, list[tuple[Waiting, Any]]] = {}
             futures: list[tuple[Waiting, asyncio.Future[Any]]] = []
             with self._loaders.collected():
+                field = None
                 for each, index, value in going:
-                    looked_at.set(each.field.names)
+                    if each.field is not field:
+                        field = each.field
+                        looked_at.set(field.names)
                     try:
                         wanted = each.column[index].send(value)
                     except StopIteration as end:
