@@ -109,14 +109,13 @@ def _as_tuples(found: Iterable[Values]) -> list[Any]:
 
 
 def part_of(entity: Any, names: frozenset[str] | None, *always: str) -> Any:
-    """What to select of an entity, or of an alias of one, of which only these attributes will be
-    looked at."""
+    """What to select of an entity, or of an alias of one, of which only these attributes, its key
+    and those that are `always` there will be looked at."""
     if names is None:
         return entity
     mapper = inspect(entity).mapper
     known = {attribute.key for attribute in mapper.column_attrs}
-    # A row must have something, though it may only be counted.
-    wanted = known & (names | {*always}) or {str(mapper.primary_key[0].key)}
+    wanted = known & names | {str(column.key) for column in mapper.primary_key} | {*always}
     return Bundle(mapper.local_table.name, *(getattr(entity, name) for name in sorted(wanted)))
 
 

@@ -19,8 +19,10 @@ Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 
 Batch = Callable[Concatenate[ReadSession, Sequence[Key], Arguments], Awaitable[Mapping[Key, Value]]]
-# The function, its further arguments, and what will be looked at.
-Path: TypeAlias = tuple[Any, tuple[Any, ...], frozenset[str] | None]
+# The function and its further arguments.
+Path: TypeAlias = tuple[Any, tuple[Any, ...]]
+# Of what it gives, the attributes that will be looked at; None if that may be any.
+Names: TypeAlias = frozenset[str] | None
 
 
 class Load(Generic[Value]):
@@ -30,18 +32,19 @@ class Load(Generic[Value]):
     `Loaders.collected`. Everywhere else a load waits for its turn of the event loop.
     """
 
-    __slots__ = ("_loaders", "key", "path")
+    __slots__ = ("_loaders", "key", "names", "path")
 
     def __init__(self, loaders: "Loaders", path: Path, key: Any) -> None:
         self._loaders = loaders
         self.path = path
         self.key = key
+        self.names: Names = looked_at.get()
 
     def __await__(self) -> Generator[Any, Any, Value | None]:
         if self._loaders.collecting:
             value = yield self
         else:
-            value = yield from self._loaders.soon(self.path, self.key).__await__()
+            value = yield from self._loaders.soon(self).__await__()
         return cast("Value | None", value)
 
 
@@ -50,8 +53,8 @@ class Loaders:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._loaders: dict[Path, DataLoader[Any, Any]] = {}
-        self._known: dict[Path, dict[Any, Any]] = {}
+        self._loaders: dict[tuple[Path, Names], DataLoader[Any, Any]] = {}
+        self._known: dict[tuple[Path, Names], dict[Any, Any]] = {}
         self.collecting = False
 
     def load(
@@ -63,24 +66,27 @@ class Loaders:
     ) -> Load[Value]:
         """What `batch` finds for this key, or None. `args` must be hashable, and by position."""
         assert not kwargs
-        return Load(self, (batch, args, looked_at.get()), key)
+        return Load(self, (batch, args), key)
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
+    def collected(self, names: Names) -> Iterator[None]:
         """While the block runs, coroutines give the loads that they wait for to whoever sends to
-        them. It must not wait for anything itself."""
+        them; of what they read, only these attributes will be looked at. The block must not wait
+        for anything itself."""
+        former = looked_at.set(names)
         self.collecting = True
         try:
             yield
         finally:
             self.collecting = False
+            looked_at.reset(former)
 
-    async def values(self, path: Path, keys: Sequence[Any]) -> list[Any]:
+    async def values(self, path: Path, names: Names, keys: Sequence[Any]) -> list[Any]:
         """The values of these keys, in one batch."""
-        known = self._known.setdefault(path, {})
+        known = self._known.setdefault((path, names), {})
         unknown = [key for key in dict.fromkeys(keys) if key not in known]
         if unknown:
-            batch, args, names = path
+            batch, args = path
             former = looked_at.set(names)
             try:
                 async with self._database.read() as session:
@@ -91,14 +97,15 @@ class Loaders:
                 known[key] = found.get(key)
         return [known[key] for key in keys]
 
-    def soon(self, path: Path, key: Any) -> Awaitable[Any]:
-        """The value of a key, in one batch with what else is asked for before the event loop's
+    def soon(self, load: Load[Any]) -> Awaitable[Any]:
+        """The value of a load, in one batch with what else is asked for before the event loop's
         next turn."""
-        loader = self._loaders.get(path)
+        kind = load.path, load.names
+        loader = self._loaders.get(kind)
         if loader is None:
 
-            async def load(keys: list[Any]) -> list[Any]:
-                return await self.values(path, keys)
+            async def values(keys: list[Any]) -> list[Any]:
+                return await self.values(*kind, keys)
 
-            loader = self._loaders[path] = DataLoader(load)
-        return loader.load(key)
+            loader = self._loaders[kind] = DataLoader(values)
+        return loader.load(load.key)

@@ -14,13 +14,14 @@ Statement = tuple[str, Sequence[Any]]
 
 
 @contextmanager
-def read() -> Iterator[list[Statement]]:
+def read(database: Database) -> Iterator[list[Statement]]:
     """The statements of read sessions, with their parameters, while the block lasts."""
     found: list[Statement] = []
     run = databases._Reader._run
 
     async def noted(self: Any, sql: str, values: Sequence[Any]) -> Any:
-        found.append((sql, values))
+        if self._connections is database._readers:
+            found.append((sql, values))
         return await run(self, sql, values)
 
     with patch.object(databases._Reader, "_run", noted):

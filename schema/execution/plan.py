@@ -43,7 +43,7 @@ from schema.execution.columns import Abstract, Leaf, List, Objects, Type, Unusua
 from schema.rows import HoldsRows, OfRow, needs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class TypeName:
     """`__typename`."""
 
@@ -51,7 +51,7 @@ class TypeName:
     type: Type
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Attribute:
     """A field that shows an attribute of its object."""
 
@@ -60,7 +60,7 @@ class Attribute:
     type: Type
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Resolved:
     """A field with a resolver, as it is asked for here. `names` are the attributes of the rows that
     it gives which will be looked at; None if that may be any."""
@@ -79,7 +79,7 @@ class Resolved:
 Field = TypeName | Attribute | Resolved
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Selection:
     """What is selected of objects of one type: a field for each name in the answer. `kind` is the
     class that they must have; None if any with these attributes will do. `looked_at` are the
@@ -91,7 +91,7 @@ class Selection:
     looked_at: frozenset[str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Plan:
     """A compiled operation. `size` is how many fields it has, with fragments expanded."""
 

@@ -6,10 +6,11 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, NamedTuple, cast
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, cast
 
 import strawberry
 from graphql import (
@@ -22,14 +23,14 @@ from graphql import (
 )
 from graphql.execution.values import VariableValues
 
-from lifecycle.statements import looked_at
 from schema.context import Context
 from schema.execution.columns import Column, Rest, Unusual
 from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName, arguments_of
-from schema.loaders import Load, Path
+from schema.loaders import Load, Names, Path
 
 
-class Begun(NamedTuple):
+@dataclass(eq=False, slots=True)
+class Begun:
     """A field whose coroutines are under way, one for each object; in their places will be what
     they give."""
 
@@ -151,36 +152,42 @@ class Run:
         """
         going = [(each, index, None) for each in begun for index in range(len(each.column))]
         while going:
-            loads: dict[Path, list[tuple[Waiting, Any]]] = {}
+            loads: dict[Path, list[tuple[Waiting, Load[Any]]]] = {}
             futures: list[tuple[Waiting, asyncio.Future[Any]]] = []
-            with self._loaders.collected():
-                field = None
-                for each, index, value in going:
-                    if each.field is not field:
-                        field = each.field
-                        looked_at.set(field.names)
-                    try:
-                        wanted = each.column[index].send(value)
-                    except StopIteration as end:
-                        each.column[index] = end.value
-                        continue
-                    if isinstance(wanted, Load):
-                        loads.setdefault(wanted.path, []).append(((each, index), wanted.key))
-                    else:
-                        futures.append(((each, index), wanted))
-            looked_at.set(None)
-            going = [*await self._loaded(loads), *await _done(futures)]
+            try:
+                for each, waiting in groupby(going, itemgetter(0)):
+                    with self._loaders.collected(each.field.names):
+                        for _, index, value in waiting:
+                            try:
+                                wanted = each.column[index].send(value)
+                            except StopIteration as end:
+                                each.column[index] = end.value
+                                continue
+                            if isinstance(wanted, Load):
+                                loads.setdefault(wanted.path, []).append(((each, index), wanted))
+                            else:
+                                futures.append(((each, index), wanted))
+                going = [*await self._loaded(loads), *await _done(futures)]
+            except BaseException:
+                await _cancelled(future for _, future in futures)
+                raise
 
-    async def _loaded(self, loads: Mapping[Path, list[tuple[Waiting, Any]]]) -> list[Going]:
+    async def _loaded(self, loads: Mapping[Path, list[tuple[Waiting, Load[Any]]]]) -> list[Going]:
         """Who waits for each load, with its value."""
         if len(loads) > 1:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._loaded({path: loads[path]})) for path in loads]
             return list(chain.from_iterable(task.result() for task in tasks))
         for path, asked in loads.items():
-            values = await self._loaders.values(path, [key for _, key in asked])
+            names = _united({load.names for _, load in asked})
+            values = await self._loaders.values(path, names, [load.key for _, load in asked])
             return [(*who, value) for (who, _), value in zip(asked, values, strict=True)]
         return []
+
+
+def _united(every: Set[Names]) -> Names:
+    said = [names for names in every if names is not None]
+    return frozenset[str]().union(*said) if len(said) == len(every) else None
 
 
 async def _done(futures: list[tuple[Waiting, asyncio.Future[Any]]]) -> list[Going]:
@@ -191,3 +198,12 @@ async def _done(futures: list[tuple[Waiting, asyncio.Future[Any]]]) -> list[Goin
     if futures:
         await asyncio.wait([future for _, future in futures])
     return [(*who, None) for who, _ in futures]
+
+
+async def _cancelled(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Nobody waits for these any more. Whoever made them learns of it before it is used again: a
+    connection has to end what was asked of it."""
+    for future in futures:
+        if not future.cancel() and not future.cancelled():
+            future.exception()
+    await asyncio.sleep(0)

@@ -65,9 +65,11 @@ class CompiledSchema(Schema):
         except Unavailable as error:
             refused = GraphQLError(str(error), extensions={"code": error.code})
             return ExecutionResult(None, [refused])
-        if data is None:
-            return await self._stock.execute(*given, *args, **kwargs)
-        return ExecutionResult(data, None)
+        if isinstance(data, dict):
+            return ExecutionResult(data, None)
+        result = await self._stock.execute(*given, *args, **kwargs)
+        _look_into(data, result)
+        return result
 
 
 class _ByPlan(SchemaExtension):
@@ -76,13 +78,25 @@ class _ByPlan(SchemaExtension):
     async def on_execute(self) -> AsyncIterator[None]:
         context = self.execution_context
         document = documents.get(context.query or "")
-        if document is not None:
-            name, variables = context.operation_name, context.variables or {}
-            data = await _by_plan(context.schema, document, name, variables, context.context)
-            if data is not None:
-                context.result = graphql.ExecutionResult(data, None)
-            context.context.forget()
+        if document is None:
+            yield
+            return
+        name, variables = context.operation_name, context.variables or {}
+        data = await _by_plan(context.schema, document, name, variables, context.context)
+        if isinstance(data, dict):
+            context.result = graphql.ExecutionResult(data, None)
+        context.context.forget()
         yield
+        if not isinstance(data, dict):
+            _look_into(data, context.result)
+
+
+def _look_into(failure: Exception | None, result: object) -> None:
+    """A plan that fails where graphql-core does not is a mistake of ours that nobody else would
+    notice."""
+    usual = failure is None or isinstance(failure, Unusual | GraphQLError | LifecycleError)
+    if not usual and not getattr(result, "errors", None):
+        _log.warning("execution.plan_failed", error=repr(failure))
 
 
 async def _by_plan(
@@ -91,8 +105,8 @@ async def _by_plan(
     operation_name: str | None,
     variables: dict[str, Any],
     context: Any,
-) -> dict[str, Any] | None:
-    """The data of an operation; None if it is no query, or if something is unusual."""
+) -> dict[str, Any] | Exception | None:
+    """The data of an operation; None if there is no plan for it, or what its plan failed with."""
     operation = get_operation_ast(document.node, operation_name)
     if operation is None or operation.operation is not OperationType.QUERY:
         return None
@@ -114,8 +128,5 @@ async def _by_plan(
             plan = Compiler(schema, document.node, operation, values).plan()
             _plans.keep(key, plan, plan.size)
         return await Run(schema, plan, values, context).answer()
-    except (Unusual, GraphQLError, LifecycleError):
-        return None
     except Exception as error:  # whatever it is, graphql-core has the answer to it
-        _log.warning("execution.plan_failed", error=repr(error))
-        return None
+        return error

@@ -562,7 +562,7 @@ async def test_silence_costs_about_a_look_a_second_and_no_events_are_read_for_no
 ) -> None:
     run = await a_run(graph, unique)
     assert live.feed.subscribers == 0
-    with read() as statements:
+    with read(live.database) as statements:
         await asyncio.sleep(2.2)
         assert len(statements) <= 4
         head = live.feed.head

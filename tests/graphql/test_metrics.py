@@ -589,7 +589,7 @@ async def test_histories_of_several_metrics_and_runs_come_in_one_statement(
         await logged(graph, run, {"key": "a", "steps": steps, "values": steps})
     await logged(graph, runs[1], {"key": "b", "steps": [7], "values": [0.5]})
 
-    with read() as sent:
+    with read(live.database) as sent:
         found = await graph.query(
             "query ($ids: [ID!]!) { nodes(ids: $ids) { ... on Run { "
             'metricHistory(keys: ["b", "a", "unknown", "b"], maxPoints: 4) '

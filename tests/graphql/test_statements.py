@@ -45,7 +45,7 @@ ARGUMENTS = {
 def recorded(database: Database) -> Iterator[list[str]]:
     """The statements that are sent while the block lasts, but for those of the background."""
     statements: list[str] = []
-    with read() as reads, written(database) as writes:
+    with read(database) as reads, written(database) as writes:
         yield statements
     statements += (each for each in writes if "journal_head" not in each)
     statements += (each for each, _ in reads if "journal_head" not in each)

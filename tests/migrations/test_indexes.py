@@ -14,6 +14,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from lifecycle.database import Database
 from tests.client import Graph
 from tests.conftest import Live
 from tests.factories import a_deployment, a_run, a_version_in
@@ -79,11 +80,11 @@ CHILDREN = [
 
 
 @contextmanager
-def recorded() -> Iterator[list[Statement]]:
+def recorded(database: Database) -> Iterator[list[Statement]]:
     """What is read while the block lasts, but for what the background reads and for the
     clock."""
     statements: list[Statement] = []
-    with read() as found:
+    with read(database) as found:
         yield statements
     statements += (
         (statement, values)
@@ -137,7 +138,7 @@ async def test_an_index_gives_the_rows_in_their_order(
     # when
     for placeholder, value in names.items():
         field = field.replace(placeholder, value)
-    with recorded() as statements:
+    with recorded(live.database) as statements:
         await graph.query(f"{{ {field} }}")
 
     # then

@@ -1,0 +1,132 @@
+"""Reads by the driver: what rows are, and connections that are fewer than readers."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import bindparam, func, select, text
+
+from lifecycle import database as databases
+from lifecycle.errors import Unavailable
+from lifecycle.experiments.repository import by_names
+from lifecycle.experiments.rules import ExperimentStatus
+from lifecycle.experiments.tables import ExperimentRow
+from lifecycle.statements import Prepared, looked_at
+from schema import ids
+from tests.client import Graph
+from tests.conftest import Live
+
+CREATE = "experiment { id }"
+READERS = databases._READERS
+_SLEEP = Prepared(text("SELECT pg_sleep(0.05)"))
+
+
+async def an_experiment(graph: Graph, name: str) -> UUID:
+    input = {"name": name, "tags": [{"key": "team", "value": "risk"}]}
+    created = await graph.done("createExperiment", input, CREATE)
+    return ids.decode("Experiment", created["id"])
+
+
+async def test_an_entity_is_a_row_with_its_attributes_that_cannot_be_changed(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    id = await an_experiment(graph, unique)
+
+    async with live.database.read() as session:
+        row = (await by_names(session, [unique]))[unique]
+
+    assert (row.id, row.name, row.status) == (id, unique, ExperimentStatus.ACTIVE)
+    assert row.status is ExperimentStatus.ACTIVE
+    assert row.tags == {"team": "risk"}
+    assert row.__tablename__ == "experiment"
+    with pytest.raises(AttributeError):
+        row.name = "another"
+
+
+async def test_one_thing_is_itself_and_several_are_tuples_with_names(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    id = await an_experiment(graph, unique)
+    named = ExperimentRow.name == bindparam("name")
+
+    async with live.database.read() as session:
+        alone = await session.fetch(
+            Prepared(select(ExperimentRow.id).where(named)), {"name": unique}
+        )
+        both: Any = await session.fetch(
+            select(ExperimentRow, func.length(ExperimentRow.name).label("size")).where(named),
+            {"name": unique},
+        )
+        nobody = await session.fetch_one(select(ExperimentRow).where(named), {"name": "nobody"})
+
+    assert alone == [id]
+    assert [(row.ExperimentRow.id, row.size) for row in both] == [(id, len(unique))]
+    assert nobody is None
+
+
+async def test_only_the_key_and_what_will_be_looked_at_is_read(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    await an_experiment(graph, unique)
+    former = looked_at.set(frozenset({"owner", "what no experiment has"}))
+    try:
+        async with live.database.read() as session:
+            row: Any = (await by_names(session, [unique]))[unique]
+    finally:
+        looked_at.reset(former)
+
+    assert row._fields == ("id", "name", "owner")
+
+
+async def test_values_of_a_statement_are_not_those_of_the_one_like_it(live: Live) -> None:
+    async with live.database.read() as session:
+        found = [await session.fetch_one(select(func.length(name))) for name in ("a", "abc", "ab")]
+
+    assert found == [1, 3, 2]
+
+
+def test_a_statement_has_as_many_parameters_however_many_values_there_are() -> None:
+    with pytest.raises(TypeError, match="= ANY with an array"):
+        _ = Prepared(select(ExperimentRow.id).where(ExperimentRow.name.in_(["a", "b"]))).sql
+
+
+async def test_more_readers_than_connections_wait_for_each_other(live: Live) -> None:
+    async def sleep() -> None:
+        async with live.database.read() as session:
+            await session.fetch(_SLEEP)
+
+    await asyncio.gather(*(sleep() for _ in range(3 * READERS)))
+
+    assert live.database.reading == 0
+
+
+async def test_who_is_cancelled_while_waiting_takes_no_connection_along(live: Live) -> None:
+    async def sleep() -> None:
+        async with live.database.read() as session:
+            await session.fetch(_SLEEP)
+
+    tasks = [asyncio.create_task(sleep()) for _ in range(4 * READERS)]
+    await asyncio.sleep(0.02)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert live.database.reading == 0
+    await asyncio.gather(*(sleep() for _ in range(READERS)))
+
+
+async def test_who_waits_too_long_for_a_connection_is_told(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "_POOL_SECONDS", 0.01)
+    sessions = [live.database.read() for _ in range(READERS + 1)]
+    for session in sessions[:-1]:
+        await session.__aenter__()
+
+    with pytest.raises(Unavailable):
+        await sessions[-1].__aenter__()
+
+    for session in sessions[:-1]:
+        await session.__aexit__(None, None, None)
+    assert live.database.reading == 0
