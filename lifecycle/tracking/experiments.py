@@ -133,8 +133,9 @@ async def pull(
     session: WriteSession, sync: Sync, id: UUID, theirs: Theirs, changes: Changes
 ) -> None:
     """Change it here."""
-    row = (await repository.by_ids(session, [id]))[id]
-    await session.refresh(row, with_for_update={"key_share": True})
+    found = (await repository.by_ids(session, [id]))[id]
+    row = await repository.lock(session, found.name)
+    assert row is not None
     values: dict[str, Any] = {"name": row.name}
     if "description" in changes:
         values["description"] = changes["description"]
