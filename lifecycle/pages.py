@@ -200,12 +200,10 @@ class Page(Generic[Row]):
         return self.ordering.cursor(self.sort_values[index])
 
 
-# How many different lists, each with its filter and its order, a repository keeps the statements
-# of.
+# How many different lists, each with its filter and its order, are kept.
 LISTS = 1_000
 # The ids of those whose children are wanted.
 PARENTS = bindparam("parents", type_=ARRAY(Uuid))
-
 
 Names: TypeAlias = frozenset[str] | None
 
@@ -228,7 +226,7 @@ class Listing(Generic[Row]):
     async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
         """One page. Raises InvalidInput when the cursor is not of this list."""
         shape = (looked_at.get(), request.backward, request.cursor is not None)
-        rows = await self._fetch(session, self._page, shape, self._bounds(request))
+        rows = await _fetch(session, self._page, shape, self._bounds(request))
         return self._cut([(row[0], row[1:]) for row in rows], request)
 
     async def pages(
@@ -239,28 +237,18 @@ class Listing(Generic[Row]):
         values = self._bounds(request) | {"parents": list(parents)}
         found: dict[UUID, list[tuple[Row, Sequence[Any]]]] = {id: [] for id in parents}
         shape = (looked_at.get(), request.backward, request.cursor is not None)
-        for row in await self._fetch(session, self._pages, shape, values):
+        for row in await _fetch(session, self._pages, shape, values):
             found[row[0]].append((row[1], row[2:]))
         return {id: self._cut(rows, request) for id, rows in found.items()}
 
     async def count(self, session: ReadSession) -> int:
         """How many rows there are."""
-        (number,) = await self._fetch(session, self._count, (), {})
+        (number,) = await _fetch(session, self._count, (), {})
         return int(number)
 
     async def counts(self, session: ReadSession, parents: Sequence[UUID]) -> dict[UUID, int]:
         """How many each parent has; those without any are absent."""
-        return dict(await self._fetch(session, self._counts, (), {"parents": list(parents)}))
-
-    async def _fetch(
-        self,
-        session: ReadSession,
-        make: Callable[..., Select[Any]],
-        shape: tuple[Any, ...],
-        values: dict[str, Any],
-    ) -> list[Any]:
-        statement, filters = _made(make, *shape)
-        return await session.fetch(statement, {**filters, **values})
+        return dict(await _fetch(session, self._counts, (), {"parents": list(parents)}))
 
     def _page(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
         statement = self._statement.with_only_columns(
@@ -334,8 +322,7 @@ class Lookup(Generic[Key, Row]):
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows by their keys; those that do not exist are absent."""
-        statement, _ = _made(self._select, looked_at.get())
-        rows = await session.fetch(statement, {"keys": list(keys)})
+        rows = await _fetch(session, self._select, (looked_at.get(),), {"keys": list(keys)})
         return dict(zip(map(attrgetter(self._key), rows), rows, strict=True))
 
     def _select(self, names: Names) -> Select[Any]:
@@ -357,8 +344,7 @@ class Children(Generic[Row]):
     ) -> dict[UUID, list[Row]]:
         """The children of each parent; parents without any are absent."""
         wanted = {**(parameters or {}), "parents": list(parents)}
-        statement, _ = _made(self._select, looked_at.get())
-        rows = await session.fetch(statement, wanted)
+        rows = await _fetch(session, self._select, (looked_at.get(),), wanted)
         return {
             parent: list(children) for parent, children in groupby(rows, attrgetter(self._parent))
         }
@@ -369,9 +355,19 @@ class Children(Generic[Row]):
         return self._statement.with_only_columns(part, maintain_column_froms=True)
 
 
+async def _fetch(
+    session: ReadSession,
+    make: Callable[..., Select[Any]],
+    shape: tuple[Any, ...],
+    values: dict[str, Any],
+) -> list[Any]:
+    """What the statement finds that is made for this shape, the first time."""
+    statement, given = _made(make, *shape)
+    return await session.fetch(statement, {**given, **values})
+
+
 @lru_cache(LISTS)
 def _made(make: Callable[..., Select[Any]], *shape: Any) -> tuple[Prepared[Any], Mapping[str, Any]]:
-    """What a statement is made for once, and the values that it was made with."""
     return prepared(make(*shape))
 
 

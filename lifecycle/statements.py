@@ -183,6 +183,7 @@ _known: LRUCache[Any, Prepared[Any]] = LRUCache(_KEPT)
 def prepared(statement: Select[*Columns]) -> tuple[Prepared[Any], Mapping[str, Any]]:
     """The prepared form of a statement that is made anew for each execution, and the values that it
     was made with. Statements that differ in nothing but values share it."""
+    # By the key that SQLAlchemy has for its own cache.
     key = statement._generate_cache_key()
     assert key is not None, "all our statements can be told apart"
     found = _known.get(key.key)

@@ -12,6 +12,7 @@ from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.experiments.tables import ExperimentRow
+from lifecycle.pages import Lookup
 from lifecycle.statements import Prepared, looked_at
 from schema import ids
 from tests.client import Graph
@@ -84,6 +85,20 @@ async def test_values_of_a_statement_are_not_those_of_the_one_like_it(live: Live
         found = [await session.fetch_one(select(func.length(name))) for name in ("a", "abc", "ab")]
 
     assert found == [1, 3, 2]
+
+
+async def test_look_ups_under_other_conditions_find_others(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    await an_experiment(graph, unique)
+    by_name = ExperimentRow.name
+    active = Lookup(ExperimentRow, by_name, ExperimentRow.status == ExperimentStatus.ACTIVE)
+    archived = Lookup(ExperimentRow, by_name, ExperimentRow.status == ExperimentStatus.ARCHIVED)
+
+    async with live.database.read() as session:
+        found = [await each.fetch(session, [unique]) for each in (active, archived, active)]
+
+    assert [list(each) for each in found] == [[unique], [], [unique]]
 
 
 def test_a_statement_has_as_many_parameters_however_many_values_there_are() -> None:
