@@ -25,11 +25,13 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent, and what the answer must be: so many bytes, or any with this in it."""
+    """What is sent, and what the answer must be: so many bytes, or any with this in it. With
+    `patience`, a status of 500 only means that it is sent again."""
 
     sent: bytes
     length: int | None = None
     contains: bytes = b""
+    patience: bool = False
 
     def check(self, status: bytes, body: bytes) -> None:
         """Raise WrongAnswer unless this is the answer."""
@@ -112,10 +114,15 @@ class _Connection(asyncio.Protocol):
 
     def _answered(self) -> None:
         assert self._request is not None
+        assert self._transport is not None
         self.body = bytes(self._received[self._body :])
-        self._request.check(bytes(self._received[9:12]), self.body)
+        status = bytes(self._received[9:12])
         self._received.clear()
         self._end = 0
+        if self._request.patience and status == b"500":
+            self._transport.write(self._request.sent)
+            return
+        self._request.check(status, self.body)
         if self.counting:
             self._last = time.perf_counter()
             if self._first:
