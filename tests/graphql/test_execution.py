@@ -30,14 +30,17 @@ from graphql.pyutils import Undefined
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
+from structlog.testing import capture_logs
 
 from lifecycle.access.origin import Origin
 from schema.admission import Admission
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
 from schema.root import Schema, schema
+from schema.runs import Run
 from tests.client import Graph
 from tests.conftest import Live, a_database, in_thread, serving
+from tests.factories import a_run
 from tests.graphql.test_statements import MANY, _ids, enrich
 from tests.mirror import MLFLOW
 
@@ -283,20 +286,23 @@ class Tally:
 HERE = HTTPConnection({"type": "http", "path": "/", "headers": [(b"host", b"here")]})
 
 
+def a_context(live: Live) -> Context:
+    """That of a request."""
+    origin, state = Origin("tester", "the-id", administrator=False), live.app.state
+    return Context(state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission())
+
+
 class Comparison:
     """Has requests executed in both ways."""
 
     def __init__(self, live: Live) -> None:
-        self._state = live.app.state
+        self._live = live
         self._stock = _Counted(schema)
         self._compiled = CompiledSchema(self._stock)
         self.tally = Tally()
 
     async def _answer(self, by: Schema, request: Request) -> tuple[bytes, Any]:
-        origin = Origin("tester", "the-id", administrator=False)
-        database, feed, storage = self._state.database, self._state.feed, self._state.storage
-        context = Context(database, feed, storage, origin, HERE, MLFLOW, Admission())
-        result = await by.execute(request.text, request.variables, context)
+        result = await by.execute(request.text, request.variables, a_context(self._live))
         errors = [error.formatted for error in result.errors or ()]
         return orjson.dumps({"data": result.data, "errors": errors}), result
 
@@ -386,3 +392,27 @@ async def test_they_do_so_for_many_documents(world: World) -> None:
     documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "1000"))
 
     check(await compare(world, documents), documents)
+
+
+async def test_who_says_too_little_of_what_it_looks_at_is_answered_and_logged(
+    graph: Graph, live: Live, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a resolver that looks at a column of which its type says nothing
+    await a_run(graph, unique)
+    monkeypatch.setattr(Run, "keys", ())
+
+    # When it is asked for by a text that is known, but has no plan yet
+    text = (
+        f'query T{unique[2:]} {{ runs(filter: {{ experimentName: "{unique}" }}) '
+        "{ nodes { name experiment { name } } } }"
+    )
+    await schema.execute(text, None, a_context(live))
+    with capture_logs() as logged:
+        result = await CompiledSchema(schema).execute(text, None, a_context(live))
+
+    # Then
+    assert (result.data, result.errors) == (
+        {"runs": {"nodes": [{"name": None, "experiment": {"name": unique}}]}},
+        None,
+    )
+    assert [line["event"] for line in logged] == ["execution.plan_failed"]
