@@ -218,6 +218,8 @@ def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[
     """What these fields of one type look at in its row, or in the rows that it holds."""
     definition: StrawberryObjectDefinition = parent.extensions["strawberry-definition"]
     kind = definition.origin
+    if not issubclass(kind, OfRow | HoldsRows):
+        return None
     found: set[str] = set()
     for field in fields:
         names: Iterable[str] | None
@@ -225,11 +227,9 @@ def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[
             names = ()
         elif issubclass(kind, OfRow):
             names = kind.keys if isinstance(field, Resolved) else needs(kind, field.name)
-        elif issubclass(kind, HoldsRows):
+        else:
             loads = isinstance(field, Resolved) and field.field.is_async
             names = () if loads or isinstance(field.type, Leaf) else field.type.looked_at
-        else:
-            names = None
         if names is None:
             return None
         found.update(names)

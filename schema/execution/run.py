@@ -201,9 +201,13 @@ async def _done(futures: list[tuple[Waiting, asyncio.Future[Any]]]) -> list[Goin
 
 
 async def _cancelled(futures: Iterable[asyncio.Future[Any]]) -> None:
-    """Nobody waits for these any more. Whoever made them learns of it before it is used again: a
-    connection has to end what was asked of it."""
-    for future in futures:
-        if not future.cancel() and not future.cancelled():
+    """Nobody waits for these any more. Whoever made them is done with them in the end: a connection
+    must not be used again before it is."""
+    left = list(futures)
+    for future in left:
+        future.cancel()
+    if left:
+        await asyncio.wait(left)
+    for future in left:
+        if not future.cancelled():
             future.exception()
-    await asyncio.sleep(0)
