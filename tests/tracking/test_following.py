@@ -178,7 +178,12 @@ async def test_what_autologging_registers_comes_in_whole(
             model = (await work.graph.query(VERSIONS, {"name": unique}))["model"]
             return model["versions"]["nodes"] if model else []
 
+        async def over() -> bool:
+            # A look of its own may find the version before it finds that the run has ended.
+            return (await only_run(work, unique))["status"] != "RUNNING"
+
         await eventually(registered)
+        await eventually(over)
         await work.quiet()
         run = await only_run(work, unique)
         [version] = await registered()
