@@ -180,7 +180,7 @@ async def test_what_autologging_registers_comes_in_whole(
 
         async def over() -> bool:
             # A look of its own may find the version before it finds that the run has ended.
-            return (await only_run(work, unique))["status"] != "RUNNING"
+            return str((await only_run(work, unique))["status"]) != "RUNNING"
 
         await eventually(registered)
         await eventually(over)
