@@ -12,7 +12,8 @@ class Origin:
 
     `actor`, whether that is an administrator, and `request_id` come from the connection, never
     from a mutation's input. What the service does by itself because of an object, such as a drift
-    event, names it in `cause_id`.
+    event, names it in `cause_id`. `visible_models` are those whose rows exist for the principal;
+    None says that all do.
     """
 
     actor: str
@@ -20,6 +21,7 @@ class Origin:
     idempotency_key: str | None = None
     administrator: bool = False
     cause_id: UUID | None = None
+    visible_models: frozenset[UUID] | None = None
 
 
 def check_administrator(origin: Origin, what: str) -> None:
