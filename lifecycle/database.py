@@ -15,7 +15,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast, overload
 
 import asyncpg
@@ -145,13 +145,17 @@ class _Statement:
         return (yield self)
 
 
+def _moved(by: int, parameter: re.Match[str]) -> str:
+    return f"${int(parameter[1]) + by}"
+
+
 @lru_cache(_STATEMENTS)
 def _joined(statements: tuple[tuple[str, int], ...]) -> str:
     """One statement that gives the rows of each of these, as an array of records; so many
     parameters has each."""
     arrays, before = [], 0
     for sql, parameters in statements:
-        moved = _PARAMETER.sub(lambda found, by=before: f"${int(found[1]) + by}", sql)
+        moved = _PARAMETER.sub(partial(_moved, before), sql)
         arrays.append(f"ARRAY(SELECT row FROM ({moved}) AS row)")
         before += parameters
     return f"SELECT {', '.join(arrays)}"

@@ -68,7 +68,7 @@ def runs_wanted(
 ) -> Further:
     """Which runs of an object, in which order."""
     wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
-    return wanted, order, PageRequest.parse(first, after, last, before)
+    return Further((wanted,), (order, PageRequest.parse(first, after, last, before)))
 
 
 @strawberry.type(description="What is being tried: runs under one name.")

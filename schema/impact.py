@@ -22,4 +22,4 @@ Statuses: TypeAlias = Annotated[
 def affected(statuses: Statuses = None, first: First = None, after: After = None) -> Further:
     """Which of the deployments that an object affects."""
     wanted = tuple(sorted(LIVE)) if statuses is None else choices(statuses)
-    return wanted, PageRequest.parse(first, after)
+    return Further((wanted,), (PageRequest.parse(first, after),))

@@ -108,7 +108,7 @@ def _versions(
     before: Before = None,
 ) -> Further:
     """Which versions of a model."""
-    return _version_filter(filter), PageRequest.parse(first, after, last, before)
+    return Further((_version_filter(filter),), (PageRequest.parse(first, after, last, before),))
 
 
 def _stages(
@@ -119,7 +119,7 @@ def _stages(
     after: After = None,
 ) -> Further:
     """Which of the stages that a model's versions were in."""
-    return choices(stages), PageRequest.parse(first, after)
+    return Further((choices(stages),), (PageRequest.parse(first, after),))
 
 
 @strawberry.type(description="A named model; its versions are what is deployed.")

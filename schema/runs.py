@@ -127,7 +127,7 @@ def _keys(
     ] = None,
 ) -> Further:
     """Which metrics."""
-    return (None if keys is None else tuple(sorted(set(keys))),)
+    return Further((None if keys is None else tuple(sorted(set(keys))),))
 
 
 @strawberry.type(description="One attempt in an experiment.")

@@ -42,7 +42,8 @@ class Part:
     def objects(self) -> Column:
         if self._objects is None:
             assert self._rows is not None
-            self._objects = list(map(self.selection.kind.from_row, self._rows))
+            kind: Any = self.selection.kind
+            self._objects = list(map(kind.from_row, self._rows))
         return self._objects
 
     @property

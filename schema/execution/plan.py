@@ -178,7 +178,7 @@ class Compiler:
         if field.is_basic_field:
             return self._attribute(parent, field.python_name, self._type(definition.type, details))
         resolve = field.base_resolver
-        access = resolve and access_of(resolve)
+        access = access_of(resolve) if resolve else None
         if access is not None:
             return self._loaded(access, definition, details)
         type_ = self._type(definition.type, details)
@@ -297,7 +297,7 @@ def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
 
 def _needs(kind: type, name: str) -> Iterable[str] | None:
     found = look_up(kind, name)
-    return found and found.needs
+    return found.needs if found else None
 
 
 def _definition(type_: GraphQLObjectType) -> StrawberryObjectDefinition:

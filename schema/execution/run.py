@@ -27,6 +27,7 @@ from graphql.execution.values import VariableValues
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
 from schema.execution.plan import Attribute, Loaded, Plan, Resolved, TypeName, arguments_of
+from schema.loaded import Further
 from schema.loaders import Asked, Load, Path
 
 
@@ -44,6 +45,7 @@ class Wanted:
     """A field whose values are to be loaded, by these keys, into this column."""
 
     field: Loaded
+    further: Further
     path: Path
     keys: list[Any]
     column: list[Any]
@@ -126,10 +128,11 @@ class Run:
             elif isinstance(field, TypeName):
                 columns.append([field.name] * len(part.answers))
             elif isinstance(field, Loaded):
-                given = field.access.given(**self._given(field, field.details))
+                further = field.access.given(**self._given(field, field.details))
+                path = (field.access.batch, further.which + further.page)
                 columns.append([])
-                path, keys = (field.access.batch, given), list(map(field.read, part.rows))
-                wanted.append(Wanted(field, path, keys, columns[-1]))
+                keys = list(map(field.read, part.rows))
+                wanted.append(Wanted(field, further, path, keys, columns[-1]))
             else:
                 arguments = self._arguments(field)
                 method = cast(Callable[..., Any], field.resolve.wrapped_func)
@@ -220,10 +223,10 @@ class Run:
 
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
-        field, (_, given) = wanted.field, wanted.path
+        field = wanted.field
         if field.access.counts is not None:
             found = [
-                field.access.connection(field.kind, page, self._loaders, key, given)
+                field.access.connection(field.kind, page, self._loaders, key, wanted.further)
                 for page, key in zip(found, wanted.keys, strict=True)
             ]
         elif field.many:
