@@ -2,7 +2,7 @@
 
 Fields are collected by graphql-core itself, so fragments, aliases, @skip and @include mean what
 they always mean. A plan holds for one operation of one document and for the variables that its
-directives depend on; arguments are found for each request.
+directives depend on; arguments are filled in for each request.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,9 +21,7 @@ from graphql import (
     GraphQLOutputType,
     GraphQLString,
     GraphQLUnionType,
-    Node,
     OperationDefinitionNode,
-    VariableNode,
     get_nullable_type,
     is_leaf_type,
     is_list_type,
@@ -34,13 +32,13 @@ from graphql.execution.collect_fields import (
     collect_fields,
     collect_subfields,
 )
-from graphql.execution.values import VariableValues, get_argument_values
+from graphql.execution.values import VariableValues
 from strawberry.schema import Schema
-from strawberry.types.arguments import convert_arguments
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
+from schema.execution.arguments import Arguments
 from schema.execution.columns import Abstract, Leaf, List, Objects, Rows, Type, Unusual
 from schema.loaded import Access, access_of
 from schema.rows import HoldsRows, OfRow, look_up
@@ -75,11 +73,9 @@ class Loaded:
     kind: type[OfRow[Any]]
     many: bool
     read: Callable[[Any], Any]
-    details: FieldDetails
     type: Type
     names: frozenset[str] | None
-    # As `given` takes them; None if they depend on variables.
-    arguments: dict[str, Any] | None
+    arguments: Arguments
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,8 +90,7 @@ class Resolved:
     details: list[FieldDetails]
     type: Type
     names: frozenset[str] | None
-    # As the resolver takes them; None if they depend on variables.
-    arguments: dict[str, Any] | None
+    arguments: Arguments
 
 
 Field = TypeName | Attribute | Loaded | Resolved
@@ -186,9 +181,9 @@ class Compiler:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
             raise Unusual("a resolver that is no method")
-        constant = self._constant(definition, details[0])
+        arguments = self._arguments(definition, details[0])
         return Resolved(
-            parent, definition, field, resolve, details, type_, type_.looked_at, constant
+            parent, definition, field, resolve, details, type_, type_.looked_at, arguments
         )
 
     def _attribute(self, parent: GraphQLObjectType, name: str, type_: Type) -> Attribute:
@@ -208,16 +203,13 @@ class Compiler:
             access.kind(definition.type),
             is_list_type(get_nullable_type(definition.type)),
             attrgetter(access.by),
-            details[0],
             type_,
             type_.looked_at,
-            self._constant(definition, details[0]),
+            self._arguments(definition, details[0]),
         )
 
-    def _constant(self, definition: GraphQLField, details: FieldDetails) -> dict[str, Any] | None:
-        if any(map(_has_variables, details.node.arguments or ())):
-            return None
-        return arguments_of(self._strawberry, definition, details, self._variables)
+    def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
+        return Arguments(self._strawberry, definition, details, self._operation)
 
     def _type(
         self,
@@ -244,33 +236,6 @@ class Compiler:
             self._schema, self._details, self._variables, self._operation, type_, details
         )
         return self._selection(type_, collected.grouped_field_set)
-
-
-def arguments_of(
-    schema: Schema, definition: GraphQLField, details: FieldDetails, variables: VariableValues
-) -> dict[str, Any]:
-    """The arguments that are given to a field, as its resolver takes them. Raises GraphQLError."""
-    field: StrawberryField = definition.extensions["strawberry-definition"]
-    given = get_argument_values(
-        definition, details.node, variables, details.fragment_variable_values
-    )
-    registry = schema.schema_converter.scalar_registry
-    return convert_arguments(given, field.arguments, registry, schema.config)
-
-
-def _has_variables(node: Node) -> bool:
-    if isinstance(node, VariableNode):
-        return True
-    return any(
-        _has_variables(each)
-        for key in node.keys
-        for each in _listed(getattr(node, key))
-        if isinstance(each, Node)
-    )
-
-
-def _listed(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:

@@ -21,12 +21,11 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
 )
-from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.values import VariableValues
 
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
-from schema.execution.plan import Attribute, Loaded, Plan, Resolved, TypeName, arguments_of
+from schema.execution.plan import Attribute, Loaded, Plan, Resolved, TypeName
 from schema.loaded import Further
 from schema.loaders import Asked, Load, Path
 
@@ -128,7 +127,7 @@ class Run:
             elif isinstance(field, TypeName):
                 columns.append([field.name] * len(part.answers))
             elif isinstance(field, Loaded):
-                further = field.access.given(**self._given(field, field.details))
+                further = field.access.given(**field.arguments.given(self._variables))
                 path = (field.access.batch, further.which + further.page)
                 columns.append([])
                 keys = list(map(field.read, part.rows))
@@ -141,15 +140,9 @@ class Run:
                     begun.append(Begun(field, columns[-1]))
         return columns
 
-    def _given(self, field: Loaded | Resolved, details: FieldDetails) -> dict[str, Any]:
-        """The arguments of a field, which are the same for all objects."""
-        if field.arguments is not None:
-            return field.arguments
-        return arguments_of(self._schema, field.definition, details, self._variables)
-
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""
-        arguments = self._given(field, field.details[0])
+        arguments = field.arguments.given(self._variables)
         if field.resolve.info_parameter is None:
             return arguments
         raw = _ResolveInfo(
