@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from functools import lru_cache, partial
@@ -161,8 +161,33 @@ def _joined(statements: tuple[tuple[str, int], ...]) -> str:
     return f"SELECT {', '.join(arrays)}"
 
 
-# A coroutine that reads by a session that asks.
-_Reading = Coroutine[_Statement, Sequence[Values] | None, None]
+Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
+
+
+async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
+    """What each of the reads returns. What they ask at the same time is one statement: a round
+    trip takes longer than most of what is asked. They must wait for nothing but their session.
+    """
+    if len(reads) == 1:
+        return [await reads[0](session)]
+    results: list[Any] = [None] * len(reads)
+    coroutines = [read(_Asking()) for read in reads]
+    going: list[tuple[int, Context, Any]] = [(n, copy_context(), None) for n in range(len(reads))]
+    try:
+        while going:
+            asked, waiting = [], []
+            for n, context, rows in going:
+                try:
+                    asked.append(context.run(coroutines[n].send, rows))
+                    waiting.append((n, context))
+                except StopIteration as end:
+                    results[n] = end.value
+            found = await _answered(session, asked)
+            going = [(*who, rows) for who, rows in zip(waiting, found, strict=True)]
+    finally:
+        for coroutine in coroutines:
+            coroutine.close()
+    return results
 
 
 async def _answered(
@@ -359,32 +384,6 @@ class Database:
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
         return _Reader(self._readers)
-
-    async def together(self, reads: Sequence[Callable[[ReadSession], "_Reading"]]) -> None:
-        """Let each read as if it had a session of its own. What they ask at the same time is one
-        statement: a round trip takes longer than most of what is asked. They must wait for nothing
-        but their session.
-        """
-        if not reads:
-            return
-        async with self.read() as session:
-            if len(reads) == 1:
-                await reads[0](session)
-                return
-            coroutines = [(copy_context(), read(_Asking())) for read in reads]
-            going: list[tuple[Context, _Reading, Any]] = [(*each, None) for each in coroutines]
-            try:
-                while going:
-                    asked, waiting = [], []
-                    for context, coroutine, rows in going:
-                        with suppress(StopIteration):
-                            asked.append(context.run(coroutine.send, rows))
-                            waiting.append((context, coroutine))
-                    found = await _answered(session, asked)
-                    going = [(*who, rows) for who, rows in zip(waiting, found, strict=True)]
-            finally:
-                for _, coroutine in coroutines:
-                    coroutine.close()
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.

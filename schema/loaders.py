@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cas
 
 from strawberry.dataloader import DataLoader
 
-from lifecycle.database import Database, ReadSession
+from lifecycle.database import Database, ReadSession, together
 from lifecycle.statements import looked_at
 
 Key = TypeVar("Key")
@@ -137,7 +137,9 @@ class Loaders:
             unknown = [key for key in dict.fromkeys(keys) if key not in known]
             if unknown:
                 reads.append(_Read(path, names, unknown, known))
-        await self._database.together(reads)
+        if reads:
+            async with self._database.read() as session:
+                await together(session, reads)
         return {
             path: [*map(self._known[path, names].__getitem__, keys)]
             for path, (names, keys) in asked.paths.items()
