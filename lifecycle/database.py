@@ -361,6 +361,11 @@ class Database:
         seen._visible = visible
         return seen
 
+    @property
+    def shows_everything(self) -> bool:
+        """Whether all rows exist."""
+        return self._visible is None
+
     def read(self) -> AbstractAsyncContextManager[ReadSession]:
         """A session for one statement or a few; PostgreSQL refuses writes on it.
 
