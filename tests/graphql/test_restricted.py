@@ -105,7 +105,7 @@ async def test_a_cursor_leads_past_what_is_hidden(two: Two, seer: Graph, transpo
     mine = await a_deployment(two.graph, two.mine, status="ACTIVE")
     other = await a_deployment(two.graph, two.other, status="ACTIVE")
     # Of everybody's stream.
-    async with aclosing(items("socket", two.live.url, DEPLOYMENTS, id=other)) as everything:
+    async with aclosing(items("socket", two.live.url, DEPLOYMENTS, id=other)) as everything:  # type: ignore[type-var]
         cursor = [await anext(everything), await anext(everything)][1]["cursor"]
         await feel(two.graph, mine, "DEGRADED")
         await feel(two.graph, other, "DEGRADED")
