@@ -598,6 +598,21 @@ async def test_mutations_are_answered_as_if_what_is_hidden_were_not_there(scene:
     assert await contents(scene.live.database) == before
 
 
+async def test_what_failed_of_what_is_hidden_is_not_tried_again(scene: Scene) -> None:
+    async def failed() -> list[str]:
+        query = "{ mlflowItems(filter: { states: [FAILED] }) { nodes { id } } }"
+        found = await scene.graph.query(query)
+        return [node["id"] for node in found["mlflowItems"]["nodes"]]
+
+    seen = (await nodes(scene.seer, scene.seen.name))["MlflowItem"]
+    hidden = [id for id in await failed() if id not in seen]
+    assert hidden
+
+    await scene.seer.done("retryMlflowSync", {}, "server { uri }")
+
+    assert await failed() == hidden
+
+
 def pairs(mutation: str, seen: World, hidden: World, ghost: World) -> Iterator[tuple[Json, Json]]:
     """Inputs that name something hidden, each beside the same that names what is not there: all of
     another world, and all of this one but for one place."""
