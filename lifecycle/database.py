@@ -9,28 +9,48 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
+    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar, copy_context
+from copy import copy
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
+from uuid import UUID
 
 import asyncpg
 import orjson
-from sqlalchemy import Constraint, Index, Select, event, func, inspect, select
+from sqlalchemy import (
+    ARRAY,
+    Constraint,
+    Index,
+    Select,
+    Table,
+    Uuid,
+    bindparam,
+    event,
+    func,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
 
+from lifecycle.access import visibility
+from lifecycle.access.visibility import Unrestrictable
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.statements import Columns, Prepared, Row, Values, prepared, to_json
 from lifecycle.tables import Base
 
 Result = TypeVar("Result")
+# The ids of the models whose rows exist for a session; None if all rows do.
+Models: TypeAlias = frozenset[UUID] | None
 
 # Pools of one process. With the journal's own connection a process holds at most 17.
 _READERS = 8
@@ -104,8 +124,9 @@ class _Reader(ReadSession):
     Entering raises Unavailable when there is none, and leaving when it was lost.
     """
 
-    def __init__(self, connections: "_Connections") -> None:
+    def __init__(self, connections: "_Connections", visible: Models) -> None:
         self._connections = connections
+        self._visible = visible
         self._connection: asyncpg.Connection | None = None
 
     async def __aenter__(self) -> "_Reader":
@@ -122,6 +143,8 @@ class _Reader(ReadSession):
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         assert self._connection is not None
+        if self._visible is not None:
+            sql, values = _narrowed(sql, values, self._visible)
         found: Sequence[Values] = await self._connection.fetch(sql, *values)
         return found
 
@@ -205,7 +228,36 @@ async def _answered(
 
 class WriteSession(AsyncSession, ReadSession):
     """A transaction. `fetch` sees what was changed in it; entities that are to be changed come by
-    the methods of SQLAlchemy, locked."""
+    the methods of SQLAlchemy, locked. `visible` are the models whose rows exist for it."""
+
+    visible: Models = None
+
+    async def see_only(self, visible: frozenset[UUID]) -> None:
+        """From now on only the rows of these models exist, whichever way they are read."""
+        self.visible = visible
+        connection = (await self.connection()).sync_connection
+
+        def narrow(_: Any, __: Any, sql: str, values: Any, ___: Any, many: bool) -> Any:
+            if self.visible is None or many:
+                return sql, values
+            return _narrowed(sql, values, self.visible)
+
+        def lock(state: ORMExecuteState) -> None:
+            if self.visible is not None and isinstance(state.statement, Select):
+                state.statement = _lockable(state.statement, self.visible)
+
+        event.listen(connection, "before_cursor_execute", narrow, retval=True)
+        event.listen(self.sync_session, "do_orm_execute", lock)
+
+    @contextmanager
+    def seeing_everything(self) -> Iterator[None]:
+        """While the block lasts, all rows exist: for what has to be kept right whoever causes it,
+        and is not told to them."""
+        visible, self.visible = self.visible, None
+        try:
+            yield
+        finally:
+            self.visible = visible
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         def run(session: Session) -> Sequence[Values]:
@@ -213,6 +265,27 @@ class WriteSession(AsyncSession, ReadSession):
             return session.connection().exec_driver_sql(sql, tuple(values)).all()
 
         return await self.run_sync(run)
+
+
+def _narrowed(sql: str, values: Sequence[Any], visible: frozenset[UUID]) -> Any:
+    """The statement and its parameters, for which only what is visible exists."""
+    sql, restricted = visibility.narrowed(sql, len(values), frozenset(Base.metadata.tables))
+    return sql, (*values, list(visible)) if restricted else values
+
+
+def _lockable(statement: Select[Any], visible: frozenset[UUID]) -> Select[Any]:
+    """The statement with the condition that what it locks is visible; others are left alone."""
+    if statement._for_update_arg is None:
+        return statement
+    for table in statement.get_final_froms():
+        if not isinstance(table, Table):
+            raise Unrestrictable("Only rows of plain tables are locked.")
+        if table.name not in visibility.OPEN:
+            ids = visibility.ids_of(table.name, ":visible")
+            condition = text(f"{table.name}.id IN ({ids})")
+            models = bindparam("visible", list(visible), ARRAY(Uuid))
+            statement = statement.where(condition.bindparams(models))
+    return statement
 
 
 class _Connections:
@@ -352,6 +425,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._visible: Models = None
         self.after_commit: Callable[[], None] = lambda: None
         self.write_engine = create_async_engine(
             url,
@@ -375,6 +449,19 @@ class Database:
             self.write_engine, class_=WriteSession, expire_on_commit=False
         )
 
+    def seen_by(self, visible: Models) -> "Database":
+        """The same database, in which only rows of these models exist; None if all do."""
+        if visible == self._visible:
+            return self
+        seen = copy(self)
+        seen._visible = visible
+        return seen
+
+    @property
+    def shows_everything(self) -> bool:
+        """Whether all rows exist."""
+        return self._visible is None
+
     def read(self) -> AbstractAsyncContextManager[ReadSession]:
         """A session for one statement or a few; PostgreSQL refuses writes on it.
 
@@ -383,7 +470,7 @@ class Database:
         if _writing.get():
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
-        return _Reader(self._readers)
+        return _Reader(self._readers, self._visible)
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.
@@ -407,6 +494,8 @@ class Database:
         token = _writing.set(True)
         try:
             async with self._write.begin() as session:
+                if self._visible is not None:
+                    await session.see_only(self._visible)
                 yield session
         except Exception as error:
             if (known := _expected(error)) is None:

@@ -145,7 +145,7 @@ class ArtifactMutations:
     ) -> BeginArtifactUploadResult:
         context = info.context
         command = parse(BeginArtifactUpload, input, run_id="Run")
-        stored = await transfers.prepare(context.storage, command)
+        stored = await transfers.prepare(context.database, context.storage, command)
         row = await context.write(service.begin, command)
         link = None if stored else await _upload_link(context, row)
         return BeginArtifactUploadSuccess(

@@ -42,24 +42,39 @@ class Context:
         mlflow_uri: str | None,
         admission: Admission,
     ) -> None:
-        self.database = database
+        self._database = database
         self.feed = feed
         self.storage = storage
-        self.origin = origin
+        self._origin = origin
         self._connection = connection
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
         self.admission = admission
-        self.loaders = Loaders(database)
+        self.forget()
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
         self._began = time.perf_counter()
 
     @property
+    def origin(self) -> Origin:
+        """Who asks; what was loaded for somebody else is forgotten."""
+        return self._origin
+
+    @origin.setter
+    def origin(self, origin: Origin) -> None:
+        self._origin = origin
+        self.forget()
+
+    @property
+    def database(self) -> Database:
+        """What exists of the database for who asks."""
+        return self._database.seen_by(self._origin.visible_models)
+
+    @property
     def audience(self) -> Hashable:
         """All that an answer depends on besides what is asked: whoever has the same is shown the
         same."""
-        return self.base_url
+        return self.base_url, self.origin.visible_models
 
     @property
     def base_url(self) -> str:
@@ -83,7 +98,7 @@ class Context:
             origin = replace(origin, request_id=str(uuid7()))
             bind_contextvars(request_id=origin.request_id)
         fresh = Context(
-            self.database,
+            self._database,
             self.feed,
             self.storage,
             origin,

@@ -518,7 +518,7 @@ class DeploymentSubscriptions:
             key,
         )
         present = _present(info.context, shown)
-        return journal.follow(info.context.feed, wanted, after, present, _item)
+        return journal.follow(info.context, wanted, after, present, _item)
 
 
 async def _present(

@@ -7,8 +7,9 @@ from typing import TypeVar
 import strawberry
 
 from lifecycle.journal import feed as feeds
-from lifecycle.journal.feed import Feed, Happened, Silence
+from lifecycle.journal.feed import Happened, Silence
 from lifecycle.journal.repository import EventFilter
+from schema.context import Context
 
 Item = TypeVar("Item")
 
@@ -33,7 +34,7 @@ class CursorExpired:
 
 
 async def follow(
-    feed: Feed,
+    context: Context,
     wanted: EventFilter,
     after: str | None,
     present: AsyncIterator[Item],
@@ -44,7 +45,8 @@ async def follow(
 
     Must be closed, so that the feed does not serve a client that has left.
     """
-    with feed.follow(wanted) as follower:
+    feed = context.feed
+    with feed.follow(wanted, context.origin.visible_models) as follower:
         try:
             resumed = None if after is None else feed.resume(after)
             if resumed is None:

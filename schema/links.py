@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from lifecycle.artifacts.transfers import is_known
 from lifecycle.runs.rules import ArtifactArea
 from schema.context import Context
 
@@ -20,6 +21,9 @@ async def resolve(context: Context, uri: str) -> str | None:
     """Where what is at a URI can be read: an address of the web as it is, by a link that expires
     what lies within one of the areas; None for everything else."""
     if uri.startswith("s3://"):
+        content = context.storage.content_at(uri)
+        if content is not None and not await is_known(context.database, *content):
+            return None
         link = await context.storage.link_to(uri)
         return link.url if link else None
     return uri if _is_of_the_web(uri) else None

@@ -613,7 +613,7 @@ class RunSubscriptions:
             raise Missing("run", "with this id", ("run_id",))
         wanted = EventFilter("run", _FOLLOWED, key)
         present = _present(info.context, key)
-        return journal.follow(info.context.feed, wanted, after, present, _item)
+        return journal.follow(info.context, wanted, after, present, _item)
 
 
 async def _present(context: Context, key: UUID) -> AsyncIterator[RunProgressEvent]:

@@ -19,6 +19,12 @@ def content_key(digest: str | None) -> str | None:
     return f"sha256/{found[:2]}/{found}"
 
 
+def digest_at(key: str) -> str | None:
+    """The digest of the content that lies there in its area; None where no content lies."""
+    digest = f"sha256:{key.rpartition('/')[2]}"
+    return digest if content_key(digest) == key else None
+
+
 def upload_folder(id: str) -> str:
     """Where all of one upload lies until it is complete, its parts and attempts included."""
     return f"uploads/{id}"

@@ -108,11 +108,21 @@ class Storage:
                 return await self._link(area, "GET", key, "")
         return None
 
-    async def receive(self, area: ArtifactArea, id: str, size: int, digest: str) -> None:
+    def content_at(self, uri: str) -> tuple[ArtifactArea, str] | None:
+        """The area and the digest of the content at an s3:// URI; None where none is kept."""
+        for area, place in self._places.items():
+            if isinstance(place, Bucket) and (key := place.key_of(uri)) is not None:
+                digest = rules.digest_at(key)
+                return None if digest is None else (area, digest)
+        return None
+
+    async def receive(
+        self, area: ArtifactArea, id: str, size: int, digest: str, *, known: bool = True
+    ) -> None:
         """Keep what was uploaded, if it is what was announced; nothing to do if such content is
-        kept already. Raises Conflict, saying what is wrong with it."""
+        kept already, and that may be known. Raises Conflict, saying what is wrong with it."""
         place = self._places[area]
-        await self._run(self._reading, lambda: self._receive(place, id, size, digest))
+        await self._run(self._reading, lambda: self._receive(place, id, size, digest, known))
 
     async def discard(self, area: ArtifactArea, id: str) -> None:
         """Remove all that is left of an upload, but not the content that it led to."""
@@ -136,15 +146,15 @@ class Storage:
         url = await self._run(self._quick, make)
         return Link(url, now + timedelta(seconds=rules.LINK_SECONDS))
 
-    def _receive(self, place: _Place, id: str, size: int, digest: str) -> None:
+    def _receive(self, place: _Place, id: str, size: int, digest: str, known: bool) -> None:
         target = _content_key(digest)
-        if place.size(target) == size:
+        if known and place.size(target) == size:
             return
         try:
             self._keep(place, id, target, size, digest)
         except FileNotFoundError:
             # Another call for the same upload may have kept it, and cleared the rest away.
-            if place.size(target) != size:
+            if not known or place.size(target) != size:
                 raise Conflict(
                     "Nothing has been uploaded yet: PUT the bytes to the uploadUrl first.", ("id",)
                 ) from None

@@ -11,17 +11,21 @@ from lifecycle.artifacts.storage import Storage
 from lifecycle.artifacts.tables import ArtifactUploadRow
 from lifecycle.database import Database
 from lifecycle.errors import InvalidInput, Unavailable
+from lifecycle.runs import repository as run_repository
+from lifecycle.runs.rules import ArtifactArea
 
 # How many uploads are cleared away at a time.
 SWEEP = 20
 
 
-async def prepare(storage: Storage, command: BeginArtifactUpload) -> bool:
-    """Before an upload begins: whether such content is kept already.
+async def prepare(database: Database, storage: Storage, command: BeginArtifactUpload) -> bool:
+    """Before an upload begins: whether such content is kept already, and that may be known.
 
     Raises Unavailable, and InvalidInput when there is content with this digest that has another
     size.
     """
+    if not await is_known(database, command.area, command.digest):
+        return False
     found = await storage.stored(command.area, command.digest)
     if found not in (None, command.size_bytes):
         raise InvalidInput(f"The content with this digest has {found:,} bytes.", ("size_bytes",))
@@ -38,7 +42,17 @@ async def receive(database: Database, storage: Storage, id: UUID) -> None:
     service.check(row)
     assert row is not None
     if row.completed_at is None:
-        await storage.receive(row.area, row.id.hex, row.size_bytes, row.digest)
+        known = await is_known(database, row.area, row.digest)
+        await storage.receive(row.area, row.id.hex, row.size_bytes, row.digest, known=known)
+
+
+async def is_known(database: Database, area: ArtifactArea, digest: str) -> bool:
+    """Whether it may be told that content with this digest is kept: whoever sees some models only
+    and no artifact that has it must have the bytes."""
+    if database.shows_everything:
+        return True
+    async with database.read() as session:
+        return await run_repository.has_content(session, area, digest)
 
 
 async def clear(storage: Storage, row: ArtifactUploadRow) -> None:

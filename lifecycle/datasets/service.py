@@ -20,12 +20,14 @@ async def of_facts(
     wanted = rules.named(facts)
     if wanted is None:
         return None
-    found = await repository.by_names(session, [wanted])
-    if wanted in found:
-        return found[wanted].id
-    made = await repository.add(session, wanted, origin.actor)
-    if made is not None:
-        await journal.append(session, origin, "data_set.created", made, after=wanted._asdict())
-        return made
-    # Nothing removes data sets.
-    return (await repository.by_names(session, [wanted]))[wanted].id
+    # One that the writer may not see is the same data set all the same.
+    with session.seeing_everything():
+        found = await repository.by_names(session, [wanted])
+        if wanted in found:
+            return found[wanted].id
+        made = await repository.add(session, wanted, origin.actor)
+        if made is not None:
+            await journal.append(session, origin, "data_set.created", made, after=wanted._asdict())
+            return made
+        # Nothing removes data sets.
+        return (await repository.by_names(session, [wanted]))[wanted].id

@@ -285,16 +285,16 @@ def _affected_by(root: Any, statuses: tuple[DeploymentStatus, ...]) -> Listing[D
     An index finds them, but none gives them in their order: all that a root affects are sorted.
     """
     roots = (
-        select(root.label("root"), RunRow.id.label("run"))
+        select(root.label("root"), RunRow.id.label("run_id"))
         .where(root == any_(PARENTS))
         .cte("runs", recursive=True)
     )
-    part = select(roots.c.root, RunRow.id).join(RunRow, RunRow.parent_id == roots.c.run)
+    part = select(roots.c.root, RunRow.id).join(RunRow, RunRow.parent_id == roots.c.run_id)
     runs = roots.union(part)
     statement = (
         select(DeploymentRow)
         .join(ModelVersionRow, ModelVersionRow.id == DeploymentRow.model_version_id)
-        .join(runs, runs.c.run == ModelVersionRow.run_id)
+        .join(runs, runs.c.run_id == ModelVersionRow.run_id)
     )
     wanted = DeploymentFilter(statuses=statuses)
     return Listing(_matching(statement, wanted), _ordering(wanted), runs.c.root)

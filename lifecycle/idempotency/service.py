@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command
 from lifecycle.database import WriteSession
-from lifecycle.errors import IdempotencyConflict
+from lifecycle.errors import IdempotencyConflict, NotFound
 from lifecycle.idempotency.tables import IdempotencyKeyRow
 from lifecycle.tables import Base, WithId
 
@@ -24,7 +24,8 @@ async def once(session: WriteSession, origin: Origin, use_case: UseCase[C, R], c
     """Run the use case, unless its key was used before: then the object of that time, as it is now.
 
     Of two simultaneous calls with one key the second waits for the first one's transaction.
-    Raises IdempotencyConflict when the key stood for something else.
+    Raises IdempotencyConflict when the key stood for something else, NotFound when the object does
+    not exist for who asks any more.
     """
     key = command.idempotency_key
     if key is None:
@@ -50,7 +51,10 @@ async def once(session: WriteSession, origin: Origin, use_case: UseCase[C, R], c
         return row
     if known.operation != operation or known.fingerprint != fingerprint:
         raise IdempotencyConflict(key)
-    return cast(R, await session.get_one(_mapped(known.table_name), known.row_id))
+    there = await session.get(_mapped(known.table_name), known.row_id)
+    if there is None:
+        raise NotFound("object", "that this key stood for", ("idempotency_key",))
+    return cast(R, there)
 
 
 def _mapped(table_name: str) -> type[Base]:

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from math import inf
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import structlog
 
-from lifecycle.database import Database
+from lifecycle.database import Database, Models
 from lifecycle.errors import InvalidInput, Unavailable
 from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
@@ -25,6 +25,8 @@ from lifecycle.journal.repository import Event, EventFilter
 _log = structlog.get_logger(__name__)
 
 Made = TypeVar("Made")
+# Which events, and of what exists for which models.
+_Wanted: TypeAlias = tuple[EventFilter, Models]
 
 _POLL_SECONDS = 1.0
 # Wake-ups that come closer together than this are one.
@@ -90,7 +92,7 @@ class Feed:
         self.head = 0
         self._journal = ""
         self._database = database
-        self._mailboxes: dict[EventFilter, set[_Mailbox]] = {}
+        self._mailboxes: dict[_Wanted, set[_Mailbox]] = {}
         self._deserted = asyncio.Event()
         self._deserted.set()
         self._woken = asyncio.Event()
@@ -136,18 +138,19 @@ class Feed:
         return sum(map(len, self._mailboxes.values()))
 
     @contextmanager
-    def follow(self, wanted: EventFilter) -> Iterator["Follower"]:
-        """Events from now on; what came before is at hand through `Follower.replay`."""
+    def follow(self, wanted: EventFilter, visible: Models = None) -> Iterator["Follower"]:
+        """Events from now on; what came before is at hand through `Follower.replay`. Where only the
+        rows of some models are visible, only what happened to those."""
         mailbox = _Mailbox(wanted)
-        alike = self._mailboxes.setdefault(wanted, set())
+        alike = self._mailboxes.setdefault((wanted, visible), set())
         alike.add(mailbox)
         self._deserted.clear()
         try:
-            yield Follower(self, self._database, mailbox)
+            yield Follower(self, self._database.seen_by(visible), mailbox)
         finally:
             alike.discard(mailbox)
             if not alike:
-                self._mailboxes.pop(wanted, None)
+                self._mailboxes.pop((wanted, visible), None)
             if not self._mailboxes:
                 self._deserted.set()
 
@@ -223,12 +226,13 @@ class Feed:
             while self.head < head and self._mailboxes:
                 types = self._followed()
                 events = await repository.between(session, types, self.head, head, _PAGE)
-                if not self._followed() <= types:
-                    continue  # somebody came meanwhile who wants more
+                hidden = await self._hidden(events)
+                if not (self._followed() <= types and self._audiences() <= hidden.keys()):
+                    continue  # somebody came meanwhile who wants more, or may see other models
                 for event in events:
                     happened = Happened(event, self.cursor(event.position))
-                    for wanted, mailboxes in self._mailboxes.items():
-                        if wanted.matches(event):
+                    for (wanted, visible), mailboxes in self._mailboxes.items():
+                        if wanted.matches(event) and event.id not in hidden[visible]:
                             for mailbox in mailboxes:
                                 mailbox.put(happened)
                 self.head = events[-1].position if events else head
@@ -236,7 +240,20 @@ class Feed:
 
     def _followed(self) -> frozenset[str]:
         """The types of events that anybody wants."""
-        return frozenset[str]().union(*(wanted.types for wanted in self._mailboxes))
+        return frozenset[str]().union(*(wanted.types for wanted, _ in self._mailboxes))
+
+    def _audiences(self) -> set[Models]:
+        """The models that those who follow may see."""
+        return {visible for _, visible in self._mailboxes}
+
+    async def _hidden(self, events: Sequence[Event]) -> dict[Models, frozenset[int]]:
+        """The ids of those of these events that do not exist for each of those who follow."""
+        ids = frozenset(event.id for event in events)
+        hidden: dict[Models, frozenset[int]] = {None: frozenset()}
+        for visible in self._audiences() - {None}:
+            async with self._database.seen_by(visible).read() as session:
+                hidden[visible] = ids - await repository.visible(session, sorted(ids))
+        return hidden
 
     async def _break_silence(self) -> None:
         """Tell those who have waited for long that nothing has happened: all in one look, because a

@@ -138,6 +138,11 @@ async def ids_beyond(session: ReadSession, wanted: EventFilter, position: int) -
     return frozenset(await session.fetch(statement.where(beyond)))
 
 
+async def visible(session: ReadSession, ids: Sequence[int]) -> frozenset[int]:
+    """Those of these events that exist for whoever the session is for."""
+    return frozenset(await session.fetch(select(EventRow.id).where(among(EventRow.id, ids))))
+
+
 async def audit_page(
     session: ReadSession, wanted: AuditFilter, request: PageRequest
 ) -> Page[EventRow]:

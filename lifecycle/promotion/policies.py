@@ -87,10 +87,12 @@ async def set_policy(
         reason=command.reason,
     )
     if command.stage is Stage.PRODUCTION:
-        affected = await repository.bound_to_other_policies(session, model_id)
-        for each in (await registry.lock_versions(session, affected)).values():
-            why = f"The policy of PRODUCTION has changed; version {row.version} holds."
-            await review.mark_stale(session, origin, each, why)
+        # The general policy holds for models, too, that who sets it may not see.
+        with session.seeing_everything():
+            affected = await repository.bound_to_other_policies(session, model_id)
+            for each in (await registry.lock_versions(session, affected)).values():
+                why = f"The policy of PRODUCTION has changed; version {row.version} holds."
+                await review.mark_stale(session, origin, each, why)
     return row
 
 

@@ -320,10 +320,12 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     become STALE. Raises what `runs.service.update` raises."""
     run = await runs.update(session, origin, command)
     if command.model_fields_set & {"dataset_facts", "params"}:
-        found = (await registry.versions_of_runs(session, [run.id])).get(run.id, [])
-        locked = await registry.lock_versions(session, [version.id for version in found])
-        for version in locked.values():
-            await recheck(session, origin, version, "The run that it came out of was changed.")
+        # Those of other models, too, which the writer of the run may not see.
+        with session.seeing_everything():
+            found = (await registry.versions_of_runs(session, [run.id])).get(run.id, [])
+            locked = await registry.lock_versions(session, [version.id for version in found])
+            for version in locked.values():
+                await recheck(session, origin, version, "The run that it came out of was changed.")
     return run
 
 

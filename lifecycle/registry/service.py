@@ -82,7 +82,11 @@ async def hold_run(session: WriteSession, command: RegisterModelVersion) -> None
 
 
 async def ensure_model(session: WriteSession, origin: Origin, name: str) -> ModelRow:
-    """The model of this name, made if there is none, held until the transaction ends."""
+    """The model of this name, made if there is none, held until the transaction ends. Raises
+    NotFound where none is made: for those who see some models only, who would see whether there is
+    one that they do not."""
+    if session.visible is not None and not await repository.models_by_names(session, [name]):
+        raise NotFound("model", name, ("model_name",))
     model, made = await repository.ensure_model(session, name, origin.actor)
     if made:
         await journal.append(session, origin, "model.created", model.id, after={"name": model.name})

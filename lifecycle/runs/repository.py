@@ -43,7 +43,7 @@ from lifecycle.pages import (
     by_number,
     by_time,
 )
-from lifecycle.runs.rules import RunStatus
+from lifecycle.runs.rules import ArtifactArea, RunStatus
 from lifecycle.runs.tables import ArtifactRow, LatestMetricRow, RunRow
 
 _BY_IDS = Lookup(RunRow, RunRow.id)
@@ -275,6 +275,12 @@ async def artifacts_at(
         ArtifactRow.run_id == run_id, ArtifactRow.path == any_(literal(list(paths), ARRAY(Text)))
     )
     return await session.fetch(statement.order_by(ArtifactRow.path))
+
+
+async def has_content(session: ReadSession, area: ArtifactArea, digest: str) -> bool:
+    """Whether any artifact has its content in this area, by this digest."""
+    found = select(1).where(ArtifactRow.area == area, ArtifactRow.digest == digest).limit(1)
+    return bool(await session.fetch(found))
 
 
 async def store_artifacts(

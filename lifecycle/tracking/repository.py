@@ -709,9 +709,11 @@ async def lock_items(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, M
 
 async def retry_failed(session: WriteSession, server_id: UUID) -> int:
     """Have all that is parked looked at again, now. Returns how much that is."""
+    failed = MlflowItemRow.state == SyncState.FAILED
+    ids = select(MlflowItemRow.id).where(MlflowItemRow.server_id == server_id, failed)
     rows = await session.execute(
         update(MlflowItemRow)
-        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.state == SyncState.FAILED)
+        .where(among(MlflowItemRow.id, await session.fetch(ids)), failed)
         .values(
             state=SyncState.PENDING,
             attempts=0,
