@@ -52,6 +52,14 @@ VISIBLE = {
     "UNION ALL SELECT id FROM drift_policy UNION ALL SELECT id FROM mlflow_item)",
 }
 
+# The columns of a table, where a visible row may say something of a hidden one: a run has a parent.
+SHOWN = {
+    "event": "id, position, type, subject_kind, subject_id, at, actor, request_id, "
+    "idempotency_key, reason, before, CASE WHEN type = 'run.created' AND NOT EXISTS "
+    "(SELECT FROM run AS parent WHERE parent.id = CAST(event.after ->> 'parent_id' AS uuid)) "
+    "THEN jsonb_set(after, '{parent_id}', 'null') ELSE after END AS after, hash",
+}
+
 # All rows are visible, and why.
 OPEN = {
     "idempotency_key": "is looked up by its actor alone, who has used it",
@@ -123,7 +131,8 @@ def _shadows(named: AbstractSet[str], models: str) -> str:
         if table in wanted:
             wanted |= _NEEDED[table]
     return ", ".join(
-        f"{table} {_MARK} (SELECT * FROM {table} WHERE {which.format(models=models)})"
+        f"{table} {_MARK} (SELECT {SHOWN.get(table, '*')} FROM {table} "
+        f"WHERE {which.format(models=models)})"
         for table, which in VISIBLE.items()
         if table in wanted
     )

@@ -1,6 +1,7 @@
 """Principals who see some models only, as they go on: what they follow, what they change, and what
 becomes visible or hidden while they are at it."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -196,6 +197,30 @@ async def test_what_a_visible_version_comes_out_of_is_visible_from_then_on(
         "experiment": {"runs": {"totalCount": 1}},
         "dataSet": {"name": two.name},
     }
+
+
+async def test_a_hidden_parent_is_not_told_of(
+    two: Two, seer: Graph, sql: asyncpg.Connection
+) -> None:
+    parent = await a_run(two.graph, two.name)
+    child = await a_run(two.graph, two.name, parentId=parent)
+    await a_version(two.graph, f"{two.name}-mine", runId=child)
+    log = """query ($run: ID!) {
+      node(id: $run) { ... on Run { parent { id } } }
+      auditLog(filter: { subject: $run, actions: ["run.created"] }) { nodes { after } } }"""
+    id = ids.decode("Run", parent)
+    while await sql.fetchval("SELECT count(*) FROM event WHERE position IS NULL"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+    found = await seer.query(log, {"run": child})
+
+    [entry] = found["auditLog"]["nodes"]
+    assert found["node"] == {"parent": None}
+    assert entry["after"]["parent_id"] is None
+    everything = await two.graph.query(log, {"run": child})
+    [whole] = everything["auditLog"]["nodes"]
+    assert everything["node"] == {"parent": {"id": parent}}
+    assert whole["after"] == {**entry["after"], "parent_id": str(id)}
 
 
 async def test_who_sees_no_model_sees_nothing_but_what_is_general(two: Two) -> None:

@@ -608,7 +608,7 @@ async def test_what_failed_of_what_is_hidden_is_not_tried_again(scene: Scene) ->
     hidden = [id for id in await failed() if id not in seen]
     assert hidden
 
-    await scene.seer.done("retryMlflowSync", {}, "server { uri }")
+    await scene.seer.done("retryMlflowSync", {}, "mlflowServer { __typename }")
 
     assert await failed() == hidden
 

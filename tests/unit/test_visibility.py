@@ -1,8 +1,10 @@
 """Which rows exist for those who see some models only, and what a statement becomes for them."""
 
+import re
+
 import pytest
 
-from lifecycle.access.visibility import OPEN, VISIBLE, Unrestrictable, ids_of, narrowed
+from lifecycle.access.visibility import OPEN, SHOWN, VISIBLE, Unrestrictable, ids_of, narrowed
 from lifecycle.metadata import metadata
 
 TABLES = frozenset(metadata.tables)
@@ -18,6 +20,12 @@ def test_each_table_is_covered_or_open_for_a_reason() -> None:
     assert VISIBLE.keys() | OPEN.keys() == TABLES
     assert not VISIBLE.keys() & OPEN.keys()
     assert all(OPEN.values())
+
+
+def test_what_is_shown_of_a_table_has_its_columns() -> None:
+    for table, shown in SHOWN.items():
+        outside = re.sub(r"CASE .* END AS ", "", shown)
+        assert outside.split(", ") == list(metadata.tables[table].columns.keys())
 
 
 def test_names_of_tables_are_told_from_all_other_names() -> None:
