@@ -31,6 +31,7 @@ from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UnsetType
 
 from lifecycle.access.origin import Origin
+from lifecycle.access.rules import EVERYTHING, UNPROVEN
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.journal.feed import Feed
@@ -170,7 +171,8 @@ class View(GraphQL[Context, None]):
         )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
-        return Origin(actor, request_id, administrator=actor in self._administrators)
+        rights = EVERYTHING if actor in self._administrators else UNPROVEN
+        return Origin(actor, request_id, rights=rights)
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         given = (context.connection_params or {}).get("actor")

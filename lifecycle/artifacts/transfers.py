@@ -5,38 +5,49 @@ from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
-from lifecycle.artifacts import repository, service
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
+from lifecycle.artifacts import repository
 from lifecycle.artifacts.service import BeginArtifactUpload
 from lifecycle.artifacts.storage import Storage
 from lifecycle.artifacts.tables import ArtifactUploadRow
 from lifecycle.database import Database
-from lifecycle.errors import InvalidInput, Unavailable
+from lifecycle.errors import InvalidInput, NotFound, Unavailable
+from lifecycle.runs import repository as runs
 
 # How many uploads are cleared away at a time.
 SWEEP = 20
 
 
-async def prepare(storage: Storage, command: BeginArtifactUpload) -> bool:
+async def prepare(
+    database: Database, storage: Storage, origin: Origin, command: BeginArtifactUpload
+) -> bool:
     """Before an upload begins: whether such content is kept already.
 
-    Raises Unavailable, and InvalidInput when there is content with this digest that has another
-    size.
+    Raises NotFound, Forbidden, Unavailable, and InvalidInput when there is content with this digest
+    that has another size.
     """
+    async with database.read() as session:
+        if not await runs.by_ids(session, [command.run_id]):
+            raise NotFound("run", "with this id", ("run_id",))
+    check(origin, Action.LOG)
     found = await storage.stored(command.area, command.digest)
     if found not in (None, command.size_bytes):
         raise InvalidInput(f"The content with this digest has {found:,} bytes.", ("size_bytes",))
     return found is not None
 
 
-async def receive(database: Database, storage: Storage, id: UUID) -> None:
+async def receive(database: Database, storage: Storage, origin: Origin, id: UUID) -> None:
     """Before an upload is complete: keep its content. Nothing to do where that has been done.
 
-    Raises NotFound, Unavailable, and Conflict when what was uploaded is not what was announced.
+    Raises NotFound, Forbidden, Unavailable, and Conflict when what was uploaded is not what was
+    announced.
     """
     async with database.read() as session:
         row = await repository.by_id(session, id)
-    service.check(row)
-    assert row is not None
+    if row is None:
+        raise NotFound("artifact upload", "with this id")
+    check(origin, Action.LOG)
     if row.completed_at is None:
         await storage.receive(row.area, row.id.hex, row.size_bytes, row.digest)
 

@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.orm.attributes import flag_modified
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text, pairs_to
 from lifecycle.database import WriteSession
 from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revision
@@ -82,8 +83,10 @@ async def hold_run(session: WriteSession, command: RegisterModelVersion) -> None
 
 
 async def ensure_model(session: WriteSession, origin: Origin, name: str) -> ModelRow:
-    """The model of this name, made if there is none, held until the transaction ends."""
+    """The model of this name, made if there is none, held until the transaction ends: for whoever
+    registers a version of it. Raises Forbidden."""
     model, made = await repository.ensure_model(session, name, origin.actor)
+    check(origin, Action.REGISTER, None if made else model.id)
     if made:
         await journal.append(session, origin, "model.created", model.id, after={"name": model.name})
     return model
@@ -152,8 +155,9 @@ async def add_version(
 async def update_version(
     session: WriteSession, origin: Origin, command: UpdateModelVersion
 ) -> ModelVersionRow:
-    """Change a version. Raises NotFound, StaleRevision, InvalidInput."""
+    """Change a version. Raises NotFound, StaleRevision, InvalidInput, Forbidden."""
     row = await locked(session, command.model_version)
+    check(origin, Action.CHANGE, row.model_id)
     check_revision(row.revision, command.expected_revision)
     changes = command.given(
         "description",
@@ -177,10 +181,11 @@ async def update_version(
 
 
 async def update_model(session: WriteSession, origin: Origin, command: UpdateModel) -> ModelRow:
-    """Change a model. Raises NotFound, StaleRevision."""
+    """Change a model. Raises NotFound, StaleRevision, Forbidden."""
     found = (await repository.models_by_names(session, [command.name])).get(command.name)
     if found is None:
         raise NotFound("model", command.name, ("name",))
+    check(origin, Action.CHANGE, found.id)
     row = await repository.lock_model(session, found.id)
     check_revision(row.revision, command.expected_revision)
     changes = command.given("description", "owner", "tags", "metric_goals")
