@@ -37,13 +37,13 @@ def _members(mutation: str) -> list[str]:
 
 
 class Graph:
-    """The service at a URL, asked under a name."""
+    """The service at a URL, asked under a name, or with a token."""
 
-    def __init__(self, url: str, actor: str = "tester") -> None:
+    def __init__(self, url: str, actor: str = "tester", token: str | None = None) -> None:
         self.url = url
         self.http = httpx.AsyncClient(
             base_url=url,
-            headers={"Lifecycle-Actor": actor},
+            headers={"Authorization": f"Bearer {token}"} if token else {"Lifecycle-Actor": actor},
             timeout=60,
             # Less than the server's five seconds, or one sends while the other hangs up.
             limits=httpx.Limits(keepalive_expiry=2),

@@ -8,6 +8,7 @@ lies below the nouns that say which there are.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from uuid import UUID
 
 
@@ -102,7 +103,7 @@ class Grant:
         return self.role is Role.APPROVER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rights:
     """All that somebody has been granted."""
 
@@ -119,7 +120,7 @@ class Rights:
         """Whether they may do this to a model, or, without one, to what belongs to none."""
         return any(grant.covers(action, model_id, stage, environment) for grant in self.grants)
 
-    @property
+    @cached_property
     def visible_models(self) -> frozenset[UUID] | None:
         """The models that exist for them; None if all do."""
         models = frozenset(grant.model_id for grant in self.grants)
@@ -145,12 +146,9 @@ def missing(action: Action, *, stage: str | None = None, environment: str | None
     return f"that takes the role {' or '.join(roles)}{where}."
 
 
-class PrincipalKind(StrEnum):
-    """How somebody is known."""
-
-    USER = "USER"
-    SERVICE = "SERVICE"
-    UNPROVEN = "UNPROVEN"
+# How names begin that are nobody's to choose: of what the service does by itself, of those who
+# sign in with an API token, and, where grants are given, of groups of people.
+SYSTEM, SERVICE, GROUP = "system:", "service:", "group:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +156,5 @@ class Principal:
     """Who asks. `name` is what the journal says; after `expires_at` they have to prove it anew."""
 
     name: str
-    kind: PrincipalKind
     rights: Rights
     expires_at: datetime | None = None

@@ -106,7 +106,7 @@ def test_who_has_any_role_for_everything_sees_everything() -> None:
 def test_who_has_roles_for_models_alone_sees_those_models() -> None:
     given = rights(Grant(Role.VIEWER, CHURN), Grant(Role.ADMIN, FRAUD))
 
-    assert given.visible_models == {CHURN, FRAUD}
+    assert given.visible_models == frozenset({CHURN, FRAUD})
     assert NOTHING.visible_models == frozenset()
 
 
