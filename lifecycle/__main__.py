@@ -534,6 +534,7 @@ def sdl(check: bool, write: bool) -> None:
 def demo(url: str | None, actor: str, administrator: str, with_mlflow: bool) -> None:
     """A model's life on real data, told to a running service through its public API.
 
+    Where clients sign in, it does so by LIFECYCLE_TOKEN, an administrator's token.
     Needs the extra `demo`: pip install 'ml-lifecycle[demo]'.
     """
     try:
@@ -547,7 +548,9 @@ def demo(url: str | None, actor: str, administrator: str, with_mlflow: bool) -> 
     where = url or f"http://{settings.host}:{settings.port}"
     try:
         story = (
-            beside_mlflow.tell(where, actor) if with_mlflow else tell(where, actor, administrator)
+            beside_mlflow.tell(where, actor, settings.token)
+            if with_mlflow
+            else tell(where, actor, administrator, settings.token)
         )
         asyncio.run(story)
     except DemoFailed as error:

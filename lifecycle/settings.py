@@ -1,6 +1,6 @@
 """The only reader of the environment. Options of the command win over it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from os import environ
 from pathlib import Path
@@ -40,6 +40,7 @@ VARIABLES = {
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
     "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
     "compiled once, or all by graphql-core (default compiled).",
+    "LIFECYCLE_TOKEN": "The API token by which `lifecycle demo` signs in: an administrator's.",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -72,6 +73,7 @@ class Settings:
     oidc_name_claim: str = _NAME_CLAIM
     oidc_groups_claim: str | None = None
     insecure: bool = False
+    token: str | None = field(default=None, repr=False)
 
     def check_exposed(self) -> None:
         """Raise ValueError where others than this machine would be served without signing in."""
@@ -142,6 +144,7 @@ class Settings:
             oidc_name_claim=environ.get("LIFECYCLE_OIDC_NAME_CLAIM") or _NAME_CLAIM,
             oidc_groups_claim=environ.get("LIFECYCLE_OIDC_GROUPS_CLAIM") or None,
             insecure=_yes_or_no("LIFECYCLE_INSECURE", "no"),
+            token=environ.get("LIFECYCLE_TOKEN") or None,
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -166,6 +169,7 @@ class Settings:
             "LIFECYCLE_OIDC_NAME_CLAIM": self.oidc_name_claim,
             "LIFECYCLE_OIDC_GROUPS_CLAIM": self.oidc_groups_claim or "",
             "LIFECYCLE_INSECURE": "yes" if self.insecure else "no",
+            "LIFECYCLE_TOKEN": self.token or "",
         }
 
 

@@ -1,15 +1,17 @@
 """A GraphQL client for tests: HTTP, and subscriptions over graphql-transport-ws and SSE."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any, Self
 
 import httpx
 import orjson
+import pytest
 from graphql import GraphQLUnionType
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from schema.root import schema
 
@@ -156,6 +158,15 @@ class Socket:
             assert message["type"] == "next", message
             assert "errors" not in message["payload"], message
             yield next(iter(message["payload"]["data"].values()))
+
+
+@contextmanager
+def closed(code: int, reason: str) -> Iterator[None]:
+    """Until the service closes the websocket so."""
+    with pytest.raises(ConnectionClosed) as caught:
+        yield
+    assert caught.value.rcvd is not None
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (code, reason)
 
 
 @asynccontextmanager

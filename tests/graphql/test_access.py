@@ -1,8 +1,7 @@
 """Who is let in, and who may do what, where services sign in with API tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -10,12 +9,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from lifecycle.access.rules import Role
 from lifecycle.principals import commands
 from schema.root import schema
-from tests.client import PATIENCE, Graph, Json, Socket, socket
+from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, serving
 from tests.factories import a_version, a_version_in
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
@@ -91,14 +89,6 @@ async def a_token(
     return made.token
 
 
-@contextmanager
-def _closed(code: int, reason: str) -> Iterator[None]:
-    with pytest.raises(ConnectionClosed) as caught:
-        yield
-    assert caught.value.rcvd is not None
-    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (code, reason)
-
-
 async def _code(graph: Graph, mutation: str, input: Json) -> str | None:
     answer = await graph.answer(document(mutation), {"input": input})
     return answer["errors"][0]["extensions"]["code"] if "errors" in answer else None
@@ -165,7 +155,7 @@ async def test_the_page_for_browsers_is_everybodys(signed: Live) -> None:
 async def test_a_websocket_is_closed_to_whoever_does_not_sign_in(
     signed: Live, payload: Any
 ) -> None:
-    with _closed(4403, "Forbidden"):
+    with closed(4403, "Forbidden"):
         async with socket(signed.url, **payload):
             pass
 
@@ -181,7 +171,7 @@ async def test_a_websocket_is_nobodys_before_connection_init(signed: Live) -> No
     ) as connection:
         opened = Socket(connection)
         await opened.start(ME)
-        with _closed(4401, "Unauthorized"):
+        with closed(4401, "Unauthorized"):
             await opened.receive()
 
 
@@ -636,7 +626,7 @@ async def test_a_websocket_ends_when_its_token_is_revoked(
         await anext(items)
         await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
 
-        with _closed(4403, "The API token was revoked."):
+        with closed(4403, "The API token was revoked."):
             while True:
                 await anext(items)
 
@@ -649,7 +639,7 @@ async def test_a_websocket_ends_when_its_token_expires(
         "UPDATE api_token SET expires_at = clock_timestamp() + interval '1 second' WHERE name = $1",
         unique,
     )
-    with _closed(4403, "The API token has expired."):
+    with closed(4403, "The API token has expired."):
         async with socket(signed.url, authorization=f"Bearer {token}") as opened:
             async for _ in opened.subscribe(FOLLOW):
                 pass

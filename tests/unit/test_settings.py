@@ -28,6 +28,7 @@ GIVEN = Settings(
     oidc_name_claim="preferred_username",
     oidc_groups_claim="groups",
     insecure=True,
+    token="lct_secret",
 )
 
 
