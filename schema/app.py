@@ -50,7 +50,8 @@ from schema.view import GRAPHIQL, View
 _log = structlog.get_logger(__name__)
 
 _SWEEP_SECONDS = 5.0
-_REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
+# With a colon begin those of what the service does by itself.
+_REQUEST_ID = re.compile(r"[\w.-]{1,100}")
 # Asked every few seconds by machines; what they are told is in the answer.
 _UNLOGGED = ("/healthz", "/readyz")
 

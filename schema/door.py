@@ -5,7 +5,9 @@ token is all that counts.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from cross_web import HTTPException
 from starlette.requests import HTTPConnection
@@ -93,10 +95,19 @@ class Door:
 
 
 def _is_local(connection: HTTPConnection) -> bool:
-    """Whether it was made to an address that others cannot reach, or to a socket in the file
-    system."""
+    """Whether it was made to an address that others cannot reach, under a name that is such an
+    address: a page from elsewhere, whose name was made to lead here, is not. Or to a socket in the
+    file system."""
     host, port = connection.scope.get("server") or ("", 0)
-    return port is None or is_loopback(host)
+    return port is None or (is_loopback(host) and _names_loopback(connection.headers.get("host")))
+
+
+@lru_cache(100)
+def _names_loopback(header: str | None) -> bool:
+    try:
+        return header is None or is_loopback(urlsplit(f"//{header}").hostname or "")
+    except ValueError:
+        return False
 
 
 def _not_a_name() -> HTTPException:

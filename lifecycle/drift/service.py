@@ -127,6 +127,8 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         check(origin, Action.REPORT_DRIFT, of.model_id)
         return known
     check(origin, Action.REPORT_DRIFT, version.model_id)
+    # Where the policy may have something rolled back because of it.
+    affected = Environment.PRODUCTION
     # Of two at once the second waits for the locks, and then finds what the first has recorded.
     if (known := await _recorded(session, command)) is not None:
         return known
@@ -136,6 +138,8 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
             raise NotFound("deployment", "with this id", ("deployment_id",))
         if found[command.deployment_id].model_version_id != version.id:
             raise InvalidInput("The deployment runs another version.", ("deployment_id",))
+        affected = found[command.deployment_id].environment
+    check(origin, Action.REPORT_DRIFT, version.model_id, environment=affected)
     row = DriftEventRow(
         deployment_id=command.deployment_id,
         severity=command.severity,

@@ -103,9 +103,14 @@ class SignIn:
         task = self._asked.get(digest)
         if task is None:
             task = self._asked[digest] = asyncio.create_task(self._find_out(token, digest))
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+            task.add_done_callback(partial(self._found_out, digest))
         # Others may be waiting for the same.
         return await asyncio.shield(task)
+
+    def _found_out(self, digest: bytes, task: asyncio.Task[Principal]) -> None:
+        self._asked.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # for whoever waits; and nobody may, any more
 
     def begin(self, token: str, principal: Principal, end: End) -> Session:
         """Have a connection that lasts ended, once it must not go on in this name."""

@@ -11,7 +11,10 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from lifecycle.access.rules import Role
+from lifecycle.database import Database
+from lifecycle.errors import Unavailable
 from lifecycle.principals import commands
+from lifecycle.principals.sign_in import SignIn
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, serving
@@ -680,3 +683,100 @@ async def test_nothing_is_kept_of_connections_that_have_ended(signed: Live) -> N
     async with Graph(signed.url, token=token) as service, asyncio.timeout(PATIENCE):
         while len(sessions) != before:
             await service.query(ME)
+
+
+async def test_who_it_is_cannot_be_found_out_without_the_database() -> None:
+    database = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    try:
+        with pytest.raises(Unavailable):
+            await SignIn(database).principal(f"lct_{'A' * 43}")
+    finally:
+        await database.close()
+
+
+async def test_what_one_process_revokes_every_process_refuses(
+    signed: Live, database_url: str, root: Graph, unique: str
+) -> None:
+    input = {"name": unique, "grants": [{"role": "VIEWER"}]}
+    made = await root.mutate("createApiToken", input, "token apiToken { id }")
+    async with (
+        serving(database_url, sign_in="tokens") as other,
+        Graph(other.url, token=made["token"]) as there,
+    ):
+        assert (await there.query(ME))["me"]["name"] == f"service:{unique}"
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in (answer := await there.answer(ME)):
+                pass
+
+    assert answer["errors"][0]["message"] == "The API token was revoked."
+
+
+# Where nobody signs in
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("[::1]:8000", 200),
+        ("lifecycle.example.com", 403),
+        ("10.0.0.1:8000", 403),
+        ("127.0.0.1.example.com", 403),
+        ("[::1", 403),
+    ],
+)
+async def test_a_page_from_elsewhere_does_not_get_in_by_a_name_that_leads_here(
+    live: Live, host: str, status: int
+) -> None:
+    async with Graph(live.url) as client:
+        response = await client.http.post(
+            "/graphql", json={"query": "{ __typename }"}, headers={"host": host}
+        )
+
+    assert response.status_code == status
+
+
+async def test_others_than_this_machine_are_served_if_it_is_said_so(database_url: str) -> None:
+    async with (
+        serving(database_url, insecure=True) as service,
+        Graph(service.url) as client,
+    ):
+        response = await client.http.post(
+            "/graphql", json={"query": "{ __typename }"}, headers={"host": "example.com"}
+        )
+
+    assert response.status_code == 200
+
+
+async def test_a_token_counts_for_nothing_where_nobody_signs_in(live: Live) -> None:
+    token = await a_token(live, "ADMIN")
+    async with Graph(live.url, token=token) as client:
+        me = (await client.query(ME))["me"]
+
+    assert me["name"] == "anonymous"
+    assert me["can"]["administrate"] is False
+
+
+async def test_who_reports_on_staging_does_not_have_production_rolled_back(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION")
+    to = {"modelVersion": {"id": version["id"]}}
+    staging, production = [
+        await graph.done(
+            "createDeployment", {**to, "environment": environment}, "deployment { id }"
+        )
+        for environment in ("STAGING", "PRODUCTION")
+    ]
+    drift = {**to, "severity": "CRITICAL", "metric": "psi"}
+    token = await a_token(signed, "DEPLOYER", environments=["STAGING"])
+    async with Graph(signed.url, token=token) as service:
+        codes = [
+            await _code(service, "recordDriftEvent", {**drift, "deploymentId": staging["id"]}),
+            await _code(service, "recordDriftEvent", {**drift, "deploymentId": production["id"]}),
+            await _code(service, "recordDriftEvent", drift),
+        ]
+
+    assert codes == [None, "FORBIDDEN", "FORBIDDEN"]
