@@ -95,19 +95,20 @@ class Door:
 
 
 def _is_local(connection: HTTPConnection) -> bool:
-    """Whether it was made to an address that others cannot reach, under a name that is such an
-    address: a page from elsewhere, whose name was made to lead here, is not. Or to a socket in the
-    file system."""
     host, port = connection.scope.get("server") or ("", 0)
-    return port is None or (is_loopback(host) and _names_loopback(connection.headers.get("host")))
+    # A socket in the file system has no port.
+    return port is None or _leads_here_alone(host, connection.headers.get("host"))
 
 
 @lru_cache(100)
-def _names_loopback(header: str | None) -> bool:
+def _leads_here_alone(address: str, name: str | None) -> bool:
+    """Whether others cannot reach the address, and it was asked for under a name that is such an
+    address: the name of a page from elsewhere may have been made to lead here."""
     try:
-        return header is None or is_loopback(urlsplit(f"//{header}").hostname or "")
+        named = "localhost" if name is None else urlsplit(f"//{name}").hostname or ""
     except ValueError:
         return False
+    return is_loopback(address) and is_loopback(named)
 
 
 def _not_a_name() -> HTTPException:
