@@ -24,8 +24,9 @@ RUN uv sync --frozen --no-dev --no-editable
 
 FROM python:3.13-slim
 # Whatever is published reaches it on every address; without LIFECYCLE_DATABASE_URL the embedded
-# PostgreSQL keeps its data here.
+# PostgreSQL keeps its data here. So whoever reaches it has to sign in.
 ENV LIFECYCLE_HOST=0.0.0.0 \
+    LIFECYCLE_SIGN_IN=tokens \
     LIFECYCLE_DATA_DIR=/var/lib/lifecycle \
     PATH=/opt/lifecycle/bin:$PATH \
     PYTHONUNBUFFERED=1

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from lifecycle.errors import Unavailable
+from lifecycle.errors import LifecycleError, Unavailable
 from lifecycle.settings import (
     VARIABLES,
     Settings,
@@ -184,6 +184,12 @@ class _Bars:
     help="Mirror to MLflow in the processes that serve, or leave that to `lifecycle worker` "
     "(default: --worker).",
 )
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Serve other machines, too, though nobody proves who they are.",
+)
 def serve(workers: int, **given: Any) -> None:
     """Start the service, with a PostgreSQL of its own unless told of another.
 
@@ -197,6 +203,10 @@ def serve(workers: int, **given: Any) -> None:
     from lifecycle import migrate, reporting
 
     settings = _settings(**given)
+    try:
+        settings.check_exposed()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     reporting.configure(settings.log_format)
     # The server passes the signal on once it has finished; then we still have to clean up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -343,6 +353,92 @@ def bring_in(administrator: str, **given: Any) -> None:
 
 
 @main.group()
+def token() -> None:
+    """API tokens, in the database itself: so the first one comes to be."""
+
+
+@token.command("create", epilog=_ENVIRONMENT)
+@click.argument("name")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["VIEWER", "CONTRIBUTOR", "APPROVER", "DEPLOYER", "ADMIN"]),
+    help="What it is for.",
+)
+@click.option("--model", help="The one model that it is for (default: everything).")
+@click.option("--stage", "stages", multiple=True, help="Moves versions between these stages only.")
+@click.option("--environment", "environments", multiple=True, help="Deploys to these only.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 366),
+    default=90,
+    show_default=True,
+    help="For how long it can be used.",
+)
+@_data_dir
+@_database_url
+def create_token(
+    name: str,
+    role: str,
+    model: str | None,
+    stages: tuple[str, ...],
+    environments: tuple[str, ...],
+    days: int,
+    **given: Any,
+) -> None:
+    """Make a token for the service NAME, and print it, this one time.
+
+    More than one role: the mutation createApiToken.
+    """
+    from lifecycle.principals import commands
+
+    with _token_database(given) as url:
+        made = asyncio.run(
+            commands.create(url, name, role, model, list(stages), list(environments), days)
+        )
+    click.echo(f"service:{name}, {role}, until {made.expires_at:%Y-%m-%d}:", err=True)
+    click.echo(made.token)
+
+
+@token.command("list", epilog=_ENVIRONMENT)
+@_data_dir
+@_database_url
+def list_tokens(**given: Any) -> None:
+    """The tokens that can still be used, without what is secret of them."""
+    from lifecycle.principals import commands
+
+    with _token_database(given) as url:
+        for line in asyncio.run(commands.listed(url)):
+            click.echo(line)
+
+
+@token.command("revoke", epilog=_ENVIRONMENT)
+@click.argument("prefix")
+@_data_dir
+@_database_url
+def revoke_token(prefix: str, **given: Any) -> None:
+    """End the token that begins with PREFIX, as `list` shows it."""
+    from lifecycle.principals import commands
+
+    with _token_database(given) as url:
+        name = asyncio.run(commands.revoke(url, prefix))
+    click.echo(f"{prefix}… of service:{name} cannot be used any more.")
+
+
+@contextmanager
+def _token_database(given: dict[str, Any]) -> Iterator[str]:
+    """The database, migrated; what is wrong with an input is said in one line."""
+    from lifecycle import migrate
+
+    with _database(_settings(**given)) as url:
+        migrate.upgrade(url)
+        try:
+            yield url
+        except LifecycleError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@main.group()
 def audit() -> None:
     """The journal of all changes, which is the audit log."""
 
@@ -438,6 +534,7 @@ def sdl(check: bool, write: bool) -> None:
 def demo(url: str | None, actor: str, administrator: str, with_mlflow: bool) -> None:
     """A model's life on real data, told to a running service through its public API.
 
+    Where clients sign in, it does so by LIFECYCLE_TOKEN, an administrator's token.
     Needs the extra `demo`: pip install 'ml-lifecycle[demo]'.
     """
     try:
@@ -451,7 +548,9 @@ def demo(url: str | None, actor: str, administrator: str, with_mlflow: bool) -> 
     where = url or f"http://{settings.host}:{settings.port}"
     try:
         story = (
-            beside_mlflow.tell(where, actor) if with_mlflow else tell(where, actor, administrator)
+            beside_mlflow.tell(where, actor, settings.token)
+            if with_mlflow
+            else tell(where, actor, administrator, settings.token)
         )
         asyncio.run(story)
     except DemoFailed as error:

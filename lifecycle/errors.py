@@ -11,12 +11,13 @@
     ├─ InUse                something still depends on the object
     ├─ GateFailed           the policy of a stage is not met     (lifecycle.promotion.gates)
     ├─ ApprovalRequired     nothing but an approval is missing   (lifecycle.promotion.gates)
+    ├─ Unauthenticated      nobody knows who asks
     ├─ Forbidden            this actor may not do it
     └─ Unavailable          what is needed, such as the database, cannot answer now; trying again
                             may help
 
 Services raise them, the schema turns each into a member of the mutation's result union; Forbidden
-is a top-level error.
+and Unauthenticated are top-level errors.
 `path` leads into the input, in the names that Python uses.
 """
 
@@ -108,6 +109,12 @@ class InUse(LifecycleError):
     """Something still depends on the object."""
 
     code = "IN_USE"
+
+
+class Unauthenticated(LifecycleError):
+    """Whoever asks has not proved who they are."""
+
+    code = "UNAUTHENTICATED"
 
 
 class Forbidden(LifecycleError):

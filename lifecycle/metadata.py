@@ -8,6 +8,7 @@ from lifecycle.experiments import tables as experiments
 from lifecycle.idempotency import tables as idempotency
 from lifecycle.journal import tables as journal
 from lifecycle.logs import tables as logs
+from lifecycle.principals import tables as principals
 from lifecycle.promotion import tables as promotion
 from lifecycle.registry import tables as registry
 from lifecycle.runs import tables as runs
@@ -24,6 +25,7 @@ __all__ = [
     "journal",
     "logs",
     "metadata",
+    "principals",
     "promotion",
     "registry",
     "runs",

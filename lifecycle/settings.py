@@ -1,11 +1,13 @@
 """The only reader of the environment. Options of the command win over it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from os import environ
 from pathlib import Path
 from urllib.parse import urlsplit
 
 _LONGEST_FOLLOW = 86_400
+_NAME_CLAIM = "email"
 
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
@@ -22,11 +24,23 @@ VARIABLES = {
     "than the service uses.",
     "LIFECYCLE_HOST": "Address to serve on (default 127.0.0.1).",
     "LIFECYCLE_PORT": "Port to serve on, 0 for any free one (default 8000).",
-    "LIFECYCLE_ADMINISTRATORS": "Names, with commas between them, of those who set policies and go "
-    "past them (default admin).",
+    "LIFECYCLE_ADMINISTRATORS": "Names, with commas between them, of people who may do "
+    "everything (default admin, where nobody proves who they are; else nobody).",
+    "LIFECYCLE_SIGN_IN": "none, tokens or oidc: whether clients prove who they are, by API "
+    "tokens, or by those and by what an OpenID provider has issued (default none: they are "
+    "believed, and only this machine is served).",
+    "LIFECYCLE_OIDC_ISSUER": "The OpenID provider, as its tokens name it (https://…).",
+    "LIFECYCLE_OIDC_AUDIENCE": "For whom its tokens must be.",
+    "LIFECYCLE_OIDC_NAME_CLAIM": "The claim that is a person's name here, in the journal "
+    "too: it must never be somebody else's (default email, which then has to be verified).",
+    "LIFECYCLE_OIDC_GROUPS_CLAIM": "The claim that lists a person's groups, to which roles can be "
+    "granted as group:NAME (default: none does).",
+    "LIFECYCLE_INSECURE": "yes or no: serve other machines though nobody proves who they are "
+    "(default no).",
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
     "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
     "compiled once, or all by graphql-core (default compiled).",
+    "LIFECYCLE_TOKEN": "The API token by which `lifecycle demo` signs in: an administrator's.",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -53,6 +67,22 @@ class Settings:
     artifacts: str | None = None
     external_artifacts: str | None = None
     s3_public_url: str | None = None
+    sign_in: str = "none"
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_name_claim: str = _NAME_CLAIM
+    oidc_groups_claim: str | None = None
+    insecure: bool = False
+    token: str | None = field(default=None, repr=False)
+
+    def check_exposed(self) -> None:
+        """Raise ValueError where others than this machine would be served without signing in."""
+        if self.sign_in != "none" or self.insecure or is_loopback(self.host):
+            return
+        raise ValueError(
+            f"{self.host} can be reached by others, and nobody proves who they are: set "
+            "LIFECYCLE_SIGN_IN, or say --insecure."
+        )
 
     @property
     def internal_area(self) -> str:
@@ -83,9 +113,10 @@ class Settings:
             raise ValueError(
                 f"LIFECYCLE_MLFLOW_FOLLOW must be 1 to {_LONGEST_FOLLOW} seconds, not {follow!r}."
             )
-        worker = environ.get("LIFECYCLE_MLFLOW_WORKER") or "yes"
-        if worker not in ("yes", "no"):
-            raise ValueError(f"LIFECYCLE_MLFLOW_WORKER must be yes or no, not {worker!r}.")
+        sign_in = environ.get("LIFECYCLE_SIGN_IN") or "none"
+        if sign_in not in ("none", "tokens", "oidc"):
+            raise ValueError(f"LIFECYCLE_SIGN_IN must be none, tokens or oidc, not {sign_in!r}.")
+        _check_oidc(sign_in)
         return cls(
             database_url=asyncpg_url(url) if url else None,
             data_dir=Path(environ.get("LIFECYCLE_DATA_DIR") or ".lifecycle"),
@@ -93,17 +124,27 @@ class Settings:
             port=int(port),
             administrators=frozenset(
                 name.strip()
-                for name in environ.get("LIFECYCLE_ADMINISTRATORS", "admin").split(",")
+                # Where people prove who they are, somebody may well be called admin.
+                for name in environ.get(
+                    "LIFECYCLE_ADMINISTRATORS", "admin" if sign_in == "none" else ""
+                ).split(",")
                 if name.strip()
             ),
             log_format=log_format,
             execution=execution,
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
-            mlflow_worker=worker == "yes",
+            mlflow_worker=_yes_or_no("LIFECYCLE_MLFLOW_WORKER", "yes"),
             artifacts=_location("LIFECYCLE_ARTIFACTS"),
             external_artifacts=_location("LIFECYCLE_EXTERNAL_ARTIFACTS"),
             s3_public_url=_http_url("LIFECYCLE_S3_PUBLIC_URL"),
+            sign_in=sign_in,
+            oidc_issuer=environ.get("LIFECYCLE_OIDC_ISSUER") or None,
+            oidc_audience=environ.get("LIFECYCLE_OIDC_AUDIENCE") or None,
+            oidc_name_claim=environ.get("LIFECYCLE_OIDC_NAME_CLAIM") or _NAME_CLAIM,
+            oidc_groups_claim=environ.get("LIFECYCLE_OIDC_GROUPS_CLAIM") or None,
+            insecure=_yes_or_no("LIFECYCLE_INSECURE", "no"),
+            token=environ.get("LIFECYCLE_TOKEN") or None,
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -122,7 +163,58 @@ class Settings:
             "LIFECYCLE_ARTIFACTS": self.artifacts or "",
             "LIFECYCLE_EXTERNAL_ARTIFACTS": self.external_artifacts or "",
             "LIFECYCLE_S3_PUBLIC_URL": self.s3_public_url or "",
+            "LIFECYCLE_SIGN_IN": self.sign_in,
+            "LIFECYCLE_OIDC_ISSUER": self.oidc_issuer or "",
+            "LIFECYCLE_OIDC_AUDIENCE": self.oidc_audience or "",
+            "LIFECYCLE_OIDC_NAME_CLAIM": self.oidc_name_claim,
+            "LIFECYCLE_OIDC_GROUPS_CLAIM": self.oidc_groups_claim or "",
+            "LIFECYCLE_INSECURE": "yes" if self.insecure else "no",
+            "LIFECYCLE_TOKEN": self.token or "",
         }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from its own machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _yes_or_no(name: str, usual: str) -> bool:
+    """Raises ValueError."""
+    given = environ.get(name) or usual
+    if given not in ("yes", "no"):
+        raise ValueError(f"{name} must be yes or no, not {given!r}.")
+    return given == "yes"
+
+
+def _check_oidc(sign_in: str) -> None:
+    """Raise ValueError where what is said of the OpenID provider is not enough, or for nothing."""
+    names = [name for name in VARIABLES if name.startswith("LIFECYCLE_OIDC_")]
+    given = [name for name in names if environ.get(name)]
+    if sign_in != "oidc":
+        # What is given to every process says email, which is what there would be without.
+        given = [name for name in given if environ[name] != _NAME_CLAIM]
+        if given:
+            raise ValueError(f"{given[0]} is set, but LIFECYCLE_SIGN_IN is {sign_in}, not oidc.")
+        return
+    for name in ("LIFECYCLE_OIDC_ISSUER", "LIFECYCLE_OIDC_AUDIENCE"):
+        if name not in given:
+            raise ValueError(f"LIFECYCLE_SIGN_IN=oidc needs {name}.")
+    issuer = environ["LIFECYCLE_OIDC_ISSUER"]
+    try:
+        parts = urlsplit(issuer)
+        plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        usable = (parts.scheme == "https" or plain) and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username:
+        raise ValueError(
+            "LIFECYCLE_OIDC_ISSUER must be an address that begins with https:// (http:// on this "
+            f"machine), without query and user, not {issuer!r}."
+        )
 
 
 def _location(name: str) -> str | None:

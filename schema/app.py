@@ -34,11 +34,14 @@ from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError
 from lifecycle.journal.feed import Feed
+from lifecycle.principals.oidc import Oidc, Provider
+from lifecycle.principals.sign_in import SignIn
 from lifecycle.runs import service as runs
 from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
+from schema.door import Door
 from schema.execution.schema import CompiledSchema
 from schema.root import schema
 from schema.transfers import Transfers
@@ -47,7 +50,8 @@ from schema.view import GRAPHIQL, View
 _log = structlog.get_logger(__name__)
 
 _SWEEP_SECONDS = 5.0
-_REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
+# With a colon begin those of what the service does by itself.
+_REQUEST_ID = re.compile(r"[\w.-]{1,100}")
 # Asked every few seconds by machines; what they are told is in the answer.
 _UNLOGGED = ("/healthz", "/readyz")
 
@@ -71,19 +75,21 @@ def create_app(settings: Settings | None = None) -> Starlette:
         settings.s3_public_url,
     )
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
+    sign_in = _sign_in(settings, database)
     view = View(
         CompiledSchema(schema) if settings.execution == "compiled" else schema,
         database,
         feed,
         storage,
-        settings.administrators,
+        Door(sign_in, settings.administrators, settings.insecure),
         mlflow_uri,
     )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            async with feed.running(), _mirror(settings, database):
+            signing_in = sign_in.running() if sign_in else nullcontext()
+            async with feed.running(), signing_in, _mirror(settings, database):
                 sweepers = [
                     asyncio.create_task(_mark_lost_runs(database), name="lost-runs"),
                     asyncio.create_task(_clear_uploads(database, storage), name="old-uploads"),
@@ -133,6 +139,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         middleware=[Middleware(RequestLog)],
     )
     app.state.database, app.state.feed, app.state.storage = database, feed, storage
+    app.state.sign_in = sign_in
     return app
 
 
@@ -145,6 +152,17 @@ def served() -> Starlette:
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
     return app
+
+
+def _sign_in(settings: Settings, database: Database) -> SignIn | None:
+    """What tells who sends a token, where people prove who they are."""
+    if settings.sign_in == "none":
+        return None
+    oidc = None
+    if settings.oidc_issuer is not None and settings.oidc_audience is not None:
+        claims = settings.oidc_name_claim, settings.oidc_groups_claim
+        oidc = Oidc(Provider(settings.oidc_issuer, settings.oidc_audience, *claims))
+    return SignIn(database, settings.administrators, oidc)
 
 
 def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManager[None]:

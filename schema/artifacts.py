@@ -145,7 +145,7 @@ class ArtifactMutations:
     ) -> BeginArtifactUploadResult:
         context = info.context
         command = parse(BeginArtifactUpload, input, run_id="Run")
-        stored = await transfers.prepare(context.database, context.storage, command)
+        stored = await transfers.prepare(context.database, context.storage, context.origin, command)
         row = await context.write(service.begin, command)
         link = None if stored else await _upload_link(context, row)
         return BeginArtifactUploadSuccess(
@@ -161,7 +161,8 @@ class ArtifactMutations:
     ) -> CompleteArtifactUploadResult:
         context = info.context
         command = parse(CompleteArtifactUpload, input, id="ArtifactUpload")
-        await transfers.receive(context.database, context.storage, command.id)
+        storage, origin = context.storage, context.origin
+        await transfers.receive(context.database, storage, origin, command.id)
         row = await context.write(service.complete, command)
         await transfers.clear(context.storage, row)
         return CompleteArtifactUploadSuccess(key=row.run_id, path=row.path)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -53,6 +53,9 @@ class Context:
         self.forget()
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
+        # Has a websocket that was let in ended, once it must not go on; returns what is to be
+        # called when it has ended by itself.
+        self.watch: Callable[[Callable[[str], None]], Callable[[], None]] | None = None
         self._began = time.perf_counter()
 
     @property
@@ -74,7 +77,7 @@ class Context:
     def audience(self) -> Hashable:
         """All that an answer depends on besides what is asked: whoever has the same is shown the
         same."""
-        return self.base_url, self.origin.visible_models
+        return self.base_url, self.origin.rights, self.origin.visible_models
 
     @property
     def base_url(self) -> str:

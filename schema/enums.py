@@ -6,6 +6,7 @@ it meets it in a type.
 
 import strawberry
 
+from lifecycle.access.rules import Role
 from lifecycle.deployments.repository import DeploymentOrderField
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
 from lifecycle.drift.rules import (
@@ -27,6 +28,15 @@ from lifecycle.runs.rules import ArtifactArea, MetricGoal, RunStatus
 from lifecycle.runs.service import NumberKind
 from lifecycle.tracking.rules import Resolution, TrackedKind
 
+strawberry.enum(
+    Role,
+    description="VIEWER sees. CONTRIBUTOR makes and changes experiments, runs and versions, "
+    "submits versions, and moves them to all stages but PRODUCTION. APPROVER decides about "
+    "approvals and checklists, and moves versions to all stages. DEPLOYER makes and changes "
+    "deployments, and reports drift. ADMIN does everything, policies, grants and tokens included. "
+    "Everybody sees what their roles are for. Experiments, runs and data sets belong to no model: "
+    "to change them takes a role for everything.",
+)
 strawberry.enum(
     ExperimentStatus,
     description="ACTIVE takes runs. ACTIVE → COMPLETED | ARCHIVED; COMPLETED → ACTIVE | ARCHIVED; "

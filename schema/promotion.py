@@ -540,7 +540,7 @@ class PromotionMutations:
         command = parse(service.SetStage, input)
         if command.dry_run:
             async with info.context.database.read() as session:
-                planned = await service.rehearse(session, command)
+                planned = await service.rehearse(session, info.context.origin, command)
             return SetStageSuccess(
                 version_key=planned.version_id,
                 dry_run=True,

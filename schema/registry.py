@@ -9,6 +9,7 @@ import strawberry
 from strawberry import Private
 from strawberry.scalars import JSON
 
+import schema.access
 import schema.deployments
 import schema.drift
 import schema.promotion
@@ -65,6 +66,7 @@ from schema.rows import OfRow, shown
 from schema.scalars import BigInt
 
 if TYPE_CHECKING:
+    from schema.access import ModelRights
     from schema.deployments import Deployment
     from schema.drift import DriftEvent
     from schema.promotion import (
@@ -145,6 +147,10 @@ class Model(Node, OfRow[ModelRow]):
     updated_at: datetime = shown(description="When the model itself last changed.")
     revision: int = shown(description="Counts changes; see `expectedRevision`.")
 
+    @strawberry.field(description="What you may do to it and its versions.")
+    def viewer_can(self, info: Info) -> Annotated["ModelRights", strawberry.lazy("schema.access")]:
+        return schema.access.rights_on(info, self.row.id)
+
     @strawberry.field(description="How it stands with MLflow.")
     async def mlflow(
         self, info: Info
@@ -191,7 +197,7 @@ class Model(Node, OfRow[ModelRow]):
 @strawberry.type(description="One version of a model.")
 class ModelVersion(Node, OfRow[ModelVersionRow]):
     row: Private[ModelVersionRow]
-    keys = ("artifact_digest", "artifact_path", "id", "run_id", "size_bytes")
+    keys = ("artifact_digest", "artifact_path", "id", "model_id", "run_id", "size_bytes", "stage")
     model_name: str = shown(description="The model's name.")
     version: str = shown(description="Unique in the model, for ever.")
     stage: Stage = shown(description="Where it stands.")
@@ -240,6 +246,10 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         return await links.resolve(info.context, path) or await schema.tracking.page_of(
             info, path, self.row.id, self.row.run_id
         )
+
+    @strawberry.field(description="What you may do to it.")
+    def viewer_can(self, info: Info) -> Annotated["ModelRights", strawberry.lazy("schema.access")]:
+        return schema.access.rights_on(info, self.row.model_id, self.row.stage)
 
     model: Model = loaded(
         repository.models_by_ids,

@@ -13,6 +13,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import InvalidInput as InvalidArgument
+from schema.access import AccessMutations, AccessQueries
 from schema.admission import Admitted
 from schema.artifacts import ArtifactMutations
 from schema.audit import AuditQueries
@@ -49,6 +50,7 @@ FEATURES = (
     "mlflow",
     "promotion-gates",
     "resumable-subscriptions",
+    "sign-in",
     "stage-history",
 )
 MAX_NODES = 100
@@ -117,6 +119,7 @@ class Query(
     AuditQueries,
     LineageQueries,
     TrackingQueries,
+    AccessQueries,
 ): ...
 
 
@@ -135,6 +138,7 @@ class Mutation(
     DeploymentMutations,
     DriftMutations,
     TrackingMutations,
+    AccessMutations,
 ): ...
 
 

@@ -3,7 +3,9 @@
 Not here: who asks and with which context (`view`), and HTTP.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -16,7 +18,11 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
     Operation,
 )
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message, SubscribeMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
+    ConnectionInitMessage,
+    Message,
+    SubscribeMessage,
+)
 
 from schema.context import Context
 from schema.subscriptions import Answers
@@ -27,11 +33,24 @@ _MAX_OPERATIONS = 100
 class Socket(ASGIWebSocketAdapter):
     """A websocket that may have been closed already, and may be closed for any reason."""
 
+    ended = False
+
+    def end(self, why: str) -> None:
+        """Close it; from now on nothing is sent, and nothing taken."""
+        self.ended = True
+        self._closing = asyncio.create_task(self._close(why), name="socket-end")
+
+    async def _close(self, why: str) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
+            await self.close(4403, why)
+
     async def send_json(self, message: Mapping[str, object]) -> None:
         await self.send_text(orjson.dumps(message).decode())
 
     async def send_text(self, text: str) -> None:
         """Send what is JSON already; raises WebSocketDisconnected when nobody takes it."""
+        if self.ended:
+            raise WebSocketDisconnected
         try:
             await self.ws.send_text(text)
         except (WebSocketDisconnect, RuntimeError) as error:  # or this side has closed it
@@ -47,8 +66,21 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     operations on one socket apart: what is wrong with one does not end the others."""
 
     websocket: Socket
+    _leave: Callable[[], None] | None = None
+
+    async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
+        await super().handle_connection_init(message)
+        if self.connection_acknowledged and self._leave is None and self.context.watch:
+            self._leave = self.context.watch(self.websocket.end)
+
+    async def shutdown(self) -> None:
+        if self._leave is not None:
+            self._leave()
+        await super().shutdown()
 
     async def handle_message(self, message: Message) -> None:
+        if self.websocket.ended:
+            return
         if not _well_formed(message):
             await self.handle_invalid_message("Malformed message")
             return

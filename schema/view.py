@@ -6,16 +6,18 @@ the client only takes application/json, which always means 200. Anything that go
 there is an operation is answered in the same form.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 import strawberry
 from cross_web import HTTPException
+from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -31,11 +33,14 @@ from strawberry.types.graphql import OperationType
 from strawberry.types.unset import UnsetType
 
 from lifecycle.access.origin import Origin
+from lifecycle.access.rules import Principal
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
+from lifecycle.errors import Unauthenticated, Unavailable
 from lifecycle.journal.feed import Feed
 from schema.admission import Admission
 from schema.context import Context
+from schema.door import Caller, Door
 from schema.limits import MAX_BODY_BYTES
 from schema.sockets import Socket, SocketHandler
 
@@ -48,6 +53,7 @@ _STATUS = {
     "GRAPHQL_PARSE_FAILED": 400,
     "GRAPHQL_VALIDATION_FAILED": 422,
     "INVALID_INPUT": 422,
+    "UNAUTHENTICATED": 401,
     "LIMIT_EXCEEDED": 422,
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
@@ -61,7 +67,6 @@ _PARAMETERS = (
 )
 _ALLOWED = {"GET": OperationType.from_http("GET"), "POST": OperationType.from_http("POST")}
 _SSE = SSETransport()
-_MAX_ACTOR = 250
 _INIT_SECONDS = 10
 
 
@@ -86,7 +91,7 @@ class View(GraphQL[Context, None]):
         database: Database,
         feed: Feed,
         storage: Storage,
-        administrators: frozenset[str] = frozenset(),
+        door: Door,
         mlflow_uri: str | None = None,
     ) -> None:
         super().__init__(
@@ -99,7 +104,7 @@ class View(GraphQL[Context, None]):
         self._database = database
         self._feed = feed
         self._storage = storage
-        self._administrators = administrators
+        self._door = door
         self._mlflow_uri = mlflow_uri
         self._admission = Admission()
 
@@ -115,6 +120,8 @@ class View(GraphQL[Context, None]):
             response = await self._answer(Request(scope, _bounded(receive)))
         except HTTPException as error:
             response = _refusal(error)
+        except (Unauthenticated, Unavailable) as error:
+            response = _not_let_in(error)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -122,12 +129,13 @@ class View(GraphQL[Context, None]):
     async def _answer(self, request: Request) -> Response:
         accepted = _accepted(request.headers.get("accept", "*/*"))
         media_type = _media_type(accepted)
-        context = self._context(request)
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
         by_get = request.method == "GET"
         if by_get and "text/html" in accepted and "query" not in request.query_params:
             return self._page()
+        caller = await self._door.by_request(request)
+        context = self._context(request, caller)
         asked = _from_url(request) if by_get else await _from_body(request)
         _check(asked)
         operation: dict[str, Any] = {
@@ -139,7 +147,7 @@ class View(GraphQL[Context, None]):
         }
         if _STREAM in accepted:
             results = cast(SubscriptionExecutionResult, await self.schema.stream(**operation))
-            return self._stream(request, results)
+            return self._stream(request, results, caller)
         try:
             result = await self.schema.execute(**operation)
         except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
@@ -149,36 +157,28 @@ class View(GraphQL[Context, None]):
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
-        return self._context(request)
+        # Of a websocket, whose client says in connection_init who it is.
+        return self._context(request, self._door.before_init(request))
 
-    def _context(self, request: Request | WebSocket) -> Context:
-        header = request.headers.get("lifecycle-actor", "").encode("latin-1")
-        actor = _actor(header.decode("utf-8", "replace"))
-        if actor is None:
-            raise HTTPException(
-                400, "Lifecycle-Actor must be a short line, and not begin with system:."
-            )
-        origin = self._origin(actor, request.scope["request_id"])
+    def _context(self, request: Request | WebSocket, caller: Caller) -> Context:
         return Context(
             self._database,
             self._feed,
             self._storage,
-            origin,
+            _origin(caller.principal, request.scope["request_id"]),
             request,
             self._mlflow_uri,
             self._admission,
         )
 
-    def _origin(self, actor: str, request_id: str) -> Origin:
-        return Origin(actor, request_id, administrator=actor in self._administrators)
-
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
-        given = (context.connection_params or {}).get("actor")
-        if given is not None:
-            actor = _actor(given)
-            if actor is None:
-                raise ConnectionRejectionError
-            context.origin = self._origin(actor, context.origin.request_id)
+        given, former = context.connection_params or {}, context.origin
+        try:
+            caller = await self._door.by_init(given, Principal(former.actor, former.rights))
+        except (HTTPException, Unauthenticated, Unavailable) as error:
+            raise ConnectionRejectionError from error
+        context.origin = _origin(caller.principal, former.request_id)
+        context.watch = partial(self._door.watch, caller)
         return await super().on_ws_connect(context)
 
     def _page(self) -> Response:
@@ -201,27 +201,56 @@ class View(GraphQL[Context, None]):
     ) -> GraphQLHTTPResponse:
         return _shown(result)
 
-    def _stream(self, request: Request, results: SubscriptionExecutionResult) -> Response:
+    def _stream(
+        self, request: Request, results: SubscriptionExecutionResult, caller: Caller
+    ) -> Response:
         source = cast(AsyncGenerator[ExecutionResult, None], results)
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if caller.token is not None:
+            results = cast(SubscriptionExecutionResult, _until(ended, source))
         merged = self._stream_result(request, results, _SSE)
 
         # Strawberry does not close the results of a client that leaves while an item is under way.
         # The subscriber would stay, and be served, until the garbage collector comes by.
         async def stream() -> AsyncGenerator[str, None]:
-            async with aclosing(source), aclosing(merged()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            leave = self._door.watch(caller, ended.set_result)
+            try:
+                async with aclosing(source), aclosing(merged()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            finally:
+                leave()
 
         return _Stream(stream(), headers=_SSE.headers)
 
 
-def _actor(given: object) -> str | None:
-    """Who asks, as long as nobody has to prove it; None when that cannot be a name."""
-    if not isinstance(given, str) or len(given) > _MAX_ACTOR:
-        return None
-    name = given.strip() or "anonymous"
-    # What the service does by itself is journalled under such names.
-    return name if name.isprintable() and not name.startswith("system:") else None
+def _origin(principal: Principal, request_id: str) -> Origin:
+    rights = principal.rights
+    return Origin(principal.name, request_id, rights=rights, visible_models=rights.visible_models)
+
+
+async def _until(
+    ended: asyncio.Future[str], source: AsyncGenerator[ExecutionResult, None]
+) -> AsyncGenerator[ExecutionResult, None]:
+    """The results of a source, until somebody ends it; why is the last one."""
+    results = aiter(source)
+    while True:
+        coming = asyncio.ensure_future(anext(results))
+        try:
+            await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if ended.done() or not coming.done():
+                coming.cancel()
+                await asyncio.wait((coming,))
+        if ended.done():
+            error = GraphQLError(ended.result(), extensions={"code": Unauthenticated.code})
+            yield ExecutionResult(None, [error])
+            return
+        try:
+            result = coming.result()
+        except StopAsyncIteration:
+            return
+        yield result
 
 
 @lru_cache(100)
@@ -316,6 +345,16 @@ def _misplaced(error: CannotGetOperationTypeError | InvalidOperationTypeError) -
     if error.operation_type is OperationType.MUTATION:
         return HTTPException(405, "Mutations are not allowed over GET; use POST.")
     return HTTPException(400, f"Subscriptions need Accept: {_STREAM}, or a websocket.")
+
+
+def _not_let_in(error: Unauthenticated | Unavailable) -> Response:
+    body = {"errors": [{"message": str(error), "extensions": {"code": error.code}}]}
+    return Response(
+        orjson.dumps(body),
+        _STATUS[error.code],
+        headers={"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {},
+        media_type=_RESPONSE_JSON,
+    )
 
 
 def _refusal(error: HTTPException) -> Response:

@@ -1,15 +1,17 @@
 """A GraphQL client for tests: HTTP, and subscriptions over graphql-transport-ws and SSE."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any, Self
 
 import httpx
 import orjson
+import pytest
 from graphql import GraphQLUnionType
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from schema.root import schema
 
@@ -37,13 +39,13 @@ def _members(mutation: str) -> list[str]:
 
 
 class Graph:
-    """The service at a URL, asked under a name."""
+    """The service at a URL, asked under a name, or with a token."""
 
-    def __init__(self, url: str, actor: str = "tester") -> None:
+    def __init__(self, url: str, actor: str = "tester", token: str | None = None) -> None:
         self.url = url
         self.http = httpx.AsyncClient(
             base_url=url,
-            headers={"Lifecycle-Actor": actor},
+            headers={"Authorization": f"Bearer {token}"} if token else {"Lifecycle-Actor": actor},
             timeout=60,
             # Less than the server's five seconds, or one sends while the other hangs up.
             limits=httpx.Limits(keepalive_expiry=2),
@@ -156,6 +158,15 @@ class Socket:
             assert message["type"] == "next", message
             assert "errors" not in message["payload"], message
             yield next(iter(message["payload"]["data"].values()))
+
+
+@contextmanager
+def closed(code: int, reason: str) -> Iterator[None]:
+    """Until the service closes the websocket so."""
+    with pytest.raises(ConnectionClosed) as caught:
+        yield
+    assert caught.value.rcvd is not None
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (code, reason)
 
 
 @asynccontextmanager

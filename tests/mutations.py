@@ -3,6 +3,7 @@
 import hashlib
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,11 @@ _mutation_type = schema._schema.mutation_type
 assert _mutation_type is not None
 MUTATIONS = _mutation_type.fields
 NOW = "2026-01-02T03:04:05Z"
+# What only administrators may do.
+ADMINISTRATION = {
+    *("setStagePolicy", "setDriftPolicy"),
+    *("grantRole", "revokeRole", "createApiToken", "revokeApiToken"),
+}
 
 
 def capital(mutation: str) -> str:
@@ -37,8 +43,7 @@ def input_type(mutation: str) -> GraphQLInputObjectType:
 
 def headers(mutation: str) -> dict[str, str]:
     """Whose mutation it is, where not everybody's."""
-    administrators = mutation in ("setStagePolicy", "setDriftPolicy")
-    return {"Lifecycle-Actor": "admin"} if administrators else {}
+    return {"Lifecycle-Actor": "admin"} if mutation in ADMINISTRATION else {}
 
 
 def global_id(kind: str, hexadecimal: str | None = None) -> str:
@@ -64,6 +69,8 @@ class World:
     mlflow_item: str
     upload: str
     other_upload: str
+    role_grant: str
+    api_token: str
 
 
 _BEGIN = """
@@ -101,6 +108,11 @@ mutation ($deployment: CreateDeploymentInput!, $drift: RecordDriftEventInput!) {
   }
 }
 fragment deployment on CreateDeploymentSuccess { deployment { id } }"""
+_ACCESS = """
+mutation ($role: GrantRoleInput!, $token: CreateApiTokenInput!) {
+  role: grantRole(input: $role) { ... on GrantRoleSuccess { roleGrant { id } } }
+  token: createApiToken(input: $token) { ... on CreateApiTokenSuccess { apiToken { id } } }
+}"""
 
 
 async def a_world(live: Live, graph: Graph, name: str) -> World:
@@ -130,6 +142,15 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
     mirror = await a_mirror(live.database)
     conflicts = [("description", "d", "other")]
     item = await mirror.item(run, SyncState.CONFLICT, conflicts=conflicts)
+    grant = {"role": "VIEWER", "modelName": name}
+    access = await graph.query(
+        _ACCESS,
+        {
+            "role": {"subject": f"somebody of {name}", "grant": grant},
+            "token": {"name": f"one of {name}", "grants": [grant]},
+        },
+        **headers("grantRole"),
+    )
     return World(
         name=name,
         run=run,
@@ -142,6 +163,8 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
         mlflow_item=item,
         upload=await _an_upload(graph, run, name.encode()),
         other_upload=await _an_upload(graph, run, f"other {name}".encode()),
+        role_grant=access["role"]["roleGrant"]["id"],
+        api_token=access["token"]["apiToken"]["id"],
     )
 
 
@@ -378,6 +401,29 @@ def inputs(world: World) -> dict[str, Json]:
             "resolution": "LEAVE",
             "fields": ["description"],
         },
+        "grantRole": {
+            "subject": "group:those who deploy",
+            "grant": {
+                "role": "DEPLOYER",
+                "modelName": world.name,
+                "stages": ["STAGING"],
+                "environments": ["STAGING", "DEVELOPMENT"],
+            },
+        },
+        "revokeRole": {"id": world.role_grant},
+        "createApiToken": {
+            "name": world.name,
+            "grants": [
+                {
+                    "role": "DEPLOYER",
+                    "modelName": world.name,
+                    "stages": ["STAGING"],
+                    "environments": ["PRODUCTION"],
+                }
+            ],
+            "expiresAt": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
+        },
+        "revokeApiToken": {"id": world.api_token},
     }
 
 

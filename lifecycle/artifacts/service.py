@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.artifacts import repository, rules
 from lifecycle.artifacts.tables import ArtifactUploadRow
 from lifecycle.commands import Command, Name
@@ -54,9 +55,10 @@ class CompleteArtifactUpload(Command):
 async def begin(
     session: WriteSession, origin: Origin, command: BeginArtifactUpload
 ) -> ArtifactUploadRow:
-    """Take note of an upload. Raises NotFound."""
+    """Take note of an upload. Raises NotFound, Forbidden."""
     if not await run_repository.by_ids(session, [command.run_id]):
         raise NotFound("run", "with this id", ("run_id",))
+    check(origin, Action.LOG)
     now = await clock(session)
     announced = command.model_dump(include={"path", "name", "area", "size_bytes", "digest"})
     row = ArtifactUploadRow(
@@ -80,11 +82,13 @@ async def complete(
 ) -> ArtifactUploadRow:
     """Log what was uploaded as an artifact of its run; once it is, doing it again changes nothing.
 
-    The content is at its place already. Raises NotFound, Conflict when the upload has expired.
+    The content is at its place already. Raises NotFound, Forbidden, Conflict when the upload has
+    expired.
     """
     row = await repository.lock(session, command.id)
-    check(row)
-    assert row is not None
+    if row is None:
+        raise NotFound("artifact upload", "with this id")
+    check(origin, Action.LOG)
     if row.completed_at is not None:
         return row
     now = await clock(session)
@@ -97,9 +101,3 @@ async def complete(
     row.completed_at = now
     await session.flush()
     return row
-
-
-def check(row: ArtifactUploadRow | None) -> None:
-    """Raise NotFound where there is no upload."""
-    if row is None:
-        raise NotFound("artifact upload", "with this id")

@@ -5,25 +5,33 @@ from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
-from lifecycle.artifacts import repository, service
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
+from lifecycle.artifacts import repository
 from lifecycle.artifacts.service import BeginArtifactUpload
 from lifecycle.artifacts.storage import Storage
 from lifecycle.artifacts.tables import ArtifactUploadRow
 from lifecycle.database import Database
-from lifecycle.errors import InvalidInput, Unavailable
-from lifecycle.runs import repository as run_repository
+from lifecycle.errors import InvalidInput, NotFound, Unavailable
+from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import ArtifactArea
 
 # How many uploads are cleared away at a time.
 SWEEP = 20
 
 
-async def prepare(database: Database, storage: Storage, command: BeginArtifactUpload) -> bool:
+async def prepare(
+    database: Database, storage: Storage, origin: Origin, command: BeginArtifactUpload
+) -> bool:
     """Before an upload begins: whether such content is kept already, and that may be known.
 
-    Raises Unavailable, and InvalidInput when there is content with this digest that has another
-    size.
+    Raises NotFound, Forbidden, Unavailable, and InvalidInput when there is content with this digest
+    that has another size.
     """
+    async with database.read() as session:
+        if not await runs.by_ids(session, [command.run_id]):
+            raise NotFound("run", "with this id", ("run_id",))
+    check(origin, Action.LOG)
     if not await is_known(database, command.area, command.digest):
         return False
     found = await storage.stored(command.area, command.digest)
@@ -32,15 +40,17 @@ async def prepare(database: Database, storage: Storage, command: BeginArtifactUp
     return found is not None
 
 
-async def receive(database: Database, storage: Storage, id: UUID) -> None:
+async def receive(database: Database, storage: Storage, origin: Origin, id: UUID) -> None:
     """Before an upload is complete: keep its content. Nothing to do where that has been done.
 
-    Raises NotFound, Unavailable, and Conflict when what was uploaded is not what was announced.
+    Raises NotFound, Forbidden, Unavailable, and Conflict when what was uploaded is not what was
+    announced.
     """
     async with database.read() as session:
         row = await repository.by_id(session, id)
-    service.check(row)
-    assert row is not None
+    if row is None:
+        raise NotFound("artifact upload", "with this id")
+    check(origin, Action.LOG)
     if row.completed_at is None:
         known = await is_known(database, row.area, row.digest)
         await storage.receive(row.area, row.id.hex, row.size_bytes, row.digest, known=known)
@@ -52,7 +62,7 @@ async def is_known(database: Database, area: ArtifactArea, digest: str) -> bool:
     if database.shows_everything:
         return True
     async with database.read() as session:
-        return await run_repository.has_content(session, area, digest)
+        return await runs.has_content(session, area, digest)
 
 
 async def clear(storage: Storage, row: ArtifactUploadRow) -> None:

@@ -37,9 +37,10 @@ class ConnectionLost(DemoFailed):
 
 
 class Client:
-    """One service, seen by one actor. Use it as an async context manager."""
+    """One service, seen by one actor, who has a token where that has to be proved. Use it as an
+    async context manager."""
 
-    def __init__(self, url: str, actor: str) -> None:
+    def __init__(self, url: str, actor: str, token: str | None = None) -> None:
         """Raise DemoFailed when `url` is not the http(s) URL of a service."""
         try:
             parsed = httpx.URL(url)
@@ -49,11 +50,12 @@ class Client:
             raise DemoFailed(f"{url!r} is not a URL that begins with http:// or https://.")
         self.url = url.rstrip("/").removesuffix("/graphql") + "/graphql"
         self.actor = actor
+        self._who = {"authorization": f"Bearer {token}"} if token else {"actor": actor}
         # A proxy from the environment cannot reach a service on this machine.
         self._use_proxies = parsed.host not in _HERE
         self._http = httpx.AsyncClient(
             headers={
-                "Lifecycle-Actor": actor,
+                **({"Authorization": f"Bearer {token}"} if token else {"Lifecycle-Actor": actor}),
                 "Accept": "application/graphql-response+json, application/json",
             },
             timeout=30,
@@ -128,7 +130,7 @@ class Client:
                 proxy=True if self._use_proxies else None,
                 close_timeout=1,
             ) as socket:
-                hello = {"type": "connection_init", "payload": {"actor": self.actor}}
+                hello = {"type": "connection_init", "payload": self._who}
                 await socket.send(json.dumps(hello))
                 async for text in socket:
                     message = json.loads(text)

@@ -37,13 +37,13 @@ _EPOCH_SECONDS = 0.25
 _ATTEMPTS = 5
 
 
-async def tell(url: str, actor: str = "demo") -> None:
+async def tell(url: str, actor: str = "demo", token: str | None = None) -> None:
     """Show both sides of the service at `url`, which must mirror to an MLflow server and follow it.
 
     It can be told any number of times: each telling has an experiment and a model of its own.
     Raises DemoFailed, whose message is one line.
     """
-    async with Client(url, actor) as client:
+    async with Client(url, actor, token) as client:
         server = (await client.query(operations.MLFLOW))["serverInfo"]["mlflow"]
         if server is None:
             raise DemoFailed(

@@ -6,6 +6,15 @@ query Server {
 }
 """
 
+TOKEN = """
+mutation CreateApiToken($input: CreateApiTokenInput!) {
+  createApiToken(input: $input) {
+    ... on CreateApiTokenSuccess { token }
+    ... on Error { code message }
+  }
+}
+"""
+
 CREATE_EXPERIMENT = """
 mutation CreateExperiment($input: CreateExperimentInput!) {
   createExperiment(input: $input) {

@@ -2,9 +2,10 @@
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,19 +20,28 @@ from lifecycle.demo.screen import Screen
 from lifecycle.demo.training import Data
 from lifecycle.demo.watch import Watch
 
+# Beside the administrator: what each must be allowed to do. Nobody approves what is their own.
+_ROLES = {"": ("CONTRIBUTOR", "APPROVER", "DEPLOYER"), "-approver": ("APPROVER",)}
 
-async def tell(url: str, actor: str = "demo", administrator: str = "admin") -> None:
+
+async def tell(
+    url: str, actor: str = "demo", administrator: str = "admin", token: str | None = None
+) -> None:
     """Play the whole life of a model against the service at `url`.
 
     `actor` trains, submits and deploys; `actor`-approver approves; `administrator`, whom the
-    service must know as one, sets the policies. It can be told any number of times, also by several
-    at once: each telling has an experiment and a model of its own. Raises DemoFailed, whose message
-    is one line.
+    service must know as one, sets the policies. Where they have to prove it, `token` is an
+    administrator's, by which the other two are given tokens for a day. It can be told any number of
+    times, also by several at once: each telling has an experiment and a model of its own. Raises
+    DemoFailed, whose message is one line.
     """
     async with AsyncExitStack() as stack:
-        engineer, approver, admin = [
-            await stack.enter_async_context(Client(url, name))
-            for name in (actor, f"{actor}-approver", administrator)
+        admin = await stack.enter_async_context(Client(url, administrator, token))
+        engineer, approver = [
+            await stack.enter_async_context(
+                Client(url, actor + part, await _token(admin, actor + part, roles, token))
+            )
+            for part, roles in _ROLES.items()
         ]
         server = await engineer.query(operations.SERVER)
         screen = Screen()
@@ -42,6 +52,16 @@ async def tell(url: str, actor: str = "demo", administrator: str = "admin") -> N
         )
         data = await asyncio.to_thread(training.load)
         await _Story(engineer, approver, admin, screen, data).tell()
+
+
+async def _token(admin: Client, name: str, roles: Sequence[str], token: str | None) -> str | None:
+    """A token for one of the cast, if the administrator has one."""
+    if token is None:
+        return None
+    until = datetime.now(UTC) + timedelta(days=1)
+    grants = [{"role": role} for role in roles]
+    input = {"name": name, "grants": grants, "expiresAt": until.isoformat()}
+    return str((await admin.mutate(operations.TOKEN, input))["token"])
 
 
 @dataclass(frozen=True, slots=True)

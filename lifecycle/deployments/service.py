@@ -11,7 +11,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Count, Figures, Line, Name, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.deployments import repository, rules
@@ -93,9 +94,10 @@ class TerminateDeployment(Command):
 
 
 async def create(session: WriteSession, origin: Origin, command: CreateDeployment) -> DeploymentRow:
-    """Make a deployment. Raises NotFound, Conflict when the version may not run there, and
-    ApprovalRequired when production wants a version whose approval is not in force."""
+    """Make a deployment. Raises NotFound, Forbidden, Conflict when the version may not run there,
+    and ApprovalRequired when production wants a version whose approval is not in force."""
     version = await registry_service.locked(session, command.model_version)
+    check(origin, Action.DEPLOY, version.model_id, environment=command.environment)
     rules.check_allowed(version.version, version.stage, command.environment)
     await _check_approved(session, version, command.environment, ("model_version",))
     return await _add(
@@ -113,11 +115,11 @@ async def create(session: WriteSession, origin: Origin, command: CreateDeploymen
 async def update(session: WriteSession, origin: Origin, command: UpdateDeployment) -> DeploymentRow:
     """Take a report about a deployment.
 
-    Raises NotFound, StaleRevision, InvalidTransition, Conflict once it has ended or when it is to
-    go on to DEPLOYING but its version has left the stages that may run there, and ApprovalRequired
-    when that is production but the version is not approved any more.
+    Raises NotFound, Forbidden, StaleRevision, InvalidTransition, Conflict once it has ended or when
+    it is to go on to DEPLOYING but its version has left the stages that may run there, and
+    ApprovalRequired when that is production but the version is not approved any more.
     """
-    row, version = await _locked(session, command.id)
+    row, version = await _locked(session, origin, command.id)
     check_revision(row.revision, command.expected_revision)
     now = await clock(session)
     changes = command.given("endpoint", "status_message")
@@ -149,8 +151,9 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
 async def terminate(
     session: WriteSession, origin: Origin, command: TerminateDeployment
 ) -> DeploymentRow:
-    """End a deployment. Raises NotFound, StaleRevision, InvalidTransition when it has ended."""
-    row, version = await _locked(session, command.id)
+    """End a deployment. Raises NotFound, Forbidden, StaleRevision, InvalidTransition when it has
+    ended."""
+    row, version = await _locked(session, origin, command.id)
     check_revision(row.revision, command.expected_revision)
     rules.STATUS.check(row.status, DeploymentStatus.TERMINATED, ("id",))
     await _change_status(
@@ -173,8 +176,8 @@ async def roll_back(
 
     If the good version is no longer in a stage that may run there, it is brought back into it, and
     in production the present version makes way: stage and deployment go back together.
-    Raises NotFound, StaleRevision, InvalidTransition, Conflict when there is no good one or when
-    this one has been replaced already, and ApprovalRequired as `create` does.
+    Raises NotFound, Forbidden, StaleRevision, InvalidTransition, Conflict when there is no good one
+    or when this one has been replaced already, and ApprovalRequired as `create` does.
     """
     await policies.hold_policies(session)
     found = (await repository.by_ids(session, [command.id])).get(command.id)
@@ -183,6 +186,7 @@ async def roll_back(
     target, locked = await _locked_target(session, found)
     row = await repository.lock(session, command.id)
     assert row is not None
+    _check_may_deploy(origin, row, locked[row.model_version_id])
     check_revision(row.revision, command.expected_revision)
     rules.STATUS.check(row.status, DeploymentStatus.ROLLBACK, ("id",))
     later = await repository.live_after(session, row)
@@ -244,15 +248,24 @@ async def _check_approved(
         await promotion.check_approved(session, version, path)
 
 
-async def _locked(session: WriteSession, id: UUID) -> tuple[DeploymentRow, ModelVersionRow]:
-    """A deployment and its version, held in the order that this module keeps to."""
+def _check_may_deploy(origin: Origin, row: DeploymentRow, version: ModelVersionRow) -> None:
+    check(origin, Action.DEPLOY, version.model_id, environment=row.environment)
+
+
+async def _locked(
+    session: WriteSession, origin: Origin, id: UUID
+) -> tuple[DeploymentRow, ModelVersionRow]:
+    """A deployment and its version, held in the order that this module keeps to, for whoever may
+    change it. Raises NotFound, Forbidden."""
     found = (await repository.by_ids(session, [id])).get(id)
     if found is None:
         raise NotFound("deployment", "with this id")
     versions = await registry.lock_versions(session, [found.model_version_id])
     row = await repository.lock(session, id)
     assert row is not None
-    return row, versions[row.model_version_id]
+    version = versions[row.model_version_id]
+    _check_may_deploy(origin, row, version)
+    return row, version
 
 
 async def _locked_target(

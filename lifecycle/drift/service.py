@@ -12,7 +12,8 @@ from uuid import UUID
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lifecycle.access.origin import Origin, check_administrator
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
 from lifecycle.database import WriteSession, clock, once_committed, savepoint
 from lifecycle.deployments import repository as deployments
@@ -112,7 +113,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     """Record drift, log a warning, and respond as the policy says; of a report that was recorded
     before, by its dedup key, only give the event. A response that cannot be made fails alone.
 
-    Raises NotFound, InvalidInput when the deployment is of another version.
+    Raises NotFound, Forbidden, InvalidInput when the deployment is of another version.
     """
     await policies.hold_policies(session)
     try:
@@ -121,7 +122,13 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         # Deleted, or moved out of the stage that it was meant by: perhaps because of this report.
         if (known := await _recorded(session, command)) is None:
             raise
+        id = known.model_version_id
+        of = (await registry.versions_by_ids(session, [id]))[id]
+        check(origin, Action.REPORT_DRIFT, of.model_id)
         return known
+    check(origin, Action.REPORT_DRIFT, version.model_id)
+    # Where the policy may have something rolled back because of it.
+    affected = Environment.PRODUCTION
     # Of two at once the second waits for the locks, and then finds what the first has recorded.
     if (known := await _recorded(session, command)) is not None:
         return known
@@ -131,6 +138,8 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
             raise NotFound("deployment", "with this id", ("deployment_id",))
         if found[command.deployment_id].model_version_id != version.id:
             raise InvalidInput("The deployment runs another version.", ("deployment_id",))
+        affected = found[command.deployment_id].environment
+    check(origin, Action.REPORT_DRIFT, version.model_id, environment=affected)
     row = DriftEventRow(
         deployment_id=command.deployment_id,
         severity=command.severity,
@@ -166,7 +175,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
     row = await deployments_service.update(session, origin, command)
     if row.status not in LIVE:
         return row
-    system = Origin(ACTOR, origin.request_id, origin.idempotency_key)
+    system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key)
     # Again: what was reported at the same time is known by now.
     for finding in await _unknown(session, row.id, findings):
         event = DriftEventRow(
@@ -185,7 +194,8 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
 
 
 async def update(session: WriteSession, origin: Origin, command: UpdateDriftEvent) -> DriftEventRow:
-    """Acknowledge or close an event. Raises NotFound, StaleRevision, InvalidTransition."""
+    """Acknowledge or close an event. Raises NotFound, Forbidden, StaleRevision,
+    InvalidTransition."""
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
         raise NotFound("drift event", "with this id")
@@ -194,6 +204,7 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
     version = (await registry.lock_versions(session, [version_id]))[version_id]
     row = await repository.lock(session, command.id)
     assert row is not None
+    check(origin, Action.HANDLE_DRIFT, version.model_id)
     check_revision(row.revision, command.expected_revision)
     changes: dict[str, Any] = command.given("resolution")
     if command.status is not None:
@@ -215,14 +226,17 @@ async def set_policy(
     keeps them.
 
     Raises NotFound, InvalidInput, StaleRevision when the policy has another version by now, and
-    Forbidden for everybody but administrators.
+    Forbidden for everybody but administrators, of the model or of everything.
     """
-    check_administrator(origin, "set a drift policy")
+    name, model_id = command.model_name, None
+    if name is not None:
+        found = await registry.models_by_names(session, [name])
+        if name not in found:
+            raise NotFound("model", name, ("model_name",))
+        model_id = found[name].id
+    check(origin, Action.ADMINISTER, model_id, what="set a drift policy")
     _check_whole(command)
     await policies.hold_policies_alone(session)
-    name = command.model_name
-    if name is not None and name not in await registry.models_by_names(session, [name]):
-        raise NotFound("model", name, ("model_name",))
     last = await repository.last_policy(session, name)
     number = last.version if last else 0
     check_revision(number, command.expected_version, ("expected_version",))
@@ -355,7 +369,7 @@ async def _add(
     }
     await journal.append(session, origin, "drift_event.recorded", row.id, after=facts)
     once_committed(session, lambda: _log.warning("drift.recorded", **facts))
-    system = Origin(ACTOR, origin.request_id, origin.idempotency_key, cause_id=row.id)
+    system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key, row.id)
     for action in rules.respond(policy_of(policy), row.severity):
         await _respond(session, system, version, row, action)
 

@@ -1,6 +1,7 @@
 """What can be done with experiments. Each function is one use case in its caller's transaction."""
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Name, Pairs, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import NotFound, check_revision
@@ -31,7 +32,8 @@ class UpdateExperiment(Command):
 
 
 async def create(session: WriteSession, origin: Origin, command: CreateExperiment) -> ExperimentRow:
-    """Make an experiment. Raises AlreadyExists."""
+    """Make an experiment. Raises AlreadyExists, Forbidden."""
+    check(origin, Action.LOG)
     row = ExperimentRow(
         name=command.name,
         description=command.description,
@@ -58,10 +60,12 @@ async def create(session: WriteSession, origin: Origin, command: CreateExperimen
 
 
 async def update(session: WriteSession, origin: Origin, command: UpdateExperiment) -> ExperimentRow:
-    """Change an experiment. Raises NotFound, StaleRevision, InvalidTransition."""
+    """Change an experiment. Raises NotFound, StaleRevision, InvalidTransition,
+    Forbidden."""
     row = await repository.lock(session, command.name)
     if row is None:
         raise NotFound("experiment", command.name, ("name",))
+    check(origin, Action.LOG)
     check_revision(row.revision, command.expected_revision)
     changes = command.given("description", "owner", "tags")
     if command.status is not None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lifecycle.access.origin import Origin, check_administrator
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Name, Text
 from lifecycle.database import WriteSession
 from lifecycle.errors import InvalidInput, NotFound, check_revision
@@ -17,6 +18,7 @@ from lifecycle.promotion.repository import Rules
 from lifecycle.promotion.tables import StagePolicyRow
 from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import Stage, goal_of
+from lifecycle.registry.tables import ModelRow
 from lifecycle.runs.rules import MetricGoal
 
 MAX_RULES = 100
@@ -43,18 +45,17 @@ async def set_policy(
     under the former one and has not reached production becomes STALE in the same transaction.
 
     Raises NotFound, InvalidInput, StaleRevision when the policy has another version by now, and
-    Forbidden for everybody but administrators.
+    Forbidden for everybody but administrators, of the model or of everything.
     """
-    check_administrator(origin, "set a policy")
+    model_id = None
+    if command.model_name is not None:
+        model_id = (await _model(session, command.model_name)).id
+    check(origin, Action.ADMINISTER, model_id, what="set a policy")
     _check_rules(command)
     await repository.hold_policies_alone(session)
-    model_id, goals = None, {}
+    goals = {}
     if command.model_name is not None:
-        models = await registry.models_by_names(session, [command.model_name])
-        if command.model_name not in models:
-            raise NotFound("model", command.model_name, ("model_name",))
-        model_id = models[command.model_name].id
-        goals = models[command.model_name].metric_goals
+        goals = (await _model(session, command.model_name)).metric_goals
     given = None if command.rules is None else tuple(_with_goal(r, goals) for r in command.rules)
     last = await repository.last_policy(session, model_id, command.stage)
     version = last.version if last else 0
@@ -94,6 +95,13 @@ async def set_policy(
                 why = f"The policy of PRODUCTION has changed; version {row.version} holds."
                 await review.mark_stale(session, origin, each, why)
     return row
+
+
+async def _model(session: WriteSession, name: str) -> ModelRow:
+    found = await registry.models_by_names(session, [name])
+    if name not in found:
+        raise NotFound("model", name, ("model_name",))
+    return found[name]
 
 
 def _with_goal(rule: Rule, goals: Mapping[str, MetricGoal]) -> Rule:

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from lifecycle.access.origin import Origin, check_administrator
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Line, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import (
@@ -108,9 +109,10 @@ async def append_item(
 ) -> ChecklistItemRow:
     """Add an item at the end of a version's checklist.
 
-    Raises NotFound, StaleRevision, Conflict when the list is full.
+    Raises NotFound, StaleRevision, Forbidden, Conflict when the list is full.
     """
     version = await registry_service.locked(session, command.model_version)
+    check(origin, Action.REVIEW, version.model_id)
     check_revision(version.revision, command.expected_revision)
     place = await repository.last_place(session, version.id) + 1
     if place > MAX_ITEMS:
@@ -128,7 +130,8 @@ async def append_item(
 async def mark_item(
     session: WriteSession, origin: Origin, command: MarkChecklistItem
 ) -> ChecklistItemRow:
-    """Approve or reject an item, or set it back to PENDING. Raises NotFound, StaleRevision."""
+    """Approve or reject an item, or set it back to PENDING. Raises NotFound, StaleRevision,
+    Forbidden."""
     item = await repository.item(session, command.id)
     if item is None:
         raise NotFound("checklist item", "with this id")
@@ -136,6 +139,7 @@ async def mark_item(
     version = (await registry.lock_versions(session, [id]))[id]
     if version.deleted_at is not None:
         raise NotFound("checklist item", "with this id")
+    check(origin, Action.DECIDE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     item = await repository.item(session, command.id)
     assert item is not None
@@ -160,12 +164,13 @@ async def validate(
 ) -> ValidationReportRow:
     """Keep what the policy of a stage finds about a version without people.
 
-    Raises NotFound, InvalidInput when the stage has no policy.
+    Raises NotFound, Forbidden, InvalidInput when the stage has no policy.
     """
     if command.stage not in rules.GUARDED:
         raise InvalidInput(f"{command.stage} is guarded by no policy.", ("stage",))
     await repository.hold_policies(session)
     version = await registry_service.locked(session, command.model_version)
+    check(origin, Action.REVIEW, version.model_id)
     policy, facts = await judged_by(session, version, command.stage)
     report = evaluation.validate(policy, facts)
     row = await store_report(session, origin, version, policy, report)
@@ -190,11 +195,12 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     before is superseded. An approval moves the version to STAGING.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
-    GateFailed when the policy of STAGING refuses it, and Forbidden for whoever would supersede what
-    others have submitted, as `withdraw` does.
+    GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
+    supersede what others have submitted, as `withdraw` does.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
+    check(origin, Action.CHANGE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     if version.stage is Stage.PRODUCTION and version.approval_status in IN_FORCE:
         raise Conflict(
@@ -230,6 +236,11 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
+    if command.decision is Decision.BYPASS:
+        what = "go past a policy with BYPASS"
+        check(origin, Action.ADMINISTER, version.model_id, what=what)
+    else:
+        check(origin, Action.DECIDE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     if command.decision is Decision.BYPASS:
@@ -284,6 +295,7 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
     administrators.
     """
     version = await registry_service.locked_with_model(session, command.model_version)
+    check(origin, Action.REVIEW, version.model_id)
     check_revision(version.revision, command.expected_revision)
     approval = await repository.present_approval(session, version.id)
     wanted = ApprovalStatus.WITHDRAWN
@@ -308,7 +320,7 @@ async def update_version(
 ) -> ModelVersionRow:
     """Change a version; if that is not what was approved, its approval becomes STALE.
 
-    Raises NotFound, StaleRevision, InvalidInput.
+    Raises NotFound, StaleRevision, InvalidInput, Forbidden.
     """
     version = await registry_service.update_version(session, origin, command)
     await recheck(session, origin, version, f"Version {version.version} was changed.")
@@ -386,7 +398,6 @@ async def _bypass(
     facts: Facts,
     command: DecideApproval,
 ) -> ApprovalRow:
-    check_administrator(origin, "go past a policy with BYPASS")
     if not command.notes:
         raise InvalidInput("A BYPASS needs notes that say why.", ("notes",))
     stored = await store_report(session, origin, version, policy, evaluation.review(policy, facts))
@@ -412,7 +423,7 @@ async def _bypass(
 def _check_own(origin: Origin, version: ModelVersionRow, approval: ApprovalRow, what: str) -> None:
     """Whose submission it is: its submitter's, who decided it last, the version's author's."""
     if origin.actor not in (approval.submitted_by, approval.decided_by, version.created_by):
-        check_administrator(origin, what)
+        check(origin, Action.ADMINISTER, version.model_id, what=what)
 
 
 def _nothing_to_decide(current: ApprovalStatus, wanted: ApprovalStatus) -> InvalidTransition:

@@ -11,7 +11,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Name, Text
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict, InUse, NotFound, Path, check_revision
@@ -57,7 +58,7 @@ async def register(
 ) -> ModelVersionRow:
     """Register a version, with its first stage and its checklist.
 
-    Raises AlreadyExists, NotFound, InvalidInput.
+    Raises AlreadyExists, NotFound, InvalidInput, Forbidden.
     """
     await registry_service.hold_run(session, command)
     model = await registry_service.ensure_model(session, origin, command.model_name)
@@ -79,13 +80,22 @@ async def register(
 async def set_stage(session: WriteSession, origin: Origin, command: SetStage) -> StageAssignmentRow:
     """Move a version to another stage; what it replaces in production is archived with it.
 
-    Raises NotFound, StaleRevision, InvalidTransition, GateFailed, ApprovalRequired, and Conflict
-    when another version is in production than was expected.
+    Raises NotFound, StaleRevision, InvalidTransition, GateFailed, ApprovalRequired, Conflict when
+    another version is in production than was expected, and Forbidden for whoever may not move it
+    there, or out of production.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
+    _check_may_move(origin, version, command.stage)
     await _check_expected(session, version, command)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
+
+
+def _check_may_move(origin: Origin, version: ModelVersionRow, stage: Stage) -> None:
+    """Raise Forbidden for whoever may not move it there, or out of production."""
+    out_of = {version.stage} & {Stage.PRODUCTION}
+    for each in (*out_of, stage):
+        check(origin, Action.MOVE, version.model_id, stage=each)
 
 
 async def _check_expected(
@@ -113,11 +123,12 @@ class Rehearsal:
     report: Report | None
 
 
-async def rehearse(session: ReadSession, command: SetStage) -> Rehearsal:
+async def rehearse(session: ReadSession, origin: Origin, command: SetStage) -> Rehearsal:
     """Do all of `set_stage` but the change itself. Raises what it raises."""
     version = await registry.find(session, command.model_version)
     if version is None:
         raise NotFound("version", command.model_version, ("model_version",))
+    _check_may_move(origin, version, command.stage)
     await _check_expected(session, version, command)
     rules.check_move(version.stage, command.stage, StageCause.REQUESTED)
     report = None
@@ -261,9 +272,10 @@ async def delete(
 ) -> ModelVersionRow:
     """Delete a version: from then on it is in no stage; its history and name stay.
 
-    Raises NotFound, StaleRevision, InUse.
+    Raises NotFound, StaleRevision, InUse, Forbidden.
     """
     version = await registry_service.locked_with_model(session, command.model_version)
+    check(origin, Action.CHANGE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     path = ("model_version",)
     if version.live_deployments:

@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.orm.attributes import flag_modified
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text, pairs_to
 from lifecycle.database import WriteSession
 from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revision
@@ -82,12 +83,16 @@ async def hold_run(session: WriteSession, command: RegisterModelVersion) -> None
 
 
 async def ensure_model(session: WriteSession, origin: Origin, name: str) -> ModelRow:
-    """The model of this name, made if there is none, held until the transaction ends. Raises
-    NotFound where none is made: for those who see some models only, who would see whether there is
-    one that they do not."""
+    """The model of this name, made if there is none, held until the transaction ends: for whoever
+    registers a version of it.
+
+    Raises Forbidden, and NotFound where none is made: for those who see some models only, who would
+    see whether there is one that they do not.
+    """
     if session.visible is not None and not await repository.models_by_names(session, [name]):
         raise NotFound("model", name, ("model_name",))
     model, made = await repository.ensure_model(session, name, origin.actor)
+    check(origin, Action.REGISTER, None if made else model.id)
     if made:
         await journal.append(session, origin, "model.created", model.id, after={"name": model.name})
     return model
@@ -156,8 +161,9 @@ async def add_version(
 async def update_version(
     session: WriteSession, origin: Origin, command: UpdateModelVersion
 ) -> ModelVersionRow:
-    """Change a version. Raises NotFound, StaleRevision, InvalidInput."""
+    """Change a version. Raises NotFound, StaleRevision, InvalidInput, Forbidden."""
     row = await locked(session, command.model_version)
+    check(origin, Action.CHANGE, row.model_id)
     check_revision(row.revision, command.expected_revision)
     changes = command.given(
         "description",
@@ -181,10 +187,11 @@ async def update_version(
 
 
 async def update_model(session: WriteSession, origin: Origin, command: UpdateModel) -> ModelRow:
-    """Change a model. Raises NotFound, StaleRevision."""
+    """Change a model. Raises NotFound, StaleRevision, Forbidden."""
     found = (await repository.models_by_names(session, [command.name])).get(command.name)
     if found is None:
         raise NotFound("model", command.name, ("name",))
+    check(origin, Action.CHANGE, found.id)
     row = await repository.lock_model(session, found.id)
     check_revision(row.revision, command.expected_revision)
     changes = command.given("description", "owner", "tags", "metric_goals")

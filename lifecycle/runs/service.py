@@ -12,7 +12,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import (
     BIGGEST,
     Command,
@@ -47,7 +48,7 @@ _CREATED = (
     "experiment_id", "parent_id", "name", "status", "status_message", "params", "tags", "source",
     "git_commit", "dataset_facts", "started_at", "ended_at",
 )  # fmt: skip
-_SYSTEM = Origin(actor="system:leases", request_id="lease-sweep")
+_SYSTEM = Origin.system("system:leases", "lease-sweep")
 
 Step = Annotated[int, Field(ge=-BIGGEST - 1, le=BIGGEST)]
 
@@ -199,10 +200,11 @@ class LogRunOutput(Command):
 
 
 async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> RunRow:
-    """Record a run. Raises NotFound, Conflict, InvalidInput."""
+    """Record a run. Raises NotFound, Conflict, InvalidInput, Forbidden."""
     experiment = await experiments.hold(session, command.experiment_name)
     if experiment is None:
         raise NotFound("experiment", command.experiment_name, ("experiment_name",))
+    check(origin, Action.LOG)
     check_takes_runs(experiment.name, experiment.status)
     if command.status not in rules.INITIAL:
         raise InvalidInput(f"A run cannot begin as {command.status}.", ("status",))
@@ -251,8 +253,8 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
 async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:
     """Take a report about a run.
 
-    Raises NotFound, StaleRevision, InvalidTransition, InvalidInput, and Conflict when it would
-    change a parameter.
+    Raises NotFound, StaleRevision, InvalidTransition, InvalidInput, Forbidden, and Conflict when it
+    would change a parameter.
 
     Whoever reports is alive: a run that was thought LOST is RUNNING again before anything else.
     """
@@ -277,7 +279,8 @@ async def update(session: WriteSession, origin: Origin, command: UpdateRun) -> R
 
 
 async def log_metrics(session: WriteSession, origin: Origin, command: LogMetrics) -> RunRow:
-    """Store points of a run's metrics; repeating it changes nothing. Raises NotFound."""
+    """Store points of a run's metrics; repeating it changes nothing. Raises NotFound,
+    Forbidden."""
     row, _ = await _reporting(session, origin, command.run_id, path=("run_id",))
     points = [
         Points(series.key, series.steps, series.numbers(), series.timestamps)
@@ -289,7 +292,7 @@ async def log_metrics(session: WriteSession, origin: Origin, command: LogMetrics
 
 
 async def log_output(session: WriteSession, origin: Origin, command: LogRunOutput) -> RunRow:
-    """Add lines to a run's log. Raises NotFound."""
+    """Add lines to a run's log. Raises NotFound, Forbidden."""
     row, _ = await _reporting(session, origin, command.run_id, path=("run_id",))
     first = row.log_lines + 1
     await logs.append(session, row.id, row.log_lines, command.lines, row.last_reported_at)
@@ -337,6 +340,7 @@ async def _reporting(
     row = await repository.lock(session, id)
     if row is None:
         raise NotFound("run", "with this id", path)
+    check(origin, Action.LOG)
     check_revision(row.revision, expected_revision)
     row.last_reported_at = await clock(session)
     lost = row.status is RunStatus.LOST

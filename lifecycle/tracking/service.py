@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from lifecycle.access.origin import Origin
+from lifecycle.access.origin import Origin, check
+from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Line
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import Conflict, NotFound
@@ -55,8 +56,9 @@ async def retry(
     """Have items of the server at this address looked at as soon as a worker comes to it. Nothing
     is held against them any more; conflicts stay.
 
-    Raises NotFound, Conflict when there is no such server.
+    Raises NotFound, Forbidden, Conflict when there is no such server.
     """
+    check(origin, Action.SYNC)
     server = (await repository.servers_by_uris(session, [uri])).get(uri) if uri else None
     if server is None:
         raise Conflict(
@@ -84,11 +86,13 @@ async def resolve(session: WriteSession, origin: Origin, command: ResolveConflic
     """Decide conflicts; a worker then does what was decided. Where the object is not in MLflow any
     more, KEEP_OURS means that it is made there anew.
 
-    Raises NotFound, Conflict when there is no such conflict, or when it cannot be resolved so.
+    Raises NotFound, Forbidden, Conflict when there is no such conflict, or when it cannot be
+    resolved so.
     """
     row = (await repository.lock_items(session, [command.id])).get(command.id)
     if row is None:
         raise NotFound("MLflow item", "with this id")
+    check(origin, Action.SYNC)
     conflicts = {each.field: each for each in conflicts_of(row)}
     if not conflicts:
         raise Conflict("Nothing of it is in conflict.", ("id",))

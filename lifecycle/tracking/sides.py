@@ -122,7 +122,7 @@ class Sync:
 
 def origin_of(server_id: UUID) -> Origin:
     """Who writes what comes in from a server: by this the journal's reader knows its own echo."""
-    return Origin(actor=ACTOR, request_id=f"mlflow:{server_id}")
+    return Origin.system(ACTOR, f"mlflow:{server_id}")
 
 
 def digest(entity: Any) -> str:

@@ -443,7 +443,7 @@ async def _take_over(
     Raises Conflict when that would move what is in PRODUCTION here, and what the moves raise.
     """
     assert sync.importing_for is not None
-    origin = replace(sync.origin, actor=sync.importing_for, administrator=True)
+    origin = replace(sync.origin, actor=sync.importing_for)
     version: Version = theirs.facts.version
     # Whoever decides by policies holds them first.
     await promotion.hold_policies(session)

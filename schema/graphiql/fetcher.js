@@ -7,7 +7,11 @@ const keep = 50;
 
 const overHttp = createGraphiQLFetcher({ url: path, enableIncrementalDelivery: false });
 
-export function fetcher(params, options) {
+// What was last sent by any tab, so that a token need not be pasted into each of them.
+let authorization;
+
+export function fetcher(params, given) {
+  const options = signedIn(given);
   const operation = operationOf(params);
   const request = { ...params, operationName: operation?.name?.value };
   return operation?.operation === 'subscription'
@@ -26,13 +30,25 @@ function operationOf({ query, operationName }) {
   }
 }
 
+function signedIn(options) {
+  authorization = header(options?.headers, 'Authorization') ?? authorization;
+  const others = Object.entries(options?.headers ?? {}).filter(
+    ([key]) => key.toLowerCase() !== 'authorization',
+  );
+  const headers = Object.fromEntries(others);
+  return { ...options, headers: authorization ? { ...headers, authorization } : headers };
+}
+
 function subscribe(params, headers) {
   const url = new URL(path, location.href);
   url.protocol = url.protocol.replace('http', 'ws');
   const client = createClient({
     url: url.href,
     // A browser cannot set headers on a websocket, so the actor travels in connection_init.
-    connectionParams: { actor: header(headers, 'Lifecycle-Actor') },
+    connectionParams: {
+      actor: header(headers, 'Lifecycle-Actor'),
+      authorization: header(headers, 'Authorization'),
+    },
     // Reconnecting without a cursor could skip events unnoticed; better to see the end of it.
     retryAttempts: 0,
   });

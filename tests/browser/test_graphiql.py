@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -13,7 +14,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from playwright.sync_api import ConsoleMessage, Page, WebSocket, expect, sync_playwright
+
+from lifecycle.__main__ import main
+from tests.conftest import process
 
 SOURCE = Path(__file__).parents[2] / "schema" / "graphiql"
 BUILT = Path(__file__).parents[2] / "schema" / "static" / "graphiql" / "index.html"
@@ -59,8 +64,15 @@ class Opened:
 
     def variables(self, values: dict[str, Any]) -> None:
         """Put these in the place of what stands under Variables."""
-        self.page.get_by_role("button", name="Variables", exact=True).click()
-        self.page.locator('.graphiql-editor-tool [data-uri$="variables.json"]').click()
+        self._replace("Variables", values)
+
+    def headers(self, values: dict[str, str]) -> None:
+        """The same for Headers."""
+        self._replace("Headers", values)
+
+    def _replace(self, tool: str, values: dict[str, Any]) -> None:
+        self.page.get_by_role("button", name=tool, exact=True).click()
+        self.page.locator(f'.graphiql-editor-tool [data-uri$="{tool.lower()}.json"]').click()
         self.page.keyboard.press("ControlOrMeta+A")
         self.page.keyboard.insert_text(json.dumps(values))
         self.page.keyboard.press("ControlOrMeta+Shift+End")  # The editor closes what it thinks is
@@ -85,6 +97,13 @@ def built() -> None:
 
 @pytest.fixture
 def graphiql(built: None, served: Served) -> Iterator[Opened]:
+    with opened_at(served.url) as opened:
+        yield opened
+
+
+@contextmanager
+def opened_at(url: str) -> Iterator[Opened]:
+    """The page of the service at this address."""
     # Opened anew for each test: while Playwright is at work in this thread, no asynchronous
     # fixture or test can be.
     with sync_playwright() as playwright:
@@ -101,7 +120,7 @@ def graphiql(built: None, served: Served) -> Iterator[Opened]:
         page.on("websocket", opened.record_websocket)
         page.on("pageerror", lambda error: opened.problems.append(str(error)))
         page.on("console", opened.record_message)
-        page.goto(f"{served.url}/graphql")
+        page.goto(f"{url}/graphql")
         expect(page.get_by_role("button", name="Execute query")).to_be_visible()
         # The editors come in pieces; the colours of the query are the last of them.
         expect(page.locator(".graphiql-query-editor .mtk1").first).to_be_visible()
@@ -165,13 +184,41 @@ def test_an_approver_sees_what_waits_and_decides(graphiql: Opened, served: Serve
 
 
 @pytest.mark.slow
-def test_a_tab_can_be_an_administrators(graphiql: Opened) -> None:
+def test_a_tab_can_be_an_administrators(graphiql: Opened, served: Served) -> None:
+    model = f"seen-{token_hex(4)}"
+    register = "mutation ($input: RegisterModelVersionInput!) { "
+    register += "registerModelVersion(input: $input) { __typename } }"
+    graphql(served, register, input={"modelName": model})
     graphiql.tab("SetStagePolicy")
-    graphiql.variables({"input": {"modelName": "nobody-has-it", "stage": "STAGING", "rules": []}})
+    graphiql.variables({"input": {"modelName": model, "stage": "STAGING", "rules": []}})
     graphiql.execute()
 
-    graphiql.expect_response('"NOT_FOUND"')  # and not FORBIDDEN, as for others
+    graphiql.expect_response('"stagePolicy"')  # and not FORBIDDEN, as for others
     assert graphiql.problems == []
+
+
+@pytest.mark.slow
+def test_who_signs_in_does_so_in_one_tab_for_all(built: None, database_url: str) -> None:
+    made = CliRunner().invoke(
+        main, ["token", "create", "browser", "--role", "VIEWER", "--database-url", database_url]
+    )
+    token = made.stdout.strip()
+    with (
+        process("--database-url", database_url, LIFECYCLE_SIGN_IN="tokens") as signed,
+        opened_at(signed.url) as graphiql,
+    ):
+        graphiql.execute()
+        graphiql.expect_response('"UNAUTHENTICATED"')
+
+        graphiql.headers({"Authorization": f"Bearer {token}"})
+        graphiql.execute()
+        graphiql.expect_response('"serverInfo"')
+
+        graphiql.tab("DeploymentStatus")
+        graphiql.execute()
+        graphiql.expect_response('"CaughtUp"')
+    payload = {"actor": "me@example.com", "authorization": f"Bearer {token}"}
+    assert graphiql.sent[0] == {"type": "connection_init", "payload": payload}
 
 
 def test_a_subscription_shows_what_happens(graphiql: Opened, served: Served) -> None:

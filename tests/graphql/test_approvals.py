@@ -403,10 +403,7 @@ async def test_an_administrator_may_go_past_the_policy_and_is_seen_to(
     done = await decide(graph, version, "BYPASS", "admin", notes="the customer waits")
     promoted = await set_stage(graph, version, "PRODUCTION")
 
-    assert said == (
-        "bob may not go past a policy with BYPASS: only administrators may, whom "
-        "LIFECYCLE_ADMINISTRATORS names."
-    )
+    assert said == ("bob may not go past a policy with BYPASS: that takes the role ADMIN.")
     assert silent == empty
     assert silent == {
         "__typename": "InvalidInput",

@@ -33,6 +33,7 @@ from starlette.requests import HTTPConnection
 from structlog.testing import capture_logs
 
 from lifecycle.access.origin import Origin
+from lifecycle.access.rules import EVERYTHING
 from schema.admission import Admission
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
@@ -288,7 +289,7 @@ HERE = HTTPConnection({"type": "http", "path": "/", "headers": [(b"host", b"here
 
 def a_context(live: Live) -> Context:
     """That of a request."""
-    origin, state = Origin("tester", "the-id", administrator=False), live.app.state
+    origin, state = Origin("tester", "the-id", rights=EVERYTHING), live.app.state
     return Context(state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission())
 
 

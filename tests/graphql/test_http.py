@@ -481,7 +481,7 @@ async def test_health_and_readiness_are_told(http: httpx.AsyncClient) -> None:
 # Who asks, and in which request
 
 
-@pytest.mark.parametrize("given", ["abc", "A-1_b.c:d", "x" * 100])
+@pytest.mark.parametrize("given", ["abc", "A-1_b.c", "x" * 100])
 async def test_a_request_id_that_the_client_gives_comes_back(
     http: httpx.AsyncClient, given: str
 ) -> None:
@@ -490,7 +490,7 @@ async def test_a_request_id_that_the_client_gives_comes_back(
     assert response.headers.get_list("x-request-id") == [given]
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 101, 'a"b', "a,b", "<a>"])
+@pytest.mark.parametrize("given", ["", "a b", "x" * 101, 'a"b', "a,b", "<a>", "mlflow:1"])
 async def test_a_request_id_that_is_none_is_replaced(http: httpx.AsyncClient, given: str) -> None:
     response = await post(http, {"query": NAME}, x_request_id=given)
 

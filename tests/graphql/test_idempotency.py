@@ -8,7 +8,16 @@ import pytest
 
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
-from tests.mutations import MUTATIONS, World, a_world, contents, document, headers, inputs
+from tests.mutations import (
+    MUTATIONS,
+    World,
+    a_world,
+    contents,
+    document,
+    global_id,
+    headers,
+    inputs,
+)
 
 # What each mutation's success shows of the object that it made or changed.
 OBJECTS = {
@@ -41,6 +50,10 @@ OBJECTS = {
     "setDriftPolicy": "driftPolicy { id version }",
     "retryMlflowSync": "mlflowServer { uri } items { id attempts nextAttemptAt }",
     "resolveMlflowConflict": "mlflowItem { id nextAttemptAt mlflow { state conflicts { field } } }",
+    "grantRole": "roleGrant { id createdAt grant { role } }",
+    "revokeRole": "roleGrant { id revokedAt }",
+    "createApiToken": "apiToken { id prefix grants { role } }",
+    "revokeApiToken": "apiToken { id revokedAt }",
 }
 
 # One value of each input, changed to another that would be acceptable too.
@@ -73,6 +86,10 @@ OTHERWISE: dict[str, Json] = {
     "setDriftPolicy": {"reason": "other"},
     "retryMlflowSync": {"ids": None},
     "resolveMlflowConflict": {"resolution": "KEEP_OURS"},
+    "grantRole": {"subject": "somebody"},
+    "revokeRole": {"id": global_id("RoleGrant")},
+    "createApiToken": {"grants": [{"role": "VIEWER"}]},
+    "revokeApiToken": {"id": global_id("ApiToken")},
 }
 
 

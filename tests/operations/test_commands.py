@@ -1,5 +1,7 @@
 """What a person types, and what is said when it cannot work: one clear line, never a traceback."""
 
+import asyncio
+import re
 import shutil
 import socket
 import subprocess
@@ -10,19 +12,27 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from lifecycle.__main__ import bring_in, main, verify
+from lifecycle.__main__ import bring_in, create_token, list_tokens, main, revoke_token, verify
 from lifecycle.settings import VARIABLES
 from schema import root
-from tests.conftest import Process
+from tests.client import PATIENCE, Graph
+from tests.conftest import Process, in_thread, serving
 
 COMMANDS = {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")} | {
     "audit verify": verify,
     "mlflow import": bring_in,
+    "token create": create_token,
+    "token list": list_tokens,
+    "token revoke": revoke_token,
 }
-CONFIGURED = ("serve", "worker", "migrate", "audit verify", "mlflow import")
+CONFIGURED = (
+    *("serve", "worker", "migrate", "audit verify", "mlflow import"),
+    *("token create", "token list", "token revoke"),
+)
 SDL = Path(root.__file__).parent / "schema.graphql"
 
 
@@ -56,7 +66,11 @@ def a_closed_port() -> int:
 def test_help_names_every_command_option_and_variable() -> None:
     # given
     options = {
-        option for each in COMMANDS.values() for param in each.params for option in param.opts
+        option
+        for each in COMMANDS.values()
+        for param in each.params
+        if isinstance(param, click.Option)
+        for option in param.opts
     }
 
     # when
@@ -68,7 +82,8 @@ def test_help_names_every_command_option_and_variable() -> None:
     assert options == {
         "--host", "--port", "--workers", "--data-dir", "--database-url",
         "--check", "--write", "--url", "--actor", "--administrator", "--anchor",
-        "--tracking-uri", "--follow", "--worker", "--mlflow",
+        "--tracking-uri", "--follow", "--worker", "--mlflow", "--insecure",
+        "--role", "--model", "--stage", "--environment", "--days",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output
@@ -82,6 +97,8 @@ def test_each_command_explains_its_options(command: str) -> None:
     # then
     assert result.exit_code == 0
     for option in COMMANDS[command].params:
+        if isinstance(option, click.Argument):
+            continue
         assert option.opts[0] in result.output
         assert getattr(option, "help", None), f"{option.opts[0]} is not explained"
     for name in VARIABLES if command in CONFIGURED else ():
@@ -113,6 +130,10 @@ def test_the_version_is_that_of_the_package() -> None:
         (["--tracking-uri", "http://me:secret@"], {}, "must be the address of an MLflow server"),
         ([], {"LIFECYCLE_MLFLOW_FOLLOW": "86401"}, "must be 1 to 86400 seconds, not '86401'."),
         ([], {"LIFECYCLE_MLFLOW_WORKER": "maybe"}, "must be yes or no, not 'maybe'."),
+        ([], {"LIFECYCLE_SIGN_IN": "maybe"}, "must be none, tokens or oidc, not 'maybe'."),
+        ([], {"LIFECYCLE_SIGN_IN": "oidc"}, "LIFECYCLE_SIGN_IN=oidc needs LIFECYCLE_OIDC_ISSUER."),
+        (["--host", "0.0.0.0"], {}, "0.0.0.0 can be reached by others, and nobody proves who"),
+        ([], {"LIFECYCLE_HOST": "::"}, "set LIFECYCLE_SIGN_IN, or say --insecure."),
     ],
 )
 def test_nonsense_is_refused_as_wrong_usage(
@@ -198,7 +219,9 @@ def test_a_port_in_use_is_reported_in_one_line() -> None:
 
 def test_a_host_that_is_not_here_is_reported_in_one_line() -> None:
     # when
-    done = lifecycle("serve", "--port", "0", LIFECYCLE_HOST="nonsense.invalid")
+    done = lifecycle(
+        "serve", "--port", "0", LIFECYCLE_HOST="nonsense.invalid", LIFECYCLE_INSECURE="yes"
+    )
 
     # then
     assert done.returncode == 1
@@ -397,3 +420,70 @@ def test_the_demo_refuses_what_is_not_a_url() -> None:
     assert result.output == (
         "Error: 'nonsense' is not a URL that begins with http:// or https://.\n"
     )
+
+
+async def test_a_token_is_made_used_listed_and_revoked(database_url: str, unique: str) -> None:
+    def token(*arguments: str) -> Result:
+        result: list[Result] = []
+        in_thread(lambda: result.append(run("token", *arguments, "--database-url", database_url)))
+        return result[0]
+
+    me = "{ me { name grants { role stages } } }"
+
+    # when
+    narrowed = ("--role", "APPROVER", "--stage", "STAGING", "--stage", "PRODUCTION")
+    made = token("create", unique, *narrowed, "--days", "7")
+    secret = made.stdout.strip()
+    async with (
+        serving(database_url, sign_in="tokens") as service,
+        Graph(service.url, token=secret) as client,
+    ):
+        asked = await client.query(me)
+        listed = token("list")
+        revoked = token("revoke", secret[:10])
+        again = token("revoke", secret[:10])
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in (refused := await client.answer(me)):
+                pass
+
+    # then
+    assert re.fullmatch(r"lct_[\w-]{43}", secret)
+    assert made.stderr.startswith(f"service:{unique}, APPROVER, until ")
+    assert asked["me"] == {
+        "name": f"service:{unique}",
+        "grants": [{"role": "APPROVER", "stages": ["PRODUCTION", "STAGING"]}],
+    }
+    [line] = [line for line in listed.stdout.splitlines() if unique in line]
+    assert line.startswith(
+        f"{secret[:10]}…  service:{unique}  APPROVER for PRODUCTION, STAGING  until "
+    )
+    assert line.endswith(", made by system:command-line")
+    assert secret not in listed.stdout
+    assert revoked.stdout == f"{secret[:10]}… of service:{unique} cannot be used any more.\n"
+    assert again.stderr == f"Error: There is no API token that begins with {secret[:10]}.\n"
+    assert refused["errors"][0]["message"] == "The API token was revoked."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x", "--role", "BOSS"], "'BOSS' is not one of"),
+        (["x"], "Missing option '--role'"),
+        (["system:x", "--role", "ADMIN"], "not begin with system:, service: or group:."),
+        (["x", "--role", "ADMIN", "--model", "nothing"], "There is no model nothing."),
+        (["x", "--role", "ADMIN", "--stage", "STAGING"], "so it takes no stages."),
+        (["x", "--role", "APPROVER", "--stage", "NOWHERE"], "'NOWHERE' is not a valid Stage."),
+        (["x", "--role", "VIEWER", "--days", "367"], "367 is not in the range 1<=x<=366"),
+    ],
+)
+def test_a_token_that_makes_no_sense_is_refused_in_one_line(
+    database_url: str, arguments: list[str], message: str
+) -> None:
+    # when
+    result = run("token", "create", *arguments, "--database-url", database_url)
+
+    # then
+    assert result.exit_code != 0
+    assert message in " ".join(result.output.split())
+    assert "lct_" not in result.output
+    assert isinstance(result.exception, SystemExit), "a traceback"

@@ -17,6 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from sqlalchemy import select
 
 from lifecycle.access.origin import Origin
+from lifecycle.access.rules import UNPROVEN
 from lifecycle.runs.tables import MetricPointRow
 from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client, Unreachable
@@ -559,7 +560,7 @@ async def test_what_was_deleted_there_is_made_there_anew_if_somebody_says_so(
 
     # when
     command = ResolveConflict(id=item.id, resolution=Resolution.KEEP_OURS)
-    await mirror.do(resolve, Origin("ada", "a request"), command)
+    await mirror.do(resolve, Origin("ada", "a request", rights=UNPROVEN), command)
     await mirror.settle()
 
     # then: another run, with all that is here

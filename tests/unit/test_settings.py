@@ -1,5 +1,6 @@
 """What the environment says, and what of it may be shown."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,6 +22,13 @@ GIVEN = Settings(
     artifacts="s3://bucket/internal",
     external_artifacts="/external",
     s3_public_url="https://s3.example.com",
+    sign_in="oidc",
+    oidc_issuer="https://login.example.com/",
+    oidc_audience="lifecycle",
+    oidc_name_claim="preferred_username",
+    oidc_groups_claim="groups",
+    insecure=True,
+    token="lct_secret",
 )
 
 
@@ -115,3 +123,88 @@ def test_what_is_no_server_of_mlflow_is_refused_without_repeating_it(given: str)
 
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"SIGN_IN": "yes"}, "LIFECYCLE_SIGN_IN must be none, tokens or oidc, not 'yes'."),
+        ({"SIGN_IN": "oidc"}, "LIFECYCLE_SIGN_IN=oidc needs LIFECYCLE_OIDC_ISSUER."),
+        (
+            {"SIGN_IN": "oidc", "OIDC_ISSUER": "https://login.example.com"},
+            "LIFECYCLE_SIGN_IN=oidc needs LIFECYCLE_OIDC_AUDIENCE.",
+        ),
+        (
+            {"OIDC_ISSUER": "https://login.example.com", "OIDC_AUDIENCE": "a"},
+            "LIFECYCLE_OIDC_ISSUER is set, but LIFECYCLE_SIGN_IN is none, not oidc.",
+        ),
+        (
+            {"SIGN_IN": "tokens", "OIDC_GROUPS_CLAIM": "groups"},
+            "LIFECYCLE_OIDC_GROUPS_CLAIM is set, but LIFECYCLE_SIGN_IN is tokens, not oidc.",
+        ),
+        ({"INSECURE": "true"}, "LIFECYCLE_INSECURE must be yes or no, not 'true'."),
+    ],
+)
+def test_what_is_said_of_signing_in_must_make_sense(
+    environment: pytest.MonkeyPatch, given: dict[str, str], message: str
+) -> None:
+    for name, value in given.items():
+        environment.setenv(f"LIFECYCLE_{name}", value)
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "login.example.com",
+        "http://login.example.com",
+        "https://",
+        "https://me@login.example.com",
+        "https://login.example.com/?x=1",
+        "https://login.example.com:port",
+        "ftp://127.0.0.1",
+    ],
+)
+def test_an_issuer_is_an_address_that_can_be_trusted(
+    environment: pytest.MonkeyPatch, issuer: str
+) -> None:
+    environment.setenv("LIFECYCLE_SIGN_IN", "oidc")
+    environment.setenv("LIFECYCLE_OIDC_AUDIENCE", "lifecycle")
+    environment.setenv("LIFECYCLE_OIDC_ISSUER", issuer)
+
+    with pytest.raises(ValueError, match="LIFECYCLE_OIDC_ISSUER must be an address"):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("sign_in", "given", "expected"),
+    [
+        ("none", None, {"admin"}),
+        ("none", "", set()),
+        ("tokens", None, set()),
+        ("tokens", "ada@example.com, bob", {"ada@example.com", "bob"}),
+    ],
+)
+def test_nobody_is_an_administrator_because_of_what_they_are_called(
+    environment: pytest.MonkeyPatch, sign_in: str, given: str | None, expected: set[str]
+) -> None:
+    environment.setenv("LIFECYCLE_SIGN_IN", sign_in)
+    if given is not None:
+        environment.setenv("LIFECYCLE_ADMINISTRATORS", given)
+
+    assert Settings.from_environment().administrators == frozenset(expected)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_without_signing_in_this_machine_is_served(host: str) -> None:
+    Settings(host=host).check_exposed()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", ""])
+def test_without_signing_in_nobody_else_is_served_unless_it_is_said_so(host: str) -> None:
+    with pytest.raises(ValueError, match="nobody proves who they are"):
+        Settings(host=host).check_exposed()
+    Settings(host=host, insecure=True).check_exposed()
+    Settings(host=host, sign_in="tokens").check_exposed()

@@ -1,0 +1,1 @@
+"""Who there is: what they have been granted, and how they prove who they are."""

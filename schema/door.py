@@ -1,0 +1,115 @@
+"""Who is let in: what a request, or a websocket in connection_init, says of who sends it.
+
+Where nobody signs in, they are believed, and only this machine is served. Where they do, a bearer
+token is all that counts.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from cross_web import HTTPException
+from starlette.requests import HTTPConnection
+
+from lifecycle.access.rules import EVERYTHING, NOTHING, SYSTEM, UNPROVEN, Principal
+from lifecycle.errors import Unauthenticated
+from lifecycle.principals.sign_in import End, SignIn
+from lifecycle.settings import is_loopback
+
+_MAX_ACTOR = 250
+_SCHEME = "bearer "
+_NOBODY = Principal("nobody", NOTHING)
+
+
+class Caller(NamedTuple):
+    """Who it is, and by which token they have proved it, if they had to."""
+
+    principal: Principal
+    token: str | None = None
+
+
+class Door:
+    """Tells who it is, or refuses them. `insecure` lets others than this machine in unproven."""
+
+    def __init__(
+        self,
+        sign_in: SignIn | None = None,
+        administrators: frozenset[str] = frozenset(),
+        insecure: bool = False,
+    ) -> None:
+        self._sign_in = sign_in
+        self._administrators = administrators
+        self._insecure = insecure
+
+    async def by_request(self, request: HTTPConnection) -> Caller:
+        """Who sends a request. Raises Unauthenticated, Unavailable, HTTPException."""
+        if self._sign_in is None:
+            return Caller(self._believed(request))
+        return await self._proved(self._sign_in, request.headers.get("authorization"))
+
+    def before_init(self, websocket: HTTPConnection) -> Caller:
+        """Who is at a websocket before they have said so. Raises HTTPException."""
+        return Caller(self._believed(websocket) if self._sign_in is None else _NOBODY)
+
+    async def by_init(self, payload: Mapping[str, Any], before: Principal) -> Caller:
+        """Who is at a websocket, by what connection_init says. Raises Unauthenticated, Unavailable,
+        HTTPException."""
+        if self._sign_in is None:
+            given = payload.get("actor")
+            return Caller(before if given is None else self._named(given))
+        given = payload.get("authorization", payload.get("Authorization"))
+        return await self._proved(self._sign_in, given)
+
+    def watch(self, caller: Caller, end: End) -> Callable[[], None]:
+        """Have what lasts ended, once it must not go on in this name. Returns what is to be called
+        when it has ended by itself."""
+        if self._sign_in is None or caller.token is None:
+            return lambda: None
+        sign_in = self._sign_in
+        session = sign_in.begin(caller.token, caller.principal, end)
+        return lambda: sign_in.leave(session)
+
+    async def _proved(self, sign_in: SignIn, given: object) -> Caller:
+        if not isinstance(given, str) or given[: len(_SCHEME)].lower() != _SCHEME:
+            raise Unauthenticated("Sign in: send Authorization: Bearer and a token.")
+        token = given[len(_SCHEME) :].strip()
+        return Caller(sign_in.known(token) or await sign_in.principal(token), token)
+
+    def _believed(self, connection: HTTPConnection) -> Principal:
+        if not self._insecure and not _is_local(connection):
+            raise HTTPException(
+                403, "Nobody signs in here, so only the service's own machine is served."
+            )
+        header = connection.headers.get("lifecycle-actor", "").encode("latin-1")
+        return self._named(header.decode("utf-8", "replace"))
+
+    def _named(self, given: object) -> Principal:
+        if not isinstance(given, str) or len(given) > _MAX_ACTOR:
+            raise _not_a_name()
+        name = given.strip() or "anonymous"
+        # What the service does by itself is journalled under such names.
+        if not name.isprintable() or name.startswith(SYSTEM):
+            raise _not_a_name()
+        return Principal(name, EVERYTHING if name in self._administrators else UNPROVEN)
+
+
+def _is_local(connection: HTTPConnection) -> bool:
+    host, port = connection.scope.get("server") or ("", 0)
+    # A socket in the file system has no port.
+    return port is None or _leads_here_alone(host, connection.headers.get("host"))
+
+
+@lru_cache(100)
+def _leads_here_alone(address: str, name: str | None) -> bool:
+    """Whether others cannot reach the address, and it was asked for under a name that is such an
+    address: the name of a page from elsewhere may have been made to lead here."""
+    try:
+        named = "localhost" if name is None else urlsplit(f"//{name}").hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(address) and is_loopback(named)
+
+
+def _not_a_name() -> HTTPException:
+    return HTTPException(400, "Lifecycle-Actor must be a short line, and not begin with system:.")

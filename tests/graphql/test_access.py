@@ -1,0 +1,782 @@
+"""Who is let in, and who may do what, where services sign in with API tokens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import connect
+
+from lifecycle.access.rules import Role
+from lifecycle.database import Database
+from lifecycle.errors import Unavailable
+from lifecycle.principals import commands
+from lifecycle.principals.sign_in import SignIn
+from schema.root import schema
+from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
+from tests.conftest import Live, serving
+from tests.factories import a_version, a_version_in
+from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
+
+# Who may do it, besides ADMIN.
+MAY: dict[str, set[str]] = {
+    "createExperiment": {"CONTRIBUTOR"},
+    "updateExperiment": {"CONTRIBUTOR"},
+    "logRun": {"CONTRIBUTOR"},
+    "updateRun": {"CONTRIBUTOR"},
+    "logMetrics": {"CONTRIBUTOR"},
+    "logRunOutput": {"CONTRIBUTOR"},
+    "beginArtifactUpload": {"CONTRIBUTOR"},
+    "completeArtifactUpload": {"CONTRIBUTOR"},
+    "registerModelVersion": {"CONTRIBUTOR"},
+    "updateModelVersion": {"CONTRIBUTOR"},
+    "deleteModelVersion": {"CONTRIBUTOR"},
+    "updateModel": {"CONTRIBUTOR"},
+    "setStage": {"CONTRIBUTOR", "APPROVER"},
+    "validateModelVersion": {"CONTRIBUTOR", "APPROVER"},
+    "submitForApproval": {"CONTRIBUTOR"},
+    "decideApproval": {"APPROVER"},
+    "withdrawApproval": {"CONTRIBUTOR", "APPROVER"},
+    "setStagePolicy": set(),
+    "appendChecklistItem": {"CONTRIBUTOR", "APPROVER"},
+    "markChecklistItem": {"APPROVER"},
+    "createDeployment": {"DEPLOYER"},
+    "updateDeployment": {"DEPLOYER"},
+    "rollbackDeployment": {"DEPLOYER"},
+    "terminateDeployment": {"DEPLOYER"},
+    "recordDriftEvent": {"DEPLOYER"},
+    "updateDriftEvent": {"APPROVER", "DEPLOYER"},
+    "setDriftPolicy": set(),
+    "retryMlflowSync": {"CONTRIBUTOR"},
+    "resolveMlflowConflict": {"CONTRIBUTOR"},
+    "grantRole": set(),
+    "revokeRole": set(),
+    "createApiToken": set(),
+    "revokeApiToken": set(),
+}
+
+ME = "{ me { name kind grants { role model { name } stages environments } can { administrate } } }"
+FOLLOW = "subscription { deploymentStatus { __typename } }"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def signed(database_url: str) -> AsyncIterator[Live]:
+    """A service where everybody signs in, on the database of the others."""
+    async with serving(database_url, sign_in="tokens", mlflow_uri="http://mlflow:5000") as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="module")
+async def root(signed: Live) -> AsyncIterator[Graph]:
+    """Somebody who may do everything."""
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN")) as client:
+        yield client
+
+
+async def a_token(
+    service: Live,
+    role: str,
+    model: str | None = None,
+    *,
+    name: str | None = None,
+    stages: list[str] | None = None,
+    environments: list[str] | None = None,
+) -> str:
+    """A new token, made where the first one is made."""
+    name = name or f"s-{uuid4().hex[:8]}"
+    url = service.database.url
+    made = await commands.create(url, name, role, model, stages or [], environments or [], 1)
+    return made.token
+
+
+async def _code(graph: Graph, mutation: str, input: Json) -> str | None:
+    answer = await graph.answer(document(mutation), {"input": input})
+    return answer["errors"][0]["extensions"]["code"] if "errors" in answer else None
+
+
+# Who is let in
+
+
+@pytest.mark.parametrize("kind", ["query", "mutation", "subscription"])
+async def test_every_field_is_refused_to_whoever_has_not_signed_in(signed: Live, kind: str) -> None:
+    root = getattr(schema._schema, f"{kind}_type")
+    async with Graph(signed.url, actor="admin") as nobody:
+        for field in root.fields:
+            response = await nobody.http.post("/graphql", json={"query": f"{kind} {{ {field} }}"})
+
+            assert response.status_code == 401, field
+            assert response.headers["www-authenticate"] == "Bearer"
+            [error] = response.json()["errors"]
+            assert error["extensions"] == {"code": "UNAUTHENTICATED"}
+            assert error["message"] == "Sign in: send Authorization: Bearer and a token."
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("", "Sign in: send Authorization: Bearer and a token."),
+        ("Basic YWRtaW46YWRtaW4=", "Sign in: send Authorization: Bearer and a token."),
+        ("Bearer", "Sign in: send Authorization: Bearer and a token."),
+        ("Bearer admin", "This is not an API token."),
+        (f"Bearer lct_{'A' * 43}", "There is no such API token."),
+        (f"Bearer lct_{'A' * 44}", "This is not an API token."),
+        ("Bearer ü", "This is not an API token."),
+        (f"Bearer {'A' * 17_000}", "The token is too long."),
+    ],
+)
+async def test_what_is_no_token_is_refused(signed: Live, header: str, message: str) -> None:
+    async with Graph(signed.url) as nobody:
+        answer = await nobody.answer(ME, Authorization=header.encode())  # type: ignore[arg-type]
+
+    assert [error["message"] for error in answer["errors"]] == [message]
+    assert answer["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_by_get_and_over_sse_the_same_is_asked_for(signed: Live) -> None:
+    async with Graph(signed.url) as nobody:
+        by_get = await nobody.http.get("/graphql", params={"query": ME})
+        streamed = await nobody.http.post(
+            "/graphql", json={"query": FOLLOW}, headers={"accept": "text/event-stream"}
+        )
+
+    assert (by_get.status_code, streamed.status_code) == (401, 401)
+
+
+async def test_the_page_for_browsers_is_everybodys(signed: Live) -> None:
+    async with Graph(signed.url) as nobody:
+        page = await nobody.http.get("/graphql", headers={"accept": "text/html"})
+
+    assert page.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"actor": "admin"}, {"authorization": "Bearer x"}, {"authorization": 7}]
+)
+async def test_a_websocket_is_closed_to_whoever_does_not_sign_in(
+    signed: Live, payload: Any
+) -> None:
+    with closed(4403, "Forbidden"):
+        async with socket(signed.url, **payload):
+            pass
+
+
+async def test_a_websocket_is_nobodys_before_connection_init(signed: Live) -> None:
+    address = signed.url.replace("http", "ws", 1) + "/graphql"
+    headers = {"Lifecycle-Actor": "admin"}
+    async with connect(
+        address,
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        additional_headers=headers,
+        proxy=None,
+    ) as connection:
+        opened = Socket(connection)
+        await opened.start(ME)
+        with closed(4401, "Unauthorized"):
+            await opened.receive()
+
+
+async def test_who_signs_in_is_who_the_token_says_and_nobody_else(
+    signed: Live, unique: str
+) -> None:
+    token = await a_token(signed, "CONTRIBUTOR", name=unique)
+    async with Graph(signed.url, token=token) as service:
+        me = await service.query(ME, None, **{"Lifecycle-Actor": "admin"})
+        result = await service.mutate(
+            "createExperiment",
+            {"name": unique},
+            "experiment { createdBy }",
+            **{"Lifecycle-Actor": "admin"},
+        )
+
+    assert me["me"] == {
+        "name": f"service:{unique}",
+        "kind": "SERVICE",
+        "grants": [{"role": "CONTRIBUTOR", "model": None, "stages": None, "environments": None}],
+        "can": {"administrate": False},
+    }
+    assert result["experiment"] == {"createdBy": f"service:{unique}"}
+
+
+@pytest.mark.parametrize("key", ["authorization", "Authorization"])
+async def test_a_websocket_signs_in_by_connection_init(signed: Live, unique: str, key: str) -> None:
+    token = await a_token(signed, "VIEWER", name=unique)
+
+    async with socket(signed.url, **{key: f"Bearer {token}", "actor": "admin"}) as opened:
+        [me] = [item async for item in opened.subscribe(ME)]
+
+    assert me["name"] == f"service:{unique}"
+
+
+# What they may do
+
+
+@pytest_asyncio.fixture
+async def world(live: Live, graph: Graph, unique: str) -> World:
+    """One object of each kind."""
+    return await a_world(live, graph, unique)
+
+
+def test_of_every_mutation_it_is_said_who_may_do_it(world: World) -> None:
+    assert set(MAY) == set(MUTATIONS) == set(inputs(world))
+
+
+async def test_every_mutation_is_refused_to_who_may_only_see_and_changes_nothing(
+    signed: Live, world: World
+) -> None:
+    token = await a_token(signed, "VIEWER")
+    async with Graph(signed.url, token=token) as viewer:
+        await viewer.query(ME)
+        await _used(signed, token)
+        before = await contents(signed.database)
+
+        answers = {
+            mutation: await viewer.answer(document(mutation), {"input": inputs(world)[mutation]})
+            for mutation in MUTATIONS
+        }
+
+    for mutation, answer in answers.items():
+        assert "errors" in answer, (mutation, answer)
+        [error] = answer["errors"]
+        assert error["extensions"] == {"code": "FORBIDDEN"}, mutation
+        assert "that takes the role" in error["message"]
+        assert answer["data"] is None
+    assert await contents(signed.database) == before
+
+
+async def _used(signed: Live, token: str) -> None:
+    """Until it is noted that the token was used."""
+    query = "SELECT last_used_at IS NOT NULL FROM api_token WHERE prefix = $1"
+    connection = await asyncpg.connect(signed.database.url.replace("+asyncpg", ""))
+    async with asyncio.timeout(PATIENCE):
+        while not await connection.fetchval(query, token[:10]):
+            pass
+    await connection.close()
+
+
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.VIEWER}))
+async def test_each_role_does_what_it_is_there_for(signed: Live, world: World, role: str) -> None:
+    async with Graph(signed.url, token=await a_token(signed, role)) as service:
+        refused = {
+            mutation
+            for mutation in MUTATIONS
+            if await _code(service, mutation, inputs(world)[mutation]) == "FORBIDDEN"
+        }
+
+    allowed = {mutation for mutation, roles in MAY.items() if role in roles}
+    assert refused == (set() if role == "ADMIN" else set(MAY) - allowed)
+
+
+async def test_a_dry_run_takes_the_same_role(signed: Live, graph: Graph, unique: str) -> None:
+    version = await a_version(graph, unique)
+    input = {"modelVersion": {"id": version["id"]}, "stage": "STAGING", "dryRun": True}
+    async with Graph(signed.url, token=await a_token(signed, "VIEWER")) as viewer:
+        error = await viewer.error(document("setStage"), {"input": input})
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+
+
+async def test_what_is_not_there_is_not_found_whoever_asks(signed: Live, unique: str) -> None:
+    async with Graph(signed.url, token=await a_token(signed, "VIEWER")) as viewer:
+        result = await viewer.mutate("updateModel", {"name": unique})
+
+    assert result["code"] == "NOT_FOUND"
+
+
+async def test_a_role_for_one_model_does_nothing_to_another(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    other = f"{unique}-other"
+    mine = await a_version(graph, unique)
+    theirs = await a_version(graph, other)
+    async with Graph(signed.url, token=await a_token(signed, "CONTRIBUTOR", unique)) as service:
+        done = await service.mutate(
+            "updateModelVersion", {"modelVersion": {"id": mine["id"]}, "description": "d"}
+        )
+        registered = await service.mutate("registerModelVersion", {"modelName": unique})
+        refused = [
+            await service.answer(document(mutation), {"input": input})
+            for mutation, input in (
+                ("updateModelVersion", {"modelVersion": {"id": theirs["id"]}}),
+                ("registerModelVersion", {"modelName": other}),
+                ("registerModelVersion", {"modelName": f"{unique}-new"}),
+                ("createExperiment", {"name": unique}),
+            )
+        ]
+
+    assert done["__typename"] == "UpdateModelVersionSuccess"
+    assert registered["__typename"] == "RegisterModelVersionSuccess"
+    # What one may not see is not found; whether a model is there is not told either.
+    for answer in refused:
+        codes = [error["extensions"]["code"] for error in answer.get("errors", ())]
+        codes += [found["code"] for found in (answer["data"] or {}).values() if "code" in found]
+        assert codes in (["FORBIDDEN"], ["NOT_FOUND"])
+    assert refused[1]["errors"][0]["message"] == refused[2]["errors"][0]["message"]
+    assert (await graph.query(f'{{ model(name: "{unique}-new") {{ id }} }}'))["model"] is None
+
+
+async def test_who_may_not_promote_moves_nothing_into_production_nor_out_of_it(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    inside = await a_version_in(graph, unique, "PRODUCTION")
+    outside = await a_version_in(graph, unique, "STAGING")
+    async with Graph(signed.url, token=await a_token(signed, "CONTRIBUTOR")) as service:
+        errors = [
+            await service.error(
+                document("setStage"),
+                {"input": {"modelVersion": {"id": version["id"]}, "stage": stage}},
+            )
+            for version, stage in (
+                (outside, "PRODUCTION"),
+                (inside, "STAGING"),
+                (inside, "ARCHIVED"),
+            )
+        ]
+
+    for error in errors:
+        assert error["extensions"]["code"] == "FORBIDDEN"
+        assert error["message"].endswith(
+            "may not move versions of this model: that takes the role APPROVER or DEPLOYER or "
+            "ADMIN for PRODUCTION."
+        )
+
+
+async def test_a_deployer_promotes_if_its_grant_names_the_stage(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "STAGING")
+    await graph.mutate("submitForApproval", {"modelVersion": {"id": version["id"]}})
+    input = {"modelVersion": {"id": version["id"]}, "stage": "PRODUCTION", "dryRun": True}
+    plain = await a_token(signed, "DEPLOYER", unique)
+    named = await a_token(signed, "DEPLOYER", unique, stages=["PRODUCTION"])
+    async with Graph(signed.url, token=plain) as a, Graph(signed.url, token=named) as b:
+        codes = [await _code(client, "setStage", input) for client in (a, b)]
+
+    assert codes == ["FORBIDDEN", None]
+
+
+async def test_who_may_deploy_to_staging_does_not_deploy_to_production(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION")
+    token = await a_token(signed, "DEPLOYER", environments=["STAGING"])
+
+    def to(environment: str) -> Json:
+        return {"modelVersion": {"id": version["id"]}, "environment": environment}
+
+    deployed = await graph.done("createDeployment", to("PRODUCTION"), "deployment { id }")
+    async with Graph(signed.url, token=token) as service:
+        codes = [
+            await _code(service, "createDeployment", to("STAGING")),
+            await _code(service, "createDeployment", to("PRODUCTION")),
+            await _code(service, "updateDeployment", {"id": deployed["id"], "status": "FAILED"}),
+            await _code(service, "terminateDeployment", {"id": deployed["id"]}),
+        ]
+
+    assert codes == [None, "FORBIDDEN", "FORBIDDEN", "FORBIDDEN"]
+
+
+async def test_who_administrates_one_model_sets_its_policy_and_not_the_general_one(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    await a_version(graph, unique)
+    policy = {"stage": "STAGING", "rules": []}
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
+        own = await service.mutate("setStagePolicy", {**policy, "modelName": unique})
+        general = await _code(service, "setStagePolicy", policy)
+
+    assert own["__typename"] == "SetStagePolicySuccess"
+    assert general == "FORBIDDEN"
+
+
+async def test_what_is_possible_is_told_before_it_is_tried(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    await a_version_in(graph, unique, "PRODUCTION")
+    await a_version(graph, unique)
+    can = "viewerCan { register change review decide administrate moveTo deployTo }"
+    query = f'{{ model(name: "{unique}") {{ {can} versions {{ nodes {{ {can} }} }} }} }}'
+
+    async def told(role: str, **narrowed: Any) -> Any:
+        token = await a_token(signed, role, unique, **narrowed)
+        async with Graph(signed.url, token=token) as service:
+            return (await service.query(query))["model"]
+
+    nothing = {
+        **dict.fromkeys(("register", "change", "review", "decide", "administrate"), False),
+        "moveTo": [],
+        "deployTo": [],
+    }
+    viewer = await told("VIEWER")
+    contributor = await told("CONTRIBUTOR")
+    deployer = await told("DEPLOYER", environments=["STAGING"])
+    admin = await told("ADMIN")
+
+    assert viewer["viewerCan"] == nothing
+    assert contributor["viewerCan"] == {
+        **nothing,
+        **dict.fromkeys(("register", "change", "review"), True),
+        "moveTo": ["EXPERIMENTAL", "STAGING", "ARCHIVED"],
+    }
+    moves = [version["viewerCan"]["moveTo"] for version in contributor["versions"]["nodes"]]
+    assert moves == [["EXPERIMENTAL", "STAGING", "ARCHIVED"], []]
+    assert deployer["viewerCan"] == {**nothing, "deployTo": ["STAGING"]}
+    assert admin["viewerCan"]["moveTo"] == ["EXPERIMENTAL", "STAGING", "PRODUCTION", "ARCHIVED"]
+    assert admin["viewerCan"]["administrate"] is True
+
+
+# Tokens
+
+
+async def test_a_token_is_shown_once_and_kept_nowhere(
+    signed: Live, root: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    input = {"name": unique, "grants": [{"role": "VIEWER"}], "idempotencyKey": unique}
+    selection = "token apiToken { id name prefix grants { role } lastUsedAt revokedAt }"
+
+    first = await root.mutate("createApiToken", input, selection)
+    again = await root.mutate("createApiToken", input, selection)
+
+    token = first["token"]
+    assert len(token) == 47
+    assert first["apiToken"]["prefix"] == token[:10]
+    assert again == {**first, "token": None}
+    for table in ("api_token", "event", "idempotency_key"):
+        held = await sql.fetchval(
+            f"SELECT count(*) FROM {table} AS r WHERE to_jsonb(r)::text LIKE '%' || $1 || '%'",
+            token[10:],
+        )
+        assert held == 0, table
+
+
+async def test_what_a_token_does_is_in_the_journal_and_so_is_what_was_done_to_it(
+    signed: Live, root: Graph, unique: str
+) -> None:
+    made = await root.mutate(
+        "createApiToken", {"name": unique, "grants": [{"role": "VIEWER"}]}, "token apiToken { id }"
+    )
+    await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+    query = "query ($id: ID!) { auditLog(filter: {subject: $id}) { nodes { action } } }"
+
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await root.query(query, {"id": made["apiToken"]["id"]})
+            actions = [each["action"] for each in found["auditLog"]["nodes"]]
+            if len(actions) == 2:
+                break
+
+    assert actions == ["api_token.revoked", "api_token.created"]
+
+
+async def test_a_token_that_was_revoked_is_refused_within_seconds(
+    signed: Live, root: Graph, unique: str
+) -> None:
+    made = await root.mutate(
+        "createApiToken", {"name": unique, "grants": [{"role": "VIEWER"}]}, "token apiToken { id }"
+    )
+    async with Graph(signed.url, token=made["token"]) as service:
+        assert (await service.query(ME))["me"]["name"] == f"service:{unique}"
+
+        revoked = await root.mutate(
+            "revokeApiToken", {"id": made["apiToken"]["id"]}, "apiToken { revokedBy }"
+        )
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in (answer := await service.answer(ME)):
+                pass
+
+    assert revoked["apiToken"]["revokedBy"].startswith("service:")
+    assert answer["errors"][0]["message"] == "The API token was revoked."
+
+
+async def test_a_token_expires(signed: Live, sql: asyncpg.Connection, unique: str) -> None:
+    token = await a_token(signed, "VIEWER", name=unique)
+    await sql.execute("UPDATE api_token SET expires_at = clock_timestamp() WHERE name = $1", unique)
+
+    async with Graph(signed.url, token=token) as service:
+        answer = await service.answer(ME)
+
+    assert answer["errors"][0]["message"] == "The API token has expired."
+
+
+@pytest.mark.parametrize(
+    ("input", "code", "path"),
+    [
+        ({"name": "service:x"}, "INVALID_INPUT", ["name"]),
+        ({"name": "system:x"}, "INVALID_INPUT", ["name"]),
+        ({"grants": []}, "INVALID_INPUT", ["grants"]),
+        ({"grants": [{"role": "VIEWER", "modelName": "no such"}]}, "NOT_FOUND", None),
+        ({"grants": [{"role": "ADMIN", "stages": ["STAGING"]}]}, "INVALID_INPUT", None),
+        ({"grants": [{"role": "APPROVER", "environments": ["STAGING"]}]}, "INVALID_INPUT", None),
+        ({"expiresAt": "2020-01-01T00:00:00Z"}, "INVALID_INPUT", ["expiresAt"]),
+        ({"expiresAt": "2099-01-01T00:00:00Z"}, "INVALID_INPUT", ["expiresAt"]),
+    ],
+)
+async def test_a_token_that_makes_no_sense_is_not_made(
+    root: Graph, unique: str, input: Json, code: str, path: list[str] | None
+) -> None:
+    given = {"name": unique, "grants": [{"role": "VIEWER"}], **input}
+
+    result = await root.mutate("createApiToken", given)
+
+    assert result["code"] == code
+    assert path is None or result["path"] == path
+
+
+async def test_a_token_never_has_more_than_who_makes_it_could_grant(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    await a_version(graph, unique)
+    mine, everything = {"role": "ADMIN", "modelName": unique}, {"role": "VIEWER"}
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
+        own = await service.mutate(
+            "createApiToken", {"name": unique, "grants": [mine]}, "apiToken { id }"
+        )
+        more = [
+            await _code(service, "createApiToken", {"name": f"{unique}-2", "grants": grants})
+            for grants in ([everything], [mine, everything])
+        ]
+
+    assert own["__typename"] == "CreateApiTokenSuccess"
+    assert more == ["FORBIDDEN", "FORBIDDEN"]
+
+
+async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
+    signed: Live, graph: Graph, root: Graph, unique: str
+) -> None:
+    await a_version(graph, unique)
+    await a_token(signed, "DEPLOYER", name=f"{unique}-prod")
+    input = {"name": f"{unique}-prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
+        refused = await service.mutate("createApiToken", input)
+    done = await root.mutate("createApiToken", input)
+
+    assert (refused["code"], refused["path"]) == ("ALREADY_EXISTS", ["name"])
+    assert done["__typename"] == "CreateApiTokenSuccess"
+
+
+# Grants
+
+
+async def test_grants_are_given_replaced_and_taken_back(root: Graph, unique: str) -> None:
+    listed = """query ($subject: String, $revoked: Boolean!) {
+      roleGrants(filter: { subject: $subject, revoked: $revoked }) {
+        totalCount nodes { id grant { role environments } revokedAt } } }"""
+
+    async def give(*environments: str) -> Json:
+        grant: Json = {"role": "DEPLOYER", "environments": list(environments) or None}
+        selection = "roleGrant { id grant { environments } }"
+        return await root.done("grantRole", {"subject": unique, "grant": grant}, selection)
+
+    first = await give("STAGING")
+    same = await give("STAGING")
+    other = await give("STAGING", "PRODUCTION")
+    held = (await root.query(listed, {"subject": unique, "revoked": False}))["roleGrants"]
+    revoked = await root.done("revokeRole", {"id": other["id"]}, "roleGrant { id revokedAt }")
+    again = await root.done("revokeRole", {"id": other["id"]}, "roleGrant { id revokedAt }")
+    ever = (await root.query(listed, {"subject": unique, "revoked": True}))["roleGrants"]
+
+    assert same == first
+    assert other["grant"]["environments"] == ["PRODUCTION", "STAGING"]
+    assert [each["id"] for each in held["nodes"]] == [other["id"]]
+    assert revoked == again
+    assert [each["id"] for each in ever["nodes"]] == [other["id"], first["id"]]
+    assert all(each["revokedAt"] for each in ever["nodes"])
+
+
+async def test_of_two_who_grant_the_same_at_once_one_grant_holds(root: Graph, unique: str) -> None:
+    input = {"subject": unique, "grant": {"role": "APPROVER"}}
+
+    made = await asyncio.gather(
+        *(root.done("grantRole", input, "roleGrant { id }") for _ in range(5))
+    )
+
+    assert len({each["id"] for each in made}) == 1
+
+
+@pytest.mark.parametrize("subject", ["service:x", "system:drift", "System:x", "a\tb"])
+async def test_nobody_is_granted_a_role_under_a_name_that_is_nobodys_to_choose(
+    root: Graph, subject: str
+) -> None:
+    result = await root.mutate("grantRole", {"subject": subject, "grant": {"role": "VIEWER"}})
+
+    assert (result["code"], result["path"]) == ("INVALID_INPUT", ["subject"])
+
+
+@pytest.mark.parametrize("field", ["roleGrants", "apiTokens"])
+@pytest.mark.parametrize("role", ["VIEWER", "DEPLOYER"])
+async def test_who_has_been_given_what_is_seen_by_administrators(
+    signed: Live, field: str, role: str
+) -> None:
+    async with Graph(signed.url, token=await a_token(signed, role)) as service:
+        error = await service.error(f"{{ {field} {{ totalCount }} }}")
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+
+
+# What lasts
+
+
+async def test_a_websocket_ends_when_its_token_is_revoked(
+    signed: Live, root: Graph, unique: str
+) -> None:
+    made = await root.mutate(
+        "createApiToken", {"name": unique, "grants": [{"role": "VIEWER"}]}, "token apiToken { id }"
+    )
+    async with socket(signed.url, authorization=f"Bearer {made['token']}") as opened:
+        items = opened.subscribe(FOLLOW)
+        await anext(items)
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+
+        with closed(4403, "The API token was revoked."):
+            while True:
+                await anext(items)
+
+
+async def test_a_websocket_ends_when_its_token_expires(
+    signed: Live, sql: asyncpg.Connection, unique: str
+) -> None:
+    token = await a_token(signed, "VIEWER", name=unique)
+    await sql.execute(
+        "UPDATE api_token SET expires_at = clock_timestamp() + interval '1 second' WHERE name = $1",
+        unique,
+    )
+    with closed(4403, "The API token has expired."):
+        async with socket(signed.url, authorization=f"Bearer {token}") as opened:
+            async for _ in opened.subscribe(FOLLOW):
+                pass
+
+
+async def test_a_stream_of_events_ends_when_its_token_is_revoked(
+    signed: Live, root: Graph, unique: str
+) -> None:
+    made = await root.mutate(
+        "createApiToken", {"name": unique, "grants": [{"role": "VIEWER"}]}, "token apiToken { id }"
+    )
+    async with Graph(signed.url, token=made["token"]) as service, asyncio.timeout(PATIENCE):
+        stream = service.stream(FOLLOW)
+        await anext(stream)
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+        rest = [item async for item in stream]
+
+    [error] = rest[-1]["errors"]
+    assert error["message"] == "The API token was revoked."
+    assert error["extensions"] == {"code": "UNAUTHENTICATED"}
+
+
+async def test_nothing_is_kept_of_connections_that_have_ended(signed: Live) -> None:
+    token = await a_token(signed, "VIEWER")
+    sessions = signed.app.state.sign_in._sessions
+    before = len(sessions)
+    async with (
+        socket(signed.url, authorization=f"Bearer {token}") as opened,
+        Graph(signed.url, token=token) as service,
+    ):
+        items, stream = opened.subscribe(FOLLOW), service.stream(FOLLOW)
+        await anext(items)
+        await anext(stream)
+        assert len(sessions) == before + 2
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    # The server hears of it in its own time, but before what is asked from here on and on.
+    async with Graph(signed.url, token=token) as service, asyncio.timeout(PATIENCE):
+        while len(sessions) != before:
+            await service.query(ME)
+
+
+async def test_who_it_is_cannot_be_found_out_without_the_database() -> None:
+    database = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    try:
+        with pytest.raises(Unavailable):
+            await SignIn(database).principal(f"lct_{'A' * 43}")
+    finally:
+        await database.close()
+
+
+async def test_what_one_process_revokes_every_process_refuses(
+    signed: Live, database_url: str, root: Graph, unique: str
+) -> None:
+    input = {"name": unique, "grants": [{"role": "VIEWER"}]}
+    made = await root.mutate("createApiToken", input, "token apiToken { id }")
+    async with (
+        serving(database_url, sign_in="tokens") as other,
+        Graph(other.url, token=made["token"]) as there,
+    ):
+        assert (await there.query(ME))["me"]["name"] == f"service:{unique}"
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in (answer := await there.answer(ME)):
+                pass
+
+    assert answer["errors"][0]["message"] == "The API token was revoked."
+
+
+# Where nobody signs in
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("[::1]:8000", 200),
+        ("lifecycle.example.com", 403),
+        ("10.0.0.1:8000", 403),
+        ("127.0.0.1.example.com", 403),
+        ("[::1", 403),
+    ],
+)
+async def test_a_page_from_elsewhere_does_not_get_in_by_a_name_that_leads_here(
+    live: Live, host: str, status: int
+) -> None:
+    async with Graph(live.url) as client:
+        response = await client.http.post(
+            "/graphql", json={"query": "{ __typename }"}, headers={"host": host}
+        )
+
+    assert response.status_code == status
+
+
+async def test_others_than_this_machine_are_served_if_it_is_said_so(database_url: str) -> None:
+    async with (
+        serving(database_url, insecure=True) as service,
+        Graph(service.url) as client,
+    ):
+        response = await client.http.post(
+            "/graphql", json={"query": "{ __typename }"}, headers={"host": "example.com"}
+        )
+
+    assert response.status_code == 200
+
+
+async def test_a_token_counts_for_nothing_where_nobody_signs_in(live: Live) -> None:
+    token = await a_token(live, "ADMIN")
+    async with Graph(live.url, token=token) as client:
+        me = (await client.query(ME))["me"]
+
+    assert me["name"] == "anonymous"
+    assert me["can"]["administrate"] is False
+
+
+async def test_who_reports_on_staging_does_not_have_production_rolled_back(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "PRODUCTION")
+    to = {"modelVersion": {"id": version["id"]}}
+    staging, production = [
+        await graph.done(
+            "createDeployment", {**to, "environment": environment}, "deployment { id }"
+        )
+        for environment in ("STAGING", "PRODUCTION")
+    ]
+    drift = {**to, "severity": "CRITICAL", "metric": "psi"}
+    token = await a_token(signed, "DEPLOYER", environments=["STAGING"])
+    async with Graph(signed.url, token=token) as service:
+        codes = [
+            await _code(service, "recordDriftEvent", {**drift, "deploymentId": staging["id"]}),
+            await _code(service, "recordDriftEvent", {**drift, "deploymentId": production["id"]}),
+            await _code(service, "recordDriftEvent", drift),
+        ]
+
+    assert codes == [None, "FORBIDDEN", "FORBIDDEN"]
