@@ -1,11 +1,14 @@
 """The only reader of the environment. Options of the command win over it."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from os import environ
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 _LONGEST_FOLLOW = 86_400
+_LARGEST = 1_000_000
 
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
@@ -27,6 +30,15 @@ VARIABLES = {
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
     "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
     "compiled once, or all by graphql-core (default compiled).",
+    "LIFECYCLE_MAX_SECONDS": "How long an operation may take, 0 for as long as it wants (default "
+    "60). Subscriptions stay, but each of their items is an operation.",
+    "LIFECYCLE_MAX_OPERATIONS": "How many operations each principal may have under way in one "
+    "process, 0 for any number (default: 100, or any number on a loopback address).",
+    "LIFECYCLE_MAX_SUBSCRIPTIONS": "The same for subscriptions (default: 1000, or any number on a "
+    "loopback address).",
+    "LIFECYCLE_MAX_RATE": "How many operations a second each principal may ask one process for, "
+    "ten seconds' worth of them at once; 0 for any number (default: 100, or any number on a "
+    "loopback address).",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -47,6 +59,11 @@ class Settings:
     administrators: frozenset[str] = frozenset({"admin"})
     log_format: str | None = None
     execution: str = "compiled"
+    max_seconds: int = 60
+    # None is what depends on the address.
+    max_operations: int | None = None
+    max_subscriptions: int | None = None
+    max_rate: int | None = None
     mlflow_uri: str | None = None
     mlflow_follow: int | None = None
     mlflow_worker: bool = True
@@ -63,6 +80,16 @@ class Settings:
     def external_area(self) -> str:
         """Where external artifacts are kept."""
         return self.external_artifacts or str(self.data_dir / "artifacts" / "external")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -98,6 +125,10 @@ class Settings:
             ),
             log_format=log_format,
             execution=execution,
+            max_seconds=_number("LIFECYCLE_MAX_SECONDS", 60),
+            max_operations=_number("LIFECYCLE_MAX_OPERATIONS", None),
+            max_subscriptions=_number("LIFECYCLE_MAX_SUBSCRIPTIONS", None),
+            max_rate=_number("LIFECYCLE_MAX_RATE", None),
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
             mlflow_worker=worker == "yes",
@@ -116,6 +147,10 @@ class Settings:
             "LIFECYCLE_ADMINISTRATORS": ",".join(sorted(self.administrators)),
             "LIFECYCLE_LOG_FORMAT": self.log_format or "",
             "LIFECYCLE_EXECUTION": self.execution,
+            "LIFECYCLE_MAX_SECONDS": str(self.max_seconds),
+            "LIFECYCLE_MAX_OPERATIONS": _text(self.max_operations),
+            "LIFECYCLE_MAX_SUBSCRIPTIONS": _text(self.max_subscriptions),
+            "LIFECYCLE_MAX_RATE": _text(self.max_rate),
             "MLFLOW_TRACKING_URI": self.mlflow_uri or "",
             "LIFECYCLE_MLFLOW_FOLLOW": str(self.mlflow_follow or ""),
             "LIFECYCLE_MLFLOW_WORKER": "yes" if self.mlflow_worker else "no",
@@ -123,6 +158,23 @@ class Settings:
             "LIFECYCLE_EXTERNAL_ARTIFACTS": self.external_artifacts or "",
             "LIFECYCLE_S3_PUBLIC_URL": self.s3_public_url or "",
         }
+
+
+Default = TypeVar("Default", int, None)
+
+
+def _number(name: str, default: Default) -> int | Default:
+    """A number from 0 on. Raises ValueError."""
+    given = environ.get(name)
+    if not given:
+        return default
+    if not given.isdecimal() or int(given) > _LARGEST:
+        raise ValueError(f"{name} must be a number from 0 to {_LARGEST}, not {given!r}.")
+    return int(given)
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
 
 
 def _location(name: str) -> str | None:

@@ -39,6 +39,7 @@ from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
+from schema.admission import Bounds
 from schema.execution.schema import CompiledSchema
 from schema.root import schema
 from schema.transfers import Transfers
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         storage,
         settings.administrators,
         mlflow_uri,
+        _bounds(settings),
     )
 
     @asynccontextmanager
@@ -133,7 +135,23 @@ def create_app(settings: Settings | None = None) -> Starlette:
         middleware=[Middleware(RequestLog)],
     )
     app.state.database, app.state.feed, app.state.storage = database, feed, storage
+    app.state.admission = view.admission
     return app
+
+
+def _bounds(settings: Settings) -> Bounds:
+    """What each principal may have; on a loopback address there is nobody to protect others
+    from."""
+
+    def bound(given: int | None, usual: int) -> int:
+        return given if given is not None else 0 if settings.loopback else usual
+
+    return Bounds(
+        settings.max_seconds,
+        bound(settings.max_operations, 100),
+        bound(settings.max_subscriptions, 1_000),
+        bound(settings.max_rate, 100),
+    )
 
 
 def served() -> Starlette:

@@ -17,6 +17,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from lifecycle import errors
 from schema.context import Context, Info
+from schema.limits import aborted
 
 _log = structlog.get_logger(__name__)
 
@@ -174,9 +175,7 @@ class TopLevelErrors(SchemaExtension):
 
     def _mark(self, code: str) -> None:
         for error in self.execution_context.pre_execution_errors or ():
-            # So end the messages of graphql-core's own limits on parsing and validating.
-            if error.message.endswith("aborted."):
-                error.extensions = {"code": "LIMIT_EXCEEDED"}
+            aborted(error)
             if isinstance(error.original_error, _UNREADABLE):
                 # A literal made a scalar's parser fail in Python's words, such as an Int of 5,000
                 # digits.
@@ -189,6 +188,18 @@ class TopLevelErrors(SchemaExtension):
         return shown(error, self.execution_context.context, operation, self._logged)
 
 
+def told(error: errors.LifecycleError, nodes: Any = None, path: Any = None) -> GraphQLError:
+    """An expected failure as a top-level error."""
+    extensions: dict[str, Any] = {"code": error.code}
+    if error.path:
+        extensions["argument"] = shown_path(error.path)
+    if isinstance(error, errors.LimitExceeded):
+        extensions |= {"name": error.name, "limit": error.limit, "value": error.value}
+        if error.retry_after is not None:
+            extensions["retryAfter"] = error.retry_after
+    return GraphQLError(str(error), nodes, path=path, extensions=extensions)
+
+
 def shown(
     error: GraphQLError, context: Context, operation: str | None, logged: set[int]
 ) -> GraphQLError:
@@ -197,10 +208,7 @@ def shown(
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
     if isinstance(cause, errors.LifecycleError):
-        extensions: dict[str, Any] = {"code": cause.code}
-        if cause.path:
-            extensions["argument"] = shown_path(cause.path)
-        return GraphQLError(str(cause), error.nodes, path=error.path, extensions=extensions)
+        return told(cause, error.nodes, error.path)
     if isinstance(cause, _UNCLEAR):
         return GraphQLError(error.message, extensions={"code": "BAD_REQUEST"})
     if cause is None or isinstance(cause, GraphQLError):

@@ -8,6 +8,7 @@ there is an operation is answered in the same form.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -33,9 +34,12 @@ from strawberry.types.unset import UnsetType
 from lifecycle.access.origin import Origin
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
+from lifecycle.errors import LimitExceeded
 from lifecycle.journal.feed import Feed
-from schema.admission import Admission
+from schema.admission import Admission, Bounds
 from schema.context import Context
+from schema.documents import WithCost, cost_of, wants_cost
+from schema.errors import told
 from schema.limits import MAX_BODY_BYTES
 from schema.sockets import Socket, SocketHandler
 
@@ -52,6 +56,8 @@ _STATUS = {
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
 }
+# Of limits on what a principal asks, not on what an operation is.
+_LIMIT_STATUS = {"rate": 429, "operations": 429, "subscriptions": 429, "body": 413}
 # What a request may have, of which type.
 _PARAMETERS = (
     ("query", str, "a string"),
@@ -61,16 +67,24 @@ _PARAMETERS = (
 )
 _ALLOWED = {"GET": OperationType.from_http("GET"), "POST": OperationType.from_http("POST")}
 _SSE = SSETransport()
+_UNBOUNDED = Bounds()
 _MAX_ACTOR = 250
 _INIT_SECONDS = 10
 
 
 class _Stream(StreamingResponse):
-    """Closes what it sends, however it ends."""
+    """Closes what it sends, and where that comes from, however it ends: also before it began."""
 
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(cast(AsyncGenerator[str, None], self.body_iterator)):
-            await super().stream_response(send)
+    def __init__(
+        self, chunks: AsyncGenerator[str, None], source: AsyncGenerator[Any, None]
+    ) -> None:
+        super().__init__(chunks, headers=_SSE.headers)
+        self._chunks = chunks
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._source), aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
 
 
 class View(GraphQL[Context, None]):
@@ -88,6 +102,7 @@ class View(GraphQL[Context, None]):
         storage: Storage,
         administrators: frozenset[str] = frozenset(),
         mlflow_uri: str | None = None,
+        bounds: Bounds = _UNBOUNDED,
     ) -> None:
         super().__init__(
             schema,
@@ -101,7 +116,7 @@ class View(GraphQL[Context, None]):
         self._storage = storage
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
-        self._admission = Admission()
+        self.admission = Admission(bounds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -115,6 +130,8 @@ class View(GraphQL[Context, None]):
             response = await self._answer(Request(scope, _bounded(receive)))
         except HTTPException as error:
             response = _refusal(error)
+        except LimitExceeded as error:
+            response = _response(ExecutionResult(None, [told(error)]), _RESPONSE_JSON)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -128,6 +145,7 @@ class View(GraphQL[Context, None]):
         by_get = request.method == "GET"
         if by_get and "text/html" in accepted and "query" not in request.query_params:
             return self._page()
+        self.admission.ask(context.origin.actor)
         asked = _from_url(request) if by_get else await _from_body(request)
         _check(asked)
         operation: dict[str, Any] = {
@@ -137,13 +155,17 @@ class View(GraphQL[Context, None]):
             "operation_name": asked.get("operationName"),
             "allowed_operation_types": _ALLOWED[request.method],
         }
+        costed = wants_cost(asked)
         if _STREAM in accepted:
-            results = cast(SubscriptionExecutionResult, await self.schema.stream(**operation))
+            results: Any = await self.schema.stream(**operation)
+            results = WithCost(results, asked) if costed else results
             return self._stream(request, results)
         try:
             result = await self.schema.execute(**operation)
         except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
             raise _misplaced(error) from error
+        if costed:
+            result = replace(result, extensions=cost_of(asked))
         return _response(result, media_type)
 
     async def get_context(
@@ -166,7 +188,7 @@ class View(GraphQL[Context, None]):
             origin,
             request,
             self._mlflow_uri,
-            self._admission,
+            self.admission,
         )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
@@ -208,11 +230,11 @@ class View(GraphQL[Context, None]):
         # Strawberry does not close the results of a client that leaves while an item is under way.
         # The subscriber would stay, and be served, until the garbage collector comes by.
         async def stream() -> AsyncGenerator[str, None]:
-            async with aclosing(source), aclosing(merged()) as chunks:
+            async with aclosing(merged()) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-        return _Stream(stream(), headers=_SSE.headers)
+        return _Stream(stream(), source)
 
 
 def _actor(given: object) -> str | None:
@@ -276,22 +298,30 @@ def _check(asked: dict[str, Any]) -> None:
 
 
 def _shown(result: ExecutionResult) -> GraphQLHTTPResponse:
-    if not result.errors:
-        return {"data": result.data}
-    errors: list[object] = [error.formatted for error in result.errors]
-    # An error without a path is the request's: nothing was executed, so there is no data.
-    if result.data is None and all(error.path is None for error in result.errors):
-        return {"errors": errors}
-    return {"data": result.data, "errors": errors}
+    shown: GraphQLHTTPResponse = {"data": result.data}
+    if result.errors:
+        shown["errors"] = [error.formatted for error in result.errors]
+        # An error without a path is the request's: nothing was executed, so there is no data.
+        if result.data is None and all(error.path is None for error in result.errors):
+            del shown["data"]
+    if result.extensions:
+        shown["extensions"] = result.extensions
+    return shown
 
 
 def _response(result: ExecutionResult, media_type: str) -> Response:
     shown = _shown(result)
-    status = 200
-    if "data" not in shown and media_type == _RESPONSE_JSON:
+    status, headers = 200, {}
+    if "data" not in shown:
         assert result.errors
-        status = _STATUS.get((result.errors[0].extensions or {}).get("code", ""), 400)
-    return Response(orjson.dumps(shown), status, media_type=media_type)
+        told = result.errors[0].extensions or {}
+        if told.get("name") in _LIMIT_STATUS:
+            status = _LIMIT_STATUS[told["name"]]
+        elif media_type == _RESPONSE_JSON:
+            status = _STATUS.get(told.get("code", ""), 400)
+        if "retryAfter" in told:
+            headers["retry-after"] = str(told["retryAfter"])
+    return Response(orjson.dumps(shown), status, headers=headers, media_type=media_type)
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -303,7 +333,8 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > MAX_BODY_BYTES:
-            raise HTTPException(413, f"The body may have {MAX_BODY_BYTES:,} bytes.")
+            what = f"The body may have {MAX_BODY_BYTES:,} bytes."
+            raise LimitExceeded(what, "body", MAX_BODY_BYTES, received)
         return message
 
     return bounded
@@ -319,8 +350,7 @@ def _misplaced(error: CannotGetOperationTypeError | InvalidOperationTypeError) -
 
 
 def _refusal(error: HTTPException) -> Response:
-    code = "LIMIT_EXCEEDED" if error.status_code == 413 else "BAD_REQUEST"
-    body = {"errors": [{"message": error.reason, "extensions": {"code": code}}]}
+    body = {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]}
     headers = {}
     if error.status_code == 405:
         misplaced = isinstance(error.__cause__, InvalidOperationTypeError)

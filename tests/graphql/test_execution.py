@@ -33,7 +33,7 @@ from starlette.requests import HTTPConnection
 from structlog.testing import capture_logs
 
 from lifecycle.access.origin import Origin
-from schema.admission import Admission
+from schema.admission import Admission, Bounds
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
 from schema.root import Schema, schema
@@ -289,7 +289,9 @@ HERE = HTTPConnection({"type": "http", "path": "/", "headers": [(b"host", b"here
 def a_context(live: Live) -> Context:
     """That of a request."""
     origin, state = Origin("tester", "the-id", administrator=False), live.app.state
-    return Context(state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission())
+    return Context(
+        state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission(Bounds())
+    )
 
 
 class Comparison:
