@@ -1,5 +1,6 @@
 """The only reader of the environment. Options of the command win over it."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from os import environ
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 
 _LONGEST_FOLLOW = 86_400
 _LARGEST = 1_000_000
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:]+")
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
@@ -30,6 +33,16 @@ VARIABLES = {
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
     "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
     "compiled once, or all by graphql-core (default compiled).",
+    "LIFECYCLE_ALLOWED_HOSTS": "Names, with commas between them, under which clients reach the "
+    "service (default: loopback addresses and localhost where it serves on a loopback address, "
+    "else any).",
+    "LIFECYCLE_ALLOWED_ORIGINS": "Origins, as https://host:port with commas between them, whose "
+    "pages may use the service besides its own (default none).",
+    "LIFECYCLE_GRAPHIQL": "yes or no: whether browsers are shown GraphiQL (default yes).",
+    "LIFECYCLE_INTROSPECTION": "yes or no: whether clients may ask for the schema, and are told "
+    "what they may have meant (default yes).",
+    "LIFECYCLE_TRUSTED_DOCUMENTS": "yes or no: whether only operations are executed that were "
+    "registered by `lifecycle documents add` (default no).",
     "LIFECYCLE_MAX_SECONDS": "How long an operation may take, 0 for as long as it wants (default "
     "60). Subscriptions stay, but each of their items is an operation.",
     "LIFECYCLE_MAX_OPERATIONS": "How many operations each principal may have under way in one "
@@ -59,6 +72,12 @@ class Settings:
     administrators: frozenset[str] = frozenset({"admin"})
     log_format: str | None = None
     execution: str = "compiled"
+    # None is what depends on the address.
+    allowed_hosts: frozenset[str] | None = None
+    allowed_origins: frozenset[str] = frozenset()
+    graphiql: bool = True
+    introspection: bool = True
+    trusted_documents: bool = False
     max_seconds: int = 60
     # None is what depends on the address.
     max_operations: int | None = None
@@ -110,28 +129,26 @@ class Settings:
             raise ValueError(
                 f"LIFECYCLE_MLFLOW_FOLLOW must be 1 to {_LONGEST_FOLLOW} seconds, not {follow!r}."
             )
-        worker = environ.get("LIFECYCLE_MLFLOW_WORKER") or "yes"
-        if worker not in ("yes", "no"):
-            raise ValueError(f"LIFECYCLE_MLFLOW_WORKER must be yes or no, not {worker!r}.")
         return cls(
             database_url=asyncpg_url(url) if url else None,
             data_dir=Path(environ.get("LIFECYCLE_DATA_DIR") or ".lifecycle"),
             host=environ.get("LIFECYCLE_HOST") or "127.0.0.1",
             port=int(port),
-            administrators=frozenset(
-                name.strip()
-                for name in environ.get("LIFECYCLE_ADMINISTRATORS", "admin").split(",")
-                if name.strip()
-            ),
+            administrators=_names(environ.get("LIFECYCLE_ADMINISTRATORS", "admin")),
             log_format=log_format,
             execution=execution,
+            allowed_hosts=_hosts("LIFECYCLE_ALLOWED_HOSTS"),
+            allowed_origins=_origins("LIFECYCLE_ALLOWED_ORIGINS"),
+            graphiql=_yes("LIFECYCLE_GRAPHIQL", True),
+            introspection=_yes("LIFECYCLE_INTROSPECTION", True),
+            trusted_documents=_yes("LIFECYCLE_TRUSTED_DOCUMENTS", False),
             max_seconds=_number("LIFECYCLE_MAX_SECONDS", 60),
             max_operations=_number("LIFECYCLE_MAX_OPERATIONS", None),
             max_subscriptions=_number("LIFECYCLE_MAX_SUBSCRIPTIONS", None),
             max_rate=_number("LIFECYCLE_MAX_RATE", None),
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
-            mlflow_worker=worker == "yes",
+            mlflow_worker=_yes("LIFECYCLE_MLFLOW_WORKER", True),
             artifacts=_location("LIFECYCLE_ARTIFACTS"),
             external_artifacts=_location("LIFECYCLE_EXTERNAL_ARTIFACTS"),
             s3_public_url=_http_url("LIFECYCLE_S3_PUBLIC_URL"),
@@ -147,6 +164,11 @@ class Settings:
             "LIFECYCLE_ADMINISTRATORS": ",".join(sorted(self.administrators)),
             "LIFECYCLE_LOG_FORMAT": self.log_format or "",
             "LIFECYCLE_EXECUTION": self.execution,
+            "LIFECYCLE_ALLOWED_HOSTS": ",".join(sorted(self.allowed_hosts or ())),
+            "LIFECYCLE_ALLOWED_ORIGINS": ",".join(sorted(self.allowed_origins)),
+            "LIFECYCLE_GRAPHIQL": "yes" if self.graphiql else "no",
+            "LIFECYCLE_INTROSPECTION": "yes" if self.introspection else "no",
+            "LIFECYCLE_TRUSTED_DOCUMENTS": "yes" if self.trusted_documents else "no",
             "LIFECYCLE_MAX_SECONDS": str(self.max_seconds),
             "LIFECYCLE_MAX_OPERATIONS": _text(self.max_operations),
             "LIFECYCLE_MAX_SUBSCRIPTIONS": _text(self.max_subscriptions),
@@ -158,6 +180,36 @@ class Settings:
             "LIFECYCLE_EXTERNAL_ARTIFACTS": self.external_artifacts or "",
             "LIFECYCLE_S3_PUBLIC_URL": self.s3_public_url or "",
         }
+
+
+def _names(given: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in given.split(",") if name.strip())
+
+
+def _yes(name: str, default: bool) -> bool:
+    """yes or no. Raises ValueError."""
+    given = environ.get(name)
+    if given not in (None, "", "yes", "no"):
+        raise ValueError(f"{name} must be yes or no, not {given!r}.")
+    return given == "yes" if given else default
+
+
+def _hosts(name: str) -> frozenset[str] | None:
+    """Names of hosts, without ports; None if there are none. Raises ValueError."""
+    found = frozenset(each.lower() for each in _names(environ.get(name, "")))
+    for each in found:
+        if not _HOST.fullmatch(each):
+            raise ValueError(f"{name} must be names of hosts, without ports, not {each!r}.")
+    return found or None
+
+
+def _origins(name: str) -> frozenset[str]:
+    """Origins as browsers say them. Raises ValueError."""
+    found = frozenset(each.lower() for each in _names(environ.get(name, "")))
+    for each in found:
+        if not _ORIGIN.fullmatch(each):
+            raise ValueError(f"{name} must be origins such as https://example.com, not {each!r}.")
+    return found
 
 
 Default = TypeVar("Default", int, None)

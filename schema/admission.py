@@ -154,7 +154,9 @@ class Rate:
 class Admission:
     """The gates of one service, and what each principal may have of it."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, introspection: bool = True) -> None:
+        # Whether the schema may be asked for.
+        self.introspection = introspection
         self.queries = Gate(MAX_QUERIES)
         self.mutations = Gate(MAX_MUTATIONS)
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)

@@ -51,6 +51,7 @@ class Document:
         self.only_queries = set(operations) <= {OperationType.QUERY}
         self._always_small = not refusals(node, None)
         self.conditions = _conditions(node)
+        self.introspects = self.conditions is None and _introspects(node)
 
     def refusals(
         self, operation_name: str | None, variables: Mapping[str, Any]
@@ -116,6 +117,19 @@ def _conditions(document: DocumentNode) -> tuple[str, ...] | None:
         if getattr(node, "selection_set", None):
             nodes.extend(node.selection_set.selections)
     return tuple(names)
+
+
+def _introspects(document: DocumentNode) -> bool:
+    """Whether it asks for the schema."""
+    found: list[str] = []
+
+    class Visited(Visitor):
+        def enter_field(self, node: FieldNode, *_: Any) -> None:
+            if node.name.value in ("__schema", "__type"):
+                found.append(node.name.value)
+
+    visit(document, Visited())
+    return bool(found)
 
 
 documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_KEPT_CHARACTERS)
@@ -194,6 +208,8 @@ class Prepared(SchemaExtension):
         document = self._known or Document(context.graphql_document)
         # Before the rules of GraphQL, which take long to look through what is too large.
         found = document.refusals(context._provided_operation_name, context.variables or {})
+        if document.introspects and not context.context.admission.introspection:
+            found.append(GraphQLError("Introspection is switched off."))
         if found or self._known is not None:
             context.pre_execution_errors = found
             yield

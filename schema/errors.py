@@ -1,6 +1,7 @@
 """How failures look to clients: expected ones as members of a mutation's result union, the others
 as top-level errors with a code. Nothing that PostgreSQL or Python says gets out."""
 
+import re
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
@@ -139,6 +140,7 @@ def shown_path(path: errors.Path) -> list[str]:
 
 # What Strawberry raises when it cannot tell which operation is meant, or must not run it.
 _UNCLEAR = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
+_SUGGESTION = re.compile(r"\s*Did you mean [^?]*\?")
 _UNREADABLE = (ValueError, TypeError, OverflowError)
 
 
@@ -176,6 +178,7 @@ class TopLevelErrors(SchemaExtension):
     def _mark(self, code: str) -> None:
         for error in self.execution_context.pre_execution_errors or ():
             aborted(error)
+            _hide(error, self.execution_context.context)
             if isinstance(error.original_error, _UNREADABLE):
                 # A literal made a scalar's parser fail in Python's words, such as an Int of 5,000
                 # digits.
@@ -186,6 +189,12 @@ class TopLevelErrors(SchemaExtension):
     def _shown(self, error: GraphQLError) -> GraphQLError:
         operation = self.execution_context.operation_name
         return shown(error, self.execution_context.context, operation, self._logged)
+
+
+def _hide(error: GraphQLError, context: Context) -> None:
+    """Who may not ask for the schema is not told of it by the way."""
+    if not context.admission.introspection:
+        error.message = _SUGGESTION.sub("", error.message)
 
 
 def told(error: errors.LifecycleError, nodes: Any = None, path: Any = None) -> GraphQLError:
@@ -213,6 +222,7 @@ def shown(
         return GraphQLError(error.message, extensions={"code": "BAD_REQUEST"})
     if cause is None or isinstance(cause, GraphQLError):
         error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
+        _hide(error, context)
         return error
     request_id = context.origin.request_id
     # A loader that fails does so for everybody who waits for it.

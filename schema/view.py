@@ -36,10 +36,11 @@ from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.errors import LimitExceeded
 from lifecycle.journal.feed import Feed
-from schema.admission import Admission, Bounds
+from schema.admission import Admission
 from schema.context import Context
 from schema.documents import WithCost, cost_of, wants_cost
 from schema.errors import told
+from schema.guard import PAGE_POLICY, policy_of
 from schema.limits import MAX_BODY_BYTES
 from schema.sockets import Socket, SocketHandler
 
@@ -67,7 +68,6 @@ _PARAMETERS = (
 )
 _ALLOWED = {"GET": OperationType.from_http("GET"), "POST": OperationType.from_http("POST")}
 _SSE = SSETransport()
-_UNBOUNDED = Bounds()
 _MAX_ACTOR = 250
 _INIT_SECONDS = 10
 
@@ -100,9 +100,11 @@ class View(GraphQL[Context, None]):
         database: Database,
         feed: Feed,
         storage: Storage,
-        administrators: frozenset[str] = frozenset(),
-        mlflow_uri: str | None = None,
-        bounds: Bounds = _UNBOUNDED,
+        administrators: frozenset[str],
+        mlflow_uri: str | None,
+        admission: Admission,
+        allowed_origins: frozenset[str],
+        graphiql: bool,
     ) -> None:
         super().__init__(
             schema,
@@ -110,13 +112,15 @@ class View(GraphQL[Context, None]):
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=_INIT_SECONDS),
             max_subscriptions_per_connection=None,
+            allowed_origins=sorted(allowed_origins),
         )
         self._database = database
         self._feed = feed
         self._storage = storage
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
-        self.admission = Admission(bounds)
+        self._graphiql = graphiql
+        self.admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -143,7 +147,8 @@ class View(GraphQL[Context, None]):
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
         by_get = request.method == "GET"
-        if by_get and "text/html" in accepted and "query" not in request.query_params:
+        page_wanted = by_get and "text/html" in accepted and "query" not in request.query_params
+        if page_wanted and self._graphiql:
             return self._page()
         self.admission.ask(context.origin.actor)
         asked = _from_url(request) if by_get else await _from_body(request)
@@ -206,11 +211,11 @@ class View(GraphQL[Context, None]):
     def _page(self) -> Response:
         page = GRAPHIQL / "index.html"
         # Where it has not been built, Strawberry's own page loads it from the internet.
-        return (
-            FileResponse(page, headers={"cache-control": "no-cache"})
-            if page.exists()
-            else HTMLResponse(self.graphql_ide_html)
-        )
+        if not page.exists():
+            html = self.graphql_ide_html
+            return HTMLResponse(html, headers={"content-security-policy": policy_of(html)})
+        headers = {"cache-control": "no-cache", "content-security-policy": PAGE_POLICY}
+        return FileResponse(page, headers=headers)
 
     def decode_json(self, data: str | bytes) -> object:
         return orjson.loads(data)
