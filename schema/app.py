@@ -46,6 +46,7 @@ from schema.execution.schema import CompiledSchema
 from schema.guard import PAGE_POLICY, Guard
 from schema.root import schema
 from schema.transfers import Transfers
+from schema.trusted import Trusted
 from schema.view import GRAPHIQL, View
 
 _log = structlog.get_logger(__name__)
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         Admission(_bounds(settings), settings.introspection),
         settings.allowed_origins,
         settings.graphiql,
+        Trusted(database, settings.trusted_documents),
     )
 
     @asynccontextmanager

@@ -19,7 +19,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
 )
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message, SubscribeMessage
 
-from lifecycle.errors import LimitExceeded
+from lifecycle.errors import LifecycleError, LimitExceeded
 from schema.context import Context
 from schema.documents import WithCost, wants_cost
 from schema.errors import told
@@ -53,7 +53,11 @@ class _Operation(Operation[Context, None]):
 
     def __init__(self, handler: "SocketHandler", id: str, asked: dict[str, Any]) -> None:
         super().__init__(
-            handler, id, asked["query"], asked.get("variables"), asked.get("operationName")
+            handler,
+            id,
+            asked.get("query") or "",
+            asked.get("variables"),
+            asked.get("operationName"),
         )
         self.asked = asked
 
@@ -63,6 +67,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     operations on one socket apart: what is wrong with one does not end the others."""
 
     websocket: Socket
+    view: Any  # has the trusted documents
 
     async def handle_message(self, message: Message) -> None:
         if not _well_formed(message):
@@ -85,6 +90,17 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         operation.task = asyncio.create_task(self.run_operation(operation))
         operation.task.add_done_callback(self._task_done)
         self.operations[id] = operation
+
+    async def run_operation(self, operation: Operation[Context, None]) -> None:
+        """Run the operation that is meant."""
+        assert isinstance(operation, _Operation)
+        try:
+            operation.query = await self.view.trusted.text(operation.asked)
+        except LifecycleError as error:
+            await operation.send_initial_errors([told(error)])
+            return
+        operation.asked["query"] = operation.query
+        await super().run_operation(operation)
 
     def _admit(self) -> None:
         """Raise LimitExceeded when this socket, or whoever it belongs to, may not begin another
@@ -131,7 +147,9 @@ def _well_formed(message: Any) -> bool:
     payload = message.get("payload")
     return (
         isinstance(payload, dict)
-        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("query"), str | None)
+        and isinstance(payload.get("documentId"), str | None)
+        and (payload.get("query") is not None or payload.get("documentId") is not None)
         and isinstance(payload.get("variables"), dict | None)
         and isinstance(payload.get("operationName"), str | None)
         and isinstance(payload.get("extensions"), dict | None)

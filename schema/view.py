@@ -34,7 +34,7 @@ from strawberry.types.unset import UnsetType
 from lifecycle.access.origin import Origin
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
-from lifecycle.errors import LimitExceeded
+from lifecycle.errors import LifecycleError, LimitExceeded
 from lifecycle.journal.feed import Feed
 from schema.admission import Admission
 from schema.context import Context
@@ -43,6 +43,7 @@ from schema.errors import told
 from schema.guard import PAGE_POLICY, policy_of
 from schema.limits import MAX_BODY_BYTES
 from schema.sockets import Socket, SocketHandler
+from schema.trusted import Trusted
 
 GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
 
@@ -54,6 +55,8 @@ _STATUS = {
     "GRAPHQL_VALIDATION_FAILED": 422,
     "INVALID_INPUT": 422,
     "LIMIT_EXCEEDED": 422,
+    "NOT_FOUND": 404,
+    "FORBIDDEN": 403,
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
 }
@@ -62,6 +65,7 @@ _LIMIT_STATUS = {"rate": 429, "operations": 429, "subscriptions": 429, "body": 4
 # What a request may have, of which type.
 _PARAMETERS = (
     ("query", str, "a string"),
+    ("documentId", str, "a string"),
     ("operationName", str, "a string"),
     ("variables", dict, "an object"),
     ("extensions", dict, "an object"),
@@ -105,6 +109,7 @@ class View(GraphQL[Context, None]):
         admission: Admission,
         allowed_origins: frozenset[str],
         graphiql: bool,
+        trusted: Trusted,
     ) -> None:
         super().__init__(
             schema,
@@ -120,6 +125,7 @@ class View(GraphQL[Context, None]):
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
         self._graphiql = graphiql
+        self.trusted = trusted
         self.admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +140,7 @@ class View(GraphQL[Context, None]):
             response = await self._answer(Request(scope, _bounded(receive)))
         except HTTPException as error:
             response = _refusal(error)
-        except LimitExceeded as error:
+        except LifecycleError as error:
             response = _response(ExecutionResult(None, [told(error)]), _RESPONSE_JSON)
         except ClientDisconnect:
             return
@@ -147,12 +153,13 @@ class View(GraphQL[Context, None]):
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
         by_get = request.method == "GET"
-        page_wanted = by_get and "text/html" in accepted and "query" not in request.query_params
-        if page_wanted and self._graphiql:
+        asks = not request.query_params.keys().isdisjoint(("query", "documentId"))
+        if by_get and "text/html" in accepted and not asks and self._graphiql:
             return self._page()
         self.admission.ask(context.origin.actor)
         asked = _from_url(request) if by_get else await _from_body(request)
         _check(asked)
+        asked["query"] = await self.trusted.text(asked)
         operation: dict[str, Any] = {
             "query": asked["query"],
             "variable_values": asked.get("variables"),
@@ -298,7 +305,7 @@ def _check(asked: dict[str, Any]) -> None:
         value = asked.get(name)
         if value is not None and not isinstance(value, kind):
             raise HTTPException(400, f"{name} must be {called} or null.")
-    if not asked.get("query"):
+    if not asked.get("query") and not asked.get("documentId"):
         raise HTTPException(400, "No GraphQL query found in the request.")
 
 
