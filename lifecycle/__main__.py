@@ -7,18 +7,18 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import fill, indent
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from lifecycle.errors import LifecycleError, Unavailable
+from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.settings import (
     VARIABLES,
     Settings,
@@ -26,6 +26,8 @@ from lifecycle.settings import (
     mlflow_address,
     without_credentials,
 )
+
+Result = TypeVar("Result")
 
 _ENVIRONMENT = "Environment variables (options win over them):\n\n" + "\n\n".join(
     f"\b\n  {name}\n{indent(fill(meaning, 72), '    ')}" for name, meaning in VARIABLES.items()
@@ -495,6 +497,80 @@ def verify(kept: list[Any], **given: Any) -> None:
         raise click.ClickException("The journal is not as it was written.")
     click.echo(f"The journal is whole: {verdict.entries:,} entries {through}.")
     click.echo(f"Head: {bounds.chain}")
+
+
+@main.group()
+def documents() -> None:
+    """Trusted documents: the operations that clients may ask for by an id."""
+
+
+@documents.command(epilog=_ENVIRONMENT)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True)
+)
+@_data_dir
+@_database_url
+def add(files: tuple[Path, ...], **given: Any) -> None:
+    """Register documents, one a file, and print the id of each.
+
+    An id is the SHA-256 digest of exactly the file's text: clients send it as `documentId`. All
+    are checked against the schema first; if there is anything wrong with one, none is registered.
+    Services that run learn of them at once.
+    """
+    from lifecycle.documents import repository
+
+    schema, trusted = import_module("schema.root").schema, import_module("schema.trusted")
+    rows = []
+    for file in files:
+        try:
+            rows.append(trusted.checked(schema, file.read_text(encoding="utf-8")))
+        except (InvalidInput, UnicodeError) as error:
+            raise click.ClickException(f"{file} cannot be registered.\n{error}") from error
+    _in_database(given, lambda session: repository.add(session, rows))
+    for file, row in zip(files, rows, strict=True):
+        click.echo(f"{row.id} {file}")
+
+
+@documents.command("list", epilog=_ENVIRONMENT)
+@_data_dir
+@_database_url
+def list_documents(**given: Any) -> None:
+    """Print the id of each document, and the operations in it."""
+    from lifecycle.documents import repository
+
+    for id, operations in _in_database(given, repository.listed):
+        click.echo(f"{id} {operations}")
+
+
+@documents.command(epilog=_ENVIRONMENT)
+@click.argument("ids", nargs=-1, required=True)
+@_data_dir
+@_database_url
+def remove(ids: tuple[str, ...], **given: Any) -> None:
+    """Remove documents by their ids. Services that run forget them within ten seconds."""
+    from lifecycle.documents import repository
+
+    removed = _in_database(given, lambda session: repository.remove(session, ids))
+    unknown = [id for id in ids if id not in removed]
+    if unknown:
+        raise click.ClickException(f"There was no document {', '.join(unknown)}.")
+
+
+def _in_database(given: dict[str, Any], use: Callable[[Any], Awaitable[Result]]) -> Result:
+    """Do something in one transaction on the migrated database."""
+    from lifecycle import migrate
+    from lifecycle.database import Database
+
+    async def run(url: str) -> Result:
+        database = Database(url)
+        try:
+            return await database.write(use)
+        finally:
+            await database.close()
+
+    with _database(_settings(**given)) as url:
+        migrate.upgrade(url)
+        return asyncio.run(run(url))
 
 
 @main.command()

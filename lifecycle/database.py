@@ -441,6 +441,8 @@ class Database:
             pool_size=_WRITERS,
             max_overflow=0,
             pool_timeout=_POOL_SECONDS,
+            # Errors that are logged must not show what was written.
+            hide_parameters=True,
             json_serializer=to_json,
             json_deserializer=orjson.loads,
         )

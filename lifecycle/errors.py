@@ -13,11 +13,12 @@
     ├─ ApprovalRequired     nothing but an approval is missing   (lifecycle.promotion.gates)
     ├─ Unauthenticated      nobody knows who asks
     ├─ Forbidden            this actor may not do it
+    ├─ LimitExceeded        too much, too often or for too long; says what is allowed
     └─ Unavailable          what is needed, such as the database, cannot answer now; trying again
                             may help
 
-Services raise them, the schema turns each into a member of the mutation's result union; Forbidden
-and Unauthenticated are top-level errors.
+Services raise them, the schema turns each into a member of the mutation's result union; Forbidden,
+LimitExceeded and Unauthenticated are top-level errors.
 `path` leads into the input, in the names that Python uses.
 """
 
@@ -128,6 +129,20 @@ class Unavailable(LifecycleError):
     connection broke during the commit itself: repeat with the same idempotency key to be sure."""
 
     code = "UNAVAILABLE"
+
+
+class LimitExceeded(LifecycleError):
+    """More than is allowed: `name` says of what, `limit` how much is allowed, `value` how much it
+    was; `retry_after` in how many seconds it may be tried again, where that helps."""
+
+    code = "LIMIT_EXCEEDED"
+
+    def __init__(
+        self, message: str, name: str, limit: float, value: float, retry_after: int | None = None
+    ) -> None:
+        self.name, self.limit, self.value = name, limit, value
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 def check_revision(current: int, expected: int | None, path: Path = ("expected_revision",)) -> None:

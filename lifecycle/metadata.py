@@ -3,6 +3,7 @@
 from lifecycle.artifacts import tables as artifacts
 from lifecycle.datasets import tables as datasets
 from lifecycle.deployments import tables as deployments
+from lifecycle.documents import tables as documents
 from lifecycle.drift import tables as drift
 from lifecycle.experiments import tables as experiments
 from lifecycle.idempotency import tables as idempotency
@@ -19,6 +20,7 @@ __all__ = [
     "artifacts",
     "datasets",
     "deployments",
+    "documents",
     "drift",
     "experiments",
     "idempotency",

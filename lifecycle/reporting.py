@@ -40,6 +40,13 @@ def configure(log_format: str | None) -> None:
     for name in ("uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("strawberry.execution").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("uvicorn.error").addFilter(_of_no_address)
+
+
+def _of_no_address(record: logging.LogRecord) -> bool:
+    """Not the lines for websockets that show all of their address, where a secret may be; what is
+    said of each request is enough."""
+    return '"WebSocket %s"' not in str(record.msg)
 
 
 class _Lines:

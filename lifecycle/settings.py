@@ -1,13 +1,18 @@
 """The only reader of the environment. Options of the command win over it."""
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from os import environ
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 _LONGEST_FOLLOW = 86_400
 _NAME_CLAIM = "email"
+_LARGEST = 1_000_000
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:]+")
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
@@ -41,6 +46,25 @@ VARIABLES = {
     "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
     "compiled once, or all by graphql-core (default compiled).",
     "LIFECYCLE_TOKEN": "The API token by which `lifecycle demo` signs in: an administrator's.",
+    "LIFECYCLE_ALLOWED_HOSTS": "Names, with commas between them, under which clients reach the "
+    "service (default: loopback addresses and localhost where it serves on a loopback address, "
+    "else any).",
+    "LIFECYCLE_ALLOWED_ORIGINS": "Origins, as https://host:port with commas between them, whose "
+    "pages may use the service besides its own (default none).",
+    "LIFECYCLE_GRAPHIQL": "yes or no: whether browsers are shown GraphiQL (default yes).",
+    "LIFECYCLE_INTROSPECTION": "yes or no: whether clients may ask for the schema, and are told "
+    "what they may have meant (default yes).",
+    "LIFECYCLE_TRUSTED_DOCUMENTS": "yes or no: whether only operations are executed that were "
+    "registered by `lifecycle documents add` (default no).",
+    "LIFECYCLE_MAX_SECONDS": "How long an operation may take, 0 for as long as it wants (default "
+    "60). Subscriptions stay, but each of their items is an operation.",
+    "LIFECYCLE_MAX_OPERATIONS": "How many operations each principal may have under way in one "
+    "process, 0 for any number (default: 100, or any number on a loopback address).",
+    "LIFECYCLE_MAX_SUBSCRIPTIONS": "The same for subscriptions (default: 1000, or any number on a "
+    "loopback address).",
+    "LIFECYCLE_MAX_RATE": "How many operations a second each principal may ask one process for, "
+    "ten seconds' worth of them at once; 0 for any number (default: 100, or any number on a "
+    "loopback address).",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -61,6 +85,17 @@ class Settings:
     administrators: frozenset[str] = frozenset({"admin"})
     log_format: str | None = None
     execution: str = "compiled"
+    # None is what depends on the address.
+    allowed_hosts: frozenset[str] | None = None
+    allowed_origins: frozenset[str] = frozenset()
+    graphiql: bool = True
+    introspection: bool = True
+    trusted_documents: bool = False
+    max_seconds: int = 60
+    # None is what depends on the address.
+    max_operations: int | None = None
+    max_subscriptions: int | None = None
+    max_rate: int | None = None
     mlflow_uri: str | None = None
     mlflow_follow: int | None = None
     mlflow_worker: bool = True
@@ -94,6 +129,16 @@ class Settings:
         """Where external artifacts are kept."""
         return self.external_artifacts or str(self.data_dir / "artifacts" / "external")
 
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """The settings of this process. Raises ValueError when one cannot be understood."""
@@ -122,19 +167,24 @@ class Settings:
             data_dir=Path(environ.get("LIFECYCLE_DATA_DIR") or ".lifecycle"),
             host=environ.get("LIFECYCLE_HOST") or "127.0.0.1",
             port=int(port),
-            administrators=frozenset(
-                name.strip()
-                # Where people prove who they are, somebody may well be called admin.
-                for name in environ.get(
-                    "LIFECYCLE_ADMINISTRATORS", "admin" if sign_in == "none" else ""
-                ).split(",")
-                if name.strip()
+            # Where people prove who they are, somebody may well be called admin.
+            administrators=_names(
+                environ.get("LIFECYCLE_ADMINISTRATORS", "admin" if sign_in == "none" else "")
             ),
             log_format=log_format,
             execution=execution,
+            allowed_hosts=_hosts("LIFECYCLE_ALLOWED_HOSTS"),
+            allowed_origins=_origins("LIFECYCLE_ALLOWED_ORIGINS"),
+            graphiql=_yes("LIFECYCLE_GRAPHIQL", True),
+            introspection=_yes("LIFECYCLE_INTROSPECTION", True),
+            trusted_documents=_yes("LIFECYCLE_TRUSTED_DOCUMENTS", False),
+            max_seconds=_number("LIFECYCLE_MAX_SECONDS", 60),
+            max_operations=_number("LIFECYCLE_MAX_OPERATIONS", None),
+            max_subscriptions=_number("LIFECYCLE_MAX_SUBSCRIPTIONS", None),
+            max_rate=_number("LIFECYCLE_MAX_RATE", None),
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
-            mlflow_worker=_yes_or_no("LIFECYCLE_MLFLOW_WORKER", "yes"),
+            mlflow_worker=_yes("LIFECYCLE_MLFLOW_WORKER", True),
             artifacts=_location("LIFECYCLE_ARTIFACTS"),
             external_artifacts=_location("LIFECYCLE_EXTERNAL_ARTIFACTS"),
             s3_public_url=_http_url("LIFECYCLE_S3_PUBLIC_URL"),
@@ -143,7 +193,7 @@ class Settings:
             oidc_audience=environ.get("LIFECYCLE_OIDC_AUDIENCE") or None,
             oidc_name_claim=environ.get("LIFECYCLE_OIDC_NAME_CLAIM") or _NAME_CLAIM,
             oidc_groups_claim=environ.get("LIFECYCLE_OIDC_GROUPS_CLAIM") or None,
-            insecure=_yes_or_no("LIFECYCLE_INSECURE", "no"),
+            insecure=_yes("LIFECYCLE_INSECURE", False),
             token=environ.get("LIFECYCLE_TOKEN") or None,
         )
 
@@ -157,6 +207,15 @@ class Settings:
             "LIFECYCLE_ADMINISTRATORS": ",".join(sorted(self.administrators)),
             "LIFECYCLE_LOG_FORMAT": self.log_format or "",
             "LIFECYCLE_EXECUTION": self.execution,
+            "LIFECYCLE_ALLOWED_HOSTS": ",".join(sorted(self.allowed_hosts or ())),
+            "LIFECYCLE_ALLOWED_ORIGINS": ",".join(sorted(self.allowed_origins)),
+            "LIFECYCLE_GRAPHIQL": "yes" if self.graphiql else "no",
+            "LIFECYCLE_INTROSPECTION": "yes" if self.introspection else "no",
+            "LIFECYCLE_TRUSTED_DOCUMENTS": "yes" if self.trusted_documents else "no",
+            "LIFECYCLE_MAX_SECONDS": str(self.max_seconds),
+            "LIFECYCLE_MAX_OPERATIONS": _text(self.max_operations),
+            "LIFECYCLE_MAX_SUBSCRIPTIONS": _text(self.max_subscriptions),
+            "LIFECYCLE_MAX_RATE": _text(self.max_rate),
             "MLFLOW_TRACKING_URI": self.mlflow_uri or "",
             "LIFECYCLE_MLFLOW_FOLLOW": str(self.mlflow_follow or ""),
             "LIFECYCLE_MLFLOW_WORKER": "yes" if self.mlflow_worker else "no",
@@ -179,14 +238,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _yes_or_no(name: str, usual: str) -> bool:
-    """Raises ValueError."""
-    given = environ.get(name) or usual
-    if given not in ("yes", "no"):
-        raise ValueError(f"{name} must be yes or no, not {given!r}.")
-    return given == "yes"
 
 
 def _check_oidc(sign_in: str) -> None:
@@ -215,6 +266,53 @@ def _check_oidc(sign_in: str) -> None:
             "LIFECYCLE_OIDC_ISSUER must be an address that begins with https:// (http:// on this "
             f"machine), without query and user, not {issuer!r}."
         )
+
+
+def _names(given: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in given.split(",") if name.strip())
+
+
+def _yes(name: str, default: bool) -> bool:
+    """yes or no. Raises ValueError."""
+    given = environ.get(name)
+    if given not in (None, "", "yes", "no"):
+        raise ValueError(f"{name} must be yes or no, not {given!r}.")
+    return given == "yes" if given else default
+
+
+def _hosts(name: str) -> frozenset[str] | None:
+    """Names of hosts, without ports; None if there are none. Raises ValueError."""
+    found = frozenset(each.lower() for each in _names(environ.get(name, "")))
+    for each in found:
+        if not _HOST.fullmatch(each):
+            raise ValueError(f"{name} must be names of hosts, without ports, not {each!r}.")
+    return found or None
+
+
+def _origins(name: str) -> frozenset[str]:
+    """Origins as browsers say them. Raises ValueError."""
+    found = frozenset(each.lower() for each in _names(environ.get(name, "")))
+    for each in found:
+        if not _ORIGIN.fullmatch(each):
+            raise ValueError(f"{name} must be origins such as https://example.com, not {each!r}.")
+    return found
+
+
+Default = TypeVar("Default", int, None)
+
+
+def _number(name: str, default: Default) -> int | Default:
+    """A number from 0 on. Raises ValueError."""
+    given = environ.get(name)
+    if not given:
+        return default
+    if not given.isdecimal() or int(given) > _LARGEST:
+        raise ValueError(f"{name} must be a number from 0 to {_LARGEST}, not {given!r}.")
+    return int(given)
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
 
 
 def _location(name: str) -> str | None:

@@ -16,10 +16,12 @@ from contextlib import (
     nullcontext,
     suppress,
 )
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -41,10 +43,13 @@ from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
+from schema.admission import Admission, Bounds
 from schema.door import Door
 from schema.execution.schema import CompiledSchema
+from schema.guard import PAGE_POLICY, Guard
 from schema.root import schema
 from schema.transfers import Transfers
+from schema.trusted import Trusted
 from schema.view import GRAPHIQL, View
 
 _log = structlog.get_logger(__name__)
@@ -83,6 +88,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
         storage,
         Door(sign_in, settings.administrators, settings.insecure),
         mlflow_uri,
+        Admission(_bounds(settings), settings.introspection),
+        settings.allowed_origins,
+        settings.graphiql,
+        Trusted(database, settings.trusted_documents),
     )
 
     @asynccontextmanager
@@ -123,6 +132,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def home(request: Request) -> Response:
         return RedirectResponse("/graphql")
 
+    pages = Mount("/graphiql", _Pages(directory=GRAPHIQL, check_dir=False))
     app = Starlette(
         routes=[
             Route("/graphql", view),
@@ -133,14 +143,65 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route(
                 "/artifacts/{area}/{key:path}", Transfers(storage).answer, methods=["GET", "PUT"]
             ),
-            Mount("/graphiql", StaticFiles(directory=GRAPHIQL, check_dir=False)),
+            *([pages] if settings.graphiql else []),
         ],
         lifespan=lifespan,
-        middleware=[Middleware(RequestLog)],
+        middleware=[
+            Middleware(RequestLog),
+            Middleware(Guard, _hosts(settings)),
+            *_other_origins(settings.allowed_origins),
+        ],
     )
     app.state.database, app.state.feed, app.state.storage = database, feed, storage
     app.state.sign_in = sign_in
+    app.state.admission = view.admission
     return app
+
+
+class _Pages(StaticFiles):
+    """What GraphiQL loads."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["content-security-policy"] = PAGE_POLICY
+        return response
+
+
+def _hosts(settings: Settings) -> frozenset[str] | None:
+    """The names under which it is served. On a loopback address it is for this machine: the name of
+    a foreign page that leads here is none of its own."""
+    if settings.allowed_hosts is None and settings.loopback:
+        return frozenset()
+    return settings.allowed_hosts
+
+
+def _other_origins(origins: frozenset[str]) -> list[Middleware]:
+    """Lets pages of these origins use the service."""
+    if not origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(origins),
+        allow_methods=["GET", "POST", "PUT"],
+        allow_headers=["Authorization", "Content-Type", "Lifecycle-Actor", "X-Request-Id"],
+        expose_headers=["Retry-After", "X-Request-Id"],
+    )
+    return [cors]
+
+
+def _bounds(settings: Settings) -> Bounds:
+    """What each principal may have; on a loopback address there is nobody to protect others
+    from."""
+
+    def bound(given: int | None, usual: int) -> int:
+        return given if given is not None else 0 if settings.loopback else usual
+
+    return Bounds(
+        settings.max_seconds,
+        bound(settings.max_operations, 100),
+        bound(settings.max_subscriptions, 1_000),
+        bound(settings.max_rate, 100),
+    )
 
 
 def served() -> Starlette:

@@ -15,6 +15,7 @@ from lifecycle.artifacts.tables import ArtifactUploadRow
 from lifecycle.runs import repository as runs
 from lifecycle.runs.rules import ArtifactArea
 from schema import ids
+from schema.admission import unhurried
 from schema.context import Context, Info
 from schema.errors import Conflict, IdempotencyConflict, InvalidInput, NotFound, Unavailable
 from schema.inputs import Given, WriteInput, parse
@@ -162,7 +163,8 @@ class ArtifactMutations:
         context = info.context
         command = parse(CompleteArtifactUpload, input, id="ArtifactUpload")
         storage, origin = context.storage, context.origin
-        await transfers.receive(context.database, storage, origin, command.id)
+        with unhurried():
+            await transfers.receive(context.database, storage, origin, command.id)
         row = await context.write(service.complete, command)
         await transfers.clear(context.storage, row)
         return CompleteArtifactUploadSuccess(key=row.run_id, path=row.path)

@@ -135,6 +135,7 @@ class FreshContext(SchemaExtension):
         try:
             yield
         finally:
+            context.loaders.abandon()
             context.ended()
 
     def on_parse(self) -> Iterator[None]:

@@ -4,7 +4,8 @@ A document that is kept is found again by its exact text, and is never changed. 
 kept, so whoever sends another pays for it each time. How a document is measured is in limits.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from graphql import (
     OperationType,
     VariableNode,
     Visitor,
+    get_operation_ast,
     parse,
     validate,
     visit,
@@ -26,11 +28,11 @@ from graphql import (
 from strawberry.extensions import SchemaExtension
 
 from schema.kept import Kept
-from schema.limits import MAX_TOKENS, refusals
+from schema.limits import LARGEST, MAX_COST, PARSING, Size, refusals, size_of
 
 MAX_DOCUMENTS = 1_000
 # In memory a parsed document is about ninety times as long as its text.
-MAX_CHARACTERS = 400_000
+MAX_KEPT_CHARACTERS = 400_000
 
 _CONDITIONS = (GraphQLSkipDirective.name, GraphQLIncludeDirective.name)
 
@@ -49,6 +51,7 @@ class Document:
         self.only_queries = set(operations) <= {OperationType.QUERY}
         self._always_small = not refusals(node, None)
         self.conditions = _conditions(node)
+        self.introspects = self.conditions is None and _introspects(node)
 
     def refusals(
         self, operation_name: str | None, variables: Mapping[str, Any]
@@ -59,6 +62,11 @@ class Document:
         if operation_name is None and self._operations > 1:
             found.append(GraphQLError("Say by operationName which of the operations is meant."))
         return found
+
+    def size(self, operation_name: str | None, variables: Mapping[str, Any]) -> Size | None:
+        """How large an operation is with these variables; None if there is no such operation."""
+        operation = get_operation_ast(self.node, operation_name)
+        return size_of(operation, self.node, variables) if operation else None
 
     @cached_property
     def inner_variables(self) -> frozenset[str]:
@@ -111,7 +119,20 @@ def _conditions(document: DocumentNode) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_CHARACTERS)
+def _introspects(document: DocumentNode) -> bool:
+    """Whether it asks for the schema."""
+    found: list[str] = []
+
+    class Visited(Visitor):
+        def enter_field(self, node: FieldNode, *_: Any) -> None:
+            if node.name.value in ("__schema", "__type"):
+                found.append(node.name.value)
+
+    visit(document, Visited())
+    return bool(found)
+
+
+documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_KEPT_CHARACTERS)
 
 
 def accepted(
@@ -121,7 +142,7 @@ def accepted(
     with `Prepared`, says what is wrong."""
     document = documents.get(text)
     try:
-        new = document or Document(parse(text, max_tokens=MAX_TOKENS))
+        new = document or Document(parse(text, **PARSING))
         if new.refusals(operation_name, variables):
             return None
         if document is None:
@@ -133,11 +154,45 @@ def accepted(
         return None
 
 
+def wants_cost(asked: Mapping[str, Any]) -> bool:
+    """Whether a request says `extensions: {"cost": true}`."""
+    return (asked.get("extensions") or {}).get("cost") is True
+
+
+def cost_of(asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the answer to such a request says of its cost; nothing if it is no operation."""
+    text, variables = asked["query"], asked.get("variables") or {}
+    try:
+        document = documents.get(text) or Document(parse(text, **PARSING))
+        size = document.size(asked.get("operationName"), variables)
+    except Exception:  # whatever it is, the document cannot be read, which is said elsewhere
+        return None
+    if size is None:
+        return None
+    cost = {"value": size.cost, "limit": MAX_COST, "depth": size.depth, "fields": size.fields}
+    return {"cost": {name: min(value, LARGEST) for name, value in cost.items()}}
+
+
+class WithCost(AsyncIterator[Any]):
+    """The same results, which also say the cost; to be closed, as they are."""
+
+    def __init__(self, results: Any, asked: Mapping[str, Any]) -> None:
+        self._results = results
+        self._extensions = cost_of(asked)
+
+    async def __anext__(self) -> Any:
+        return replace(await anext(self._results), extensions=self._extensions)
+
+    async def aclose(self) -> None:
+        """Close them."""
+        await self._results.aclose()
+
+
 class Prepared(SchemaExtension):
     """Parses, measures and validates, unless that was done before."""
 
     def on_operation(self) -> Iterator[None]:
-        self.execution_context.parse_options["max_tokens"] = MAX_TOKENS
+        self.execution_context.parse_options.update(PARSING)  # type: ignore[typeddict-item]
         yield
 
     def on_parse(self) -> Iterator[None]:
@@ -153,6 +208,8 @@ class Prepared(SchemaExtension):
         document = self._known or Document(context.graphql_document)
         # Before the rules of GraphQL, which take long to look through what is too large.
         found = document.refusals(context._provided_operation_name, context.variables or {})
+        if document.introspects and not context.context.admission.introspection:
+            found.append(GraphQLError("Introspection is switched off."))
         if found or self._known is not None:
             context.pre_execution_errors = found
             yield

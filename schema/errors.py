@@ -1,6 +1,7 @@
 """How failures look to clients: expected ones as members of a mutation's result union, the others
 as top-level errors with a code. Nothing that PostgreSQL or Python says gets out."""
 
+import re
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from lifecycle import errors
 from schema.context import Context, Info
+from schema.limits import aborted
 
 _log = structlog.get_logger(__name__)
 
@@ -138,6 +140,7 @@ def shown_path(path: errors.Path) -> list[str]:
 
 # What Strawberry raises when it cannot tell which operation is meant, or must not run it.
 _UNCLEAR = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
+_SUGGESTION = re.compile(r"\s*Did you mean [^?]*\?")
 _UNREADABLE = (ValueError, TypeError, OverflowError)
 
 
@@ -174,9 +177,8 @@ class TopLevelErrors(SchemaExtension):
 
     def _mark(self, code: str) -> None:
         for error in self.execution_context.pre_execution_errors or ():
-            # So end the messages of graphql-core's own limits on parsing and validating.
-            if error.message.endswith("aborted."):
-                error.extensions = {"code": "LIMIT_EXCEEDED"}
+            aborted(error)
+            _hide(error, self.execution_context.context)
             if isinstance(error.original_error, _UNREADABLE):
                 # A literal made a scalar's parser fail in Python's words, such as an Int of 5,000
                 # digits.
@@ -189,6 +191,24 @@ class TopLevelErrors(SchemaExtension):
         return shown(error, self.execution_context.context, operation, self._logged)
 
 
+def _hide(error: GraphQLError, context: Context) -> None:
+    """Who may not ask for the schema is not told of it by the way."""
+    if not context.admission.introspection:
+        error.message = _SUGGESTION.sub("", error.message)
+
+
+def told(error: errors.LifecycleError, nodes: Any = None, path: Any = None) -> GraphQLError:
+    """An expected failure as a top-level error."""
+    extensions: dict[str, Any] = {"code": error.code}
+    if error.path:
+        extensions["argument"] = shown_path(error.path)
+    if isinstance(error, errors.LimitExceeded):
+        extensions |= {"name": error.name, "limit": error.limit, "value": error.value}
+        if error.retry_after is not None:
+            extensions["retryAfter"] = error.retry_after
+    return GraphQLError(str(error), nodes, path=path, extensions=extensions)
+
+
 def shown(
     error: GraphQLError, context: Context, operation: str | None, logged: set[int]
 ) -> GraphQLError:
@@ -197,14 +217,12 @@ def shown(
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
     if isinstance(cause, errors.LifecycleError):
-        extensions: dict[str, Any] = {"code": cause.code}
-        if cause.path:
-            extensions["argument"] = shown_path(cause.path)
-        return GraphQLError(str(cause), error.nodes, path=error.path, extensions=extensions)
+        return told(cause, error.nodes, error.path)
     if isinstance(cause, _UNCLEAR):
         return GraphQLError(error.message, extensions={"code": "BAD_REQUEST"})
     if cause is None or isinstance(cause, GraphQLError):
         error.extensions = {"code": "INVALID_INPUT", **(error.extensions or {})}
+        _hide(error, context)
         return error
     request_id = context.origin.request_id
     # A loader that fails does so for everybody who waits for it.

@@ -1,7 +1,11 @@
-"""What is checked of a document before it costs anything: how large it is, fragments expanded."""
+"""What is checked of a document before it costs anything: how large it is, fragments expanded.
+
+Its cost is what others call its type cost: an object counts 1, a scalar nothing, a list as much as
+it may hold. Who may ask how often, and for how long, is in admission.py.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphql import (
@@ -13,35 +17,61 @@ from graphql import (
     IntValueNode,
     ListValueNode,
     OperationDefinitionNode,
+    OperationType,
     SelectionSetNode,
+    ValueNode,
     VariableNode,
 )
+from graphql.language.parser import MAX_NESTING_DEPTH
 from graphql.validation.rules import overlapping_fields_can_be_merged
 
 from lifecycle.lineage.rules import MAX_NODES
+from lifecycle.logs.repository import MAX_LINES
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
 from lifecycle.promotion.policies import MAX_RULES
 from lifecycle.tracking.service import MAX_ITEMS
 
 MAX_TOKENS = 20_000
+# Of a document; its variables have what the body may have.
+MAX_CHARACTERS = 500_000
+PARSING: dict[str, Any] = {"max_tokens": MAX_TOKENS, "max_source_length": MAX_CHARACTERS}
 MAX_DEPTH = 15
 MAX_FIELDS = 2_000
-MAX_OBJECTS = 50_000
+MAX_COST = 50_000
+# As many mistakes as graphql-core finds before it stops looking.
+MAX_ERRORS = 100
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
-# Lists that are no pages and lead on to other objects: how long each may be, or usually is.
+# Lists that are no pages: how long each may be, or usually is.
 _LENGTHS = {
+    **dict.fromkeys(("params", "tags", "metrics", "artifacts", "decisions"), 5),
     "lineage": MAX_NODES,
     "whyNot": MAX_RULES,
     "items": MAX_ITEMS,
     "checks": MAX_RULES,
     "stageHistory": DEFAULT_SIZE,
     "approvalHistory": DEFAULT_SIZE,
+    "modelVersions": DEFAULT_SIZE,
 }
+
+# Arguments that name what is wanted; they are refused elsewhere when they name more.
+_NAMED = ("ids", "keys", "versions")
+_MAX_NAMED = 100
+# Points are numbers in columns, far less than objects.
+_MAX_POINTS = 10_000
+_POINTS_SHOWN = 1_000
+_POINTS_AN_OBJECT = 100
+
+# A mutation locks, writes and is journalled.
+_MUTATION = 10
+
+# The largest number that every reader of JSON has exactly.
+LARGEST = 2**53 - 1
 
 # What may be spent on comparing fields of one name with each other; graphql-core would spend a
 # second.
-overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 50_000
+MAX_COMPARISONS = 50_000
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = MAX_COMPARISONS
 
 # Roughly how many types the schema has, each of which introspection shows.
 _TYPES = 200
@@ -49,12 +79,12 @@ _TYPES = 200
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a selection is: levels, fields, and the objects that it may give at the most;
-    `paged` if it is one of a page."""
+    """How large a selection is: levels, fields, and the objects that it may give at the most, which
+    is its cost; `paged` if it is one of a page."""
 
     depth: int = 0
     fields: int = 0
-    objects: int = 0
+    cost: int = 0
     paged: bool = False
 
     def beside(self, other: "Size") -> "Size":
@@ -62,7 +92,7 @@ class Size:
         return Size(
             max(self.depth, other.depth),
             self.fields + other.fields,
-            self.objects + other.objects,
+            self.cost + other.cost,
             self.paged or other.paged,
         )
 
@@ -97,9 +127,9 @@ class _Measure:
             return Size(0, below.fields + 1, below.fields * _TYPES)
         usual = DEFAULT_SIZE if below.paged else 1
         length = self._length(node, _LENGTHS.get(node.name.value, usual))
-        objects = length * (below.objects + 1) if node.selection_set else 0
+        cost = length * (below.cost + 1) if node.selection_set else 0
         paged = node.name.value in ("nodes", "edges")
-        return Size(below.depth + 1, below.fields + 1, objects, paged)
+        return Size(below.depth + 1, below.fields + 1, cost, paged)
 
     def _of_fragment(self, name: str) -> Size:
         if name not in self._known:
@@ -111,21 +141,54 @@ class _Measure:
 
     def _length(self, node: FieldNode, default: int) -> int:
         """How many objects a field may give: the size of its page, or as many as it names."""
+        length, most = default, MAX_LINES if node.name.value == "logs" else MAX_SIZE
+        each = _POINTS_SHOWN // _POINTS_AN_OBJECT if node.name.value == "metricHistory" else 1
         for argument in node.arguments or ():
             name, value = argument.name.value, argument.value
-            given: Any = None
-            if isinstance(value, VariableNode) and self._variables is not None:
-                given = self._variables.get(value.name.value)
-            if name == "ids":
-                if isinstance(value, VariableNode) and self._variables is None:
-                    return MAX_OBJECTS + 1
-                ids = value.values if isinstance(value, ListValueNode) else given
-                return len(ids) if isinstance(ids, list | tuple) else 1
-            if name in ("first", "last"):
-                if isinstance(value, IntValueNode):
-                    given = int(value.value[:10])
-                return min(max(given, 1), MAX_SIZE) if isinstance(given, int) else MAX_SIZE
-        return default
+            if name in _NAMED:
+                length = self._number(value)
+            elif name in ("first", "last"):
+                length = self._size(value, most)
+            elif name == "maxPoints":
+                each = 1 + self._size(value, _MAX_POINTS) // _POINTS_AN_OBJECT
+        return length * each
+
+    def _number(self, value: ValueNode) -> int:
+        """How many a list names."""
+        if isinstance(value, VariableNode):
+            if self._variables is None:
+                return _MAX_NAMED
+            given = self._variables.get(value.name.value)
+            return len(given) if isinstance(given, list | tuple) else 1
+        return len(value.values) if isinstance(value, ListValueNode) else 1
+
+    def _size(self, value: ValueNode, most: int) -> int:
+        """What an argument says, or the most that it may say."""
+        given: Any = None
+        if isinstance(value, IntValueNode):
+            given = int(value.value[:10])
+        elif isinstance(value, VariableNode) and self._variables is not None:
+            given = self._variables.get(value.name.value)
+        return min(max(given, 1), most) if isinstance(given, int) else most
+
+
+def size_of(
+    operation: OperationDefinitionNode,
+    document: DocumentNode,
+    variables: Mapping[str, Any] | None,
+) -> Size:
+    """How large an operation is; without variables, at the most."""
+    return _size_of(operation, _Measure(document, variables), len(document.definitions))
+
+
+def _size_of(operation: OperationDefinitionNode, measure: _Measure, definitions: int) -> Size:
+    try:
+        size = measure.of(operation.selection_set)
+    except RecursionError:  # a chain of thousands of fragments
+        return Size(depth=definitions)
+    if operation.operation is OperationType.MUTATION:
+        return replace(size, cost=size.cost + _MUTATION * len(operation.selection_set.selections))
+    return size
 
 
 def refusals(document: DocumentNode, variables: Mapping[str, Any] | None) -> list[GraphQLError]:
@@ -136,19 +199,60 @@ def refusals(document: DocumentNode, variables: Mapping[str, Any] | None) -> lis
     for operation in document.definitions:
         if not isinstance(operation, OperationDefinitionNode):
             continue
-        try:
-            size = measure.of(operation.selection_set)
-        except RecursionError:  # a chain of thousands of fragments
-            size = Size(depth=len(document.definitions))
-        for what, is_, most in (
-            ("is {} levels deep", size.depth, MAX_DEPTH),
-            ("selects {} fields", size.fields, MAX_FIELDS),
-            ("may give {} objects", size.objects, MAX_OBJECTS),
+        size = _size_of(operation, measure, len(document.definitions))
+        for name, says, value, limit in (
+            ("depth", "is {} levels deep", size.depth, MAX_DEPTH),
+            ("fields", "selects {} fields", size.fields, MAX_FIELDS),
+            ("cost", "may cost {}", size.cost, MAX_COST),
         ):
-            if is_ > most:
-                found.append(_refusal(operation, f"{what.format(is_)}; {most:,} are allowed."))
+            if value > limit:
+                message = f"The operation {says.format(value)}; {limit:,} are allowed."
+                extensions = exceeded(name, limit, value)
+                found.append(GraphQLError(message, operation, extensions=extensions))
     return found
 
 
-def _refusal(operation: OperationDefinitionNode, what: str) -> GraphQLError:
-    return GraphQLError(f"The operation {what}", operation, extensions={"code": "LIMIT_EXCEEDED"})
+def exceeded(name: str, limit: int, value: int) -> dict[str, Any]:
+    """What the error of a limit says to programs: the limit's name, what it allows, and what there
+    was; where nobody counted on, the first that was too much."""
+    shown = min(value, LARGEST)
+    return {"code": "LIMIT_EXCEEDED", "name": name, "limit": limit, "value": shown}
+
+
+def aborted(error: GraphQLError) -> None:
+    """Say of an error with which graphql-core has given up which limit that was."""
+    for ending, name, limit, message in _ABORTED:
+        if error.message.endswith(ending):
+            error.message = message.format(limit)
+            error.extensions = exceeded(name, limit, limit + 1)
+            return
+
+
+# By how graphql-core ends its messages; it says no more of how much there was.
+_ABORTED = (
+    ("tokens. Parsing aborted.", "tokens", MAX_TOKENS, "The document may have {:,} tokens."),
+    (
+        "code points. Parsing aborted.",
+        "characters",
+        MAX_CHARACTERS,
+        "The document may have {:,} characters; what is long belongs into variables.",
+    ),
+    (
+        "deeply. Parsing aborted.",
+        "nesting",
+        MAX_NESTING_DEPTH,
+        "The document may be nested {:,} levels deep.",
+    ),
+    (
+        "error limit reached. Validation aborted.",
+        "errors",
+        MAX_ERRORS,
+        "There are more than {:,} mistakes in the document.",
+    ),
+    (
+        "Validation aborted.",
+        "comparisons",
+        MAX_COMPARISONS,
+        "More than {:,} fields that have one name would have to be compared.",
+    ),
+)

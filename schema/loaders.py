@@ -5,6 +5,7 @@ mapping; what is asked of the same function with the same arguments is one batch
 a read session of its own.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
@@ -103,6 +104,7 @@ class Loaders:
         self._loaders: dict[tuple[Path, Names], DataLoader[Any, Any]] = {}
         self._known: dict[tuple[Path, Names], dict[Any, Any]] = {}
         self.collecting = False
+        self._reading: set[asyncio.Task[Any]] = set()
 
     def load(
         self,
@@ -153,9 +155,18 @@ class Loaders:
         if loader is None:
 
             async def values(keys: list[Any]) -> list[Any]:
+                task = asyncio.current_task()
+                assert task is not None
+                self._reading.add(task)
+                task.add_done_callback(self._reading.discard)
                 asked = Asked()
                 asked.add(*kind, keys)
                 return (await self.values(asked))[load.path]
 
             loader = self._loaders[kind] = DataLoader(values)
         return loader.load(load.key)
+
+    def abandon(self) -> None:
+        """Stop what is still being read; nobody waits for it."""
+        for task in self._reading:
+            task.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncGenerator
 from functools import cache
 from importlib.metadata import version
 from typing import Annotated, Any, cast
@@ -10,9 +11,11 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StreamResult
 from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import InvalidInput as InvalidArgument
+from lifecycle.errors import LimitExceeded
 from schema.access import AccessMutations, AccessQueries
 from schema.admission import Admitted
 from schema.artifacts import ArtifactMutations
@@ -22,7 +25,7 @@ from schema.datasets import DataSetQueries
 from schema.deployments import DeploymentMutations, DeploymentQueries, DeploymentSubscriptions
 from schema.documents import Prepared
 from schema.drift import DriftMutations, DriftQueries
-from schema.errors import HANDLERS, TopLevelErrors
+from schema.errors import HANDLERS, TopLevelErrors, told
 from schema.experiments import ExperimentMutations, ExperimentQueries
 from schema.lineage import LineageQueries
 from schema.lookup import by_global_id
@@ -171,11 +174,19 @@ class Schema(strawberry.Schema):
         """The answers to an operation; each of a subscription's for all who are answered the
         same."""
         variables = variable_values or {}
-        shared = await answers(self, query or "", variables, operation_name, context_value)
+        try:
+            shared = await answers(self, query or "", variables, operation_name, context_value)
+        except LimitExceeded as error:
+            return _refused(error)
         if shared is not None:
             return cast(StreamResult, shared)
         given = (query, variable_values, context_value, root_value, operation_name)
         return await super().stream(*given, *args, **kwargs)
+
+
+async def _refused(error: LimitExceeded) -> AsyncGenerator[PreExecutionError, None]:
+    """The answer to an operation that was not begun."""
+    yield PreExecutionError(None, [told(error)])
 
 
 schema = Schema(

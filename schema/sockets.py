@@ -6,7 +6,7 @@ Not here: who asks and with which context (`view`), and HTTP.
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from graphql import GraphQLError
@@ -24,7 +24,10 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
     SubscribeMessage,
 )
 
+from lifecycle.errors import LifecycleError, LimitExceeded
 from schema.context import Context
+from schema.documents import WithCost, wants_cost
+from schema.errors import told
 from schema.subscriptions import Answers
 
 _MAX_OPERATIONS = 100
@@ -61,11 +64,28 @@ class Socket(ASGIWebSocketAdapter):
         await super().close(code, reason.encode()[:123].decode(errors="ignore"))
 
 
+class _Operation(Operation[Context, None]):
+    """An operation, and what was asked."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self, handler: "SocketHandler", id: str, asked: dict[str, Any]) -> None:
+        super().__init__(
+            handler,
+            id,
+            asked.get("query") or "",
+            asked.get("variables"),
+            asked.get("operationName"),
+        )
+        self.asked = asked
+
+
 class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     """Refuses messages that have the wrong shape, before anything trips over them, and keeps the
     operations on one socket apart: what is wrong with one does not end the others."""
 
     websocket: Socket
+    view: Any  # has the trusted documents
     _leave: Callable[[], None] | None = None
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
@@ -88,19 +108,49 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         id = message["id"]
-        full = len(self.operations) >= _MAX_OPERATIONS and id not in self.operations
-        if self.connection_acknowledged and full:
-            error = GraphQLError(
-                f"One websocket carries at most {_MAX_OPERATIONS} operations at a time.",
-                extensions={"code": "LIMIT_EXCEEDED"},
-            )
-            await self.send_message({"id": id, "type": "error", "payload": [error.formatted]})
+        if not self.connection_acknowledged or id in self.operations:
+            await super().handle_subscribe(message)  # which closes the socket
             return
-        await super().handle_subscribe(message)
+        try:
+            self._admit()
+        except LimitExceeded as error:
+            payload = [told(error).formatted]
+            await self.send_message({"id": id, "type": "error", "payload": payload})
+            return
+        operation = _Operation(self, id, cast("dict[str, Any]", message["payload"]))
+        operation.task = asyncio.create_task(self.run_operation(operation))
+        operation.task.add_done_callback(self._task_done)
+        self.operations[id] = operation
+
+    async def run_operation(self, operation: Operation[Context, None]) -> None:
+        """Run the operation that is meant."""
+        assert isinstance(operation, _Operation)
+        try:
+            operation.query = await self.view.trusted.text(operation.asked)
+        except LifecycleError as error:
+            await operation.send_initial_errors([told(error)])
+            return
+        operation.asked["query"] = operation.query
+        await super().run_operation(operation)
+
+    def _admit(self) -> None:
+        """Raise LimitExceeded when this socket, or whoever it belongs to, may not begin another
+        operation now."""
+        if len(self.operations) >= _MAX_OPERATIONS:
+            raise LimitExceeded(
+                f"One websocket carries at most {_MAX_OPERATIONS} operations at a time.",
+                "websocketOperations",
+                _MAX_OPERATIONS,
+                _MAX_OPERATIONS + 1,
+            )
+        self.context.admission.ask(self.context.origin.actor)
 
     async def _send_result_stream(
         self, operation: Operation[Context, None], result_source: StreamResult
     ) -> None:
+        assert isinstance(operation, _Operation)
+        if wants_cost(operation.asked):
+            result_source = cast(StreamResult, WithCost(result_source, operation.asked))
         if not isinstance(result_source, Answers):
             await super()._send_result_stream(operation, result_source)
             return
@@ -128,7 +178,10 @@ def _well_formed(message: Any) -> bool:
     payload = message.get("payload")
     return (
         isinstance(payload, dict)
-        and isinstance(payload.get("query"), str)
+        and isinstance(payload.get("query"), str | None)
+        and isinstance(payload.get("documentId"), str | None)
+        and (payload.get("query") is not None or payload.get("documentId") is not None)
         and isinstance(payload.get("variables"), dict | None)
         and isinstance(payload.get("operationName"), str | None)
+        and isinstance(payload.get("extensions"), dict | None)
     )

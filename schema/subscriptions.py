@@ -19,9 +19,10 @@ from graphql.execution import Executor, create_source_event_stream, execute_subs
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
+from lifecycle.errors import LimitExceeded
 from schema.context import Context
 from schema.documents import Document, accepted
-from schema.errors import shown
+from schema.errors import shown, told
 
 # All who follow take an event within moments of each other. Whoever is slower than this waits for
 # an answer of the state as it is then.
@@ -92,8 +93,13 @@ class Asked:
         self.context.forget()
         executor = self.executor()
         assert isinstance(executor, Executor)
-        executed = execute_subscription_event(executor.build_per_event_executor(item))
-        result = await executed if isawaitable(executed) else executed
+        try:
+            async with self.context.admission.in_time():
+                executed = execute_subscription_event(executor.build_per_event_executor(item))
+                result = await executed if isawaitable(executed) else executed
+        except LimitExceeded as error:
+            self.context.loaders.abandon()
+            return self.answer(None, [told(error)])
         return self.answer(result.data, result.errors or ())
 
     def answer(self, data: dict[str, Any] | None, errors: Iterable[GraphQLError]) -> Answer:
@@ -106,11 +112,15 @@ class Asked:
 class Answers(AsyncIterator[Answer]):
     """What one subscriber is sent; to be closed, when nobody takes it any more.
 
-    An exception of the stream of items is its last answer.
+    It is one of the principal's subscriptions until then. An exception of the stream of items is
+    its last answer. Raises LimitExceeded when the principal has too many.
     """
 
     def __init__(self, asked: Asked, items: AsyncGenerator[object, None]) -> None:
         self._asked = asked
+        self._principal = asked.context.origin.actor
+        asked.context.admission.subscriptions.take(self._principal)
+        self._open = True
         self._alike = asked.alike
         self._items = items
 
@@ -129,8 +139,11 @@ class Answers(AsyncIterator[Answer]):
 
     async def aclose(self) -> None:
         """End it, wherever it is."""
-        await self._items.aclose()
-        self._asked.context.ended()
+        if self._open:
+            self._open = False
+            self._asked.context.admission.subscriptions.give_back(self._principal)
+            await self._items.aclose()
+            self._asked.context.ended()
 
 
 async def answers(
@@ -140,7 +153,8 @@ async def answers(
     operation_name: str | None,
     given: Context,
 ) -> Answers | None:
-    """The answers to a subscription; None if it is none, or if anything is wrong with it."""
+    """The answers to a subscription; None if it is none, or if anything is wrong with it. Raises
+    LimitExceeded."""
     document = accepted(schema, text, operation_name, variables)
     operation = document and get_operation_ast(document.node, operation_name)
     if not document or not operation or operation.operation is not OperationType.SUBSCRIPTION:

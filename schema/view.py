@@ -9,6 +9,7 @@ there is an operation is answered in the same form.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,13 +37,17 @@ from lifecycle.access.origin import Origin
 from lifecycle.access.rules import Principal
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
-from lifecycle.errors import Unauthenticated, Unavailable
+from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated, Unavailable
 from lifecycle.journal.feed import Feed
 from schema.admission import Admission
 from schema.context import Context
+from schema.documents import WithCost, cost_of, wants_cost
 from schema.door import Caller, Door
+from schema.errors import told
+from schema.guard import PAGE_POLICY, policy_of
 from schema.limits import MAX_BODY_BYTES
 from schema.sockets import Socket, SocketHandler
+from schema.trusted import Trusted
 
 GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
 
@@ -55,12 +60,17 @@ _STATUS = {
     "INVALID_INPUT": 422,
     "UNAUTHENTICATED": 401,
     "LIMIT_EXCEEDED": 422,
+    "NOT_FOUND": 404,
+    "FORBIDDEN": 403,
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
 }
+# Of limits on what a principal asks, not on what an operation is.
+_LIMIT_STATUS = {"rate": 429, "operations": 429, "subscriptions": 429, "body": 413}
 # What a request may have, of which type.
 _PARAMETERS = (
     ("query", str, "a string"),
+    ("documentId", str, "a string"),
     ("operationName", str, "a string"),
     ("variables", dict, "an object"),
     ("extensions", dict, "an object"),
@@ -71,11 +81,18 @@ _INIT_SECONDS = 10
 
 
 class _Stream(StreamingResponse):
-    """Closes what it sends, however it ends."""
+    """Closes what it sends, and where that comes from, however it ends: also before it began."""
 
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(cast(AsyncGenerator[str, None], self.body_iterator)):
-            await super().stream_response(send)
+    def __init__(
+        self, chunks: AsyncGenerator[str, None], source: AsyncGenerator[Any, None]
+    ) -> None:
+        super().__init__(chunks, headers=_SSE.headers)
+        self._chunks = chunks
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._source), aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
 
 
 class View(GraphQL[Context, None]):
@@ -92,7 +109,11 @@ class View(GraphQL[Context, None]):
         feed: Feed,
         storage: Storage,
         door: Door,
-        mlflow_uri: str | None = None,
+        mlflow_uri: str | None,
+        admission: Admission,
+        allowed_origins: frozenset[str],
+        graphiql: bool,
+        trusted: Trusted,
     ) -> None:
         super().__init__(
             schema,
@@ -100,13 +121,16 @@ class View(GraphQL[Context, None]):
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=_INIT_SECONDS),
             max_subscriptions_per_connection=None,
+            allowed_origins=sorted(allowed_origins),
         )
         self._database = database
         self._feed = feed
         self._storage = storage
         self._door = door
         self._mlflow_uri = mlflow_uri
-        self._admission = Admission()
+        self._graphiql = graphiql
+        self.trusted = trusted
+        self.admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -120,8 +144,8 @@ class View(GraphQL[Context, None]):
             response = await self._answer(Request(scope, _bounded(receive)))
         except HTTPException as error:
             response = _refusal(error)
-        except (Unauthenticated, Unavailable) as error:
-            response = _not_let_in(error)
+        except LifecycleError as error:
+            response = _response(ExecutionResult(None, [told(error)]), _RESPONSE_JSON)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -132,12 +156,15 @@ class View(GraphQL[Context, None]):
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
         by_get = request.method == "GET"
-        if by_get and "text/html" in accepted and "query" not in request.query_params:
+        asks = not request.query_params.keys().isdisjoint(("query", "documentId"))
+        if by_get and "text/html" in accepted and not asks and self._graphiql:
             return self._page()
         caller = await self._door.by_request(request)
         context = self._context(request, caller)
+        self.admission.ask(context.origin.actor)
         asked = _from_url(request) if by_get else await _from_body(request)
         _check(asked)
+        asked["query"] = await self.trusted.text(asked)
         operation: dict[str, Any] = {
             "query": asked["query"],
             "variable_values": asked.get("variables"),
@@ -145,13 +172,17 @@ class View(GraphQL[Context, None]):
             "operation_name": asked.get("operationName"),
             "allowed_operation_types": _ALLOWED[request.method],
         }
+        costed = wants_cost(asked)
         if _STREAM in accepted:
-            results = cast(SubscriptionExecutionResult, await self.schema.stream(**operation))
+            results: Any = await self.schema.stream(**operation)
+            results = WithCost(results, asked) if costed else results
             return self._stream(request, results, caller)
         try:
             result = await self.schema.execute(**operation)
         except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
             raise _misplaced(error) from error
+        if costed:
+            result = replace(result, extensions=cost_of(asked))
         return _response(result, media_type)
 
     async def get_context(
@@ -168,7 +199,7 @@ class View(GraphQL[Context, None]):
             _origin(caller.principal, request.scope["request_id"]),
             request,
             self._mlflow_uri,
-            self._admission,
+            self.admission,
         )
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
@@ -184,11 +215,11 @@ class View(GraphQL[Context, None]):
     def _page(self) -> Response:
         page = GRAPHIQL / "index.html"
         # Where it has not been built, Strawberry's own page loads it from the internet.
-        return (
-            FileResponse(page, headers={"cache-control": "no-cache"})
-            if page.exists()
-            else HTMLResponse(self.graphql_ide_html)
-        )
+        if not page.exists():
+            html = self.graphql_ide_html
+            return HTMLResponse(html, headers={"content-security-policy": policy_of(html)})
+        headers = {"cache-control": "no-cache", "content-security-policy": PAGE_POLICY}
+        return FileResponse(page, headers=headers)
 
     def decode_json(self, data: str | bytes) -> object:
         return orjson.loads(data)
@@ -215,13 +246,13 @@ class View(GraphQL[Context, None]):
         async def stream() -> AsyncGenerator[str, None]:
             leave = self._door.watch(caller, ended.set_result)
             try:
-                async with aclosing(source), aclosing(merged()) as chunks:
+                async with aclosing(merged()) as chunks:
                     async for chunk in chunks:
                         yield chunk
             finally:
                 leave()
 
-        return _Stream(stream(), headers=_SSE.headers)
+        return _Stream(stream(), source)
 
 
 def _origin(principal: Principal, request_id: str) -> Origin:
@@ -300,27 +331,37 @@ def _check(asked: dict[str, Any]) -> None:
         value = asked.get(name)
         if value is not None and not isinstance(value, kind):
             raise HTTPException(400, f"{name} must be {called} or null.")
-    if not asked.get("query"):
+    if not asked.get("query") and not asked.get("documentId"):
         raise HTTPException(400, "No GraphQL query found in the request.")
 
 
 def _shown(result: ExecutionResult) -> GraphQLHTTPResponse:
-    if not result.errors:
-        return {"data": result.data}
-    errors: list[object] = [error.formatted for error in result.errors]
-    # An error without a path is the request's: nothing was executed, so there is no data.
-    if result.data is None and all(error.path is None for error in result.errors):
-        return {"errors": errors}
-    return {"data": result.data, "errors": errors}
+    shown: GraphQLHTTPResponse = {"data": result.data}
+    if result.errors:
+        shown["errors"] = [error.formatted for error in result.errors]
+        # An error without a path is the request's: nothing was executed, so there is no data.
+        if result.data is None and all(error.path is None for error in result.errors):
+            del shown["data"]
+    if result.extensions:
+        shown["extensions"] = result.extensions
+    return shown
 
 
 def _response(result: ExecutionResult, media_type: str) -> Response:
     shown = _shown(result)
-    status = 200
-    if "data" not in shown and media_type == _RESPONSE_JSON:
+    status, headers = 200, {}
+    if "data" not in shown:
         assert result.errors
-        status = _STATUS.get((result.errors[0].extensions or {}).get("code", ""), 400)
-    return Response(orjson.dumps(shown), status, media_type=media_type)
+        told = result.errors[0].extensions or {}
+        if told.get("name") in _LIMIT_STATUS:
+            status = _LIMIT_STATUS[told["name"]]
+        elif media_type == _RESPONSE_JSON:
+            status = _STATUS.get(told.get("code", ""), 400)
+        if "retryAfter" in told:
+            headers["retry-after"] = str(told["retryAfter"])
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+    return Response(orjson.dumps(shown), status, headers=headers, media_type=media_type)
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -332,7 +373,8 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > MAX_BODY_BYTES:
-            raise HTTPException(413, f"The body may have {MAX_BODY_BYTES:,} bytes.")
+            what = f"The body may have {MAX_BODY_BYTES:,} bytes."
+            raise LimitExceeded(what, "body", MAX_BODY_BYTES, received)
         return message
 
     return bounded
@@ -347,19 +389,8 @@ def _misplaced(error: CannotGetOperationTypeError | InvalidOperationTypeError) -
     return HTTPException(400, f"Subscriptions need Accept: {_STREAM}, or a websocket.")
 
 
-def _not_let_in(error: Unauthenticated | Unavailable) -> Response:
-    body = {"errors": [{"message": str(error), "extensions": {"code": error.code}}]}
-    return Response(
-        orjson.dumps(body),
-        _STATUS[error.code],
-        headers={"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {},
-        media_type=_RESPONSE_JSON,
-    )
-
-
 def _refusal(error: HTTPException) -> Response:
-    code = "LIMIT_EXCEEDED" if error.status_code == 413 else "BAD_REQUEST"
-    body = {"errors": [{"message": error.reason, "extensions": {"code": code}}]}
+    body = {"errors": [{"message": error.reason, "extensions": {"code": "BAD_REQUEST"}}]}
     headers = {}
     if error.status_code == 405:
         misplaced = isinstance(error.__cause__, InvalidOperationTypeError)

@@ -8,12 +8,13 @@ import strawberry
 import structlog
 from graphql import GraphQLError, OperationType, get_operation_ast
 from graphql.execution.values import get_variable_values
-from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
-from lifecycle.errors import LifecycleError, Unavailable
+from lifecycle.errors import LifecycleError, LimitExceeded, Unavailable
+from schema.admission import Admitted
 from schema.documents import Document, documents
+from schema.errors import told
 from schema.execution.columns import Unusual
 from schema.execution.plan import Compiler, Plan
 from schema.execution.run import Run
@@ -38,7 +39,7 @@ class CompiledSchema(Schema):
     def __init__(self, stock: Schema) -> None:
         # All that it is made of is shared.
         self.__dict__.update(stock.__dict__)
-        self.extensions = (*stock.extensions, _ByPlan)
+        self.extensions = tuple(_ByPlan if each is Admitted else each for each in stock.extensions)
         self._stock = stock
 
     async def execute(
@@ -60,11 +61,11 @@ class CompiledSchema(Schema):
         if document is None or not document.only_queries:
             return await super().execute(*given, *args, **kwargs)
         try:
-            async with context_value.admission.queries:
+            admission = context_value.admission
+            async with admission.executing(context_value.origin.actor, admission.queries):
                 data = await _by_plan(self, document, operation_name, variables, context_value)
-        except Unavailable as error:
-            refused = GraphQLError(str(error), extensions={"code": error.code})
-            return ExecutionResult(None, [refused])
+        except (LimitExceeded, Unavailable) as error:
+            return ExecutionResult(None, [told(error)])
         if isinstance(data, dict):
             return ExecutionResult(data, None)
         result = await self._stock.execute(*given, *args, **kwargs)
@@ -72,21 +73,23 @@ class CompiledSchema(Schema):
         return result
 
 
-class _ByPlan(SchemaExtension):
+class _ByPlan(Admitted):
     """Executes a query whose text is new, or that comes over a websocket or in a stream."""
 
     async def on_execute(self) -> AsyncIterator[None]:
         context = self.execution_context
         document = documents.get(context.query or "")
-        if document is None:
+        # Not beside the extension that admits: what ends a plan has to pass by it.
+        async with self.admitted():
+            if document is None:
+                yield
+                return
+            name, variables = context.operation_name, context.variables or {}
+            data = await _by_plan(context.schema, document, name, variables, context.context)
+            if isinstance(data, dict):
+                context.result = graphql.ExecutionResult(data, None)
+            context.context.forget()
             yield
-            return
-        name, variables = context.operation_name, context.variables or {}
-        data = await _by_plan(context.schema, document, name, variables, context.context)
-        if isinstance(data, dict):
-            context.result = graphql.ExecutionResult(data, None)
-        context.context.forget()
-        yield
         if not isinstance(data, dict):
             _look_into(data, context.result)
 

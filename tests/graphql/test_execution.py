@@ -34,7 +34,7 @@ from structlog.testing import capture_logs
 
 from lifecycle.access.origin import Origin
 from lifecycle.access.rules import EVERYTHING
-from schema.admission import Admission
+from schema.admission import Admission, Bounds
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
 from schema.root import Schema, schema
@@ -290,7 +290,9 @@ HERE = HTTPConnection({"type": "http", "path": "/", "headers": [(b"host", b"here
 def a_context(live: Live) -> Context:
     """That of a request."""
     origin, state = Origin("tester", "the-id", rights=EVERYTHING), live.app.state
-    return Context(state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission())
+    return Context(
+        state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission(Bounds())
+    )
 
 
 class Comparison:

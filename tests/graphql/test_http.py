@@ -853,11 +853,28 @@ TOO_LARGE = {
     "more objects than anybody reads": "{ experiments(first: 100) { nodes { runs(first: 100) "
     "{ nodes { logs(first: 100) { nodes { line } } } } } } }",
     "endless in tokens": f"{{ {'a ' * 20_001} }}",
+    "endless in characters": f"{{ __typename {',' * 500_000} }}",
     "endless in arguments": f"{{ nodes(ids: [{'1 ' * 20_001}]) {{ id }} }}",
     "nested without end": "{ a " * 5_000 + "}" * 5_000,
     "a list of lists of lists": f"{{ nodes(ids: {'[' * 3_000}{']' * 3_000}) {{ id }} }}",
     "a type of lists of lists": f"query ($a: {'[' * 3_000}Int{']' * 3_000}) {{ __typename }}",
     "too much to compare": f"{{ {'serverInfo { version } ' * 999} }}",
+}
+
+
+# Which limit that is, and the value that is told.
+LIMITS = {
+    "deep": ("depth", 15, 18),
+    "wide": ("fields", 2_000, 2_001),
+    "multiplied by fragments": ("fields", 2_000, 2_700),
+    "more objects than anybody reads": ("cost", 50_000, 2_020_200),
+    "endless in tokens": ("tokens", 20_000, 20_001),
+    "endless in characters": ("characters", 500_000, 500_001),
+    "endless in arguments": ("tokens", 20_000, 20_001),
+    "nested without end": ("nesting", 200, 201),
+    "a list of lists of lists": ("nesting", 200, 201),
+    "a type of lists of lists": ("nesting", 200, 201),
+    "too much to compare": ("comparisons", 50_000, 50_001),
 }
 
 
@@ -868,9 +885,15 @@ async def test_an_operation_that_is_too_large_is_refused_before_it_is_run(
     response = await post(http, {"query": TOO_LARGE[what]})
 
     assert response.status_code == 422
-    assert {error["extensions"]["code"] for error in response.json()["errors"]} == {
-        "LIMIT_EXCEEDED"
+    [error] = response.json()["errors"]
+    name, limit, value = LIMITS[what]
+    assert error["extensions"] == {
+        "code": "LIMIT_EXCEEDED",
+        "name": name,
+        "limit": limit,
+        "value": value,
     }
+    assert f"{limit:,}" in error["message"]
     assert "data" not in response.json()
 
 
@@ -926,7 +949,7 @@ async def test_a_document_is_answered_the_same_however_often_it_comes(
     # Then each request is measured and checked by itself
     assert again == first
     assert [status for status, _ in first] == [200, 422, 200, 422]
-    assert first[1][1]["errors"][0]["extensions"] == {"code": "LIMIT_EXCEEDED"}
+    assert first[1][1]["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
     assert first[2][1] == {"data": {"experiment": {"name": unique}}}
     assert first[3][1]["errors"][0]["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
 

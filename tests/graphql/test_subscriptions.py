@@ -605,7 +605,12 @@ async def test_the_101st_operation_on_a_socket_is_refused_and_the_others_go_on(
             "payload": [
                 {
                     "message": "One websocket carries at most 100 operations at a time.",
-                    "extensions": {"code": "LIMIT_EXCEEDED"},
+                    "extensions": {
+                        "code": "LIMIT_EXCEEDED",
+                        "name": "websocketOperations",
+                        "limit": 100,
+                        "value": 101,
+                    },
                 }
             ],
         }

@@ -16,22 +16,34 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from lifecycle.__main__ import bring_in, create_token, list_tokens, main, revoke_token, verify
+from lifecycle.__main__ import (
+    bring_in,
+    create_token,
+    documents,
+    list_tokens,
+    main,
+    revoke_token,
+    verify,
+)
 from lifecycle.settings import VARIABLES
 from schema import root
 from tests.client import PATIENCE, Graph
 from tests.conftest import Process, in_thread, serving
 
-COMMANDS = {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")} | {
-    "audit verify": verify,
-    "mlflow import": bring_in,
-    "token create": create_token,
-    "token list": list_tokens,
-    "token revoke": revoke_token,
-}
+COMMANDS = (
+    {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")}
+    | {
+        "audit verify": verify,
+        "mlflow import": bring_in,
+        "token create": create_token,
+        "token list": list_tokens,
+        "token revoke": revoke_token,
+    }
+    | {f"documents {name}": command for name, command in documents.commands.items()}
+)
 CONFIGURED = (
     *("serve", "worker", "migrate", "audit verify", "mlflow import"),
-    *("token create", "token list", "token revoke"),
+    *("token create", "token list", "token revoke", "documents add"),
 )
 SDL = Path(root.__file__).parent / "schema.graphql"
 
@@ -57,6 +69,10 @@ def lifecycle(
     )
 
 
+def options_of(command: click.Command) -> list[click.Option]:
+    return [param for param in command.params if isinstance(param, click.Option)]
+
+
 def a_closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
@@ -66,11 +82,7 @@ def a_closed_port() -> int:
 def test_help_names_every_command_option_and_variable() -> None:
     # given
     options = {
-        option
-        for each in COMMANDS.values()
-        for param in each.params
-        if isinstance(param, click.Option)
-        for option in param.opts
+        name for each in COMMANDS.values() for option in options_of(each) for name in option.opts
     }
 
     # when
@@ -96,9 +108,7 @@ def test_each_command_explains_its_options(command: str) -> None:
 
     # then
     assert result.exit_code == 0
-    for option in COMMANDS[command].params:
-        if isinstance(option, click.Argument):
-            continue
+    for option in options_of(COMMANDS[command]):
         assert option.opts[0] in result.output
         assert getattr(option, "help", None), f"{option.opts[0]} is not explained"
     for name in VARIABLES if command in CONFIGURED else ():

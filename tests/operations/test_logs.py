@@ -1,10 +1,17 @@
 """The log of `lifecycle serve`: one JSON object a line, which tells requests apart."""
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.client import Graph, socket
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.client import PATIENCE, Graph, socket
 from tests.conftest import Process
 from tests.following import until
 
@@ -113,3 +120,64 @@ async def test_health_is_not_logged_and_a_websocket_when_it_ends(
 async def test_the_log_names_no_password(served: Process, database_url: str) -> None:
     assert lines(served.log), "it has at least said that it started"
     assert database_url not in served.log.read_text()
+
+
+async def test_no_secret_of_a_request_is_logged_whatever_becomes_of_it(
+    served: Process, unique: str
+) -> None:
+    # Given a secret in every place where a client may put one
+    secret = f"s3cr3t-{unique}"
+    headers = {"authorization": f"Bearer {secret}", "cookie": f"session={secret}"}
+    body = {"query": f'{{ experiment(name: "{secret}") {{ id }} }}', "variables": {"x": secret}}
+
+    # When it comes by HTTP, well or badly formed,
+    async with Graph(served.url) as graph:
+        for path in ("/graphql", "/artifacts/internal/sha256/ab/ab", "/nowhere", "/readyz"):
+            url = f"{path}?access_token={secret}&signature={secret}"
+            await graph.http.get(url, headers=headers)
+            await graph.http.post(url, headers=headers, json=body)
+            await graph.http.put(url, headers={**headers, "host": secret}, content=secret)
+        await graph.http.post("/graphql", headers=headers, content=f"{{{secret}")
+    # and over websockets, that are let in or not
+    address = served.url.replace("http", "ws", 1) + f"/graphql?access_token={secret}"
+    for origin in (None, "https://stranger.example.com"):
+        with suppress(InvalidStatus):
+            async with connect(
+                address,
+                subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+                additional_headers=headers,
+                origin=origin,  # type: ignore[arg-type]
+                proxy=None,
+            ) as opened:
+                init = {"type": "connection_init", "payload": {"authorization": secret}}
+                await opened.send(json.dumps(init))
+                await opened.recv()
+                await opened.send(json.dumps({"type": secret}))
+    async with Graph(served.url) as graph:
+        await graph.http.get("/", headers={"x-request-id": unique})
+    await request_line(served, unique)
+
+    # Then none of it is in the log.
+    assert secret not in served.log.read_text()
+
+
+def test_what_cannot_be_reached_is_logged_without_its_password(tmp_path: Path) -> None:
+    environment = {
+        "LIFECYCLE_DATABASE_URL": "postgresql://me:s3cr3t-db@127.0.0.1:1/x",
+        "MLFLOW_TRACKING_URI": "http://me:s3cr3t-mlflow@127.0.0.1:1",
+    }
+    commands = (["serve", "--port", "0"], ["worker"])
+
+    for command in commands:
+        ended = subprocess.run(
+            [sys.executable, "-m", "lifecycle", *command],
+            env=os.environ | environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert ended.returncode != 0
+        assert "s3cr3t" not in ended.stdout + ended.stderr
+        assert "Traceback" not in ended.stderr

@@ -15,9 +15,7 @@ def test_what_depends_on_variables_is_measured_for_each_request() -> None:
     document = Document(parse(f"query ($n: Int) {pages}"))
 
     assert refused(document, n=1) == []
-    assert refused(document, n=99) == [
-        "The operation may give 1010200 objects; 50,000 are allowed."
-    ]
+    assert refused(document, n=99) == ["The operation may cost 1010200; 50,000 are allowed."]
     assert refused(document, n=1) == []
 
 
@@ -27,7 +25,7 @@ def test_ids_in_a_variable_are_counted_for_each_request() -> None:
 
     assert refused(document, ids=["a"]) == []
     assert refused(document, ids=["a"] * 100) == [
-        "The operation may give 70100 objects; 50,000 are allowed."
+        "The operation may cost 70100; 50,000 are allowed."
     ]
 
 

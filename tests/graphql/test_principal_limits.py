@@ -1,0 +1,353 @@
+"""What one principal may have of a process: how many operations, for how long, how often; under
+both executors, over each transport. What all together may have is in test_admission.py."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.client import PATIENCE, Graph, Json, socket
+from tests.conftest import Live, serving
+from tests.factories import a_deployment, a_run, a_version
+from tests.following import until
+
+STREAM = "text/event-stream"
+CREATE = "mutation ($name: String!) { createExperiment(input: { name: $name }) { __typename } }"
+FOLLOW = 'subscription { deploymentStatus(modelName: "of-nobody") { __typename } }'
+
+
+@pytest_asyncio.fixture(scope="module", params=["compiled", "stock"])
+async def limited(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
+    """A service that lets nobody have much at a time."""
+    bounds = {"max_seconds": 0, "max_operations": 2, "max_subscriptions": 2}
+    async with serving(database_url, execution=request.param, **bounds) as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="module", params=["compiled", "stock"])
+async def hurried(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
+    """A service in which nothing takes long."""
+    async with serving(database_url, execution=request.param, max_seconds=1) as service:
+        yield service
+
+
+@pytest_asyncio.fixture
+async def ada(limited: Live) -> AsyncIterator[Graph]:
+    async with Graph(limited.url, "ada") as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def eve(limited: Live) -> AsyncIterator[Graph]:
+    async with Graph(limited.url, "eve") as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def hasty(hurried: Live) -> AsyncIterator[Graph]:
+    async with Graph(hurried.url) as client:
+        yield client
+
+
+def counted(unique: str) -> str:
+    """A query that reads experiments, of a text that nobody else sends."""
+    return f'{{ experiments(filter: {{ nameContains: "{unique}" }}) {{ totalCount }} }}'
+
+
+def send(
+    graph: Graph, query: str, variables: Json | None = None, **headers: str
+) -> "asyncio.Task[httpx.Response]":
+    body = {"query": query, "variables": variables}
+    return asyncio.create_task(graph.http.post("/graphql", json=body, headers=headers))
+
+
+def exceeded(name: str, limit: int, message: str) -> Json:
+    return {
+        "message": message,
+        "extensions": {
+            "code": "LIMIT_EXCEEDED",
+            "name": name,
+            "limit": limit,
+            "value": limit + 1,
+            "retryAfter": 1,
+        },
+    }
+
+
+TOO_MANY = exceeded("operations", 2, "You may have 2 operations at a time; end one first.")
+TOO_MANY_FOLLOWED = exceeded(
+    "subscriptions", 2, "You may have 2 subscriptions at a time; end one first."
+)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_more_operations_at_a_time_than_a_principal_may_have_are_refused(
+    limited: Live, ada: Graph, eve: Graph, sql: asyncpg.Connection, unique: str, known: bool
+) -> None:
+    query = counted(unique)
+    if known:
+        await ada.query(query)
+    async with sql.transaction():
+        # Given two that cannot go on
+        await sql.execute("LOCK TABLE experiment")
+        waiting = [send(ada, query), send(ada, CREATE, {"name": f"{unique}-x"})]
+        # which the service has, when a third is refused.
+        async with asyncio.timeout(PATIENCE):
+            while (refused := await send(ada, query)).status_code != 429:
+                pass
+        # When more come, over whichever transport
+        streamed = await send(ada, query, accept=STREAM)
+        async with socket(limited.url, actor="ada") as opened:
+            id = await opened.start(query)
+            over_socket = await opened.receive()
+        # Then they are refused, whoever asks under another name is not
+        others = await send(eve, "{ __typename }")
+
+    assert refused.json() == {"errors": [TOO_MANY]}
+    assert refused.headers["retry-after"] == "1"
+    assert over_socket == {"id": id, "type": "error", "payload": [TOO_MANY]}
+    assert '"name":"operations"' in streamed.text
+    assert others.json() == {"data": {"__typename": "Query"}}
+    # and there is room again.
+    await asyncio.gather(*waiting)
+    assert await ada.query(query) == {"experiments": {"totalCount": 1}}
+
+
+async def idle(hurried: Live) -> None:
+    """Wait until no connection is used, neither here nor in the database's eyes."""
+    database = hurried.database
+    pool: Any = database.write_engine.pool
+    await until(lambda: not database.reading and not pool.checkedout())
+
+
+async def until_nobody_waits_for_locks(sql: asyncpg.Connection) -> None:
+    async with asyncio.timeout(PATIENCE):
+        for _ in count():
+            if not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_query_that_takes_too_long_is_ended_and_lets_go_of_its_connections(
+    hurried: Live, hasty: Graph, sql: asyncpg.Connection, unique: str, known: bool
+) -> None:
+    # Given a query by batches, whose text the service has or has not seen before
+    await hasty.done("createExperiment", {"name": unique}, "experiment { id }")
+    query = f'{{ a: experiment(name: "{unique}") {{ name runs {{ totalCount }} }} }}'
+    if known:
+        await hasty.query(query)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE experiment, run")
+
+        # When it cannot go on
+        response = await send(hasty, query)
+        async with socket(hurried.url) as opened:
+            await opened.start(query)
+            over_socket = await opened.receive()
+        streamed = await send(hasty, query, accept=STREAM)
+
+        # Then it is ended, while what it waits for is still not there
+        await idle(hurried)
+        await until_nobody_waits_for_locks(sql)
+
+    assert response.status_code == 422
+    [error] = response.json()["errors"]
+    assert error["message"].startswith(
+        "The operation was ended after 1 seconds, which is as long as one may take."
+    )
+    told = error["extensions"]
+    assert (told["code"], told["name"], told["limit"]) == ("LIMIT_EXCEEDED", "seconds", 1)
+    assert told["value"] >= 1
+    assert "data" not in response.json()
+    assert '"name":"seconds"' in streamed.text
+    assert "seconds" in str(over_socket)
+    assert (await hasty.query(query))["a"] == {"name": unique, "runs": {"totalCount": 0}}
+
+
+async def test_a_change_that_takes_too_long_is_ended_and_has_not_happened(
+    hurried: Live, hasty: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE experiment")
+
+        response = await send(hasty, CREATE, {"name": unique})
+        await idle(hurried)
+
+    assert response.json()["errors"][0]["extensions"]["name"] == "seconds"
+    assert await hasty.query(counted(unique)) == {"experiments": {"totalCount": 0}}
+    # The pool has lost nothing.
+    for n in range(10):
+        await hasty.done("createExperiment", {"name": f"{unique}-{n}"}, "experiment { id }")
+
+
+async def test_an_item_of_a_subscription_that_takes_too_long_is_answered_with_the_limit(
+    hurried: Live, hasty: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # Given a subscription whose items need what nobody can read
+    version = await a_version(hasty, unique, runId=await a_run(hasty, unique))
+    query = (
+        "subscription ($model: String!) { deploymentStatus(modelName: $model) { __typename "
+        "... on DeploymentStatusEvent "
+        "{ deployment { modelVersion { run { experiment { name } } } } } } }"
+    )
+    async with socket(hurried.url) as opened:
+        await opened.start(query, {"model": unique})
+        caught_up = await opened.receive()
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE experiment")
+
+            # When there is one
+            deployment = await a_deployment(hasty, version)
+            item = await opened.receive()
+
+        # Then it is ended, and the next one comes.
+        await hasty.done(
+            "updateDeployment", {"id": deployment, "health": "HEALTHY"}, "deployment { id }"
+        )
+        following = await opened.receive()
+
+    assert caught_up["payload"]["data"]["deploymentStatus"] == {"__typename": "CaughtUp"}
+    [error] = item["payload"]["errors"]
+    assert error["extensions"]["name"] == "seconds"
+    assert "errors" not in following["payload"]
+    await idle(hurried)
+
+
+async def test_more_subscriptions_than_a_principal_may_have_are_refused_until_one_ends(
+    limited: Live, ada: Graph, eve: Graph
+) -> None:
+    async def over_stream(graph: Graph) -> str:
+        async with graph.http.stream(
+            "POST", "/graphql", json={"query": FOLLOW}, headers={"accept": STREAM}
+        ) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    return line
+        return ""
+
+    async with socket(limited.url, actor="ada") as first, socket(limited.url, actor="ada") as other:
+        # Given two, on two sockets
+        id = await first.start(FOLLOW)
+        await first.receive()
+        await other.start(FOLLOW)
+        await other.receive()
+
+        # When a third is asked for, over either transport
+        refused_id = await other.start(FOLLOW)
+        refused = await other.receive()
+        streamed = await over_stream(ada)
+
+        # Then it is refused, but not to another
+        assert refused == {"id": refused_id, "type": "error", "payload": [TOO_MANY_FOLLOWED]}
+        assert '"name":"subscriptions"' in streamed
+        assert "CaughtUp" in await over_stream(eve)
+
+        # until one ends.
+        await first.send({"type": "complete", "id": id})
+        await until(lambda: limited.app.state.admission.subscriptions.taken == 1)
+        await other.start(FOLLOW)
+        assert (await other.receive())["type"] == "next"
+
+    # Nothing is counted that is over, however it ended.
+    await until(lambda: limited.app.state.admission.subscriptions.taken == 0)
+
+
+@pytest.mark.parametrize("execution", ["compiled", "stock"])
+async def test_who_asks_too_often_is_told_when_to_come_back(
+    database_url: str, execution: str
+) -> None:
+    message = "You may ask for 1 operations a second; wait a little."
+    told = {"errors": [exceeded("rate", 1, message)]}
+    async with (
+        serving(database_url, execution=execution, max_rate=1) as service,
+        Graph(service.url, "ada") as ada,
+        Graph(service.url, "eve") as eve,
+    ):
+        # Given ten seconds' worth, of which it does not matter what they are
+        answers = [await send(ada, query) for query in ("{ __typename }", "{ nope }", "{") * 4]
+
+        # When there are more, over whichever transport
+        refused = [answer for answer in answers if answer.status_code == 429]
+        refused.append(await send(ada, "{ __typename }", accept="application/json"))
+        refused.append(await send(ada, FOLLOW, accept=STREAM))
+        async with socket(service.url, actor="ada") as opened:
+            received = []
+            for _ in range(3):
+                await opened.start("{ __typename }")
+                received.append(await opened.receive())
+
+        # Then they are refused, but not to another.
+        for response in refused:
+            assert (response.status_code, response.json()) == (429, told)
+            assert response.headers["retry-after"] == "1"
+        assert {"id": received[-1]["id"], "type": "error", "payload": told["errors"]} in received
+        assert await eve.query("{ __typename }") == {"__typename": "Query"}
+
+
+SIZE = 'query ($n: Int) { experiments(first: $n, filter: { nameContains: "%s" }) { nodes { id } } }'
+ASKED = {"cost": True}
+COST = {"cost": {"value": 7 * 2, "limit": 50_000, "depth": 3, "fields": 3}}
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_an_answer_says_the_cost_if_it_is_asked_to(
+    limited: Live, ada: Graph, unique: str, known: bool
+) -> None:
+    query = SIZE % unique
+    if known:
+        await ada.query(query)
+    payload: Json = {"query": query, "variables": {"n": 7}, "extensions": ASKED}
+
+    answer = await ada.http.post("/graphql", json=payload)
+    streamed = await ada.http.post("/graphql", json=payload, headers={"accept": STREAM})
+    by_get = await ada.http.get(
+        "/graphql", params={"query": "{ __typename }", "extensions": '{"cost": true}'}
+    )
+    async with socket(limited.url, actor="ada") as opened:
+        await opened.send({"type": "subscribe", "id": "1", "payload": payload})
+        over_socket = await opened.receive()
+
+    expected = {"data": {"experiments": {"nodes": []}}, "extensions": COST}
+    assert answer.json() == expected
+    assert over_socket["payload"] == expected
+    assert '"extensions":{"cost":{"value":14,"limit":50000,"depth":3,"fields":3}}' in streamed.text
+    assert by_get.json()["extensions"] == {
+        "cost": {"value": 0, "limit": 50_000, "depth": 1, "fields": 1}
+    }
+
+
+async def test_what_is_refused_says_its_cost_too_unless_it_is_no_operation(ada: Graph) -> None:
+    large = "{ experiments(first: 100) { nodes { runs(first: 100) { nodes { logs(first: 100) "
+    large += "{ nodes { line } } } } } } }"
+
+    refused = await ada.http.post("/graphql", json={"query": large, "extensions": ASKED})
+    unreadable = await ada.http.post("/graphql", json={"query": "{", "extensions": ASKED})
+
+    assert refused.status_code == 422
+    assert refused.json()["extensions"]["cost"]["value"] == 2_020_200
+    assert "extensions" not in unreadable.json()
+
+
+@pytest.mark.parametrize("extensions", [None, {}, {"cost": False}, {"cost": 1}, {"other": True}])
+async def test_nobody_else_is_told_the_cost(ada: Graph, extensions: Json | None) -> None:
+    body = {"query": "{ __typename }", "extensions": extensions}
+
+    assert (await ada.http.post("/graphql", json=body)).json() == {"data": {"__typename": "Query"}}
+
+
+async def test_a_subscription_says_its_cost_with_each_item(limited: Live) -> None:
+    async with socket(limited.url, actor="ada") as opened:
+        payload = {"query": FOLLOW, "extensions": ASKED}
+        await opened.send({"type": "subscribe", "id": "1", "payload": payload})
+        item = await opened.receive()
+
+    assert item["payload"] == {
+        "data": {"deploymentStatus": {"__typename": "CaughtUp"}},
+        "extensions": {"cost": {"value": 1, "limit": 50_000, "depth": 2, "fields": 2}},
+    }
