@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from os import environ
 from pathlib import Path
@@ -47,8 +48,7 @@ VARIABLES = {
     "compiled once, or all by graphql-core (default compiled).",
     "LIFECYCLE_TOKEN": "The API token by which `lifecycle demo` signs in: an administrator's.",
     "LIFECYCLE_ALLOWED_HOSTS": "Names, with commas between them, under which clients reach the "
-    "service (default: loopback addresses and localhost where it serves on a loopback address, "
-    "else any).",
+    "service (default: those of this machine alone where nobody signs in, else any).",
     "LIFECYCLE_ALLOWED_ORIGINS": "Origins, as https://host:port with commas between them, whose "
     "pages may use the service besides its own (default none).",
     "LIFECYCLE_GRAPHIQL": "yes or no: whether browsers are shown GraphiQL (default yes).",
@@ -59,12 +59,12 @@ VARIABLES = {
     "LIFECYCLE_MAX_SECONDS": "How long an operation may take, 0 for as long as it wants (default "
     "60). Subscriptions stay, but each of their items is an operation.",
     "LIFECYCLE_MAX_OPERATIONS": "How many operations each principal may have under way in one "
-    "process, 0 for any number (default: 100, or any number on a loopback address).",
-    "LIFECYCLE_MAX_SUBSCRIPTIONS": "The same for subscriptions (default: 1000, or any number on a "
-    "loopback address).",
+    "process, 0 for any number (default: 100, or any number where nobody signs in).",
+    "LIFECYCLE_MAX_SUBSCRIPTIONS": "The same for subscriptions (default: 1000, or any number where "
+    "nobody signs in).",
     "LIFECYCLE_MAX_RATE": "How many operations a second each principal may ask one process for, "
-    "ten seconds' worth of them at once; 0 for any number (default: 100, or any number on a "
-    "loopback address).",
+    "ten seconds' worth of them at once; 0 for any number (default: 100, or any number where "
+    "nobody signs in).",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -112,7 +112,7 @@ class Settings:
 
     def check_exposed(self) -> None:
         """Raise ValueError where others than this machine would be served without signing in."""
-        if self.sign_in != "none" or self.insecure or is_loopback(self.host):
+        if not self.private or is_loopback(self.host):
             return
         raise ValueError(
             f"{self.host} can be reached by others, and nobody proves who they are: set "
@@ -130,14 +130,9 @@ class Settings:
         return self.external_artifacts or str(self.data_dir / "artifacts" / "external")
 
     @property
-    def loopback(self) -> bool:
-        """Whether only this machine reaches the service."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+    def private(self) -> bool:
+        """Whether only this machine is served, so that nobody has to sign in."""
+        return self.sign_in == "none" and not self.insecure
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -232,6 +227,7 @@ class Settings:
         }
 
 
+@lru_cache(100)
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from its own machine alone."""
     try:

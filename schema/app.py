@@ -168,9 +168,9 @@ class _Pages(StaticFiles):
 
 
 def _hosts(settings: Settings) -> frozenset[str] | None:
-    """The names under which it is served. On a loopback address it is for this machine: the name of
+    """The names under which it is served. Where nobody signs in it is for this machine: the name of
     a foreign page that leads here is none of its own."""
-    if settings.allowed_hosts is None and settings.loopback:
+    if settings.allowed_hosts is None and settings.private:
         return frozenset()
     return settings.allowed_hosts
 
@@ -190,11 +190,10 @@ def _other_origins(origins: frozenset[str]) -> list[Middleware]:
 
 
 def _bounds(settings: Settings) -> Bounds:
-    """What each principal may have; on a loopback address there is nobody to protect others
-    from."""
+    """What each principal may have; where nobody signs in nobody has to be protected."""
 
     def bound(given: int | None, usual: int) -> int:
-        return given if given is not None else 0 if settings.loopback else usual
+        return given if given is not None else 0 if settings.private else usual
 
     return Bounds(
         settings.max_seconds,

@@ -5,9 +5,7 @@ token is all that counts.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from cross_web import HTTPException
 from starlette.requests import HTTPConnection
@@ -97,18 +95,7 @@ class Door:
 def _is_local(connection: HTTPConnection) -> bool:
     host, port = connection.scope.get("server") or ("", 0)
     # A socket in the file system has no port.
-    return port is None or _leads_here_alone(host, connection.headers.get("host"))
-
-
-@lru_cache(100)
-def _leads_here_alone(address: str, name: str | None) -> bool:
-    """Whether others cannot reach the address, and it was asked for under a name that is such an
-    address: the name of a page from elsewhere may have been made to lead here."""
-    try:
-        named = "localhost" if name is None else urlsplit(f"//{name}").hostname or ""
-    except ValueError:
-        return False
-    return is_loopback(address) and is_loopback(named)
+    return port is None or is_loopback(host)
 
 
 def _not_a_name() -> HTTPException:

@@ -10,12 +10,13 @@ import base64
 import hashlib
 import re
 from functools import lru_cache
-from ipaddress import ip_address
 
 import orjson
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lifecycle.settings import is_loopback
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -109,14 +110,3 @@ def hostname(host: str) -> str:
     """The name in a Host header, without its port."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return name.lower().removesuffix(".")
-
-
-@lru_cache(100)
-def is_loopback(name: str) -> bool:
-    """Whether this name leads to this machine for everybody."""
-    if name == "localhost":
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -41,6 +41,9 @@ VISIBLE = {
     "artifact_upload": _OF_RUN,
     "experiment": "id IN (SELECT experiment_id FROM run)",
     "data_set": "id IN (SELECT data_set_id FROM run)",
+    "role_grant": "model_id = ANY({models})",
+    "api_token": "EXISTS (SELECT FROM jsonb_array_elements(grants) AS given "
+    "WHERE (given ->> 'model_id')::uuid = ANY({models}))",
     "log_line": "owner_id IN (SELECT id FROM run UNION ALL SELECT id FROM deployment)",
     # What is in MLflow only is nothing of a model's yet.
     "mlflow_item": "object_id IN (SELECT id FROM model UNION ALL SELECT id FROM model_version "
@@ -49,7 +52,8 @@ VISIBLE = {
     "UNION ALL SELECT id FROM deployment UNION ALL SELECT id FROM drift_event "
     "UNION ALL SELECT id FROM run UNION ALL SELECT id FROM experiment "
     "UNION ALL SELECT id FROM data_set UNION ALL SELECT id FROM stage_policy "
-    "UNION ALL SELECT id FROM drift_policy UNION ALL SELECT id FROM mlflow_item)",
+    "UNION ALL SELECT id FROM drift_policy UNION ALL SELECT id FROM mlflow_item "
+    "UNION ALL SELECT id FROM role_grant UNION ALL SELECT id FROM api_token)",
 }
 
 # The columns of a table, where a visible row may say something of a hidden one: a run has a parent.
@@ -62,6 +66,7 @@ SHOWN = {
 
 # All rows are visible, and why.
 OPEN = {
+    "trusted_document": "says what may be asked, which is the same for everybody",
     "idempotency_key": "is looked up by its actor alone, who has used it",
     "journal_head": "says how far the journal goes, which the cursors of subscriptions show too",
     "mlflow_server": "is the one that the service is configured with, and says if that answers",

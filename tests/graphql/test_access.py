@@ -313,7 +313,11 @@ async def test_a_role_for_one_model_does_nothing_to_another(
         codes = [error["extensions"]["code"] for error in answer.get("errors", ())]
         codes += [found["code"] for found in (answer["data"] or {}).values() if "code" in found]
         assert codes in (["FORBIDDEN"], ["NOT_FOUND"])
-    assert refused[1]["errors"][0]["message"] == refused[2]["errors"][0]["message"]
+    told, as_if_new = (
+        answer["data"]["registerModelVersion"]["message"].replace(name, "NAME")
+        for answer, name in ((refused[1], other), (refused[2], f"{unique}-new"))
+    )
+    assert told == as_if_new
     assert (await graph.query(f'{{ model(name: "{unique}-new") {{ id }} }}'))["model"] is None
 
 
@@ -721,10 +725,9 @@ async def test_what_one_process_revokes_every_process_refuses(
         ("127.0.0.1:8000", 200),
         ("localhost", 200),
         ("[::1]:8000", 200),
-        ("lifecycle.example.com", 403),
-        ("10.0.0.1:8000", 403),
-        ("127.0.0.1.example.com", 403),
-        ("[::1", 403),
+        ("lifecycle.example.com", 421),
+        ("10.0.0.1:8000", 421),
+        ("127.0.0.1.example.com", 421),
     ],
 )
 async def test_a_page_from_elsewhere_does_not_get_in_by_a_name_that_leads_here(

@@ -81,6 +81,9 @@ EMPTY = {
 # asked for, and the journal goes on for everybody.
 VOLATILE = {"artifactUrl", "downloadUrl"}
 
+# What is not of rows but of who asks, and what is for those alone who administrate everything.
+PRINCIPAL = {"me", "viewerCan", "roleGrants", "apiTokens"}
+
 
 # Documents
 
@@ -190,6 +193,11 @@ def written(arguments: dict[str, str]) -> str:
     return f"({shown})" if shown else ""
 
 
+def asked(type_: Any) -> Iterator[tuple[str, Any]]:
+    """The fields that show rows."""
+    return ((name, field) for name, field in type_.fields.items() if name not in PRINCIPAL)
+
+
 class Documents:
     """Documents, and which fields they ask for."""
 
@@ -215,7 +223,7 @@ class Documents:
     def fields(self, type_: GraphQLObjectType, depth: int, prefix: str = "") -> str:
         parts = ["__typename"]
         page = type_.name.endswith(("Connection", "Edge", "PageInfo"))
-        for name, field in type_.fields.items():
+        for name, field in asked(type_):
             named = get_named_type(field.type)
             if page and name == "edges":
                 shown = f"edges {{ {self.fields(object_type(named.name), 0)} }}"
@@ -237,7 +245,7 @@ class Documents:
             type_ = object_type(kind)
             begin = f"{{ nodes(ids: {json.dumps(sorted(known))}) {{ ... on {kind} {{ __typename"
             yield f"{begin} {self.fields(type_, 0)} }} }} }}"
-            for name, field in type_.fields.items():
+            for name, field in asked(type_):
                 named = get_named_type(field.type)
                 self.covered.add((kind, name))
                 for n, arguments in enumerate(self.names.arguments(type_, name)):
@@ -250,7 +258,7 @@ class Documents:
     def of_roots(self) -> Iterator[str]:
         """Each root field with each of its arguments, and one object deep what it leads to."""
         query = object_type("Query")
-        for name, field in query.fields.items():
+        for name, field in asked(query):
             self.covered.add(("Query", name))
             for n, arguments in enumerate(self.names.arguments(query, name)):
                 inner = self.selection(get_named_type(field.type), 0 if n else 1)
@@ -270,7 +278,7 @@ def outputs() -> set[tuple[str, str]]:
         if isinstance(type_, GraphQLUnionType | GraphQLInterfaceType):
             todo += schema._schema.get_possible_types(type_)
         if not isinstance(type_, GraphQLUnionType):
-            for name, field in type_.fields.items():
+            for name, field in asked(type_):
                 found.add((type_.name, name))
                 todo.append(get_named_type(field.type))
     return found
@@ -524,7 +532,7 @@ async def test_who_asks_for_what_is_hidden_is_answered_as_if_it_were_not_there(
             shown.add(about_hidden.strip("{ ").partition("(")[0].partition(" ")[0])
 
     # Everybody else is shown it by the very same documents.
-    assert object_type("Query").fields.keys() - shown == {"auditHead", "serverInfo"}
+    assert object_type("Query").fields.keys() - PRINCIPAL - shown == {"auditHead", "serverInfo"}
 
 
 async def test_no_id_of_what_is_hidden_leads_to_it(scene: Scene) -> None:
