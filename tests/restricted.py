@@ -7,17 +7,19 @@ from unittest.mock import patch
 from uuid import UUID
 
 from lifecycle.access.origin import Origin
-from schema.view import View
+from schema.context import Context
 
 
 @contextmanager
 def seeing(**models: frozenset[UUID]) -> Iterator[None]:
     """While the block lasts, the services of this process let these actors see these models only;
     others see all."""
-    origin = View._origin
+    own: property = vars(Context)["origin"]
 
-    def restricted(self: View, actor: str, request_id: str) -> Origin:
-        return replace(origin(self, actor, request_id), visible_models=models.get(actor))
+    def origin(self: Context) -> Origin:
+        found: Origin = own.__get__(self)
+        visible = models.get(found.actor, found.visible_models)
+        return replace(found, visible_models=visible)
 
-    with patch.object(View, "_origin", restricted):
+    with patch.object(Context, "origin", own.getter(origin)):
         yield
