@@ -71,7 +71,7 @@ class Context:
     @property
     def database(self) -> Database:
         """What exists of the database for who asks."""
-        return self._database.seen_by(self._origin.visible_models)
+        return self._database.seen_by(self.origin.visible_models)
 
     @property
     def audience(self) -> Hashable:

@@ -8,18 +8,19 @@ from unittest.mock import patch
 from uuid import UUID
 
 from lifecycle.access.origin import Origin
-from lifecycle.access.rules import Principal
-from schema import view
+from schema.context import Context
 
 
 @contextmanager
 def seeing(**models: frozenset[UUID]) -> Iterator[None]:
     """While the block lasts, the services of this process let these actors see these models only;
     others see all."""
-    origin = view._origin
+    own: property = vars(Context)["origin"]
 
-    def restricted(principal: Principal, request_id: str) -> Origin:
-        return replace(origin(principal, request_id), visible_models=models.get(principal.name))
+    def origin(self: Context) -> Origin:
+        found: Origin = own.__get__(self)
+        visible = models.get(found.actor, found.visible_models)
+        return replace(found, visible_models=visible)
 
-    with patch.object(view, "_origin", restricted):
+    with patch.object(Context, "origin", own.getter(origin)):
         yield

@@ -122,11 +122,14 @@ def narrowed(sql: str, parameters: int, tables: frozenset[str]) -> tuple[str, bo
         if _MARK not in sql:
             raise Unrestrictable("What locks rows asks for them by `ids_of`.")
         return sql, False
-    shadows = _shadows(named, f"${parameters + 1}::uuid[]")
+    models = f"${parameters + 1}::uuid[]"
+    shadows = _shadows(named, models)
     if with_ and with_[1]:
         # There the names would stand for themselves. The order is kept by what only passes on.
-        return f"WITH {shadows} SELECT * FROM ({text}) AS narrowed", True
-    return (f"WITH {shadows}, {text[with_.end() :]}" if with_ else f"WITH {shadows} {text}"), True
+        text = f"SELECT * FROM ({text}) AS narrowed"
+    elif with_:
+        shadows, text = f"{shadows},", text[with_.end() :]
+    return f"WITH {shadows} {text}", models in shadows
 
 
 def _shadows(named: AbstractSet[str], models: str) -> str:
