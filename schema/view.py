@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import orjson
 import strawberry
+import structlog
 from cross_web import HTTPException
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
@@ -45,6 +46,8 @@ from schema.limits import MAX_BODY_BYTES
 from schema.sockets import Socket, SocketHandler
 
 GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
+
+_log = structlog.get_logger(__name__)
 
 _JSON = "application/json"
 _RESPONSE_JSON = "application/graphql-response+json"
@@ -175,7 +178,8 @@ class View(GraphQL[Context, None]):
         given, former = context.connection_params or {}, context.origin
         try:
             caller = await self._door.by_init(given, Principal(former.actor, former.rights))
-        except (HTTPException, Unauthenticated, Unavailable) as error:
+        except (HTTPException, Unauthenticated) as error:
+            _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error
         context.origin = _origin(caller.principal, former.request_id)
         context.watch = partial(self._door.watch, caller)

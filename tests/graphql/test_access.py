@@ -497,7 +497,7 @@ async def test_a_token_expires(signed: Live, sql: asyncpg.Connection, unique: st
     async with Graph(signed.url, token=token) as service:
         answer = await service.answer(ME)
 
-    assert answer["errors"][0]["message"] == "The API token has expired."
+    assert answer["errors"][0]["message"] == "The token has expired."
 
 
 @pytest.mark.parametrize(
@@ -642,7 +642,7 @@ async def test_a_websocket_ends_when_its_token_expires(
         "UPDATE api_token SET expires_at = clock_timestamp() + interval '1 second' WHERE name = $1",
         unique,
     )
-    with closed(4403, "The API token has expired."):
+    with closed(4403, "The token has expired."):
         async with socket(signed.url, authorization=f"Bearer {token}") as opened:
             async for _ in opened.subscribe(FOLLOW):
                 pass
