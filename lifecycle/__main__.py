@@ -207,6 +207,8 @@ def serve(workers: int, **given: Any) -> None:
         settings.check_exposed()
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    if settings.sign_in == "none" and settings.insecure:
+        click.echo("Nobody signs in: whoever reaches this may do everything.", err=True)
     reporting.configure(settings.log_format)
     # The server passes the signal on once it has finished; then we still have to clean up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
