@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from lifecycle import migrate
 from lifecycle.access.rules import Role
-from lifecycle.principals import commands
+from lifecycle.principals import terminal
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, a_database, in_thread, serving
@@ -86,7 +86,7 @@ async def a_token(
     """A new token, made where the first one is made."""
     name = name or f"s-{uuid4().hex[:8]}"
     url = service.database.url
-    made = await commands.create(url, name, role, model, stages or [], environments or [], 1)
+    made = await terminal.create(url, name, role, model, stages or [], environments or [], 1)
     return made.token
 
 
