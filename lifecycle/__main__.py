@@ -235,6 +235,8 @@ def serve(workers: int, **given: Any) -> None:
         host, port = sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"GraphiQL: http://{shown}:{port}/graphql   (Ctrl-C stops)")
+        if settings.sign_in == "none" and settings.insecure:
+            click.echo("Nobody signs in: whoever reaches this may do everything.", err=True)
         try:
             if workers > 1:
                 supervisor = Multiprocess(config, [sock])
@@ -392,11 +394,11 @@ def create_token(
 
     More than one role: the mutation createApiToken.
     """
-    from lifecycle.principals import commands
+    from lifecycle.principals import terminal
 
     with _token_database(given) as url:
         made = asyncio.run(
-            commands.create(url, name, role, model, list(stages), list(environments), days)
+            terminal.create(url, name, role, model, list(stages), list(environments), days)
         )
     click.echo(f"service:{name}, {role}, until {made.expires_at:%Y-%m-%d}:", err=True)
     click.echo(made.token)
@@ -407,10 +409,10 @@ def create_token(
 @_database_url
 def list_tokens(**given: Any) -> None:
     """The tokens that can still be used, without what is secret of them."""
-    from lifecycle.principals import commands
+    from lifecycle.principals import terminal
 
     with _token_database(given) as url:
-        for line in asyncio.run(commands.listed(url)):
+        for line in asyncio.run(terminal.listed(url)):
             click.echo(line)
 
 
@@ -420,10 +422,10 @@ def list_tokens(**given: Any) -> None:
 @_database_url
 def revoke_token(prefix: str, **given: Any) -> None:
     """End the token that begins with PREFIX, as `list` shows it."""
-    from lifecycle.principals import commands
+    from lifecycle.principals import terminal
 
     with _token_database(given) as url:
-        name = asyncio.run(commands.revoke(url, prefix))
+        name = asyncio.run(terminal.revoke(url, prefix))
     click.echo(f"{prefix}… of service:{name} cannot be used any more.")
 
 

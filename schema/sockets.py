@@ -24,7 +24,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
     SubscribeMessage,
 )
 
-from lifecycle.errors import LifecycleError, LimitExceeded
+from lifecycle.errors import LifecycleError, LimitExceeded, Unavailable
 from schema.context import Context
 from schema.documents import WithCost, wants_cost
 from schema.errors import told
@@ -89,7 +89,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     _leave: Callable[[], None] | None = None
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
-        await super().handle_connection_init(message)
+        try:
+            await super().handle_connection_init(message)
+        except Unavailable as error:  # it cannot be found out who that is; later it may be
+            await self.websocket.close(1013, str(error))
         if self.connection_acknowledged and self._leave is None and self.context.watch:
             self._leave = self.context.watch(self.websocket.end)
 

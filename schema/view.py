@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import orjson
 import strawberry
+import structlog
 from cross_web import HTTPException
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
@@ -50,6 +51,8 @@ from schema.sockets import Socket, SocketHandler
 from schema.trusted import Trusted
 
 GRAPHIQL = Path(__file__).parent / "static" / "graphiql"
+
+_log = structlog.get_logger(__name__)
 
 _JSON = "application/json"
 _RESPONSE_JSON = "application/graphql-response+json"
@@ -206,7 +209,8 @@ class View(GraphQL[Context, None]):
         given, former = context.connection_params or {}, context.origin
         try:
             caller = await self._door.by_init(given, Principal(former.actor, former.rights))
-        except (HTTPException, Unauthenticated, Unavailable) as error:
+        except (HTTPException, Unauthenticated) as error:
+            _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error
         context.origin = _origin(caller.principal, former.request_id)
         context.watch = partial(self._door.watch, caller)

@@ -5,6 +5,7 @@ is not known; never more often than every few seconds, whoever asks.
 """
 
 import asyncio
+import math
 import time
 import urllib.error
 import urllib.request
@@ -30,7 +31,9 @@ ALGORITHMS = [
     *("ES256", "ES384", "ES512", "EdDSA"),
 ]
 _LEEWAY_SECONDS = 30
+# Then they are fetched anew; whoever comes waits for that only when they are twice as old.
 _OLD_SECONDS = 600.0
+_FETCH_SECONDS = 15.0
 _PAUSE_SECONDS = 10.0
 _TIMEOUT_SECONDS = 5.0
 _MOST_BYTES = 1024 * 1024
@@ -64,8 +67,8 @@ class Oidc:
         self._provider = provider
         self._pause_seconds = pause_seconds
         self._keys: dict[str | None, Any] = {}
-        self._fetched_at = -_OLD_SECONDS
-        self._asked_at = -pause_seconds
+        self._fetched_at = -math.inf
+        self._asked_at = -math.inf
         self._fetching: asyncio.Task[None] | None = None
 
     async def claims(self, token: str) -> Claims:
@@ -116,8 +119,10 @@ class Oidc:
         return Claims(name, found, expires_at)
 
     async def _key(self, kid: Any) -> Any:
-        if time.monotonic() - self._fetched_at > _OLD_SECONDS or kid not in self._keys:
-            await self._fetch()
+        age = time.monotonic() - self._fetched_at
+        fetching = self._fetch() if age > _OLD_SECONDS or kid not in self._keys else None
+        if fetching is not None and (age > 2 * _OLD_SECONDS or kid not in self._keys):
+            await asyncio.shield(fetching)
         found = self._keys.get(kid)
         if found is None and kid is None and len(self._keys) == 1:
             [found] = self._keys.values()
@@ -127,22 +132,23 @@ class Oidc:
             raise Unauthenticated("The token is signed by a key that the provider does not have.")
         return found
 
-    async def _fetch(self) -> None:
+    def _fetch(self) -> asyncio.Task[None] | None:
         """Fetch the keys, unless that was tried just now. Of all who want it one does."""
         if self._fetching is None:
             if time.monotonic() - self._asked_at < self._pause_seconds:
-                return
+                return None
             self._asked_at = time.monotonic()
             self._fetching = asyncio.create_task(self._fetch_now(), name="oidc-keys")
             self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     def _fetched(self, _: object) -> None:
         self._fetching = None
 
     async def _fetch_now(self) -> None:
         try:
-            keys = await asyncio.to_thread(_keys_of, self._provider.issuer)
+            async with asyncio.timeout(_FETCH_SECONDS):
+                keys = await asyncio.to_thread(_keys_of, self._provider.issuer)
         except (OSError, HTTPException, ValueError, jwt.PyJWTError) as error:
             # Those that are there go on.
             _log.warning("sign_in.keys_not_fetched", error=str(error))

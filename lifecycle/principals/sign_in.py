@@ -17,7 +17,7 @@ import structlog
 
 from lifecycle.access.rules import EVERYTHING, GROUP, SERVICE, Principal, Rights
 from lifecycle.database import Database
-from lifecycle.errors import LifecycleError, Unauthenticated
+from lifecycle.errors import LifecycleError, Unauthenticated, Unavailable
 from lifecycle.principals import repository, rules
 from lifecycle.principals.oidc import Oidc
 
@@ -75,11 +75,14 @@ class SignIn:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Notice changes while the block lasts."""
-        looking = asyncio.create_task(self._keep_looking(), name="sign-in")
+        looking = [
+            asyncio.create_task(self._keep(self._look), name="sign-in"),
+            asyncio.create_task(self._keep(self._end_what_must_not_go_on), name="sign-in-sessions"),
+        ]
         try:
             yield
         finally:
-            for task in (looking, *self._noting, *self._asked.values()):
+            for task in (*looking, *self._noting, *self._asked.values()):
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
@@ -133,12 +136,12 @@ class SignIn:
                 raise Unauthenticated("This is not an API token.")
             if state == self._state:
                 break
-        assert principal.expires_at is not None
-        left = (principal.expires_at - datetime.now(UTC)).total_seconds()
-        if left <= 0:
+        if _expired(principal):
             raise Unauthenticated("The token has expired.")
         while len(self._known) >= _MOST_KEPT:
             del self._known[next(iter(self._known))]
+        assert principal.expires_at is not None
+        left = (principal.expires_at - datetime.now(UTC)).total_seconds()
         self._known[digest] = _Known(principal, time.monotonic() + min(left, _KEPT_SECONDS))
         return principal
 
@@ -151,7 +154,7 @@ class SignIn:
             raise Unauthenticated("The API token was revoked.")
         now = datetime.now(UTC)
         if row.expires_at <= now:
-            raise Unauthenticated("The API token has expired.")
+            raise Unauthenticated("The token has expired.")
         if row.last_used_at is None or now - row.last_used_at > _USE_NOTED:
             self._note(partial(repository.note_use, id=row.id))
         rights = Rights(frozenset(map(rules.grant_of, row.grants)))
@@ -177,11 +180,10 @@ class SignIn:
         self._noting.add(task)
         task.add_done_callback(self._noting.discard)
 
-    async def _keep_looking(self) -> None:
+    async def _keep(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self._look()
-                await self._end_what_must_not_go_on()
+                await look()
             except LifecycleError as error:
                 _log.warning("sign_in.look_failed", error=str(error))
             except Exception:  # whatever it is, the next look is due
@@ -199,17 +201,26 @@ class SignIn:
 
     async def _end_what_must_not_go_on(self) -> None:
         for session in list(self._sessions):
-            principal = self.known(session.token)
+            # Whether or not anybody can be asked.
+            if _expired(session.principal):
+                self._end(session, "The token has expired.")
+                continue
             try:
-                if principal is None:
-                    principal = await self.principal(session.token)
+                principal = await self.principal(session.token)
             except Unauthenticated as error:
                 self._end(session, str(error))
+            except Unavailable:
                 continue
-            if principal.rights != session.principal.rights:
-                self._end(session, "Your rights have changed; connect again.")
+            else:
+                if principal.rights != session.principal.rights:
+                    self._end(session, "Your rights have changed; connect again.")
 
     def _end(self, session: Session, why: str) -> None:
         if session in self._sessions:
             self._sessions.discard(session)
             session.end(why)
+
+
+def _expired(principal: Principal) -> bool:
+    assert principal.expires_at is not None
+    return principal.expires_at <= datetime.now(UTC)

@@ -10,14 +10,12 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
+from lifecycle import migrate
 from lifecycle.access.rules import Role
-from lifecycle.database import Database
-from lifecycle.errors import Unavailable
-from lifecycle.principals import commands
-from lifecycle.principals.sign_in import SignIn
+from lifecycle.principals import terminal
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
-from tests.conftest import Live, serving
+from tests.conftest import Live, a_database, in_thread, serving
 from tests.factories import a_version, a_version_in
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
 
@@ -88,7 +86,7 @@ async def a_token(
     """A new token, made where the first one is made."""
     name = name or f"s-{uuid4().hex[:8]}"
     url = service.database.url
-    made = await commands.create(url, name, role, model, stages or [], environments or [], 1)
+    made = await terminal.create(url, name, role, model, stages or [], environments or [], 1)
     return made.token
 
 
@@ -501,7 +499,7 @@ async def test_a_token_expires(signed: Live, sql: asyncpg.Connection, unique: st
     async with Graph(signed.url, token=token) as service:
         answer = await service.answer(ME)
 
-    assert answer["errors"][0]["message"] == "The API token has expired."
+    assert answer["errors"][0]["message"] == "The token has expired."
 
 
 @pytest.mark.parametrize(
@@ -646,7 +644,7 @@ async def test_a_websocket_ends_when_its_token_expires(
         "UPDATE api_token SET expires_at = clock_timestamp() + interval '1 second' WHERE name = $1",
         unique,
     )
-    with closed(4403, "The API token has expired."):
+    with closed(4403, "The token has expired."):
         async with socket(signed.url, authorization=f"Bearer {token}") as opened:
             async for _ in opened.subscribe(FOLLOW):
                 pass
@@ -669,10 +667,13 @@ async def test_a_stream_of_events_ends_when_its_token_is_revoked(
     assert error["extensions"] == {"code": "UNAUTHENTICATED"}
 
 
-async def test_nothing_is_kept_of_connections_that_have_ended(signed: Live) -> None:
-    token = await a_token(signed, "VIEWER")
-    sessions = signed.app.state.sign_in._sessions
-    before = len(sessions)
+async def test_nothing_is_kept_of_connections_that_have_ended(signed: Live, unique: str) -> None:
+    token = await a_token(signed, "VIEWER", name=unique)
+
+    def kept() -> int:
+        sessions = signed.app.state.sign_in._sessions
+        return sum(each.principal.name == f"service:{unique}" for each in sessions)
+
     async with (
         socket(signed.url, authorization=f"Bearer {token}") as opened,
         Graph(signed.url, token=token) as service,
@@ -680,22 +681,36 @@ async def test_nothing_is_kept_of_connections_that_have_ended(signed: Live) -> N
         items, stream = opened.subscribe(FOLLOW), service.stream(FOLLOW)
         await anext(items)
         await anext(stream)
-        assert len(sessions) == before + 2
+        assert kept() == 2
         await stream.aclose()  # type: ignore[attr-defined]
 
     # The server hears of it in its own time, but before what is asked from here on and on.
     async with Graph(signed.url, token=token) as service, asyncio.timeout(PATIENCE):
-        while len(sessions) != before:
+        while kept():
             await service.query(ME)
 
 
-async def test_who_it_is_cannot_be_found_out_without_the_database() -> None:
-    database = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
-    try:
-        with pytest.raises(Unavailable):
-            await SignIn(database).principal(f"lct_{'A' * 43}")
-    finally:
-        await database.close()
+async def test_who_it_is_cannot_be_found_out_without_the_database(server_url: str) -> None:
+    with a_database(server_url) as url:
+        in_thread(lambda: migrate.upgrade(url))
+        name = url.partition("?")[0].rpartition("/")[2]
+        async with serving(url, sign_in="tokens") as service:
+            token = await a_token(service, "VIEWER")
+            connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
+            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+            )
+            await connection.close()
+
+            async with Graph(service.url, token=token) as client:
+                response = await client.http.post("/graphql", json={"query": ME})
+            with closed(1013, "The database is not available; try again."):
+                async with socket(service.url, authorization=f"Bearer {token}"):
+                    pass
+
+    assert response.status_code == 503
+    assert response.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE"}
 
 
 async def test_what_one_process_revokes_every_process_refuses(

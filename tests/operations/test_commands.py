@@ -239,6 +239,19 @@ def test_a_host_that_is_not_here_is_reported_in_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_others_are_served_where_nobody_signs_in_if_that_is_said() -> None:
+    # given
+    url = f"postgresql://me@127.0.0.1:{a_closed_port()}/x"
+    others = ("serve", "--host", "0.0.0.0", "--port", "0")
+
+    # when
+    done = lifecycle(*others, "--insecure", LIFECYCLE_DATABASE_URL=url)
+
+    # then: it goes on, as far as it can
+    assert done.returncode == 1
+    assert "The database cannot be used" in done.stderr
+
+
 def test_a_database_that_does_not_answer_stops_the_service_with_one_line() -> None:
     # given
     url = f"postgresql://me:secret@127.0.0.1:{a_closed_port()}/x"
