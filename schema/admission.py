@@ -160,7 +160,7 @@ class Admission:
         self.queries = Gate(MAX_QUERIES)
         self.mutations = Gate(MAX_MUTATIONS)
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
-        self._operations = Shares("operations", bounds.operations)
+        self.operations = Shares("operations", bounds.operations)
         self._rate = Rate(bounds.rate)
         self._seconds = bounds.seconds
 
@@ -176,12 +176,12 @@ class Admission:
         Raises LimitExceeded when the principal has too many already, and when it takes too long:
         then it is cancelled. Raises Unavailable as gates do.
         """
-        self._operations.take(principal)
+        self.operations.take(principal)
         try:
             async with self.in_time(), gate:
                 yield
         finally:
-            self._operations.give_back(principal)
+            self.operations.give_back(principal)
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
