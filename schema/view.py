@@ -153,8 +153,7 @@ class View(GraphQL[Context, None]):
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
         by_get = request.method == "GET"
-        asks = not request.query_params.keys().isdisjoint(("query", "documentId"))
-        if by_get and "text/html" in accepted and not asks and self._graphiql:
+        if by_get and "text/html" in accepted and self._graphiql and _asks_nothing(request):
             return self._page()
         self.admission.ask(context.origin.actor)
         asked = _from_url(request) if by_get else await _from_body(request)
@@ -271,6 +270,10 @@ def _media_type(accepted: frozenset[str]) -> str:
     if not accepted.isdisjoint((_JSON, _STREAM, "text/html")):
         return _JSON
     raise HTTPException(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {_STREAM}.")
+
+
+def _asks_nothing(request: Request) -> bool:
+    return request.query_params.keys().isdisjoint(("query", "documentId"))
 
 
 def _from_url(request: Request) -> dict[str, Any]:
