@@ -224,7 +224,7 @@ def serve(workers: int, **given: Any) -> None:
             workers=workers,
             http="httptools",
             loop="uvloop",
-            ws="websockets-sansio",
+            ws="schema.wire:WebSockets",
             ws_per_message_deflate=False,
             ws_max_size=8 * 1024 * 1024,
             log_config=None,

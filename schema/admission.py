@@ -11,7 +11,6 @@ limits.py.
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -85,11 +84,12 @@ class Shares:
     def __init__(self, name: str, most: int) -> None:
         self._name = name
         self._most = most
-        self._now: Counter[str] = Counter()
+        self._now: dict[str, int] = {}
 
     def take(self, principal: str) -> None:
         """One more, to be given back. Raises LimitExceeded."""
-        if self._most and self._now[principal] >= self._most:
+        now = self._now.get(principal, 0)
+        if self._most and now >= self._most:
             raise LimitExceeded(
                 f"You may have {self._most:,} {self._name} at a time; end one first.",
                 self._name,
@@ -97,18 +97,18 @@ class Shares:
                 self._most + 1,
                 retry_after=1,
             )
-        self._now[principal] += 1
+        self._now[principal] = now + 1
 
     def give_back(self, principal: str) -> None:
         """One less."""
-        self._now[principal] -= 1
-        if not self._now[principal]:
-            del self._now[principal]
+        left = self._now.pop(principal) - 1
+        if left:
+            self._now[principal] = left
 
     @property
     def taken(self) -> int:
         """How many all have together."""
-        return self._now.total()
+        return sum(self._now.values())
 
 
 class _Bucket:
@@ -160,9 +160,9 @@ class Admission:
         self.queries = Gate(MAX_QUERIES)
         self.mutations = Gate(MAX_MUTATIONS)
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
-        self._operations = Shares("operations", bounds.operations)
+        self.operations = Shares("operations", bounds.operations)
         self._rate = Rate(bounds.rate)
-        self._seconds = bounds.seconds
+        self._seconds = bounds.seconds or None
 
     def ask(self, principal: str) -> None:
         """A principal asks for something, whatever it is. Raises LimitExceeded when that is too
@@ -176,33 +176,41 @@ class Admission:
         Raises LimitExceeded when the principal has too many already, and when it takes too long:
         then it is cancelled. Raises Unavailable as gates do.
         """
-        self._operations.take(principal)
+        self.operations.take(principal)
+        deadline = asyncio.timeout(self._seconds)
         try:
-            async with self.in_time(), gate:
-                yield
-        finally:
-            self._operations.give_back(principal)
-
-    @asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
-        """Cancel the block when it takes too long, and raise LimitExceeded."""
-        deadline = asyncio.timeout(self._seconds or None)
-        began = time.monotonic()
-        try:
-            async with deadline:
+            async with deadline, gate:
                 _deadline.set(deadline)
                 yield
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise LimitExceeded(
-                f"The operation was ended after {self._seconds} seconds, which is as long as one "
-                "may take. A change that was under way may have been made: repeat it with its "
-                "idempotency key to know.",
-                "seconds",
-                self._seconds,
-                round(time.monotonic() - began, 1),
-            ) from error
+            raise self._too_long() from error
+        finally:
+            self.operations.give_back(principal)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Cancel the block when it takes too long, and raise LimitExceeded."""
+        deadline = asyncio.timeout(self._seconds)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise self._too_long() from error
+
+    def _too_long(self) -> LimitExceeded:
+        assert self._seconds is not None
+        return LimitExceeded(
+            f"The operation was ended after {self._seconds} seconds, which is as long as one may "
+            "take. A change that was under way may have been made: repeat it with its idempotency "
+            "key to know.",
+            "seconds",
+            self._seconds,
+            self._seconds,
+        )
 
 
 @contextmanager

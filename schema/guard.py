@@ -18,15 +18,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifecycle.settings import is_loopback
 
+# Where the answer does not say otherwise.
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
+    # Answers are no pages: nothing in them is run or shown.
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-_POLICY = b"content-security-policy"
 _NO_NAME = "The service has no such name; LIFECYCLE_ALLOWED_HOSTS says which it has."
-# Answers are no pages: nothing in them is run or shown.
-_NOTHING = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
 
 _PAGE = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'{styles}; "
@@ -71,10 +71,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 given = message.get("headers", ())
-                headers = [*given, *_HEADERS]
-                if not any(name == _POLICY for name, _ in given):
-                    headers.append(_NOTHING)
-                message["headers"] = headers
+                names = [name for name, _ in given]
+                added = [header for header in _HEADERS if header[0] not in names]
+                message["headers"] = [*given, *added]
             await send(message)
 
         if not self._is_ours(HTTPConnection(scope).headers.get("host", "")):

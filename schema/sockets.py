@@ -61,7 +61,11 @@ class Socket(ASGIWebSocketAdapter):
 
     async def close(self, code: int, reason: str) -> None:
         # No more fits into the frame.
-        await super().close(code, reason.encode()[:123].decode(errors="ignore"))
+        shown = reason.encode()[:123].decode(errors="ignore")
+        try:
+            await super().close(code, shown)
+        except (WebSocketDisconnect, RuntimeError) as error:  # or it has been closed already
+            raise WebSocketDisconnected from error
 
 
 class _Operation(Operation[Context, None]):

@@ -38,7 +38,7 @@ from lifecycle.access.origin import Origin
 from lifecycle.access.rules import Principal
 from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
-from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated, Unavailable
+from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated
 from lifecycle.journal.feed import Feed
 from schema.admission import Admission
 from schema.context import Context
@@ -159,8 +159,7 @@ class View(GraphQL[Context, None]):
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
         by_get = request.method == "GET"
-        asks = not request.query_params.keys().isdisjoint(("query", "documentId"))
-        if by_get and "text/html" in accepted and not asks and self._graphiql:
+        if by_get and "text/html" in accepted and self._graphiql and _asks_nothing(request):
             return self._page()
         caller = await self._door.by_request(request)
         context = self._context(request, caller)
@@ -301,6 +300,10 @@ def _media_type(accepted: frozenset[str]) -> str:
     if not accepted.isdisjoint((_JSON, _STREAM, "text/html")):
         return _JSON
     raise HTTPException(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {_STREAM}.")
+
+
+def _asks_nothing(request: Request) -> bool:
+    return request.query_params.keys().isdisjoint(("query", "documentId"))
 
 
 def _from_url(request: Request) -> dict[str, Any]:

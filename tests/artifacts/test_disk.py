@@ -78,7 +78,7 @@ async def test_a_link_that_was_altered_is_refused(
 
     # httpx would tidy the path up.
     with socket.create_connection((str(address.hostname), address.port or 80)) as raw:
-        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         await asyncio.to_thread(raw.sendall, request.encode())
         answer = await asyncio.to_thread(lambda: raw.makefile("rb").read().decode())
 
@@ -201,7 +201,7 @@ async def test_what_is_cut_off_leaves_nothing_and_can_be_sent_again(
     # when
     _, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(
-        f"PUT {address.path}?{address.query} HTTP/1.1\r\nHost: x\r\n"
+        f"PUT {address.path}?{address.query} HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Length: {len(content)}\r\n\r\n".encode()
     )
     writer.write(content[: len(content) // 2])

@@ -1,0 +1,1 @@
+"""What the service withstands; README.md has the figures and the commands."""
