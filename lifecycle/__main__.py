@@ -97,6 +97,26 @@ def _listen(host: str, port: int) -> socket.socket:
         raise click.ClickException(f"Cannot listen on {host}:{port}: {reason}.") from error
 
 
+@contextmanager
+def _metrics(settings: Settings, database_url: str) -> Iterator[str | None]:
+    """Where metrics can be read while the block lasts, if that is wanted."""
+    if settings.metrics is None:
+        yield None
+        return
+    with (
+        _listen(*settings.metrics) as sock,
+        tempfile.TemporaryDirectory(prefix="lifecycle-metrics-") as directory,
+    ):
+        # Where those that serve keep what they count. It is looked up when Prometheus's client is
+        # imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        from lifecycle.telemetry import address
+
+        host, port = sock.getsockname()[:2]
+        with address.answering(sock, Path(directory), database_url):
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
 _data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -202,7 +222,18 @@ def serve(workers: int, **given: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed, without nohup
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    with _listen(settings.host, settings.port) as sock, _database(settings) as url:
+    if settings.otlp_endpoint is not None:
+        from lifecycle.telemetry import traces
+
+        try:
+            traces.check()
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    with (
+        _listen(settings.host, settings.port) as sock,
+        _database(settings) as url,
+        _metrics(settings, url) as metrics,
+    ):
         migrate.upgrade(url)
         # The processes that serve are started anew and read their settings from here.
         os.environ |= replace(settings, database_url=url).to_environment()
@@ -223,6 +254,8 @@ def serve(workers: int, **given: Any) -> None:
         host, port = sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"GraphiQL: http://{shown}:{port}/graphql   (Ctrl-C stops)")
+        if metrics:
+            click.echo(f"Metrics: {metrics}")
         try:
             if workers > 1:
                 supervisor = Multiprocess(config, [sock])

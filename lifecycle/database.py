@@ -1,16 +1,28 @@
 """The only module that opens sessions, and the only one that reads the driver's errors."""
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import asyncpg
 import orjson
-from sqlalchemy import Constraint, Index, Select, event, func, inspect, select
+from sqlalchemy import (
+    Constraint,
+    Engine,
+    ExceptionContext,
+    Index,
+    Select,
+    event,
+    func,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -126,12 +138,56 @@ class WriteSession(AsyncSession, ReadSession):
         return await self.run_sync(run)
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that was executed, on a connection of the pool that reads or of the one that
+    writes; with the error, if it failed."""
+
+    sql: str
+    seconds: float
+    pool: str
+    error: BaseException | None
+
+
+# Is told of each statement once it is done, in the context of whoever asked for it.
+Watch: TypeAlias = Callable[[Statement], None]
+
+
+def _report(connection: asyncpg.Connection, pool: str, watch: Watch) -> None:
+    def done(record: Any) -> None:
+        # SQLAlchemy reports its own, but for the beginning and the end of transactions.
+        if pool == "read" or not record.args:
+            watch(Statement(record.query, record.elapsed, pool, record.exception))
+
+    connection.add_query_logger(done)
+
+
+def _report_writes(engine: Engine, watch: Watch) -> None:
+    def begin(_: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:
+        context.began = time.perf_counter()
+
+    def end(_: Any, __: Any, sql: str, ___: Any, context: Any, ____: Any) -> None:
+        watch(Statement(sql, time.perf_counter() - context.began, "write", None))
+
+    def fail(failure: ExceptionContext) -> None:
+        context: Any = failure.execution_context
+        if context is not None and failure.statement is not None:
+            took = time.perf_counter() - context.began
+            watch(Statement(failure.statement, took, "write", failure.original_exception))
+
+    event.listen(engine, "before_cursor_execute", begin)
+    event.listen(engine, "after_cursor_execute", end)
+    event.listen(engine, "handle_error", fail)
+
+
 class _Connections:
     """So many connections, each made when it is needed; the one that was last used is the next."""
 
-    def __init__(self, url: str, size: int) -> None:
+    def __init__(self, url: str, size: int, watch: "Watch | None") -> None:
         self._url = url
         self._size = size
+        self._watch = watch
+        self.waiting = 0
         self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
         self._all: set[asyncpg.Connection] = set()
         for _ in range(size):
@@ -160,12 +216,15 @@ class _Connections:
     async def _next(self) -> asyncpg.Connection | None:
         # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
         waiting = asyncio.ensure_future(self._free.get())
+        self.waiting += 1
         try:
             await asyncio.wait((waiting,), timeout=_POOL_SECONDS)
         except asyncio.CancelledError:
             if not waiting.cancel():
                 self._free.put_nowait(waiting.result())
             raise
+        finally:
+            self.waiting -= 1
         if waiting.done():
             return waiting.result()
         waiting.cancel()
@@ -179,6 +238,8 @@ class _Connections:
         await connection.set_type_codec(
             "jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog"
         )
+        if self._watch is not None:
+            _report(connection, "read", self._watch)
         return connection
 
     @property
@@ -252,33 +313,43 @@ class Database:
     """Two pools: reads cost one round trip and cannot write; a write is one transaction.
 
     `url` begins with postgresql+asyncpg://. `after_commit` is called after each transaction that
-    wrote; it must not block.
+    wrote, `watch` after each statement; they must not block.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, watch: Watch | None = None) -> None:
         self.url = url
         self.after_commit: Callable[[], None] = lambda: None
+        self._watch = watch
+        self._writers = 0
         self.write_engine = create_async_engine(
             url,
-            async_creator=lambda: connect(
-                url,
-                "write",
-                # What is looked at again after waiting for a lock must not be an old snapshot.
-                default_transaction_isolation="read committed",
-                lock_timeout="10s",
-                statement_timeout="30s",
-                idle_in_transaction_session_timeout="60s",
-            ),
+            async_creator=self._connect_to_write,
             pool_size=_WRITERS,
             max_overflow=0,
             pool_timeout=_POOL_SECONDS,
             json_serializer=to_json,
             json_deserializer=orjson.loads,
         )
-        self._readers = _Connections(url, _READERS)
+        if watch is not None:
+            _report_writes(self.write_engine.sync_engine, watch)
+        self._readers = _Connections(url, _READERS, watch)
         self._write = async_sessionmaker(
             self.write_engine, class_=WriteSession, expire_on_commit=False
         )
+
+    async def _connect_to_write(self) -> asyncpg.Connection:
+        connection = await connect(
+            self.url,
+            "write",
+            # What is looked at again after waiting for a lock must not be an old snapshot.
+            default_transaction_isolation="read committed",
+            lock_timeout="10s",
+            statement_timeout="30s",
+            idle_in_transaction_session_timeout="60s",
+        )
+        if self._watch is not None:
+            _report(connection, "write", self._watch)
+        return connection
 
     def read(self) -> AbstractAsyncContextManager[ReadSession]:
         """A session for one statement or a few; PostgreSQL refuses writes on it.
@@ -310,6 +381,7 @@ class Database:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WriteSession]:
         token = _writing.set(True)
+        self._writers += 1
         try:
             async with self._write.begin() as session:
                 yield session
@@ -318,6 +390,7 @@ class Database:
                 raise
             raise known from error
         finally:
+            self._writers -= 1
             _writing.reset(token)
 
     async def connect(self, purpose: str) -> asyncpg.Connection:
@@ -332,6 +405,21 @@ class Database:
     def reading(self) -> int:
         """How many read sessions are open."""
         return self._readers.taken
+
+    @property
+    def waiting_to_read(self) -> int:
+        """How many wait for a connection that reads."""
+        return self._readers.waiting
+
+    @property
+    def writing(self) -> int:
+        """How many transactions have a connection, or will have one at once."""
+        return min(self._writers, _WRITERS)
+
+    @property
+    def waiting_to_write(self) -> int:
+        """How many transactions wait for a connection."""
+        return max(self._writers - _WRITERS, 0)
 
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""

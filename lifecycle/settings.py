@@ -27,6 +27,11 @@ VARIABLES = {
     "LIFECYCLE_LOG_FORMAT": "json or console (default: console on a terminal, else json).",
     "LIFECYCLE_EXECUTION": "compiled or stock: whether queries are executed by plans, which are "
     "compiled once, or all by graphql-core (default compiled).",
+    "LIFECYCLE_METRICS": "Where Prometheus may read metrics, as host:port, at /metrics; an address "
+    "that strangers do not reach, because nobody has to sign in there (default: nowhere).",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "Where traces are sent, as http://host:4318, with the extra "
+    "`telemetry` installed; the other OTEL_ variables mean what they usually do (default: "
+    "nowhere).",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -53,6 +58,8 @@ class Settings:
     artifacts: str | None = None
     external_artifacts: str | None = None
     s3_public_url: str | None = None
+    metrics: tuple[str, int] | None = None
+    otlp_endpoint: str | None = None
 
     @property
     def internal_area(self) -> str:
@@ -104,6 +111,8 @@ class Settings:
             artifacts=_location("LIFECYCLE_ARTIFACTS"),
             external_artifacts=_location("LIFECYCLE_EXTERNAL_ARTIFACTS"),
             s3_public_url=_http_url("LIFECYCLE_S3_PUBLIC_URL"),
+            metrics=_address("LIFECYCLE_METRICS"),
+            otlp_endpoint=_http_url("OTEL_EXPORTER_OTLP_ENDPOINT"),
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -122,6 +131,8 @@ class Settings:
             "LIFECYCLE_ARTIFACTS": self.artifacts or "",
             "LIFECYCLE_EXTERNAL_ARTIFACTS": self.external_artifacts or "",
             "LIFECYCLE_S3_PUBLIC_URL": self.s3_public_url or "",
+            "LIFECYCLE_METRICS": "[{}]:{}".format(*self.metrics) if self.metrics else "",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp_endpoint or "",
         }
 
 
@@ -134,6 +145,17 @@ def _location(name: str) -> str | None:
     if found and (scheme != "s3" or not rest.partition("/")[0]):
         raise ValueError(f"{name} must be a directory or s3://bucket/prefix, not {given!r}.")
     return given
+
+
+def _address(name: str) -> tuple[str, int] | None:
+    """A host, perhaps in brackets, and a port. Raises ValueError."""
+    given = environ.get(name) or None
+    if given is None:
+        return None
+    host, _, port = given.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{name} must be host:port, not {given!r}.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _http_url(name: str) -> str | None:

@@ -16,6 +16,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette.applications import Starlette
@@ -44,6 +45,9 @@ from schema.root import schema
 from schema.transfers import Transfers
 from schema.view import GRAPHIQL, View
 
+if TYPE_CHECKING:
+    from schema.telemetry import Telemetry
+
 _log = structlog.get_logger(__name__)
 
 _SWEEP_SECONDS = 5.0
@@ -61,7 +65,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
     if settings.database_url is None:
         raise ValueError("Set LIFECYCLE_DATABASE_URL, or use `lifecycle serve`.")
     reporting.configure(settings.log_format)
-    database = Database(settings.database_url)
+    telemetry, end_telemetry = _telemetry(settings)
+    database = Database(settings.database_url, telemetry.statement if telemetry else None)
     feed = Feed(database)
     storage = Storage(
         {
@@ -71,8 +76,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
         settings.s3_public_url,
     )
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
+    served_schema = CompiledSchema(schema) if settings.execution == "compiled" else schema
     view = View(
-        CompiledSchema(schema) if settings.execution == "compiled" else schema,
+        telemetry.observed(served_schema) if telemetry else served_schema,
         database,
         feed,
         storage,
@@ -85,9 +91,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
         try:
             async with feed.running(), _mirror(settings, database):
                 sweepers = [
-                    asyncio.create_task(_mark_lost_runs(database), name="lost-runs"),
+                    asyncio.create_task(_mark_lost_runs(database, telemetry), name="lost-runs"),
                     asyncio.create_task(_clear_uploads(database, storage), name="old-uploads"),
                 ]
+                if telemetry is not None:
+                    look = telemetry.look(database, feed, view.admission)
+                    sweepers.append(asyncio.create_task(look, name="telemetry"))
                 with _on_shutdown_signal(feed):
                     _stop_with_supervisor()
                     yield
@@ -98,6 +107,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         finally:
             storage.close()
             await database.close()
+            await asyncio.to_thread(end_telemetry)
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -130,7 +140,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Mount("/graphiql", StaticFiles(directory=GRAPHIQL, check_dir=False)),
         ],
         lifespan=lifespan,
-        middleware=[Middleware(RequestLog)],
+        middleware=[
+            *([Middleware(telemetry.middleware)] if telemetry else []),
+            Middleware(RequestLog),
+        ],
     )
     app.state.database, app.state.feed, app.state.storage = database, feed, storage
     return app
@@ -145,6 +158,20 @@ def served() -> Starlette:
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
     return app
+
+
+def _telemetry(settings: Settings) -> tuple["Telemetry | None", Callable[[], None]]:
+    """What shows this process to operators, where any is to, and how that ends."""
+    if settings.metrics is None and settings.otlp_endpoint is None:
+        return None, lambda: None
+    from lifecycle.telemetry import metrics, traces
+    from schema.telemetry import Telemetry
+
+    counted = metrics.Metrics() if settings.metrics else None
+    if settings.otlp_endpoint is None:
+        return Telemetry(counted, None), lambda: None
+    provider = traces.provider()
+    return Telemetry(counted, provider.get_tracer("lifecycle")), lambda: traces.end(provider)
 
 
 def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManager[None]:
@@ -167,13 +194,15 @@ async def _answers(database: Database, mlflow_uri: str) -> bool:
     return mlflow_uri in known and answers(known[mlflow_uri])
 
 
-async def _mark_lost_runs(database: Database) -> None:
+async def _mark_lost_runs(database: Database, telemetry: "Telemetry | None") -> None:
     """Looks for silent runs now and then; every process may."""
 
     async def look() -> int:
         lost = await database.write(runs.mark_lost)
         if lost:
             _log.warning("runs.lost", count=lost)
+            if telemetry is not None:
+                telemetry.lost(lost)
         return lost
 
     await _sweep("runs", look, runs.SWEEP)

@@ -25,6 +25,16 @@ Path: TypeAlias = tuple[Any, tuple[Any, ...]]
 Names: TypeAlias = frozenset[str] | None
 
 
+# Is told how many keys each batch has.
+_watch: Callable[[int], None] | None = None
+
+
+def watch(call: Callable[[int], None]) -> None:
+    """Have every batch in this process reported."""
+    global _watch  # noqa: PLW0603
+    _watch = call
+
+
 class Load(Generic[Value]):
     """What a resolver waits for: the value of a key, or None.
 
@@ -89,6 +99,8 @@ class Loaders:
             batch, args = path
             former = looked_at.set(names)
             try:
+                if _watch is not None:
+                    _watch(len(unknown))
                 async with self._database.read() as session:
                     found = await batch(session, unknown, *args)
             finally:

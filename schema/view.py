@@ -101,7 +101,7 @@ class View(GraphQL[Context, None]):
         self._storage = storage
         self._administrators = administrators
         self._mlflow_uri = mlflow_uri
-        self._admission = Admission()
+        self.admission = Admission()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -166,7 +166,7 @@ class View(GraphQL[Context, None]):
             origin,
             request,
             self._mlflow_uri,
-            self._admission,
+            self.admission,
         )
 
     def _origin(self, actor: str, request_id: str) -> Origin:
