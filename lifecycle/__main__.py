@@ -113,7 +113,7 @@ def _metrics(settings: Settings, database_url: str) -> Iterator[str | None]:
         from lifecycle.telemetry import address
 
         host, port = sock.getsockname()[:2]
-        with address.answering(sock, Path(directory), database_url):
+        with address.answering(sock, Path(directory), database_url, settings.read_url):
             yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar, overload
 
 import asyncpg
 import orjson
+import structlog
 from sqlalchemy import (
     Constraint,
     Engine,
@@ -32,6 +34,8 @@ from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.statements import Columns, Prepared, Row, Values, prepared, to_json
 from lifecycle.tables import Base
 
+_log = structlog.get_logger(__name__)
+
 Result = TypeVar("Result")
 
 # Pools of one process. With the journal's own connection a process holds at most 17.
@@ -39,6 +43,9 @@ _READERS = 8
 _WRITERS = 8
 _ATTEMPTS = 5
 _POOL_SECONDS = 10
+# A replica that does not answer is not waited for, nor asked again for a moment.
+_REPLICA_SECONDS = 2
+_REST_SECONDS = 5
 # Prepared on each connection: as many as there are in the code, and then some.
 _STATEMENTS = 500
 
@@ -49,12 +56,14 @@ _NONE: Mapping[str, Any] = {}
 _writing: ContextVar[bool] = ContextVar("writing", default=False)
 
 
-async def connect(url: str, purpose: str, **settings: str) -> asyncpg.Connection:
+async def connect(
+    url: str, purpose: str, *, seconds: float = 10, **settings: str
+) -> asyncpg.Connection:
     """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
     which SQLAlchemy would not."""
     return await asyncpg.connect(
         url.replace("+asyncpg", "", 1),
-        timeout=10,
+        timeout=seconds,
         statement_cache_size=_STATEMENTS,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
@@ -126,6 +135,39 @@ class _Reader(ReadSession):
         return found
 
 
+class _ReplicaReader(_Reader):
+    """Reads what a replica has by now; from the primary, where the replica does not answer, or
+    has to break off because of what it is sent."""
+
+    def __init__(self, replica: "_Connections", primary: "_Connections") -> None:
+        super().__init__(replica)
+        self._primary = primary
+
+    async def __aenter__(self) -> "_Reader":
+        if not self._connections.resting:
+            try:
+                self._connection = await self._connections.take()
+                return self
+            except Exception as error:
+                if not _is_missing(error):
+                    raise
+                self._connections.rest()
+        self._connections = self._primary
+        return await super().__aenter__()
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        try:
+            return await super()._run(sql, values)
+        except Exception as error:
+            if self._connections is self._primary or not _is_missing(error):
+                raise
+            connection = await self._primary.take()
+            self._connections.rest()
+            self._connections.give_back(self._connection)
+            self._connections, self._connection = self._primary, connection
+            return await super()._run(sql, values)
+
+
 class WriteSession(AsyncSession, ReadSession):
     """A transaction. `fetch` sees what was changed in it; entities that are to be changed come by
     the methods of SQLAlchemy, locked."""
@@ -156,7 +198,7 @@ Watch: TypeAlias = Callable[[Statement], None]
 def _report(connection: asyncpg.Connection, pool: str, watch: Watch) -> None:
     def done(record: Any) -> None:
         # SQLAlchemy reports its own, but for the beginning and the end of transactions.
-        if pool == "read" or not record.args:
+        if pool != "write" or not record.args:
             watch(Statement(record.query, record.elapsed, pool, record.exception))
 
     connection.add_query_logger(done)
@@ -183,10 +225,15 @@ def _report_writes(engine: Engine, watch: Watch) -> None:
 class _Connections:
     """So many connections, each made when it is needed; the one that was last used is the next."""
 
-    def __init__(self, url: str, size: int, watch: "Watch | None") -> None:
+    def __init__(
+        self, url: str, size: int, watch: "Watch | None", pool: str = "read", seconds: float = 10
+    ) -> None:
         self._url = url
         self._size = size
         self._watch = watch
+        self._pool = pool
+        self._seconds = seconds
+        self._rests_until = 0.0
         self.waiting = 0
         self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
         self._all: set[asyncpg.Connection] = set()
@@ -232,20 +279,35 @@ class _Connections:
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await connect(
-            self._url, "read", default_transaction_read_only="on", statement_timeout="30s"
+            self._url,
+            self._pool,
+            seconds=self._seconds,
+            default_transaction_read_only="on",
+            statement_timeout="30s",
         )
         self._all.add(connection)
         await connection.set_type_codec(
             "jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog"
         )
         if self._watch is not None:
-            _report(connection, "read", self._watch)
+            _report(connection, self._pool, self._watch)
         return connection
 
     @property
     def taken(self) -> int:
         """How many somebody has now."""
         return self._size - self._free.qsize()
+
+    @property
+    def resting(self) -> bool:
+        """Whether it has lately been found not to answer."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self) -> None:
+        """Nobody is to try it for a moment."""
+        if not self.resting:
+            _log.warning("database.replica_missing", seconds=_REST_SECONDS)
+        self._rests_until = time.monotonic() + _REST_SECONDS
 
     def close(self) -> None:
         """Close those that are there; who uses one fails."""
@@ -313,14 +375,16 @@ class Database:
     """Two pools: reads cost one round trip and cannot write; a write is one transaction.
 
     `url` begins with postgresql+asyncpg://. `after_commit` is called after each transaction that
-    wrote, `watch` after each statement; they must not block.
+    wrote, `watch` after each statement; they must not block. `read_url` is that of a replica.
     """
 
-    def __init__(self, url: str, watch: Watch | None = None) -> None:
+    def __init__(self, url: str, watch: Watch | None = None, read_url: str | None = None) -> None:
         self.url = url
+        self._from_replica = False
         self.after_commit: Callable[[], None] = lambda: None
         self._watch = watch
-        self._writers = 0
+        # Shared with the copies of this.
+        self._under_way: set[object] = set()
         self.write_engine = create_async_engine(
             url,
             async_creator=self._connect_to_write,
@@ -333,6 +397,11 @@ class Database:
         if watch is not None:
             _report_writes(self.write_engine.sync_engine, watch)
         self._readers = _Connections(url, _READERS, watch)
+        self._replica = (
+            _Connections(read_url, _READERS, watch, "replica", _REPLICA_SECONDS)
+            if read_url
+            else None
+        )
         self._write = async_sessionmaker(
             self.write_engine, class_=WriteSession, expire_on_commit=False
         )
@@ -359,7 +428,18 @@ class Database:
         if _writing.get():
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
+        if self._from_replica and self._replica is not None:
+            return _ReplicaReader(self._replica, self._readers)
         return _Reader(self._readers)
+
+    def lagging(self) -> "Database":
+        """The same database, whose read sessions may be some time behind: they read from the
+        replica, if there is one."""
+        if self._replica is None:
+            return self
+        found = copy(self)
+        found._from_replica = True
+        return found
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.
@@ -380,8 +460,8 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WriteSession]:
-        token = _writing.set(True)
-        self._writers += 1
+        token, mine = _writing.set(True), object()
+        self._under_way.add(mine)
         try:
             async with self._write.begin() as session:
                 yield session
@@ -390,7 +470,7 @@ class Database:
                 raise
             raise known from error
         finally:
-            self._writers -= 1
+            self._under_way.discard(mine)
             _writing.reset(token)
 
     async def connect(self, purpose: str) -> asyncpg.Connection:
@@ -412,18 +492,25 @@ class Database:
         return self._readers.waiting
 
     @property
+    def reading_from_replica(self) -> int:
+        """How many read sessions are open on the replica."""
+        return self._replica.taken if self._replica is not None else 0
+
+    @property
     def writing(self) -> int:
         """How many transactions have a connection, or will have one at once."""
-        return min(self._writers, _WRITERS)
+        return min(len(self._under_way), _WRITERS)
 
     @property
     def waiting_to_write(self) -> int:
         """How many transactions wait for a connection."""
-        return max(self._writers - _WRITERS, 0)
+        return max(len(self._under_way) - _WRITERS, 0)
 
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""
         self._readers.close()
+        if self._replica is not None:
+            self._replica.close()
         await self.write_engine.dispose()
 
 
@@ -452,6 +539,13 @@ def _expected(error: Exception) -> Exception | None:
     if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
         return Unavailable("The database is not available; try again.")
     return None
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether another server may answer what this one did not: not what took too long."""
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return False
+    return isinstance(_expected(error), Unavailable | _Retry)
 
 
 def _violation(error: IntegrityError) -> LifecycleError | None:

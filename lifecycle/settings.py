@@ -10,6 +10,8 @@ _LONGEST_FOLLOW = 86_400
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
     "as postgresql+asyncpg://user:password@host:port/database.",
+    "LIFECYCLE_READ_URL": "A replica of that database, which answers queries; it may be some time "
+    "behind, and may be away (default: none).",
     "LIFECYCLE_DATA_DIR": "Where the embedded PostgreSQL keeps its data, and where artifacts are "
     "(default ./.lifecycle).",
     "LIFECYCLE_ARTIFACTS": "Where models, checkpoints and schemas that are uploaded are kept: a "
@@ -59,6 +61,7 @@ class Settings:
     external_artifacts: str | None = None
     s3_public_url: str | None = None
     metrics: tuple[str, int] | None = None
+    read_url: str | None = None
     otlp_endpoint: str | None = None
 
     @property
@@ -112,6 +115,7 @@ class Settings:
             external_artifacts=_location("LIFECYCLE_EXTERNAL_ARTIFACTS"),
             s3_public_url=_http_url("LIFECYCLE_S3_PUBLIC_URL"),
             metrics=_address("LIFECYCLE_METRICS"),
+            read_url=_read_url("LIFECYCLE_READ_URL"),
             otlp_endpoint=_http_url("OTEL_EXPORTER_OTLP_ENDPOINT"),
         )
 
@@ -131,6 +135,7 @@ class Settings:
             "LIFECYCLE_ARTIFACTS": self.artifacts or "",
             "LIFECYCLE_EXTERNAL_ARTIFACTS": self.external_artifacts or "",
             "LIFECYCLE_S3_PUBLIC_URL": self.s3_public_url or "",
+            "LIFECYCLE_READ_URL": self.read_url or "",
             "LIFECYCLE_METRICS": "[{}]:{}".format(*self.metrics) if self.metrics else "",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp_endpoint or "",
         }
@@ -145,6 +150,15 @@ def _location(name: str) -> str | None:
     if found and (scheme != "s3" or not rest.partition("/")[0]):
         raise ValueError(f"{name} must be a directory or s3://bucket/prefix, not {given!r}.")
     return given
+
+
+def _read_url(name: str) -> str | None:
+    """The URL of a replica. Raises ValueError."""
+    given = environ.get(name) or None
+    try:
+        return asyncpg_url(given) if given else None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _address(name: str) -> tuple[str, int] | None:

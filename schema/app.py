@@ -66,7 +66,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
         raise ValueError("Set LIFECYCLE_DATABASE_URL, or use `lifecycle serve`.")
     reporting.configure(settings.log_format)
     telemetry, end_telemetry = _telemetry(settings)
-    database = Database(settings.database_url, telemetry.statement if telemetry else None)
+    database = Database(
+        settings.database_url, telemetry.statement if telemetry else None, settings.read_url
+    )
     feed = Feed(database)
     storage = Storage(
         {

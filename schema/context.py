@@ -10,6 +10,7 @@ import strawberry
 import structlog
 from starlette.requests import HTTPConnection
 from strawberry.extensions import SchemaExtension
+from strawberry.types.graphql import OperationType
 from structlog.contextvars import bind_contextvars
 from uuid_utils import uuid7
 
@@ -42,7 +43,9 @@ class Context:
         mlflow_uri: str | None,
         admission: Admission,
     ) -> None:
-        self.database = database
+        self._database = database
+        # As it is now, or as a replica has it.
+        self.database = database.lagging()
         self.feed = feed
         self.storage = storage
         self.origin = origin
@@ -50,7 +53,7 @@ class Context:
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
         self.admission = admission
-        self.loaders = Loaders(database)
+        self.loaders = Loaders(self.database)
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
         self._began = time.perf_counter()
@@ -83,7 +86,7 @@ class Context:
             origin = replace(origin, request_id=str(uuid7()))
             bind_contextvars(request_id=origin.request_id)
         fresh = Context(
-            self.database,
+            self._database,
             self.feed,
             self.storage,
             origin,
@@ -99,6 +102,11 @@ class Context:
         if self.connection_params is not None:
             took = round((time.perf_counter() - self._began) * 1000, 1)
             _log.info("operation", milliseconds=took)
+
+    def be_current(self) -> None:
+        """From here on read what has been written by now, and not what a replica has."""
+        self.database = self._database
+        self.forget()
 
     def forget(self) -> None:
         """Load anew from here on."""
@@ -118,6 +126,12 @@ class FreshContext(SchemaExtension):
             yield
         finally:
             context.ended()
+
+    def on_execute(self) -> Iterator[None]:
+        # A mutation shows what it has written.
+        if self.execution_context.operation_type is not OperationType.QUERY:
+            self.execution_context.context.be_current()
+        yield
 
     def on_parse(self) -> Iterator[None]:
         yield

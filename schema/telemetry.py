@@ -75,6 +75,7 @@ class Telemetry:
         while True:
             found.pool_in_use.labels("read").set(database.reading)
             found.pool_in_use.labels("write").set(database.writing)
+            found.pool_in_use.labels("replica").set(database.reading_from_replica)
             found.pool_waiting.labels("read").set(database.waiting_to_read)
             found.pool_waiting.labels("write").set(database.waiting_to_write)
             gates = {"query": admission.queries, "mutation": admission.mutations}

@@ -6,8 +6,8 @@ itself for what is the same for all of them.
 
 import asyncio
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler
@@ -27,6 +27,7 @@ _log = structlog.get_logger(__name__)
 
 # Whoever reads has given up by then.
 _TIMEOUT = "5s"
+_MISSING = (OSError, asyncpg.InterfaceError, asyncpg.PostgresError)
 
 _JOURNAL = """
 SELECT position,
@@ -34,6 +35,11 @@ SELECT position,
        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8
         FROM event WHERE position IS NULL) AS lag
 FROM journal_head
+"""
+_REPLICA = """
+SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0 ELSE
+    coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0)
+END::float8
 """
 _OUTBOX = """
 SELECT server.uri, head.position - server.position AS events,
@@ -45,12 +51,16 @@ WHERE server.position IS NOT NULL
 
 
 @contextmanager
-def answering(sock: socket.socket, directory: Path, database_url: str) -> Iterator[None]:
+def answering(
+    sock: socket.socket, directory: Path, database_url: str, read_url: str | None
+) -> Iterator[None]:
     """Answer with the metrics of all processes on this socket, which listens, at any path.
     `directory` is where they keep what they count."""
     registry = CollectorRegistry()
     registry.register(_Processes(directory))
     registry.register(_State(database_url))
+    if read_url is not None:
+        registry.register(_Replica(read_url))
     server = ThreadingWSGIServer(sock.getsockname()[:2], _Quiet, bind_and_activate=False)
     server.socket.close()
     server.socket = sock
@@ -104,7 +114,7 @@ class _State(Collector):
         up = "lifecycle_database_up", "Whether the database answers."
         try:
             journal, outbox = asyncio.run(self._ask())
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        except _MISSING as error:
             _log.warning("metrics.database_unavailable", error=repr(error))
             yield GaugeMetricFamily(*up, 0)
             return
@@ -135,10 +145,44 @@ class _State(Collector):
         return ()
 
     async def _ask(self) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
-        connection = await connect(
-            self._url, "metrics", default_transaction_read_only="on", statement_timeout=_TIMEOUT
-        )
-        try:
+        async with _connected(self._url) as connection:
             return await connection.fetchrow(_JOURNAL), await connection.fetch(_OUTBOX)
-        finally:
-            connection.terminate()
+
+
+class _Replica(Collector):
+    """What the replica says of itself, now."""
+
+    def __init__(self, read_url: str) -> None:
+        self._url = read_url
+
+    def collect(self) -> Iterable[Metric]:
+        up = "lifecycle_replica_up", "Whether the replica answers."
+        try:
+            lag = asyncio.run(self._ask())
+        except _MISSING as error:
+            _log.warning("metrics.replica_unavailable", error=repr(error))
+            yield GaugeMetricFamily(*up, 0)
+            return
+        yield GaugeMetricFamily(*up, 1)
+        yield GaugeMetricFamily(
+            "lifecycle_replica_lag_seconds", "How far the replica is behind.", lag
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    async def _ask(self) -> float:
+        async with _connected(self._url) as connection:
+            lag: float = await connection.fetchval(_REPLICA)
+        return lag
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(
+        url, "metrics", default_transaction_read_only="on", statement_timeout=_TIMEOUT
+    )
+    try:
+        yield connection
+    finally:
+        connection.terminate()

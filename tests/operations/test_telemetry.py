@@ -164,7 +164,8 @@ async def test_who_chooses_names_fills_no_memory(empty_database_url: str) -> Non
 
 async def test_the_dashboard_asks_only_for_what_there_is(empty_database_url: str) -> None:
     options = ("--database-url", empty_database_url, "--tracking-uri", "http://127.0.0.1:9")
-    with process(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
+    there_is = {"LIFECYCLE_METRICS": "127.0.0.1:0", "LIFECYCLE_READ_URL": empty_database_url}
+    with process(*options, cwd=None, **there_is) as service:
         metrics = address(service)
         async with Graph(service.url) as graph:
             await graph.query(NAMED)

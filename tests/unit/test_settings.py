@@ -22,6 +22,7 @@ GIVEN = Settings(
     external_artifacts="/external",
     s3_public_url="https://s3.example.com",
     metrics=("::1", 9464),
+    read_url="postgresql+asyncpg://me:secret@replica/x",
     otlp_endpoint="http://collector:4318",
 )
 
