@@ -375,6 +375,51 @@ def bring_in(administrator: str, **given: Any) -> None:
         raise click.ClickException(f"Not everything of {uri} is in; the lines above say why.")
 
 
+_days = click.IntRange(min=1)
+
+
+@main.command(epilog=_ENVIRONMENT)
+@click.option("--journal", type=_days, metavar="DAYS", help="Remove older entries of the journal.")
+@click.option(
+    "--logs",
+    type=_days,
+    metavar="DAYS",
+    help="Remove the lines of runs that were last heard of before, and of deployments that serve "
+    "nobody any more since then.",
+)
+@click.option(
+    "--points",
+    type=_days,
+    metavar="DAYS",
+    help="Remove the metric points of such runs, but for the last one of each metric.",
+)
+@click.option("--keys", type=_days, metavar="DAYS", help="Forget older idempotency keys.")
+@_data_dir
+@_database_url
+def retention(
+    journal: int | None, logs: int | None, points: int | None, keys: int | None, **given: Any
+) -> None:
+    """Remove what is older than so many days, in small batches; what is not named is kept.
+
+    May run beside the service, and be stopped and repeated. Runs from which a model version was
+    registered keep what they have. After it, subscribers with older cursors are told that those
+    have expired, and `lifecycle audit verify` begins after the anchor that is printed.
+    """
+    from lifecycle import migrate
+    from lifecycle import retention as policies
+
+    if {journal, logs, points, keys} == {None}:
+        raise click.UsageError("Say what is to be removed, as --logs 90.")
+    with _database(_settings(**given)) as url:
+        migrate.upgrade(url)
+        done = asyncio.run(policies.apply(url, policies.Policy(journal, logs, points, keys)))
+    click.echo(
+        f"Removed: {done.events:,} entries of the journal, {done.lines:,} lines, "
+        f"{done.points:,} points, {done.keys:,} keys."
+    )
+    click.echo(f"The journal begins after: {done.anchor}")
+
+
 @main.group()
 def audit() -> None:
     """The journal of all changes, which is the audit log."""

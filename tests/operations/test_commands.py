@@ -18,11 +18,12 @@ from lifecycle.settings import VARIABLES
 from schema import root
 from tests.conftest import Process
 
-COMMANDS = {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")} | {
+_NAMES = ("serve", "worker", "migrate", "retention", "sdl", "demo")
+COMMANDS = {name: main.commands[name] for name in _NAMES} | {
     "audit verify": verify,
     "mlflow import": bring_in,
 }
-CONFIGURED = ("serve", "worker", "migrate", "audit verify", "mlflow import")
+CONFIGURED = ("serve", "worker", "migrate", "retention", "audit verify", "mlflow import")
 SDL = Path(root.__file__).parent / "schema.graphql"
 
 
@@ -69,6 +70,7 @@ def test_help_names_every_command_option_and_variable() -> None:
         "--host", "--port", "--workers", "--data-dir", "--database-url",
         "--check", "--write", "--url", "--actor", "--administrator", "--anchor",
         "--tracking-uri", "--follow", "--worker", "--mlflow",
+        "--journal", "--logs", "--points", "--keys",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output
