@@ -116,7 +116,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     async def readyz(request: Request) -> Response:
         try:
-            checks = {"database": True, "migrations": await migrate.is_current(database)}
+            checks = {"database": True, "migrations": await migrate.fits(database)}
         except Exception:  # whatever it is, the answer is that we are not ready
             checks = {"database": False, "migrations": False}
         ready = all(checks.values())

@@ -55,7 +55,7 @@ async def test_a_backup_that_was_made_while_it_was_written_to_is_whole_when_it_i
         done = asyncio.Event()
 
         async def write() -> list[str]:
-            written = []
+            written: list[str] = []
             while not done.is_set():
                 written.append(str(len(written)))
                 await write_line(graph, run, written[-1])
@@ -103,5 +103,3 @@ async def test_a_backup_that_was_made_while_it_was_written_to_is_whole_when_it_i
                 assert said(await take(stream, 1)) == ["afterwards"]
         verdict = await verify(restored_url)
         assert (verdict.faults, verdict.not_chained, verdict.waiting) == ([], 0, 0)
-        migrated = await asyncio.to_thread(migrate.upgrade, restored_url)
-        assert migrated is None
