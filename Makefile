@@ -19,7 +19,7 @@ MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
 
 .DEFAULT_GOAL := help
 .PHONY: help setup web serve demo test test-slow check fix schema migrate migration wheel clean \
-	browser mlflow bench bench-quick audit
+	browser mlflow bench bench-quick audit steady
 
 help: ## This list
 	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'
@@ -62,6 +62,9 @@ test: setup web browser mlflow ## The tests, some minutes; on LIFECYCLE_TEST_DAT
 
 test-slow: setup web browser mlflow ## Those that kill processes, fill queues, wait for MLflow
 	$(RUN) pytest -m slow $(ARGS)
+
+steady: setup ## Ten minutes of mixed load: memory has to stay flat (STEADY_SECONDS=60 for less)
+	STEADY_SECONDS=$(or $(STEADY_SECONDS),600) $(RUN) pytest -m slow -n 0 -s tests/operations/test_steady.py
 
 mlflow: $(MLFLOW) ## The MLflow servers that the tests start, in environments of their own
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from itertools import count
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from lifecycle import migrate
 from lifecycle.journal.verification import verify
 from tests.client import Graph, Json
-from tests.conftest import Process, in_thread, process
+from tests.conftest import in_thread, process
 from tests.factories import a_run
 from tests.following import (
     GONE,
@@ -29,48 +27,9 @@ from tests.following import (
     until,
     write_line,
 )
+from tests.operations.balancer import Balancer
 
 pytestmark = pytest.mark.slow
-
-
-class Balancer:
-    """Gives each connection to the next service that takes it."""
-
-    def __init__(self, services: list[Process]) -> None:
-        self._places = [urlsplit(service.url) for service in services]
-        self._turn = count()
-        self.given = [0 for _ in services]
-        self.url = ""
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Balancer"]:
-        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
-            yield self
-        finally:
-            server.close()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            for _ in self._places:
-                number = next(self._turn) % len(self._places)
-                address = self._places[number]
-                with suppress(OSError):
-                    far = await asyncio.open_connection(address.hostname, address.port)
-                    self.given[number] += 1
-                    await asyncio.gather(_copy(reader, far[1]), _copy(far[0], writer))
-                    return
-        finally:
-            writer.close()
-
-
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65_536):
-            target.write(data)
-            await target.drain()
-    target.close()
 
 
 async def test_what_is_written_in_one_is_seen_in_the_others(
@@ -123,13 +82,14 @@ async def test_services_are_killed_one_after_the_other_and_nobody_loses_anything
             stop = asyncio.Event()
 
             async def write() -> None:
-                for n in count():
-                    if stop.is_set():
-                        return
+                async with Graph(balancer.url) as graph:
                     # A connection each, so that the balancer decides each time.
-                    async with Graph(balancer.url) as graph:
+                    graph.http.headers["connection"] = "close"
+                    for n in count():
+                        if stop.is_set():
+                            return
                         await insist(graph, run, str(n))
-                    written.append(str(n))
+                        written.append(str(n))
 
             seen: list[list[Json]] = [[], [], []]
             following = [
