@@ -1,15 +1,25 @@
 """The only module that opens sessions, and the only one that reads the driver's errors."""
 
 import asyncio
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar, overload
+from functools import lru_cache, partial
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import asyncpg
 import orjson
@@ -50,6 +60,8 @@ _REST_SECONDS = 5
 _STATEMENTS = 500
 
 _OLDEST_SERVER = 15
+
+_PARAMETER = re.compile(r"\$(\d+)")
 
 _NONE: Mapping[str, Any] = {}
 
@@ -166,6 +178,83 @@ class _ReplicaReader(_Reader):
             self._connections.give_back(self._connection)
             self._connections, self._connection = self._primary, connection
             return await super()._run(sql, values)
+
+
+class _Asking(ReadSession):
+    """Has no connection: whoever drives the coroutines that read by it is given each statement, and
+    sends its rows."""
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        return await _Statement(sql, values)
+
+
+class _Statement:
+    __slots__ = ("sql", "values")
+
+    def __init__(self, sql: str, values: Sequence[Any]) -> None:
+        self.sql = sql
+        self.values = values
+
+    def __await__(self) -> Generator["_Statement", Sequence[Values], Sequence[Values]]:
+        return (yield self)
+
+
+def _moved(by: int, parameter: re.Match[str]) -> str:
+    return f"${int(parameter[1]) + by}"
+
+
+@lru_cache(_STATEMENTS)
+def _joined(statements: tuple[tuple[str, int], ...]) -> str:
+    """One statement that gives the rows of each of these, as an array of records; so many
+    parameters has each."""
+    arrays, before = [], 0
+    for sql, parameters in statements:
+        moved = _PARAMETER.sub(partial(_moved, before), sql)
+        arrays.append(f"ARRAY(SELECT row FROM ({moved}) AS row)")
+        before += parameters
+    return f"SELECT {', '.join(arrays)}"
+
+
+Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
+
+
+async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
+    """What each of the reads returns. What they ask at the same time is one statement: a round
+    trip takes longer than most of what is asked. They must wait for nothing but their session.
+    """
+    if len(reads) == 1:
+        return [await reads[0](session)]
+    results: list[Any] = [None] * len(reads)
+    coroutines = [read(_Asking()) for read in reads]
+    going: list[tuple[int, Context, Any]] = [(n, copy_context(), None) for n in range(len(reads))]
+    try:
+        while going:
+            asked, waiting = [], []
+            for n, context, rows in going:
+                try:
+                    asked.append(context.run(coroutines[n].send, rows))
+                    waiting.append((n, context))
+                except StopIteration as end:
+                    results[n] = end.value
+            found = await _answered(session, asked)
+            going = [(*who, rows) for who, rows in zip(waiting, found, strict=True)]
+    finally:
+        for coroutine in coroutines:
+            coroutine.close()
+    return results
+
+
+async def _answered(
+    session: ReadSession, asked: Sequence[_Statement]
+) -> Sequence[Sequence[Values]]:
+    """The rows of each statement, in one round trip."""
+    if not asked:
+        return []
+    if len(asked) == 1:
+        return [await session._run(asked[0].sql, asked[0].values)]
+    sql = _joined(tuple((each.sql, len(each.values)) for each in asked))
+    (rows,) = await session._run(sql, [value for each in asked for value in each.values])
+    return cast(Sequence[Sequence[Values]], rows)
 
 
 class WriteSession(AsyncSession, ReadSession):
@@ -286,8 +375,14 @@ class _Connections:
             statement_timeout="30s",
         )
         self._all.add(connection)
+        # In the binary form, of which the first byte is a version, because text is not taken as a
+        # part of records.
         await connection.set_type_codec(
-            "jsonb", encoder=str, decoder=orjson.loads, schema="pg_catalog"
+            "jsonb",
+            encoder=lambda text: b"\x01" + text.encode(),
+            decoder=lambda form: orjson.loads(form[1:]),
+            schema="pg_catalog",
+            format="binary",
         )
         if self._watch is not None:
             _report(connection, self._pool, self._watch)

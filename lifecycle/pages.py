@@ -26,13 +26,14 @@ from sqlalchemy import (
     any_,
     bindparam,
     func,
+    inspect,
     literal,
     or_,
     select,
     true,
     tuple_,
 )
-from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
@@ -152,8 +153,10 @@ class Ordering:
             raise InvalidInput("This cursor belongs to another ordering or filter.", path)
         return parsed
 
-    def page(self, statement: Select[Any], backward: bool, resumed: bool) -> Select[Any]:
-        """The statement with the sort values as further columns, ordered, and bounded; if it is
+    def page(
+        self, statement: Select[Any], backward: bool, resumed: bool, apart: Iterable[int]
+    ) -> Select[Any]:
+        """The statement with these sort values as further columns, ordered, and bounded; if it is
         resumed, beyond the values of the parameters `beyond_0` and so on."""
         if resumed:
             statement = statement.where(self._beyond(backward))
@@ -161,7 +164,7 @@ class Ordering:
             key.expression.desc() if key.descending != backward else key.expression.asc()
             for key in self.keys
         ]
-        labelled = [key.expression.label(f"sort_{n}") for n, key in enumerate(self.keys)]
+        labelled = [self.keys[n].expression.label(f"sort_{n}") for n in apart]
         limit = bindparam("limit", type_=Integer)
         return statement.add_columns(*labelled).order_by(*order).limit(limit)
 
@@ -192,12 +195,13 @@ class Page(Generic[Row]):
     rows: Sequence[Row]
     has_next: bool
     has_previous: bool
-    ordering: Ordering
-    sort_values: Sequence[Sequence[Any]]
+    listing: "Listing[Row]"
+    # The sort values that are not attributes of the rows.
+    apart: Sequence[Sequence[Any]]
 
     def cursor(self, index: int) -> str:
         """The cursor of the row at this index."""
-        return self.ordering.cursor(self.sort_values[index])
+        return self.listing.cursor(self.rows[index], self.apart[index])
 
 
 # How many different lists, each with its filter and its order, are kept.
@@ -222,12 +226,27 @@ class Listing(Generic[Row]):
         self._entity = statement.column_descriptions[0]["entity"]
         self._ordering = ordering
         self._parent = parent
+        # The sort values that are attributes of the rows are found there.
+        self._sorted_by = [_attribute(key.expression, self._entity) for key in ordering.keys]
+        self._apart = [n for n, name in enumerate(self._sorted_by) if name is None]
+        self._always = [name for name in self._sorted_by if name is not None]
+
+    def cursor(self, row: Row, apart: Sequence[Any]) -> str:
+        """The cursor of a row, whose other sort values are these."""
+        others = iter(apart)
+        return self._ordering.cursor(
+            [next(others) if name is None else getattr(row, name) for name in self._sorted_by]
+        )
 
     async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
         """One page. Raises InvalidInput when the cursor is not of this list."""
         shape = (looked_at.get(), request.backward, request.cursor is not None)
         rows = await _fetch(session, self._page, shape, self._bounds(request))
-        return self._cut([(row[0], row[1:]) for row in rows], request)
+        # Of one thing selected, the rows are that thing.
+        return self._cut(
+            [(row[0], row[1:]) for row in rows] if self._apart else [(row, ()) for row in rows],
+            request,
+        )
 
     async def pages(
         self, session: ReadSession, parents: Sequence[UUID], request: PageRequest
@@ -252,22 +271,25 @@ class Listing(Generic[Row]):
 
     def _page(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
         statement = self._statement.with_only_columns(
-            part_of(self._entity, names), maintain_column_froms=True
+            part_of(self._entity, names, *self._always), maintain_column_froms=True
         )
-        return self._ordering.page(statement, backward, resumed)
+        return self._ordering.page(statement, backward, resumed, self._apart)
 
     def _pages(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
         parent = func.unnest(PARENTS).column_valued("parent")
         own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
-        children = self._ordering.page(own, backward, resumed).lateral("child")
-        keys = self._ordering.keys
-        values = [children.c[f"sort_{n}"] for n in range(len(keys))]
+        children = self._ordering.page(own, backward, resumed, self._apart).lateral("child")
+        child = aliased(self._entity, children)
+        values = [
+            children.c[f"sort_{n}"] if name is None else getattr(child, name)
+            for n, name in enumerate(self._sorted_by)
+        ]
         order = [
             value.desc() if key.descending != backward else value.asc()
-            for key, value in zip(keys, values, strict=True)
+            for key, value in zip(self._ordering.keys, values, strict=True)
         ]
-        child = part_of(aliased(self._entity, children), names)
-        return select(parent, child, *values).join(children, true()).order_by(*order)
+        part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
+        return select(parent, part, *apart).join(children, true()).order_by(*order)
 
     def _count(self) -> Select[Any]:
         return self._statement.with_only_columns(func.count(), maintain_column_froms=True)
@@ -301,9 +323,16 @@ class Listing(Generic[Row]):
             rows=[row for row, _ in kept],
             has_next=resumed if request.backward else more,
             has_previous=more if request.backward else resumed,
-            ordering=self._ordering,
-            sort_values=[values for _, values in kept],
+            listing=self,
+            apart=[apart for _, apart in kept],
         )
+
+
+def _attribute(expression: Any, entity: Any) -> str | None:
+    """The attribute of the entity that an expression is; None if it is something else."""
+    if isinstance(expression, QueryableAttribute) and expression.parent is inspect(entity):
+        return expression.key
+    return None
 
 
 class Lookup(Generic[Key, Row]):

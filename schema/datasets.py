@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 from strawberry import Private
 
-import schema.deployments
-import schema.runs
 from lifecycle.datasets import repository
 from lifecycle.datasets.repository import DataSetFilter
 from lifecycle.datasets.rules import DataSetName
@@ -16,14 +14,16 @@ from lifecycle.deployments import repository as deployments
 from lifecycle.pages import PageRequest
 from lifecycle.runs import repository as runs
 from schema.context import Info
-from schema.impact import Statuses, affected
+from schema.experiments import runs_wanted
+from schema.impact import affected
+from schema.loaded import loaded
 from schema.nodes import Node
-from schema.pagination import After, Before, Connection, First, Last, connection, listed
+from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.rows import OfRow, shown
 
 if TYPE_CHECKING:
     from schema.deployments import Deployment
-    from schema.runs import Run, RunFilterInput, RunOrderInput
+    from schema.runs import Run
 
 
 @strawberry.type(
@@ -41,55 +41,24 @@ class DataSet(Node, OfRow[DataSetRow]):
     created_by: str = shown(description="Who first logged a run on it.")
     created_at: datetime = shown(description="When that was.")
 
-    @strawberry.field(
-        description="The runs whose facts name it, newest first unless ordered otherwise."
+    runs: Connection[Annotated["Run", strawberry.lazy("schema.runs")]] = loaded(
+        runs.pages_of_data_sets,
+        by="id",
+        given=runs_wanted,
+        counts=runs.counts_of_data_sets,
+        description="The runs whose facts name it, newest first unless ordered otherwise.",
     )
-    async def runs(
-        self,
-        info: Info,
-        filter: Annotated[
-            Annotated["RunFilterInput", strawberry.lazy("schema.runs")] | None,
-            strawberry.argument(description="Which of them."),
-        ] = None,
-        order_by: Annotated[
-            list[Annotated["RunOrderInput", strawberry.lazy("schema.runs")]] | None,
-            strawberry.argument(description="The first key decides, then the second, …."),
-        ] = None,
-        first: First = None,
-        after: After = None,
-        last: Last = None,
-        before: Before = None,
-    ) -> Connection[Annotated["Run", strawberry.lazy("schema.runs")]]:
-        wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
-        request = PageRequest.parse(first, after, last, before)
-        loaders = info.context.loaders
-        page = await loaders.load(runs.pages_of_data_sets, self.row.id, wanted, order, request)
-        return connection(
-            page,
-            schema.runs.Run.from_row,
-            lambda: loaders.load(runs.counts_of_data_sets, self.row.id, wanted),
-        )
 
-    @strawberry.field(
+    affected_deployments: Connection[
+        Annotated["Deployment", strawberry.lazy("schema.deployments")]
+    ] = loaded(
+        deployments.pages_affected_by_data_sets,
+        by="id",
+        given=affected,
+        counts=deployments.counts_affected_by_data_sets,
         description="The deployments of what came out of its runs and the runs that are parts of "
-        "them, newest first."
+        "them, newest first.",
     )
-    async def affected_deployments(
-        self,
-        info: Info,
-        statuses: Statuses = None,
-        first: First = None,
-        after: After = None,
-    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
-        return await affected(
-            info,
-            schema.deployments.Deployment.from_row,
-            deployments.pages_affected_by_data_sets,
-            deployments.counts_affected_by_data_sets,
-            self.row.id,
-            statuses,
-            PageRequest.parse(first, after),
-        )
 
 
 @strawberry.input(name="DataSetFilter", description="What is left out does not restrict.")

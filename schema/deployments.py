@@ -21,6 +21,7 @@ from lifecycle.errors import NotFound as Missing
 from lifecycle.journal.feed import Happened
 from lifecycle.journal.repository import EventFilter
 from lifecycle.pages import MAX_SIZE, PageRequest
+from lifecycle.registry import repository as registry
 from lifecycle.tracking.rules import TrackedKind
 from schema import ids, journal
 from schema.context import Context, Info
@@ -35,6 +36,7 @@ from schema.errors import (
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
+from schema.loaded import forward, loaded
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
 from schema.pagination import (
@@ -44,7 +46,6 @@ from schema.pagination import (
     First,
     Last,
     OrderDirection,
-    connection,
     directions,
     listed,
 )
@@ -99,7 +100,7 @@ class DeploymentTransition(OfRow[DeploymentTransitionRow]):
 @strawberry.type(description="One version in one environment.")
 class Deployment(Node, OfRow[DeploymentRow]):
     row: Private[DeploymentRow]
-    keys = ("id", "log_lines", "model_version_id", "rollback_from_id")
+    keys = ("id", "log_lines", "model_version_id")
     model_name: str = shown(description="The model's name.")
     version: str = shown(description="The version that runs.")
     environment: Environment = shown(description="Where it runs.")
@@ -134,13 +135,11 @@ class Deployment(Node, OfRow[DeploymentRow]):
         description="Counts changes, though not figures and log lines; see `expectedRevision`."
     )
 
-    @strawberry.field(description="The version that runs, even if it has since been deleted.")
-    async def model_version(
-        self, info: Info
-    ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
-        version = await schema.registry.version_by_id(info, self.row.model_version_id)
-        assert version is not None
-        return version
+    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = loaded(
+        registry.versions_by_ids,
+        by="model_version_id",
+        description="The version that runs, even if it has since been deleted.",
+    )
 
     @strawberry.field(
         description="How its version stands with MLflow, where a deployment is told of as a tag."
@@ -165,38 +164,31 @@ class Deployment(Node, OfRow[DeploymentRow]):
             info, self.row.id, self.row.log_lines, first, after, last, before
         )
 
-    @strawberry.field(description="The deployment that this one replaced by rolling back.")
-    async def rollback_from(
-        self, info: Info
-    ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
-        return await deployment_by_id(info, self.row.rollback_from_id)
-
-    @strawberry.field(
-        description="The drift event whose response made this deployment, if it was made by one."
+    rollback_from: Annotated["Deployment", strawberry.lazy("schema.deployments")] | None = loaded(
+        repository.by_ids,
+        by="rollback_from_id",
+        description="The deployment that this one replaced by rolling back.",
     )
-    async def cause(
-        self, info: Info
-    ) -> Annotated["DriftEvent", strawberry.lazy("schema.drift")] | None:
-        row = await info.context.loaders.load(drift.causes_of_deployments, self.row.id)
-        return schema.drift.DriftEvent.from_row(row) if row else None
 
-    @strawberry.field(description="All its changes of status, oldest first.")
-    async def status_history(self, info: Info) -> list[DeploymentTransition]:
-        rows = await info.context.loaders.load(repository.transitions, self.row.id)
-        return [DeploymentTransition.from_row(row) for row in rows or ()]
+    cause: Annotated["DriftEvent", strawberry.lazy("schema.drift")] | None = loaded(
+        drift.causes_of_deployments,
+        by="id",
+        description="The drift event whose response made this deployment, if it was made by one.",
+    )
 
-    @strawberry.field(description="Drift that was observed on it, newest first.")
-    async def drift_events(
-        self, info: Info, first: First = None, after: After = None
-    ) -> Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]]:
-        request = PageRequest.parse(first, after)
-        loaders = info.context.loaders
-        page = await loaders.load(drift.pages_of_deployments, self.row.id, request)
-        return connection(
-            page,
-            schema.drift.DriftEvent.from_row,
-            lambda: loaders.load(drift.counts_of_deployments, self.row.id),
-        )
+    status_history: list[DeploymentTransition] = loaded(
+        repository.transitions,
+        by="id",
+        description="All its changes of status, oldest first.",
+    )
+
+    drift_events: Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]] = loaded(
+        drift.pages_of_deployments,
+        by="id",
+        given=forward,
+        counts=drift.counts_of_deployments,
+        description="Drift that was observed on it, newest first.",
+    )
 
 
 @strawberry.input(name="DeploymentFilter", description="What is left out does not restrict.")

@@ -11,6 +11,7 @@ from strawberry.scalars import JSON
 import schema.deployments
 import schema.promotion
 import schema.registry
+from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository, service
 from lifecycle.drift.repository import DriftEventFilter
 from lifecycle.drift.rules import (
@@ -36,6 +37,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
+from schema.loaded import loaded
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.rows import OfRow, shown
@@ -114,7 +116,7 @@ class DriftPolicy(Node, OfRow[DriftPolicyRow]):
 @strawberry.type(description="What a policy had done about a drift event, and what came of it.")
 class DriftResponse(OfRow[DriftResponseRow]):
     row: Private[DriftResponseRow]
-    keys = ("approval_id", "deployment_id")
+    keys = ("approval_id",)
     action: DriftAction = shown(description="What was to be done.")
     outcome: DriftOutcome = shown(description="What came of it.")
     message: str = shown(description="The same in words.")
@@ -132,17 +134,16 @@ class DriftResponse(OfRow[DriftResponseRow]):
         row = await info.context.loaders.load(promotion.approvals_by_ids, self.row.approval_id)
         return schema.promotion.Approval.from_row(row)
 
-    @strawberry.field(description="The deployment that a rollback made.")
-    async def deployment(
-        self, info: Info
-    ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
-        return await schema.deployments.deployment_by_id(info, self.row.deployment_id)
+    deployment: Annotated["Deployment", strawberry.lazy("schema.deployments")] | None = loaded(
+        deployments.by_ids,
+        by="deployment_id",
+        description="The deployment that a rollback made.",
+    )
 
 
 @strawberry.type(description="An observation that a version no longer behaves as it did.")
 class DriftEvent(Node, OfRow[DriftEventRow]):
     row: Private[DriftEventRow]
-    keys = ("deployment_id", "id", "model_version_id", "policy_id")
     severity: DriftSeverity = shown(description="How bad it is.")
     status: DriftStatus = shown(description="What became of it.")
     metric: str = shown(description="What was measured, such as accuracy or psi.")
@@ -165,33 +166,29 @@ class DriftEvent(Node, OfRow[DriftEventRow]):
     resolution: str | None = shown(description="What was done about it.")
     dedup_key: str | None = shown(description="The reporter's own name of it.")
 
-    @strawberry.field(description="The version that it was observed on.")
-    async def model_version(
-        self, info: Info
-    ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
-        version = await schema.registry.version_by_id(info, self.row.model_version_id)
-        assert version is not None
-        return version
-
-    @strawberry.field(description="The deployment that it was observed on, if it was on one.")
-    async def deployment(
-        self, info: Info
-    ) -> Annotated["Deployment", strawberry.lazy("schema.deployments")] | None:
-        return await schema.deployments.deployment_by_id(info, self.row.deployment_id)
-
-    @strawberry.field(
-        description="The policy that held when it was recorded; null from before there were any."
+    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = loaded(
+        registry.versions_by_ids,
+        by="model_version_id",
+        description="The version that it was observed on.",
     )
-    async def policy(self, info: Info) -> DriftPolicy | None:
-        if self.row.policy_id is None:
-            return None
-        row = await info.context.loaders.load(repository.policies_by_ids, self.row.policy_id)
-        return DriftPolicy.from_row(row) if row else None
 
-    @strawberry.field(description="What the policy had done about it, in order.")
-    async def responses(self, info: Info) -> list[DriftResponse]:
-        rows = await info.context.loaders.load(repository.responses, self.row.id)
-        return [DriftResponse.from_row(row) for row in rows or ()]
+    deployment: Annotated["Deployment", strawberry.lazy("schema.deployments")] | None = loaded(
+        deployments.by_ids,
+        by="deployment_id",
+        description="The deployment that it was observed on, if it was on one.",
+    )
+
+    policy: DriftPolicy | None = loaded(
+        repository.policies_by_ids,
+        by="policy_id",
+        description="The policy that held when it was recorded; null from before there were any.",
+    )
+
+    responses: list[DriftResponse] = loaded(
+        repository.responses,
+        by="id",
+        description="What the policy had done about it, in order.",
+    )
 
 
 @strawberry.input(name="DriftEventFilter", description="What is left out does not restrict.")

@@ -16,6 +16,7 @@ from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.pages import PageRequest
 from lifecycle.runs import metrics
 from lifecycle.runs import repository as runs
+from lifecycle.runs.repository import artifacts_of_experiments
 from lifecycle.runs.rules import MetricGoal
 from lifecycle.tracking.rules import TrackedKind
 from schema.context import Info
@@ -29,6 +30,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
+from schema.loaded import Further, loaded
 from schema.logs import LogLine, lines_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -38,7 +40,6 @@ from schema.pagination import (
     First,
     Last,
     OrderDirection,
-    connection,
     directions,
     listed,
 )
@@ -49,6 +50,25 @@ if TYPE_CHECKING:
     from schema.tracking import MlflowLink
 
 _LINES_SHOWN = 100
+
+
+def runs_wanted(
+    filter: Annotated[
+        Annotated["RunFilterInput", strawberry.lazy("schema.runs")] | None,
+        strawberry.argument(description="Which of them."),
+    ] = None,
+    order_by: Annotated[
+        list[Annotated["RunOrderInput", strawberry.lazy("schema.runs")]] | None,
+        strawberry.argument(description="The first key decides, then the second, …."),
+    ] = None,
+    first: First = None,
+    after: After = None,
+    last: Last = None,
+    before: Before = None,
+) -> Further:
+    """Which runs of an object, in which order."""
+    wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
+    return Further((wanted,), (order, PageRequest.parse(first, after, last, before)))
 
 
 @strawberry.type(description="What is being tried: runs under one name.")
@@ -80,32 +100,13 @@ class Experiment(Node, OfRow[ExperimentRow]):
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
         return await schema.tracking.link_of(info, TrackedKind.EXPERIMENT, self.row.id)
 
-    @strawberry.field(description="Its runs, newest first unless ordered otherwise.")
-    async def runs(
-        self,
-        info: Info,
-        filter: Annotated[
-            Annotated["RunFilterInput", strawberry.lazy("schema.runs")] | None,
-            strawberry.argument(description="Which of them."),
-        ] = None,
-        order_by: Annotated[
-            list[Annotated["RunOrderInput", strawberry.lazy("schema.runs")]] | None,
-            strawberry.argument(description="The first key decides, then the second, …."),
-        ] = None,
-        first: First = None,
-        after: After = None,
-        last: Last = None,
-        before: Before = None,
-    ) -> Connection[Annotated["Run", strawberry.lazy("schema.runs")]]:
-        wanted, order = schema.runs.run_filter(filter), schema.runs.run_order(order_by)
-        request = PageRequest.parse(first, after, last, before)
-        loaders = info.context.loaders
-        page = await loaders.load(runs.pages_of_experiments, self.row.id, wanted, order, request)
-        return connection(
-            page,
-            schema.runs.Run.from_row,
-            lambda: loaders.load(runs.counts_of_experiments, self.row.id, wanted),
-        )
+    runs: Connection[Annotated["Run", strawberry.lazy("schema.runs")]] = loaded(
+        runs.pages_of_experiments,
+        by="id",
+        given=runs_wanted,
+        counts=runs.counts_of_experiments,
+        description="Its runs, newest first unless ordered otherwise.",
+    )
 
     @strawberry.field(description="How many runs it has.")
     async def run_count(self, info: Info) -> int:
@@ -124,12 +125,11 @@ class Experiment(Node, OfRow[ExperimentRow]):
         best = await info.context.loaders.load(metrics.best_runs, self.row.id, metric, goal)
         return await schema.runs.run_by_id(info, best)
 
-    @strawberry.field(description="The newest 1,000 artifacts that its runs wrote, newest first.")
-    async def artifacts(
-        self, info: Info
-    ) -> list[Annotated["Artifact", strawberry.lazy("schema.runs")]]:
-        rows = await info.context.loaders.load(runs.artifacts_of_experiments, self.row.id)
-        return [schema.runs.Artifact.from_row(row) for row in rows or ()]
+    artifacts: list[Annotated["Artifact", strawberry.lazy("schema.runs")]] = loaded(
+        artifacts_of_experiments,
+        by="id",
+        description="The newest 1,000 artifacts that its runs wrote, newest first.",
+    )
 
     @strawberry.field(
         description="The newest lines that its runs wrote, oldest first; numbered per run."

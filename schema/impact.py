@@ -1,21 +1,14 @@
 """Which deployments something affects: the same argument and default wherever it is asked."""
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeAlias, TypeVar
-from uuid import UUID
+from typing import Annotated, TypeAlias
 
 import strawberry
 
 from lifecycle.deployments.rules import LIVE, DeploymentStatus
-from lifecycle.pages import Page, PageRequest
-from schema.context import Info
+from lifecycle.pages import PageRequest
 from schema.inputs import choices
-from schema.loaders import Batch
-from schema.pagination import Connection, connection
-
-T = TypeVar("T")
-
-_Statuses = tuple[DeploymentStatus, ...]
+from schema.loaded import Further
+from schema.pagination import After, First
 
 Statuses: TypeAlias = Annotated[
     list[DeploymentStatus] | None,
@@ -26,17 +19,7 @@ Statuses: TypeAlias = Annotated[
 ]
 
 
-async def affected(
-    info: Info,
-    convert: Callable[[Any], T],
-    pages: Batch[UUID, [_Statuses, PageRequest], Page[Any]],
-    counts: Batch[UUID, [_Statuses], int],
-    key: UUID,
-    statuses: Sequence[DeploymentStatus] | None,
-    request: PageRequest,
-) -> Connection[T]:
-    """The deployments that the object with this key affects."""
+def affected(statuses: Statuses = None, first: First = None, after: After = None) -> Further:
+    """Which of the deployments that an object affects."""
     wanted = tuple(sorted(LIVE)) if statuses is None else choices(statuses)
-    loaders = info.context.loaders
-    page = await loaders.load(pages, key, wanted, request)
-    return connection(page, convert, lambda: loaders.load(counts, key, wanted))
+    return Further((wanted,), (PageRequest.parse(first, after),))

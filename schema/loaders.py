@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cas
 
 from strawberry.dataloader import DataLoader
 
-from lifecycle.database import Database, ReadSession
+from lifecycle.database import Database, ReadSession, together
 from lifecycle.statements import looked_at
 
 Key = TypeVar("Key")
@@ -58,6 +58,53 @@ class Load(Generic[Value]):
         return cast("Value | None", value)
 
 
+class Asked:
+    """What is to be loaded at the same time: the keys of each access path, and what will be looked
+    at of what is found."""
+
+    def __init__(self) -> None:
+        self.paths: dict[Path, tuple[Names, list[Any]]] = {}
+
+    def add(self, path: Path, names: Names, keys: Sequence[Any]) -> int:
+        """Ask for these keys too; from which place on they are among those of the path."""
+        if path not in self.paths:
+            self.paths[path] = (names, list(keys))
+            return 0
+        known, asked = self.paths[path]
+        place = len(asked)
+        asked.extend(keys)
+        if known != names:
+            self.paths[path] = (_united(known, names), asked)
+        return place
+
+
+def _united(one: Names, other: Names) -> Names:
+    return None if one is None or other is None else one | other
+
+
+class _Read:
+    """The read of one batch."""
+
+    __slots__ = ("_keys", "_known", "_names", "_path")
+
+    def __init__(self, path: Path, names: Names, keys: list[Any], known: dict[Any, Any]) -> None:
+        self._path = path
+        self._names = names
+        self._keys = keys
+        self._known = known
+
+    async def __call__(self, session: ReadSession) -> None:
+        """Put what is found to what is known."""
+        batch, args = self._path
+        former = looked_at.set(self._names)
+        try:
+            found = await batch(session, self._keys, *args)
+        finally:
+            looked_at.reset(former)
+        for key in self._keys:
+            self._known[key] = found.get(key)
+
+
 class Loaders:
     """The loaders of one GraphQL operation. What was loaded once is not loaded again."""
 
@@ -91,23 +138,24 @@ class Loaders:
             self.collecting = False
             looked_at.reset(former)
 
-    async def values(self, path: Path, names: Names, keys: Sequence[Any]) -> list[Any]:
-        """The values of these keys, in one batch."""
-        known = self._known.setdefault((path, names), {})
-        unknown = [key for key in dict.fromkeys(keys) if key not in known]
-        if unknown:
-            batch, args = path
-            former = looked_at.set(names)
-            try:
+    async def values(self, asked: "Asked") -> dict[Path, list[Any]]:
+        """What is found for the keys of each access path, in their order; nothing for a key that
+        is None. One batch for each, at the same time."""
+        reads = []
+        for path, (names, keys) in asked.paths.items():
+            known = self._known.setdefault((path, names), {None: None})
+            unknown = [key for key in dict.fromkeys(keys) if key not in known]
+            if unknown:
+                reads.append(_Read(path, names, unknown, known))
                 if _watch is not None:
                     _watch(len(unknown))
-                async with self._database.read() as session:
-                    found = await batch(session, unknown, *args)
-            finally:
-                looked_at.reset(former)
-            for key in unknown:
-                known[key] = found.get(key)
-        return [known[key] for key in keys]
+        if reads:
+            async with self._database.read() as session:
+                await together(session, reads)
+        return {
+            path: [*map(self._known[path, names].__getitem__, keys)]
+            for path, (names, keys) in asked.paths.items()
+        }
 
     def soon(self, load: Load[Any]) -> Awaitable[Any]:
         """The value of a load, in one batch with what else is asked for before the event loop's
@@ -117,7 +165,9 @@ class Loaders:
         if loader is None:
 
             async def values(keys: list[Any]) -> list[Any]:
-                return await self.values(*kind, keys)
+                asked = Asked()
+                asked.add(*kind, keys)
+                return (await self.values(asked))[load.path]
 
             loader = self._loaders[kind] = DataLoader(values)
         return loader.load(load.key)

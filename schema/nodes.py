@@ -6,7 +6,7 @@ import strawberry
 from strawberry import Private
 
 from schema import ids
-from schema.rows import computed
+from schema.rows import shown_by_kind
 
 
 @strawberry.interface(description="An object with a global id.")
@@ -14,8 +14,8 @@ class Node:
     """Shows a row; see `rows`."""
 
     row: Private[Any]
-    id: strawberry.ID = computed(
-        lambda self: ids.encode(type(self).__name__, self.row.id),
+    id: strawberry.ID = shown_by_kind(
+        lambda kind: lambda row: ids.encode(kind.__name__, row.id),
         needs=("id",),
         description="Global and opaque; see `node`.",
     )

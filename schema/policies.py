@@ -10,7 +10,6 @@ from strawberry import Private
 from strawberry.scalars import JSON
 from strawberry.utils.str_converters import to_camel_case
 
-import schema.registry
 from lifecycle.errors import NotFound as Missing
 from lifecycle.pages import PageRequest
 from lifecycle.promotion import gates, policies, repository
@@ -28,6 +27,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import Given, WriteInput, parse, plain
+from schema.loaded import loaded
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.rows import OfRow, shown
@@ -60,7 +60,6 @@ class PolicyRule:
 )
 class StagePolicy(Node, OfRow[StagePolicyRow]):
     row: Private[StagePolicyRow]
-    keys = ("model_id",)
     stage: Stage = shown(description="The stage that it guards.")
     version: int = shown(description="Counts from 1, for each model and in general.")
     rules: list[PolicyRule] | None = shown(
@@ -75,14 +74,11 @@ class StagePolicy(Node, OfRow[StagePolicyRow]):
     created_by: str = shown(description="Who set it.")
     created_at: datetime = shown(description="When that was.")
 
-    @strawberry.field(description="The model whose own it is; null for the general policy.")
-    async def model(
-        self, info: Info
-    ) -> Annotated["Model", strawberry.lazy("schema.registry")] | None:
-        if self.row.model_id is None:
-            return None
-        row = await info.context.loaders.load(registry.models_by_ids, self.row.model_id)
-        return schema.registry.Model.from_row(row) if row else None
+    model: Annotated["Model", strawberry.lazy("schema.registry")] | None = loaded(
+        registry.models_by_ids,
+        by="model_id",
+        description="The model whose own it is; null for the general policy.",
+    )
 
 
 @strawberry.input(

@@ -39,6 +39,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, parse
+from schema.loaded import loaded
 from schema.nodes import Node
 from schema.pagination import After, Connection, First, listed
 from schema.rows import OfRow, shown
@@ -238,7 +239,7 @@ HANDLERS: list[Any] = [
 @strawberry.type(description="A version was in a stage for a time.")
 class StageAssignment(OfRow[StageAssignmentRow]):
     row: Private[StageAssignmentRow]
-    keys = ("approval_id", "id", "model_version_id", "report_id")
+    keys = ("approval_id", "id", "report_id")
     stage: Stage = shown(description="The stage.")
     valid_from: datetime = shown(description="From this moment on,")
     valid_to: datetime | None = shown(
@@ -248,11 +249,11 @@ class StageAssignment(OfRow[StageAssignmentRow]):
     reason: str | None = shown(description="Why, as the actor says.")
     cause: StageCause = shown(description="Why, as the service knows.")
 
-    @strawberry.field(description="The version, even if it has since been deleted.")
-    async def model_version(
-        self, info: Info
-    ) -> Annotated["ModelVersion", strawberry.lazy("schema.registry")]:
-        return await _version(info, self.row.model_version_id)
+    model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = loaded(
+        registry.versions_by_ids,
+        by="model_version_id",
+        description="The version, even if it has since been deleted.",
+    )
 
     @strawberry.field(description="What let it into production: who decided, and on what.")
     async def approval(self, info: Info) -> Approval | None:

@@ -48,7 +48,8 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
-from schema.metrics import Metric, MetricInput, finite, metrics_of
+from schema.loaded import Further, forward, loaded
+from schema.metrics import Metric, MetricInput, finite
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
     After,
@@ -57,7 +58,6 @@ from schema.pagination import (
     First,
     Last,
     OrderDirection,
-    connection,
     directions,
     listed,
 )
@@ -98,6 +98,30 @@ class MetricGoalSetting:
     goal: MetricGoal = strawberry.field(description="What counts as better.")
 
 
+def _versions(
+    filter: Annotated[
+        ModelVersionFilterInput | None, strawberry.argument(description="Which of them.")
+    ] = None,
+    first: First = None,
+    after: After = None,
+    last: Last = None,
+    before: Before = None,
+) -> Further:
+    """Which versions of a model."""
+    return Further((_version_filter(filter),), (PageRequest.parse(first, after, last, before),))
+
+
+def _stages(
+    stages: Annotated[
+        list[Stage] | None, strawberry.argument(description="Only these stages; by default all.")
+    ] = None,
+    first: First = None,
+    after: After = None,
+) -> Further:
+    """Which of the stages that a model's versions were in."""
+    return Further((choices(stages),), (PageRequest.parse(first, after),))
+
+
 @strawberry.type(description="A named model; its versions are what is deployed.")
 class Model(Node, OfRow[ModelRow]):
     row: Private[ModelRow]
@@ -127,27 +151,13 @@ class Model(Node, OfRow[ModelRow]):
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
         return await schema.tracking.link_of(info, TrackedKind.MODEL, self.row.id)
 
-    @strawberry.field(description="Its versions, newest first, without deleted ones.")
-    async def versions(
-        self,
-        info: Info,
-        filter: Annotated[
-            ModelVersionFilterInput | None, strawberry.argument(description="Which of them.")
-        ] = None,
-        first: First = None,
-        after: After = None,
-        last: Last = None,
-        before: Before = None,
-    ) -> Connection[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
-        wanted = _version_filter(filter)
-        request = PageRequest.parse(first, after, last, before)
-        loaders = info.context.loaders
-        page = await loaders.load(repository.versions_of_models, self.row.id, wanted, request)
-        return connection(
-            page,
-            ModelVersion.from_row,
-            lambda: loaders.load(repository.version_counts_of_models, self.row.id, wanted),
-        )
+    versions: Connection[Annotated["ModelVersion", strawberry.lazy("schema.registry")]] = loaded(
+        repository.versions_of_models,
+        by="id",
+        given=_versions,
+        counts=repository.version_counts_of_models,
+        description="Its versions, newest first, without deleted ones.",
+    )
 
     @strawberry.field(
         description="The version that is in a stage, or was at a moment; of several, the last that "
@@ -167,31 +177,21 @@ class Model(Node, OfRow[ModelRow]):
             info, await loaders.load(promotion.versions_in_stage, self.row.id, stage, at)
         )
 
-    @strawberry.field(description="Which version was in which stage and when, newest first.")
-    async def stage_history(
-        self,
-        info: Info,
-        stages: Annotated[
-            list[Stage] | None,
-            strawberry.argument(description="Only these stages; by default all."),
-        ] = None,
-        first: First = None,
-        after: After = None,
-    ) -> Connection[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
-        request = PageRequest.parse(first, after)
-        loaders, wanted = info.context.loaders, choices(stages)
-        page = await loaders.load(promotion.history_pages, self.row.id, wanted, request)
-        return connection(
-            page,
-            schema.promotion.StageAssignment.from_row,
-            lambda: loaders.load(promotion.history_counts, self.row.id, wanted),
+    stage_history: Connection[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]] = (
+        loaded(
+            promotion.history_pages,
+            by="id",
+            given=_stages,
+            counts=promotion.history_counts,
+            description="Which version was in which stage and when, newest first.",
         )
+    )
 
 
 @strawberry.type(description="One version of a model.")
 class ModelVersion(Node, OfRow[ModelVersionRow]):
     row: Private[ModelVersionRow]
-    keys = ("artifact_digest", "artifact_path", "id", "model_id", "run_id", "size_bytes")
+    keys = ("artifact_digest", "artifact_path", "id", "run_id", "size_bytes")
     model_name: str = shown(description="The model's name.")
     version: str = shown(description="Unique in the model, for ever.")
     stage: Stage = shown(description="Where it stands.")
@@ -241,28 +241,29 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
             info, path, self.row.id, self.row.run_id
         )
 
-    @strawberry.field(description="The model that it is a version of.")
-    async def model(self, info: Info) -> Model:
-        row = await info.context.loaders.load(repository.models_by_ids, self.row.model_id)
-        assert row is not None
-        return Model.from_row(row)
-
-    @strawberry.field(description="The run that it came out of.")
-    async def run(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
-        return await schema.runs.run_by_id(info, self.row.run_id)
-
-    @strawberry.field(
-        description="Its metrics, by key: as given, or as its run had them when it was registered."
+    model: Model = loaded(
+        repository.models_by_ids,
+        by="model_id",
+        description="The model that it is a version of.",
     )
-    async def metrics(self, info: Info) -> list[Metric]:
-        return metrics_of(await info.context.loaders.load(repository.metrics, self.row.id))
 
-    @strawberry.field(description="What has to be checked before it goes on, in order.")
-    async def checklist(
-        self, info: Info
-    ) -> list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]]:
-        rows = await info.context.loaders.load(promotion.checklists, self.row.id)
-        return [schema.promotion.ChecklistItem.from_row(row) for row in rows or ()]
+    run: Annotated["Run", strawberry.lazy("schema.runs")] | None = loaded(
+        runs.by_ids,
+        by="run_id",
+        description="The run that it came out of.",
+    )
+
+    metrics: list[Metric] = loaded(
+        repository.metrics,
+        by="id",
+        description="Its metrics, by key: as given, or as its run had them when it was registered.",
+    )
+
+    checklist: list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]] = loaded(
+        promotion.checklists,
+        by="id",
+        description="What has to be checked before it goes on, in order.",
+    )
 
     @strawberry.field(description="Whether it may go into production, and who says so.")
     async def approval(
@@ -298,12 +299,11 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         assert found is not None
         return [schema.promotion.ValidationCheck.from_check(check) for check in found.unmet]
 
-    @strawberry.field(description="The stages that it was in, oldest first.")
-    async def stage_history(
-        self, info: Info
-    ) -> list[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]]:
-        rows = await info.context.loaders.load(promotion.history_of_versions, self.row.id)
-        return [schema.promotion.StageAssignment.from_row(row) for row in rows or ()]
+    stage_history: list[Annotated["StageAssignment", strawberry.lazy("schema.promotion")]] = loaded(
+        promotion.history_of_versions,
+        by="id",
+        description="The stages that it was in, oldest first.",
+    )
 
     @strawberry.field(description="How it stands with MLflow.")
     async def mlflow(
@@ -311,35 +311,27 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
         return await schema.tracking.link_of(info, TrackedKind.MODEL_VERSION, self.row.id)
 
-    @strawberry.field(description="Where it runs and has run, newest first.")
-    async def deployments(
-        self, info: Info, first: First = None, after: After = None
-    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
-        request = PageRequest.parse(first, after)
-        loaders = info.context.loaders
-        page = await loaders.load(deployments.pages_of_versions, self.row.id, request)
-        return connection(
-            page,
-            schema.deployments.Deployment.from_row,
-            lambda: loaders.load(deployments.counts_of_versions, self.row.id),
+    deployments: Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]] = (
+        loaded(
+            deployments.pages_of_versions,
+            by="id",
+            given=forward,
+            counts=deployments.counts_of_versions,
+            description="Where it runs and has run, newest first.",
         )
+    )
 
     @strawberry.field(description="How many deployments it has had.")
     async def deployment_count(self, info: Info) -> int:
         return await info.context.loaders.load(deployments.counts_of_versions, self.row.id) or 0
 
-    @strawberry.field(description="Drift that was observed, newest first.")
-    async def drift_events(
-        self, info: Info, first: First = None, after: After = None
-    ) -> Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]]:
-        request = PageRequest.parse(first, after)
-        loaders = info.context.loaders
-        page = await loaders.load(drift.pages_of_versions, self.row.id, request)
-        return connection(
-            page,
-            schema.drift.DriftEvent.from_row,
-            lambda: loaders.load(drift.counts_of_versions, self.row.id),
-        )
+    drift_events: Connection[Annotated["DriftEvent", strawberry.lazy("schema.drift")]] = loaded(
+        drift.pages_of_versions,
+        by="id",
+        given=forward,
+        counts=drift.counts_of_versions,
+        description="Drift that was observed, newest first.",
+    )
 
 
 @strawberry.input(description="A version by the name of its model and its own.")

@@ -29,23 +29,29 @@ class HoldsRows:
 
 
 class Lookup(property):
-    """How a field is found on its object. `needs` are the attributes of the row that this looks at;
-    None if that may be any."""
+    """How a field is found in the row of its object. `needs` are the attributes of the row that
+    this looks at; None if that may be any."""
 
     needs: tuple[str, ...] | None = None
 
+    def __init__(self, reader: Callable[[type], Callable[[Any], Any]]) -> None:
+        super().__init__(lambda self: reader(type(self))(self.row))
+        self._reader = reader
+
+    def reader(self, kind: type) -> Callable[[Any], Any]:
+        """What the field of an object of this class shows, from the row alone."""
+        return self._reader(kind)
+
 
 class _Column(Lookup):
-    """The attribute of the row that has the field's name."""
+    """The attribute of the row that has the field's name, which comes when the class is made."""
+
+    def __init__(self) -> None: ...
 
     def __set_name__(self, owner: type, name: str) -> None:
-        super().__init__(attrgetter(f"row.{name}"))
+        read = attrgetter(name)
+        super().__init__(lambda kind: read)
         self.needs = (name,)
-
-
-def computed(look_up: Callable[[Any], Any], *, needs: tuple[str, ...], description: str) -> Any:
-    """A field that is computed from the object when it is selected."""
-    return _field(Lookup(look_up), needs, description, None)
 
 
 def shown(
@@ -57,8 +63,15 @@ def shown(
 ) -> Any:
     """A field that shows what `read` makes of the row, or the row's attribute of the field's
     name."""
-    look_up = _Column() if read is None else Lookup(lambda self: read(self.row))
+    look_up = _Column() if read is None else Lookup(lambda kind: read)
     return _field(look_up, needs, description, name)
+
+
+def shown_by_kind(
+    reader: Callable[[type], Callable[[Any], Any]], *, needs: tuple[str, ...], description: str
+) -> Any:
+    """A field that shows of a row what depends also on the class of its object."""
+    return _field(Lookup(reader), needs, description, None)
 
 
 def _field(
@@ -71,7 +84,7 @@ def _field(
     return field
 
 
-def needs(type_: type, field: str) -> tuple[str, ...] | None:
-    """The attributes of the row that a field looks at; None if that may be any."""
-    look_up = getattr(type_, field, None)
-    return look_up.needs if isinstance(look_up, Lookup) else None
+def look_up(type_: type, field: str) -> Lookup | None:
+    """How a field is found in the row of its object; None if it is found otherwise."""
+    found = getattr(type_, field, None)
+    return found if isinstance(found, Lookup) else None

@@ -43,9 +43,10 @@ from schema.errors import (
     StaleRevision,
     Unavailable,
 )
-from schema.impact import Statuses, affected
+from schema.impact import affected
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
+from schema.loaded import Further, loaded
 from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
 from schema.metrics import Metric, MetricInput, MetricSeries, metrics_of
 from schema.nodes import Node, Tag, TagInput, tags_of
@@ -120,10 +121,19 @@ class ArtifactInput:
     )
 
 
+def _keys(
+    keys: Annotated[
+        list[str] | None, strawberry.argument(description="Only these; by default all.")
+    ] = None,
+) -> Further:
+    """Which metrics."""
+    return Further((None if keys is None else tuple(sorted(set(keys))),))
+
+
 @strawberry.type(description="One attempt in an experiment.")
 class Run(Node, OfRow[RunRow]):
     row: Private[RunRow]
-    keys = ("data_set_id", "experiment_id", "id", "log_lines", "parent_id")
+    keys = ("id", "log_lines")
     name: str | None = shown(description="Need not be unique.")
     status: RunStatus = shown(description="Where it stands.")
     status_message: str | None = shown(description="Why it stands there.")
@@ -158,37 +168,30 @@ class Run(Node, OfRow[RunRow]):
         description="Counts changes, though not points and log lines; see `expectedRevision`."
     )
 
-    @strawberry.field(description="The experiment it belongs to.")
-    async def experiment(
-        self, info: Info
-    ) -> Annotated["Experiment", strawberry.lazy("schema.experiments")]:
-        row = await info.context.loaders.load(experiments.by_ids, self.row.experiment_id)
-        assert row is not None
-        return schema.experiments.Experiment.from_row(row)
+    experiment: Annotated["Experiment", strawberry.lazy("schema.experiments")] = loaded(
+        experiments.by_ids,
+        by="experiment_id",
+        description="The experiment it belongs to.",
+    )
 
-    @strawberry.field(description="The run that it is a part of.")
-    async def parent(self, info: Info) -> Annotated["Run", strawberry.lazy("schema.runs")] | None:
-        return await run_by_id(info, self.row.parent_id)
+    parent: Annotated["Run", strawberry.lazy("schema.runs")] | None = loaded(
+        repository.by_ids,
+        by="parent_id",
+        description="The run that it is a part of.",
+    )
 
-    @strawberry.field(description="The data set that `datasetFacts` names, if they name one.")
-    async def data_set(
-        self, info: Info
-    ) -> Annotated["DataSet", strawberry.lazy("schema.datasets")] | None:
-        if self.row.data_set_id is None:
-            return None
-        row = await info.context.loaders.load(datasets.by_ids, self.row.data_set_id)
-        return schema.datasets.DataSet.from_row(row) if row else None
+    data_set: Annotated["DataSet", strawberry.lazy("schema.datasets")] | None = loaded(
+        datasets.by_ids,
+        by="data_set_id",
+        description="The data set that `datasetFacts` names, if they name one.",
+    )
 
-    @strawberry.field(description="The latest value of each metric, by key.")
-    async def metrics(
-        self,
-        info: Info,
-        keys: Annotated[
-            list[str] | None, strawberry.argument(description="Only these; by default all.")
-        ] = None,
-    ) -> list[Metric]:
-        wanted = None if keys is None else tuple(sorted(set(keys)))
-        return metrics_of(await info.context.loaders.load(metrics.latest, self.row.id, wanted))
+    metrics: list[Metric] = loaded(
+        metrics.latest,
+        by="id",
+        given=_keys,
+        description="The latest value of each metric, by key.",
+    )
 
     @strawberry.field(description="Metrics over time, sampled evenly; unknown ones are left out.")
     async def metric_history(
@@ -209,10 +212,11 @@ class Run(Node, OfRow[RunRow]):
         found = await info.context.loaders.load(metrics.history, self.row.id, wanted, max_points)
         return [MetricSeries.from_series(series) for series in found or ()]
 
-    @strawberry.field(description="The files that it wrote, by path.")
-    async def artifacts(self, info: Info) -> list[Artifact]:
-        rows = await info.context.loaders.load(repository.artifacts, self.row.id)
-        return [Artifact.from_row(row) for row in rows or ()]
+    artifacts: list[Artifact] = loaded(
+        repository.artifacts,
+        by="id",
+        description="The files that it wrote, by path.",
+    )
 
     @strawberry.field(description="What it printed, oldest first.")
     async def logs(
@@ -233,33 +237,22 @@ class Run(Node, OfRow[RunRow]):
     ) -> Annotated["MlflowLink", strawberry.lazy("schema.tracking")]:
         return await schema.tracking.link_of(info, TrackedKind.RUN, self.row.id)
 
-    @strawberry.field(description="The versions that came out of it, oldest first.")
-    async def model_versions(
-        self, info: Info
-    ) -> list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]]:
-        rows = await info.context.loaders.load(registry.versions_of_runs, self.row.id)
-        return [schema.registry.ModelVersion.from_row(row) for row in rows or ()]
-
-    @strawberry.field(
-        description="The deployments of what came out of it and of the runs that are parts of it, "
-        "newest first."
+    model_versions: list[Annotated["ModelVersion", strawberry.lazy("schema.registry")]] = loaded(
+        registry.versions_of_runs,
+        by="id",
+        description="The versions that came out of it, oldest first.",
     )
-    async def affected_deployments(
-        self,
-        info: Info,
-        statuses: Statuses = None,
-        first: First = None,
-        after: After = None,
-    ) -> Connection[Annotated["Deployment", strawberry.lazy("schema.deployments")]]:
-        return await affected(
-            info,
-            schema.deployments.Deployment.from_row,
-            deployments.pages_affected_by_runs,
-            deployments.counts_affected_by_runs,
-            self.row.id,
-            statuses,
-            PageRequest.parse(first, after),
-        )
+
+    affected_deployments: Connection[
+        Annotated["Deployment", strawberry.lazy("schema.deployments")]
+    ] = loaded(
+        deployments.pages_affected_by_runs,
+        by="id",
+        given=affected,
+        counts=deployments.counts_affected_by_runs,
+        description="The deployments of what came out of it and of the runs that are parts of it, "
+        "newest first.",
+    )
 
 
 @strawberry.input(description="A bound on the latest value of a metric; NaN is never within.")

@@ -10,7 +10,7 @@ from pydantic import Discriminator, TypeAdapter
 from sqlalchemy import ARRAY, DateTime, Uuid, any_, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from lifecycle.database import ReadSession, WriteSession, clock
+from lifecycle.database import ReadSession, WriteSession, clock, together
 from lifecycle.pages import (
     LISTS,
     PARENTS,
@@ -414,16 +414,28 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
 
 async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, Facts]:
     """All that rules may look at, of each version: as locked as the caller holds it."""
-    now = await clock(session)
     ids = [version.id for version in versions]
     model_ids = [version.model_id for version in versions]
-    holders = await registry.holders(session, model_ids)
-    metrics = await registry.metrics(session, [*ids, *(row.id for row in holders.values())])
     run_ids = [version.run_id for version in versions if version.run_id]
-    of_runs = await runs.by_ids(session, run_ids) if run_ids else {}
-    items = await checklists(session, ids)
-    submitted = await approvals(session, ids)
-    said = await decisions(session, [row.id for row in submitted.values()]) if submitted else {}
+    now, holders, of_runs, items, submitted = await together(
+        session,
+        [
+            clock,
+            lambda session: registry.holders(session, model_ids),
+            lambda session: runs.by_ids(session, run_ids),
+            lambda session: checklists(session, ids),
+            lambda session: approvals(session, ids),
+        ],
+    )
+    measured = [*ids, *(row.id for row in holders.values())]
+    approval_ids = [row.id for row in submitted.values()]
+    metrics, said = await together(
+        session,
+        [
+            lambda session: registry.metrics(session, measured),
+            lambda session: decisions(session, approval_ids),
+        ],
+    )
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])

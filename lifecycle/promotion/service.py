@@ -177,9 +177,9 @@ async def move(
         if stage is Stage.PRODUCTION and facts.approval:
             approval_id = facts.approval.id
         cause = _said_openly(cause, facts)
-    making_way = await _holder(session, version) if stage is Stage.PRODUCTION else []
-    # Locked, so the session has them.
-    displaced = [await session.get_one(ModelVersionRow, row.id) for row in making_way]
+    displaced: Sequence[ModelVersionRow] = ()
+    if stage is Stage.PRODUCTION:
+        displaced = await registry.making_way(session, version.model_id)
     moment = await repository.moment(session, version.model_id)
     await repository.close_entries(session, [row.id for row in (*displaced, version)], moment)
     pushed_out = [

@@ -247,6 +247,11 @@ async def in_production(session: ReadSession, model_id: UUID) -> UUID | None:
     return await session.fetch_one(select(ModelVersionRow.id).where(_in_production(model_id)))
 
 
+async def making_way(session: WriteSession, model_id: UUID) -> Sequence[ModelVersionRow]:
+    """The version in production, if there is one, to be moved: the caller has locked it."""
+    return (await session.scalars(select(ModelVersionRow).where(_in_production(model_id)))).all()
+
+
 async def holders(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
     """The version of each model that is in production now; models without one are absent."""
     return await _HOLDERS.fetch(session, model_ids)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from math import isfinite
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from graphql import GraphQLEnumType, GraphQLLeafType
@@ -17,8 +18,44 @@ if TYPE_CHECKING:
 
 Column = Sequence[Any]
 Kinds = set[type]
-# Objects whose fields are still to be found, with the part of the answer that is to hold them.
-Rest = list[tuple["Selection", Column, list[dict[str, Any]]]]
+
+
+class Part:
+    """Objects of one selection, whose fields are still to be found, and what of the answer is to
+    hold them. Objects that show a row are there as such, as their rows, or as both."""
+
+    __slots__ = ("_objects", "_rows", "answers", "selection")
+
+    def __init__(
+        self,
+        selection: "Selection",
+        answers: list[dict[str, Any]],
+        objects: Column | None = None,
+        rows: Column | None = None,
+    ) -> None:
+        self.selection = selection
+        self.answers = answers
+        self._objects = objects
+        self._rows = rows
+
+    @property
+    def objects(self) -> Column:
+        if self._objects is None:
+            assert self._rows is not None
+            kind: Any = self.selection.kind
+            self._objects = list(map(kind.from_row, self._rows))
+        return self._objects
+
+    @property
+    def rows(self) -> Column:
+        if self._rows is None:
+            self._rows = list(map(_row, self.objects))
+        return self._rows
+
+
+Rest = list[Part]
+
+_row = attrgetter("row")
 
 _SMALLEST_INT, _LARGEST_INT = -(2**31), 2**31 - 1
 _NULL = type(None)
@@ -136,10 +173,19 @@ class Objects(Type):
         self.looked_at = selection.looked_at
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
-        if self._selection.kind is not None and kinds != {self._selection.kind}:
+        if self._selection.required and kinds != {self._selection.kind}:
             raise Unusual("an object of another class")
         answers: list[dict[str, Any]] = [{} for _ in values]
-        rest.append((self._selection, values, answers))
+        rest.append(Part(self._selection, answers, objects=values))
+        return answers
+
+
+class Rows(Objects):
+    """The same, where the values are the rows that the objects show."""
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        answers: list[dict[str, Any]] = [{} for _ in values]
+        rest.append(Part(self._selection, answers, rows=values))
         return answers
 
 
@@ -157,5 +203,6 @@ class Abstract(Type):
             if selection is None:
                 raise Unusual("an object of an unknown class")
             chosen = [index for index, value in enumerate(values) if type(value) is kind]
-            rest.append((selection, [values[i] for i in chosen], [answers[i] for i in chosen]))
+            chosen_answers = [answers[index] for index in chosen]
+            rest.append(Part(selection, chosen_answers, objects=[values[i] for i in chosen]))
         return answers

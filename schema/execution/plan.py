@@ -2,7 +2,7 @@
 
 Fields are collected by graphql-core itself, so fragments, aliases, @skip and @include mean what
 they always mean. A plan holds for one operation of one document and for the variables that its
-directives depend on; arguments are found for each request.
+directives depend on; arguments are filled in for each request.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,10 +21,10 @@ from graphql import (
     GraphQLOutputType,
     GraphQLString,
     GraphQLUnionType,
-    Node,
     OperationDefinitionNode,
-    VariableNode,
+    get_nullable_type,
     is_leaf_type,
+    is_list_type,
 )
 from graphql.execution.collect_fields import (
     FieldDetails,
@@ -32,15 +32,16 @@ from graphql.execution.collect_fields import (
     collect_fields,
     collect_subfields,
 )
-from graphql.execution.values import VariableValues, get_argument_values
+from graphql.execution.values import VariableValues
 from strawberry.schema import Schema
-from strawberry.types.arguments import convert_arguments
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
-from schema.execution.columns import Abstract, Leaf, List, Objects, Type, Unusual
-from schema.rows import HoldsRows, OfRow, needs
+from schema.execution.arguments import Arguments
+from schema.execution.columns import Abstract, Leaf, List, Objects, Rows, Type, Unusual
+from schema.loaded import Access, access_of
+from schema.rows import HoldsRows, OfRow, look_up
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,11 +54,28 @@ class TypeName:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Attribute:
-    """A field that shows an attribute of its object."""
+    """A field that is read from its object, or from the row that the object shows."""
 
     name: str
     read: Callable[[Any], Any]
+    of_row: bool
     type: Type
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Loaded:
+    """A field that says how its objects are found: for each key, which `read` gives, many of them,
+    or one. `names` are the attributes of their rows that will be looked at; None if that may be
+    any."""
+
+    definition: GraphQLField
+    access: Access
+    kind: type[OfRow[Any]]
+    many: bool
+    read: Callable[[Any], Any]
+    type: Type
+    names: frozenset[str] | None
+    arguments: Arguments
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -72,20 +90,21 @@ class Resolved:
     details: list[FieldDetails]
     type: Type
     names: frozenset[str] | None
-    # As the resolver takes them; None if they depend on variables.
-    arguments: dict[str, Any] | None
+    arguments: Arguments
 
 
-Field = TypeName | Attribute | Resolved
+Field = TypeName | Attribute | Loaded | Resolved
 
 
 @dataclass(eq=False, slots=True)
 class Selection:
-    """What is selected of objects of one type: a field for each name in the answer. `kind` is the
-    class that they must have; None if any with these attributes will do. `looked_at` are the
-    attributes of the row of each, or of the rows in it, that the fields look at."""
+    """What is selected of objects of one type: a field for each name in the answer. `kind` is their
+    class, which they must have if it is `required`; else any with these attributes will do.
+    `looked_at` are the attributes of the row of each, or of the rows in it, that the fields look
+    at."""
 
-    kind: type | None
+    kind: type
+    required: bool
     names: tuple[str, ...]
     fields: tuple[Field, ...]
     looked_at: frozenset[str] | None
@@ -139,8 +158,9 @@ class Compiler:
     ) -> Selection:
         self._size += len(grouped)
         fields = tuple(self._field(parent, details) for details in grouped.values())
-        kind = _class_of(parent) if parent.is_type_of else None
-        return Selection(kind, tuple(grouped), fields, _looked_at(parent, fields))
+        required = parent.is_type_of is not None
+        kind = _class_of(parent) if required else _definition(parent).origin
+        return Selection(kind, required, tuple(grouped), fields, _looked_at(kind, fields))
 
     def _field(self, parent: GraphQLObjectType, details: list[FieldDetails]) -> Field:
         name = details[0].node.name.value
@@ -150,32 +170,63 @@ class Compiler:
         if definition is None:
             raise Unusual("introspection")
         field: StrawberryField = definition.extensions["strawberry-definition"]
-        type_ = self._type(definition.type, details)
         if field.is_basic_field:
-            return Attribute(field.python_name, attrgetter(field.python_name), type_)
+            return self._attribute(parent, field.python_name, self._type(definition.type, details))
         resolve = field.base_resolver
+        access = access_of(resolve) if resolve else None
+        if access is not None:
+            return self._loaded(access, definition, details)
+        type_ = self._type(definition.type, details)
         if field.extensions or resolve is None:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
             raise Unusual("a resolver that is no method")
-        constant = None
-        if not any(map(_has_variables, details[0].node.arguments or ())):
-            constant = arguments_of(self._strawberry, definition, details[0], self._variables)
+        arguments = self._arguments(definition, details[0])
         return Resolved(
-            parent, definition, field, resolve, details, type_, type_.looked_at, constant
+            parent, definition, field, resolve, details, type_, type_.looked_at, arguments
         )
 
+    def _attribute(self, parent: GraphQLObjectType, name: str, type_: Type) -> Attribute:
+        kind = _definition(parent).origin
+        found = look_up(kind, name)
+        if found is None:
+            return Attribute(name, attrgetter(name), of_row=False, type=type_)
+        return Attribute(name, found.reader(kind), of_row=True, type=type_)
+
+    def _loaded(
+        self, access: Access, definition: GraphQLField, details: list[FieldDetails]
+    ) -> Loaded:
+        type_ = self._type(definition.type, details, rows=access.counts is None)
+        return Loaded(
+            definition,
+            access,
+            access.kind(definition.type),
+            is_list_type(get_nullable_type(definition.type)),
+            attrgetter(access.by),
+            type_,
+            type_.looked_at,
+            self._arguments(definition, details[0]),
+        )
+
+    def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
+        return Arguments(self._strawberry, definition, details, self._operation)
+
     def _type(
-        self, type_: GraphQLOutputType, details: list[FieldDetails], nullable: bool = True
+        self,
+        type_: GraphQLOutputType,
+        details: list[FieldDetails],
+        nullable: bool = True,
+        rows: bool = False,
     ) -> Type:
+        """How values of a type are completed; with `rows`, objects come as the rows they show."""
         if isinstance(type_, GraphQLNonNull):
-            return self._type(type_.of_type, details, nullable=False)
+            return self._type(type_.of_type, details, nullable=False, rows=rows)
         if isinstance(type_, GraphQLList):
-            return List(nullable, self._type(type_.of_type, details))
+            return List(nullable, self._type(type_.of_type, details, rows=rows))
         if is_leaf_type(type_):
             return Leaf(nullable, type_)
         if isinstance(type_, GraphQLObjectType):
-            return Objects(nullable, self._of(type_, details))
+            return (Rows if rows else Objects)(nullable, self._of(type_, details))
         assert isinstance(type_, GraphQLInterfaceType | GraphQLUnionType)
         possible = self._schema.get_possible_types(type_)
         return Abstract(nullable, {_class_of(each): self._of(each, details) for each in possible})
@@ -187,37 +238,8 @@ class Compiler:
         return self._selection(type_, collected.grouped_field_set)
 
 
-def arguments_of(
-    schema: Schema, definition: GraphQLField, details: FieldDetails, variables: VariableValues
-) -> dict[str, Any]:
-    """The arguments that are given to a field, as its resolver takes them. Raises GraphQLError."""
-    field: StrawberryField = definition.extensions["strawberry-definition"]
-    given = get_argument_values(
-        definition, details.node, variables, details.fragment_variable_values
-    )
-    registry = schema.schema_converter.scalar_registry
-    return convert_arguments(given, field.arguments, registry, schema.config)
-
-
-def _has_variables(node: Node) -> bool:
-    if isinstance(node, VariableNode):
-        return True
-    return any(
-        _has_variables(each)
-        for key in node.keys
-        for each in _listed(getattr(node, key))
-        if isinstance(each, Node)
-    )
-
-
-def _listed(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[str] | None:
-    """What these fields of one type look at in its row, or in the rows that it holds."""
-    definition: StrawberryObjectDefinition = parent.extensions["strawberry-definition"]
-    kind = definition.origin
+def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
+    """What these fields of one class look at in its row, or in the rows that it holds."""
     if not issubclass(kind, OfRow | HoldsRows):
         return None
     found: set[str] = set()
@@ -225,8 +247,10 @@ def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[
         names: Iterable[str] | None
         if isinstance(field, TypeName):
             names = ()
+        elif isinstance(field, Loaded):
+            names = (field.access.by,)
         elif issubclass(kind, OfRow):
-            names = kind.keys if isinstance(field, Resolved) else needs(kind, field.name)
+            names = kind.keys if isinstance(field, Resolved) else _needs(kind, field.name)
         else:
             loads = isinstance(field, Resolved) and field.field.is_async
             names = () if loads or isinstance(field.type, Leaf) else field.type.looked_at
@@ -236,8 +260,18 @@ def _looked_at(parent: GraphQLObjectType, fields: Iterable[Field]) -> frozenset[
     return frozenset(found)
 
 
-def _class_of(type_: GraphQLObjectType) -> type:
+def _needs(kind: type, name: str) -> Iterable[str] | None:
+    found = look_up(kind, name)
+    return found.needs if found else None
+
+
+def _definition(type_: GraphQLObjectType) -> StrawberryObjectDefinition:
     definition: StrawberryObjectDefinition = type_.extensions["strawberry-definition"]
+    return definition
+
+
+def _class_of(type_: GraphQLObjectType) -> type:
+    definition = _definition(type_)
     if definition.is_type_of or definition.concrete_of:
         raise Unusual("a type that is not told by its class")
     return definition.origin

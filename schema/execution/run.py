@@ -6,7 +6,7 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -24,9 +24,10 @@ from graphql import (
 from graphql.execution.values import VariableValues
 
 from schema.context import Context
-from schema.execution.columns import Column, Rest, Unusual
-from schema.execution.plan import Attribute, Plan, Resolved, Selection, TypeName, arguments_of
-from schema.loaders import Load, Names, Path
+from schema.execution.columns import Part, Rest, Unusual
+from schema.execution.plan import Attribute, Loaded, Plan, Resolved, TypeName
+from schema.loaded import Further
+from schema.loaders import Asked, Load, Path
 
 
 @dataclass(eq=False, slots=True)
@@ -38,9 +39,21 @@ class Begun:
     column: list[Any]
 
 
-# A coroutine by its field and its place, and with what it goes on.
-Waiting = tuple[Begun, int]
+@dataclass(eq=False, slots=True)
+class Wanted:
+    """A field whose values are to be loaded, by these keys, into this column."""
+
+    field: Loaded
+    further: Further
+    path: Path
+    keys: list[Any]
+    column: list[Any]
+
+
+# A coroutine by its field and its place: with what it goes on, and what it waits for.
 Going = tuple[Begun, int, Any]
+Loading = tuple[Begun, int, Path, int]
+Pending = tuple[Begun, int, asyncio.Future[Any]]
 
 
 @dataclass(slots=True)
@@ -78,7 +91,7 @@ class Run:
     async def answer(self) -> dict[str, Any]:
         """The data. Raises Unusual, and whatever resolvers and serializers raise."""
         data: dict[str, Any] = {}
-        level: Rest = [(self._plan.root, [None], [data])]
+        level: Rest = [Part(self._plan.root, [data], objects=[None])]
         while level:
             level = await self._next(level)
         return data
@@ -86,47 +99,50 @@ class Run:
     async def _next(self, level: Rest) -> Rest:
         """Fill the answers of this level, but for the objects in them, which are the next."""
         begun: list[Begun] = []
+        wanted: list[Wanted] = []
         try:
-            found = [self._begin(selection, objects, begun) for selection, objects, _ in level]
-            await self._together(begun)
+            found = [self._begin(part, begun, wanted) for part in level]
+            await self._together(begun, wanted)
         except BaseException:
             for coroutine in chain.from_iterable(each.column for each in begun):
                 if isinstance(coroutine, Coroutine):
                     coroutine.close()
             raise
         rest: Rest = []
-        for (selection, _, answers), columns in zip(level, found, strict=True):
-            completed = [
-                field.type.complete(column, rest)
-                for field, column in zip(selection.fields, columns, strict=True)
-            ]
-            for answer, values in zip(answers, zip(*completed, strict=True), strict=False):
-                answer.update(zip(selection.names, values, strict=True))
+        for part, columns in zip(level, found, strict=True):
+            selection, answers = part.selection, part.answers
+            for name, field, column in zip(selection.names, selection.fields, columns, strict=True):
+                completed = field.type.complete(column, rest)
+                for answer, value in zip(answers, completed, strict=True):
+                    answer[name] = value
         return rest
 
-    def _begin(self, selection: Selection, objects: Column, begun: list[Begun]) -> list[list[Any]]:
-        """A column for each field; those that have only begun are also put to `begun`."""
+    def _begin(self, part: Part, begun: list[Begun], wanted: list[Wanted]) -> list[list[Any]]:
+        """A column for each field; those that have only begun, or are to be loaded, are also put to
+        the others of their kind."""
         columns: list[list[Any]] = []
-        for field in selection.fields:
+        for field in part.selection.fields:
             if isinstance(field, Attribute):
-                columns.append(list(map(field.read, objects)))
+                columns.append(list(map(field.read, part.rows if field.of_row else part.objects)))
             elif isinstance(field, TypeName):
-                columns.append([field.name] * len(objects))
+                columns.append([field.name] * len(part.answers))
+            elif isinstance(field, Loaded):
+                further = field.access.given(**field.arguments.given(self._variables))
+                path = (field.access.batch, further.which + further.page)
+                columns.append([])
+                keys = list(map(field.read, part.rows))
+                wanted.append(Wanted(field, further, path, keys, columns[-1]))
             else:
                 arguments = self._arguments(field)
                 method = cast(Callable[..., Any], field.resolve.wrapped_func)
-                columns.append([method(each, **arguments) for each in objects])
+                columns.append([method(each, **arguments) for each in part.objects])
                 if field.field.is_async:
                     begun.append(Begun(field, columns[-1]))
         return columns
 
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""
-        arguments = field.arguments
-        if arguments is None:
-            arguments = arguments_of(
-                self._schema, field.definition, field.details[0], self._variables
-            )
+        arguments = field.arguments.given(self._variables)
         if field.resolve.info_parameter is None:
             return arguments
         raw = _ResolveInfo(
@@ -144,60 +160,79 @@ class Run:
         info: Any = strawberry.Info(_raw_info=cast(Any, raw), _field=field.field)
         return {**arguments, field.resolve.info_parameter.name: info}
 
-    async def _together(self, begun: list[Begun]) -> None:
-        """Put the results in the places of the coroutines, which are under way at the same time.
+    async def _together(self, begun: list[Begun], wanted: list[Wanted]) -> None:
+        """Put the results in the places of the coroutines, which are under way at the same time,
+        and what is loaded into its columns.
 
-        They are driven by hand: each goes on until it waits for a load or a future, and when all of
-        those are there, each goes on again. A task for each would cost more than all that it does.
+        Coroutines are driven by hand: each goes on until it waits for a load or a future, and when
+        all of those are there, each goes on again. A task for each would cost more than all that it
+        does.
         """
-        going = [(each, index, None) for each in begun for index in range(len(each.column))]
-        while going:
-            loads: dict[Path, list[tuple[Waiting, Load[Any]]]] = {}
-            futures: list[tuple[Waiting, asyncio.Future[Any]]] = []
+        going: list[Going] = [
+            (each, index, None) for each in begun for index in range(len(each.column))
+        ]
+        while going or wanted:
+            asked = Asked()
+            places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
+            loading: list[Loading] = []
+            pending: list[Pending] = []
             try:
-                for each, waiting in groupby(going, itemgetter(0)):
-                    with self._loaders.collected(each.field.names):
-                        for _, index, value in waiting:
-                            try:
-                                wanted = each.column[index].send(value)
-                            except StopIteration as end:
-                                each.column[index] = end.value
-                                continue
-                            if isinstance(wanted, Load):
-                                loads.setdefault(wanted.path, []).append(((each, index), wanted))
-                            else:
-                                futures.append(((each, index), wanted))
-                going = [*await self._loaded(loads), *await _done(futures)]
+                self._drive(going, asked, loading, pending)
+                values = await self._loaders.values(asked)
+                if pending:
+                    await _done(pending)
             except BaseException:
-                await _cancelled(future for _, future in futures)
+                await _cancelled(future for _, _, future in pending)
                 raise
+            for each, place in zip(wanted, places, strict=True):
+                count = len(each.keys)
+                self._show(each, values[each.path][place : place + count])
+            wanted = []
+            going = [(each, index, values[path][place]) for each, index, path, place in loading]
+            going += [(each, index, None) for each, index, _ in pending]
 
-    async def _loaded(self, loads: Mapping[Path, list[tuple[Waiting, Load[Any]]]]) -> list[Going]:
-        """Who waits for each load, with its value."""
-        if len(loads) > 1:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._loaded({path: loads[path]})) for path in loads]
-            return list(chain.from_iterable(task.result() for task in tasks))
-        for path, asked in loads.items():
-            names = _united({load.names for _, load in asked})
-            values = await self._loaders.values(path, names, [load.key for _, load in asked])
-            return [(*who, value) for (who, _), value in zip(asked, values, strict=True)]
-        return []
+    def _drive(
+        self,
+        going: list[Going],
+        asked: Asked,
+        loading: list[Loading],
+        pending: list[Pending],
+    ) -> None:
+        """Let each go on to its end or until it waits: for a load, which is asked for, or for a
+        future."""
+        for each, waiting in groupby(going, itemgetter(0)):
+            with self._loaders.collected(each.field.names):
+                for _, index, value in waiting:
+                    try:
+                        wanted = each.column[index].send(value)
+                    except StopIteration as end:
+                        each.column[index] = end.value
+                        continue
+                    if isinstance(wanted, Load):
+                        place = asked.add(wanted.path, wanted.names, (wanted.key,))
+                        loading.append((each, index, wanted.path, place))
+                    else:
+                        pending.append((each, index, wanted))
+
+    def _show(self, wanted: Wanted, found: list[Any]) -> None:
+        """Put what was found for the keys into the column, as the field's type takes it."""
+        field = wanted.field
+        if field.access.counts is not None:
+            found = [
+                field.access.connection(field.kind, page, self._loaders, key, wanted.further)
+                for page, key in zip(found, wanted.keys, strict=True)
+            ]
+        elif field.many:
+            found = [each or () for each in found]
+        wanted.column.extend(found)
 
 
-def _united(every: Set[Names]) -> Names:
-    said = [names for names in every if names is not None]
-    return frozenset[str]().union(*said) if len(said) == len(every) else None
-
-
-async def _done(futures: list[tuple[Waiting, asyncio.Future[Any]]]) -> list[Going]:
-    """Who waits for each future, when all are done."""
-    for _, future in futures:
+async def _done(pending: list[Pending]) -> None:
+    """Wait for all futures."""
+    for _, _, future in pending:
         # As a task does, or nobody else could wait for the same future.
         future._asyncio_future_blocking = False
-    if futures:
-        await asyncio.wait([future for _, future in futures])
-    return [(*who, None) for who, _ in futures]
+    await asyncio.wait([future for _, _, future in pending])
 
 
 async def _cancelled(futures: Iterable[asyncio.Future[Any]]) -> None:

@@ -404,7 +404,7 @@ async def test_who_says_too_little_of_what_it_looks_at_is_answered_and_logged(
     # When it is asked for by a text that is known, but has no plan yet
     text = (
         f'query T{unique[2:]} {{ runs(filter: {{ experimentName: "{unique}" }}) '
-        "{ nodes { name experiment { name } } } }"
+        "{ nodes { name logs { totalCount } } } }"
     )
     await schema.execute(text, None, a_context(live))
     with capture_logs() as logged:
@@ -412,7 +412,7 @@ async def test_who_says_too_little_of_what_it_looks_at_is_answered_and_logged(
 
     # Then
     assert (result.data, result.errors) == (
-        {"runs": {"nodes": [{"name": None, "experiment": {"name": unique}}]}},
+        {"runs": {"nodes": [{"name": None, "logs": {"totalCount": 0}}]}},
         None,
     )
     assert [line["event"] for line in logged] == ["execution.plan_failed"]

@@ -2,19 +2,23 @@
 
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy import bindparam, func, select, text
 
 from lifecycle import database as databases
+from lifecycle.database import ReadSession, together
 from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.pages import Lookup
+from lifecycle.runs.tables import RunRow
 from lifecycle.statements import Prepared, looked_at
 from schema import ids
+from tests import statements
 from tests.client import Graph
 from tests.conftest import Live
 
@@ -145,3 +149,70 @@ async def test_who_waits_too_long_for_a_connection_is_told(
     for session in sessions[:-1]:
         await session.__aexit__(None, None, None)
     assert live.database.reading == 0
+
+
+async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_rows(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    # Given values of every kind that records have to carry: ids, times, enums, JSON, nulls
+    await an_experiment(graph, unique)
+    run = {"experimentName": unique, "params": [{"key": "a", "value": "1"}]}
+    await graph.done("logRun", run, "run { id }")
+    everything = select(ExperimentRow).where(ExperimentRow.name == unique)
+
+    async def experiments(session: ReadSession) -> list[Any]:
+        return await session.fetch(everything)
+
+    async def runs_of_it(session: ReadSession) -> list[Any]:
+        # Two in a row: the second is asked together with what others ask then.
+        (found,) = await session.fetch(everything)
+        return await session.fetch(select(RunRow).where(RunRow.experiment_id == found.id))
+
+    async def nothing(session: ReadSession) -> list[Any]:
+        return await session.fetch(select(RunRow.id).where(RunRow.id == uuid4()))
+
+    reads = [experiments, runs_of_it, nothing]
+    async with live.database.read() as session:
+        alone = [await read(session) for read in reads]
+
+        # When
+        with statements.read(live.database) as asked:
+            found = await together(session, reads)
+
+    # Then
+    assert found == alone
+    assert [len(rows) for rows in found] == [1, 1, 0]
+    assert len(asked) == 2
+
+
+async def test_a_read_that_fails_fails_all_that_were_asked_with_it(live: Live) -> None:
+    async def fails(session: ReadSession) -> None:
+        await session.fetch(Prepared(text("SELECT 1 / 0")))
+
+    async def works(session: ReadSession) -> None:
+        await session.fetch(Prepared(text("SELECT 1")))
+
+    async with live.database.read() as session:
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await together(session, [works, fails])
+        assert await session.fetch(Prepared(text("SELECT 1"))) == [(1,)]
+
+
+async def test_each_read_has_its_own_notion_of_what_will_be_looked_at(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    await an_experiment(graph, unique)
+
+    async def named(session: ReadSession) -> Any:
+        looked_at.set(frozenset({"name"}))
+        return (await by_names(session, [unique]))[unique]
+
+    async def whole(session: ReadSession) -> Any:
+        return (await by_names(session, [unique]))[unique]
+
+    async with live.database.read() as session:
+        part, row = await together(session, [named, whole])
+
+    assert set(part._fields) == {"id", "name"}
+    assert row.status is ExperimentStatus.ACTIVE
+    assert looked_at.get() is None
