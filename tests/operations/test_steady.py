@@ -1,4 +1,4 @@
-"""A steady mixed load, for as long as STEADY_SECONDS says: its memory stays as it is.
+"""A steady mixed load, for as long as STEADY_SECONDS says: memory stays as it is.
 
 `make steady` takes ten minutes; CI takes one.
 """
