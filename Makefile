@@ -19,7 +19,7 @@ MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
 
 .DEFAULT_GOAL := help
 .PHONY: help setup web serve demo test test-slow check fix schema migrate migration wheel clean \
-	browser mlflow bench bench-quick faults
+	browser mlflow bench bench-quick faults audit steady
 
 help: ## This list
 	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'
@@ -65,6 +65,9 @@ test-slow: setup web browser mlflow ## Those that kill processes, fill queues, w
 
 faults: setup ## A hundred thousand bad requests; tests/faults/README.md
 	@$(RUN) python -m tests.faults $(ARGS)
+
+steady: setup ## Ten minutes of mixed load: memory has to stay flat (STEADY_SECONDS=60 for less)
+	STEADY_SECONDS=$(or $(STEADY_SECONDS),600) $(RUN) pytest -m slow -n 0 -s tests/operations/test_steady.py
 
 mlflow: $(MLFLOW) ## The MLflow servers that the tests start, in environments of their own
 
@@ -135,8 +138,20 @@ migration: setup ## A new migration: make migration m="add owners"
 	$(RUN) ruff check --quiet --fix-only migrations
 	$(RUN) ruff format --quiet migrations
 
-wheel: setup web ## A wheel in dist/, GraphiQL and migrations inside
+# Strict, because what nobody knows of would otherwise pass as good. Not in `make check`: it needs
+# PyPI's word about each release, and what it finds was true yesterday, too.
+audit: setup ## Whether anything that is locked has a known vulnerability (asks PyPI)
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(UV) export --quiet --frozen --no-dev --all-extras --no-emit-project \
+		--format requirements.txt --output-file "$$dir/requirements.txt" && \
+	$(UV) run --quiet --frozen --isolated --only-group audit pip-audit --strict --disable-pip \
+		--require-hashes --progress-spinner off --requirement "$$dir/requirements.txt" || \
+	{ echo 'Something is vulnerable, or PyPI did not say; the line above says which.' >&2; exit 1; }
+
+wheel: setup web ## A wheel in dist/, GraphiQL and migrations inside, and what it depends on (SBOM)
 	$(UV) build --wheel
+	$(UV) export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 \
+		--preview-features sbom-export --output-file dist/ml_lifecycle.cdx.json
 
 clean: ## Remove what make has built; data in .lifecycle stays
 	rm -rf dist schema/static $(WEB)/node_modules .venv .mlflow .bench .mypy_cache .pytest_cache \

@@ -99,6 +99,26 @@ def _listen(host: str, port: int) -> socket.socket:
         raise click.ClickException(f"Cannot listen on {host}:{port}: {reason}.") from error
 
 
+@contextmanager
+def _metrics(settings: Settings, database_url: str) -> Iterator[str | None]:
+    """Where metrics can be read while the block lasts, if that is wanted."""
+    if settings.metrics is None:
+        yield None
+        return
+    with (
+        _listen(*settings.metrics) as sock,
+        tempfile.TemporaryDirectory(prefix="lifecycle-metrics-") as directory,
+    ):
+        # Where those that serve keep what they count. It is looked up when Prometheus's client is
+        # imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        from lifecycle.telemetry import address
+
+        host, port = sock.getsockname()[:2]
+        with address.answering(sock, Path(directory), database_url, settings.read_url):
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
 _data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -214,7 +234,18 @@ def serve(workers: int, **given: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed, without nohup
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    with _listen(settings.host, settings.port) as sock, _database(settings) as url:
+    if settings.otlp_endpoint is not None:
+        from lifecycle.telemetry import traces
+
+        try:
+            traces.check()
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    with (
+        _listen(settings.host, settings.port) as sock,
+        _database(settings) as url,
+        _metrics(settings, url) as metrics,
+    ):
         migrate.upgrade(url)
         # The processes that serve are started anew and read their settings from here.
         os.environ |= replace(settings, database_url=url).to_environment()
@@ -237,6 +268,8 @@ def serve(workers: int, **given: Any) -> None:
         click.echo(f"GraphiQL: http://{shown}:{port}/graphql   (Ctrl-C stops)")
         if settings.sign_in == "none" and settings.insecure:
             click.echo("Nobody signs in: whoever reaches this may do everything.", err=True)
+        if metrics:
+            click.echo(f"Metrics: {metrics}")
         try:
             if workers > 1:
                 supervisor = Multiprocess(config, [sock])
@@ -354,6 +387,51 @@ def bring_in(administrator: str, **given: Any) -> None:
             click.echo(f"  conflict: {text}")
     if any(each.failures for each in done):
         raise click.ClickException(f"Not everything of {uri} is in; the lines above say why.")
+
+
+_days = click.IntRange(min=1)
+
+
+@main.command(epilog=_ENVIRONMENT)
+@click.option("--journal", type=_days, metavar="DAYS", help="Remove older entries of the journal.")
+@click.option(
+    "--logs",
+    type=_days,
+    metavar="DAYS",
+    help="Remove the lines of runs that were last heard of before, and of deployments that serve "
+    "nobody any more since then.",
+)
+@click.option(
+    "--points",
+    type=_days,
+    metavar="DAYS",
+    help="Remove the metric points of such runs, but for the last one of each metric.",
+)
+@click.option("--keys", type=_days, metavar="DAYS", help="Forget older idempotency keys.")
+@_data_dir
+@_database_url
+def retention(
+    journal: int | None, logs: int | None, points: int | None, keys: int | None, **given: Any
+) -> None:
+    """Remove what is older than so many days, in small batches; what is not named is kept.
+
+    May run beside the service, and be stopped and repeated. Runs from which a model version was
+    registered keep what they have. After it, subscribers with older cursors are told that those
+    have expired, and `lifecycle audit verify` begins after the anchor that is printed.
+    """
+    from lifecycle import migrate
+    from lifecycle import retention as policies
+
+    if {journal, logs, points, keys} == {None}:
+        raise click.UsageError("Say what is to be removed, as --logs 90.")
+    with _database(_settings(**given)) as url:
+        migrate.upgrade(url)
+        done = asyncio.run(policies.apply(url, policies.Policy(journal, logs, points, keys)))
+    click.echo(
+        f"Removed: {done.events:,} entries of the journal, {done.lines:,} lines, "
+        f"{done.points:,} points, {done.keys:,} keys."
+    )
+    click.echo(f"The journal begins after: {done.anchor}")
 
 
 @main.group()

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncIterator,
@@ -16,6 +17,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar, copy_context
 from copy import copy
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar, cast, overload
@@ -23,9 +25,12 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import structlog
 from sqlalchemy import (
     ARRAY,
     Constraint,
+    Engine,
+    ExceptionContext,
     Index,
     Select,
     Table,
@@ -48,6 +53,8 @@ from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.statements import Columns, Prepared, Row, Values, prepared, to_json
 from lifecycle.tables import Base
 
+_log = structlog.get_logger(__name__)
+
 Result = TypeVar("Result")
 # The ids of the models whose rows exist for a session; None if all rows do.
 Models: TypeAlias = frozenset[UUID] | None
@@ -57,6 +64,9 @@ _READERS = 8
 _WRITERS = 8
 _ATTEMPTS = 5
 _POOL_SECONDS = 10
+# A replica that does not answer is not waited for, nor asked again for a moment.
+_REPLICA_SECONDS = 2
+_REST_SECONDS = 5
 # Prepared on each connection: as many as there are in the code, and then some.
 _STATEMENTS = 500
 
@@ -69,12 +79,14 @@ _NONE: Mapping[str, Any] = {}
 _writing: ContextVar[bool] = ContextVar("writing", default=False)
 
 
-async def connect(url: str, purpose: str, **settings: str) -> asyncpg.Connection:
+async def connect(
+    url: str, purpose: str, *, seconds: float = 10, **settings: str
+) -> asyncpg.Connection:
     """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
     which SQLAlchemy would not."""
     return await asyncpg.connect(
         url.replace("+asyncpg", "", 1),
-        timeout=10,
+        timeout=seconds,
         statement_cache_size=_STATEMENTS,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
@@ -147,6 +159,39 @@ class _Reader(ReadSession):
             sql, values = _narrowed(sql, values, self._visible)
         found: Sequence[Values] = await self._connection.fetch(sql, *values)
         return found
+
+
+class _ReplicaReader(_Reader):
+    """Reads what a replica has by now; from the primary, where the replica does not answer, or
+    has to break off because of what it is sent."""
+
+    def __init__(self, replica: "_Connections", primary: "_Connections", visible: Models) -> None:
+        super().__init__(replica, visible)
+        self._primary = primary
+
+    async def __aenter__(self) -> "_Reader":
+        if not self._connections.resting:
+            try:
+                self._connection = await self._connections.take()
+                return self
+            except Exception as error:
+                if not _is_missing(error):
+                    raise
+                self._connections.rest()
+        self._connections = self._primary
+        return await super().__aenter__()
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        try:
+            return await super()._run(sql, values)
+        except Exception as error:
+            if self._connections is self._primary or not _is_missing(error):
+                raise
+            connection = await self._primary.take()
+            self._connections.rest()
+            self._connections.give_back(self._connection)
+            self._connections, self._connection = self._primary, connection
+            return await super()._run(sql, values)
 
 
 class _Asking(ReadSession):
@@ -288,12 +333,61 @@ def _lockable(statement: Select[Any], visible: frozenset[UUID]) -> Select[Any]:
     return statement
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that was executed, on a connection of the pool that reads or of the one that
+    writes; with the error, if it failed."""
+
+    sql: str
+    seconds: float
+    pool: str
+    error: BaseException | None
+
+
+# Is told of each statement once it is done, in the context of whoever asked for it.
+Watch: TypeAlias = Callable[[Statement], None]
+
+
+def _report(connection: asyncpg.Connection, pool: str, watch: Watch) -> None:
+    def done(record: Any) -> None:
+        # SQLAlchemy reports its own, but for the beginning and the end of transactions.
+        if pool != "write" or not record.args:
+            watch(Statement(record.query, record.elapsed, pool, record.exception))
+
+    connection.add_query_logger(done)
+
+
+def _report_writes(engine: Engine, watch: Watch) -> None:
+    def begin(_: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:
+        context.began = time.perf_counter()
+
+    def end(_: Any, __: Any, sql: str, ___: Any, context: Any, ____: Any) -> None:
+        watch(Statement(sql, time.perf_counter() - context.began, "write", None))
+
+    def fail(failure: ExceptionContext) -> None:
+        context: Any = failure.execution_context
+        if context is not None and failure.statement is not None:
+            took = time.perf_counter() - context.began
+            watch(Statement(failure.statement, took, "write", failure.original_exception))
+
+    event.listen(engine, "before_cursor_execute", begin)
+    event.listen(engine, "after_cursor_execute", end)
+    event.listen(engine, "handle_error", fail)
+
+
 class _Connections:
     """So many connections, each made when it is needed; the one that was last used is the next."""
 
-    def __init__(self, url: str, size: int) -> None:
+    def __init__(
+        self, url: str, size: int, watch: "Watch | None", pool: str = "read", seconds: float = 10
+    ) -> None:
         self._url = url
         self._size = size
+        self._watch = watch
+        self._pool = pool
+        self._seconds = seconds
+        self._rests_until = 0.0
+        self.waiting = 0
         self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
         self._all: set[asyncpg.Connection] = set()
         for _ in range(size):
@@ -322,12 +416,15 @@ class _Connections:
     async def _next(self) -> asyncpg.Connection | None:
         # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
         waiting = asyncio.ensure_future(self._free.get())
+        self.waiting += 1
         try:
             await asyncio.wait((waiting,), timeout=_POOL_SECONDS)
         except asyncio.CancelledError:
             if not waiting.cancel():
                 self._free.put_nowait(waiting.result())
             raise
+        finally:
+            self.waiting -= 1
         if waiting.done():
             return waiting.result()
         waiting.cancel()
@@ -335,7 +432,11 @@ class _Connections:
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await connect(
-            self._url, "read", default_transaction_read_only="on", statement_timeout="30s"
+            self._url,
+            self._pool,
+            seconds=self._seconds,
+            default_transaction_read_only="on",
+            statement_timeout="30s",
         )
         self._all.add(connection)
         # In the binary form, of which the first byte is a version, because text is not taken as a
@@ -347,12 +448,25 @@ class _Connections:
             schema="pg_catalog",
             format="binary",
         )
+        if self._watch is not None:
+            _report(connection, self._pool, self._watch)
         return connection
 
     @property
     def taken(self) -> int:
         """How many somebody has now."""
         return self._size - self._free.qsize()
+
+    @property
+    def resting(self) -> bool:
+        """Whether it has lately been found not to answer."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self) -> None:
+        """Nobody is to try it for a moment."""
+        if not self.resting:
+            _log.warning("database.replica_missing", seconds=_REST_SECONDS)
+        self._rests_until = time.monotonic() + _REST_SECONDS
 
     def close(self) -> None:
         """Close those that are there; who uses one fails."""
@@ -420,24 +534,20 @@ class Database:
     """Two pools: reads cost one round trip and cannot write; a write is one transaction.
 
     `url` begins with postgresql+asyncpg://. `after_commit` is called after each transaction that
-    wrote; it must not block.
+    wrote, `watch` after each statement; they must not block. `read_url` is that of a replica.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, watch: Watch | None = None, read_url: str | None = None) -> None:
         self.url = url
         self._visible: Models = None
+        self._from_replica = False
         self.after_commit: Callable[[], None] = lambda: None
+        self._watch = watch
+        # Shared with the copies of this.
+        self._under_way: set[object] = set()
         self.write_engine = create_async_engine(
             url,
-            async_creator=lambda: connect(
-                url,
-                "write",
-                # What is looked at again after waiting for a lock must not be an old snapshot.
-                default_transaction_isolation="read committed",
-                lock_timeout="10s",
-                statement_timeout="30s",
-                idle_in_transaction_session_timeout="60s",
-            ),
+            async_creator=self._connect_to_write,
             pool_size=_WRITERS,
             max_overflow=0,
             pool_timeout=_POOL_SECONDS,
@@ -446,7 +556,14 @@ class Database:
             json_serializer=to_json,
             json_deserializer=orjson.loads,
         )
-        self._readers = _Connections(url, _READERS)
+        if watch is not None:
+            _report_writes(self.write_engine.sync_engine, watch)
+        self._readers = _Connections(url, _READERS, watch)
+        self._replica = (
+            _Connections(read_url, _READERS, watch, "replica", _REPLICA_SECONDS)
+            if read_url
+            else None
+        )
         self._write = async_sessionmaker(
             self.write_engine, class_=WriteSession, expire_on_commit=False
         )
@@ -464,6 +581,20 @@ class Database:
         """Whether all rows exist."""
         return self._visible is None
 
+    async def _connect_to_write(self) -> asyncpg.Connection:
+        connection = await connect(
+            self.url,
+            "write",
+            # What is looked at again after waiting for a lock must not be an old snapshot.
+            default_transaction_isolation="read committed",
+            lock_timeout="10s",
+            statement_timeout="30s",
+            idle_in_transaction_session_timeout="60s",
+        )
+        if self._watch is not None:
+            _report(connection, "write", self._watch)
+        return connection
+
     def read(self) -> AbstractAsyncContextManager[ReadSession]:
         """A session for one statement or a few; PostgreSQL refuses writes on it.
 
@@ -472,7 +603,18 @@ class Database:
         if _writing.get():
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
+        if self._from_replica and self._replica is not None:
+            return _ReplicaReader(self._replica, self._readers, self._visible)
         return _Reader(self._readers, self._visible)
+
+    def lagging(self) -> "Database":
+        """The same database, whose read sessions may be some time behind: they read from the
+        replica, if there is one."""
+        if self._replica is None:
+            return self
+        found = copy(self)
+        found._from_replica = True
+        return found
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.
@@ -493,7 +635,8 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WriteSession]:
-        token = _writing.set(True)
+        token, mine = _writing.set(True), object()
+        self._under_way.add(mine)
         try:
             async with self._write.begin() as session:
                 if self._visible is not None:
@@ -504,6 +647,7 @@ class Database:
                 raise
             raise known from error
         finally:
+            self._under_way.discard(mine)
             _writing.reset(token)
 
     async def connect(self, purpose: str) -> asyncpg.Connection:
@@ -519,9 +663,31 @@ class Database:
         """How many read sessions are open."""
         return self._readers.taken
 
+    @property
+    def waiting_to_read(self) -> int:
+        """How many wait for a connection that reads."""
+        return self._readers.waiting
+
+    @property
+    def reading_from_replica(self) -> int:
+        """How many read sessions are open on the replica."""
+        return self._replica.taken if self._replica is not None else 0
+
+    @property
+    def writing(self) -> int:
+        """How many transactions have a connection, or will have one at once."""
+        return min(len(self._under_way), _WRITERS)
+
+    @property
+    def waiting_to_write(self) -> int:
+        """How many transactions wait for a connection."""
+        return max(len(self._under_way) - _WRITERS, 0)
+
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""
         self._readers.close()
+        if self._replica is not None:
+            self._replica.close()
         await self.write_engine.dispose()
 
 
@@ -550,6 +716,13 @@ def _expected(error: Exception) -> Exception | None:
     if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
         return Unavailable("The database is not available; try again.")
     return None
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether another server may answer what this one did not: not what took too long."""
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return False
+    return isinstance(_expected(error), Unavailable | _Retry)
 
 
 def _violation(error: IntegrityError) -> LifecycleError | None:

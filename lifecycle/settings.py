@@ -18,6 +18,8 @@ _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 VARIABLES = {
     "LIFECYCLE_DATABASE_URL": "PostgreSQL 15 or later to use instead of the embedded one, "
     "as postgresql+asyncpg://user:password@host:port/database.",
+    "LIFECYCLE_READ_URL": "A replica of that database, which answers queries; it may be some time "
+    "behind, and may be away (default: none).",
     "LIFECYCLE_DATA_DIR": "Where the embedded PostgreSQL keeps its data, and where artifacts are "
     "(default ./.lifecycle).",
     "LIFECYCLE_ARTIFACTS": "Where models, checkpoints and schemas that are uploaded are kept: a "
@@ -65,6 +67,11 @@ VARIABLES = {
     "LIFECYCLE_MAX_RATE": "How many operations a second each principal may ask one process for, "
     "ten seconds' worth of them at once; 0 for any number (default: 100, or any number where "
     "nobody signs in).",
+    "LIFECYCLE_METRICS": "Where Prometheus may read metrics, as host:port, at /metrics; an address "
+    "that strangers do not reach, because nobody has to sign in there (default: nowhere).",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "Where traces are sent, as http://host:4318, with the extra "
+    "`telemetry` installed; the other OTEL_ variables mean what they usually do (default: "
+    "nowhere).",
     "MLFLOW_TRACKING_URI": "The MLflow server to mirror to, as http://host:port, with "
     "user:password@ where it asks for them (default: none).",
     "LIFECYCLE_MLFLOW_FOLLOW": "Take in what begins in MLflow, looking every so many seconds, 1 to "
@@ -118,6 +125,10 @@ class Settings:
             f"{self.host} can be reached by others, and nobody proves who they are: set "
             "LIFECYCLE_SIGN_IN, or say --insecure."
         )
+
+    metrics: tuple[str, int] | None = None
+    read_url: str | None = None
+    otlp_endpoint: str | None = None
 
     @property
     def internal_area(self) -> str:
@@ -190,6 +201,9 @@ class Settings:
             oidc_groups_claim=environ.get("LIFECYCLE_OIDC_GROUPS_CLAIM") or None,
             insecure=_yes("LIFECYCLE_INSECURE", False),
             token=environ.get("LIFECYCLE_TOKEN") or None,
+            metrics=_address("LIFECYCLE_METRICS"),
+            read_url=_read_url("LIFECYCLE_READ_URL"),
+            otlp_endpoint=_http_url("OTEL_EXPORTER_OTLP_ENDPOINT"),
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -224,6 +238,9 @@ class Settings:
             "LIFECYCLE_OIDC_GROUPS_CLAIM": self.oidc_groups_claim or "",
             "LIFECYCLE_INSECURE": "yes" if self.insecure else "no",
             "LIFECYCLE_TOKEN": self.token or "",
+            "LIFECYCLE_READ_URL": self.read_url or "",
+            "LIFECYCLE_METRICS": "[{}]:{}".format(*self.metrics) if self.metrics else "",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp_endpoint or "",
         }
 
 
@@ -320,6 +337,26 @@ def _location(name: str) -> str | None:
     if found and (scheme != "s3" or not rest.partition("/")[0]):
         raise ValueError(f"{name} must be a directory or s3://bucket/prefix, not {given!r}.")
     return given
+
+
+def _read_url(name: str) -> str | None:
+    """The URL of a replica. Raises ValueError."""
+    given = environ.get(name) or None
+    try:
+        return asyncpg_url(given) if given else None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _address(name: str) -> tuple[str, int] | None:
+    """A host, perhaps in brackets, and a port. Raises ValueError."""
+    given = environ.get(name) or None
+    if given is None:
+        return None
+    host, _, port = given.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{name} must be host:port, not {given!r}.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _http_url(name: str) -> str | None:

@@ -16,11 +16,15 @@ from sqlalchemy.pool import NullPool
 from lifecycle import embedded
 from lifecycle.database import connect
 from lifecycle.metadata import metadata
+from lifecycle.migrate import RUNS_FROM
 from lifecycle.settings import Settings
 
 # Held while migrating, so that processes that start at the same time do it one after the other.
 _LOCK = 0x6D696772
 _AGAIN_SECONDS = 0.1
+# The oldest revision whose code runs on the tables that these migrations make. A migration that
+# contracts raises it, to what the release before it has.
+_OLDEST = "0007"
 
 
 @contextmanager
@@ -38,6 +42,14 @@ def _number(migration: MigrationContext, revision: Any, directives: list[Migrati
     """Number a new migration after the one that it follows."""
     head = migration.get_current_revision() or "0"
     directives[0].rev_id = f"{int(head) + 1:04d}"
+
+
+def _say(connection: Connection) -> None:
+    """Leave word for releases that were written before these migrations."""
+    said = RUNS_FROM.format(_OLDEST)
+    if connection.scalar(text("SELECT obj_description('alembic_version'::regclass)")) != said:
+        connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{said}'"))
+    connection.commit()
 
 
 def _migrate(connection: Connection) -> None:
@@ -59,6 +71,7 @@ def _migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+    _say(connection)
     connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
     connection.commit()
 

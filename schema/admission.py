@@ -46,8 +46,19 @@ class Gate:
     """
 
     def __init__(self, most: int) -> None:
+        self._most = most
         self._places = asyncio.Semaphore(most)
         self._waiting = 0
+
+    @property
+    def running(self) -> int:
+        """How many are in."""
+        return self._most - self._places._value
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be let in."""
+        return self._waiting
 
     async def __aenter__(self) -> None:
         if not self._places.locked():

@@ -16,7 +16,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.applications import Starlette
@@ -52,6 +52,9 @@ from schema.transfers import Transfers
 from schema.trusted import Trusted
 from schema.view import GRAPHIQL, View
 
+if TYPE_CHECKING:
+    from schema.telemetry import Telemetry
+
 _log = structlog.get_logger(__name__)
 
 _SWEEP_SECONDS = 5.0
@@ -70,7 +73,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
     if settings.database_url is None:
         raise ValueError("Set LIFECYCLE_DATABASE_URL, or use `lifecycle serve`.")
     reporting.configure(settings.log_format)
-    database = Database(settings.database_url)
+    telemetry, end_telemetry = _telemetry(settings)
+    database = Database(
+        settings.database_url, telemetry.statement if telemetry else None, settings.read_url
+    )
     feed = Feed(database)
     storage = Storage(
         {
@@ -81,8 +87,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
     )
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
     sign_in = _sign_in(settings, database)
+    served_schema = CompiledSchema(schema) if settings.execution == "compiled" else schema
     view = View(
-        CompiledSchema(schema) if settings.execution == "compiled" else schema,
+        telemetry.observed(served_schema) if telemetry else served_schema,
         database,
         feed,
         storage,
@@ -100,9 +107,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
             signing_in = sign_in.running() if sign_in else nullcontext()
             async with feed.running(), signing_in, _mirror(settings, database):
                 sweepers = [
-                    asyncio.create_task(_mark_lost_runs(database), name="lost-runs"),
+                    asyncio.create_task(_mark_lost_runs(database, telemetry), name="lost-runs"),
                     asyncio.create_task(_clear_uploads(database, storage), name="old-uploads"),
                 ]
+                if telemetry is not None:
+                    look = telemetry.look(database, feed, view.admission)
+                    sweepers.append(asyncio.create_task(look, name="telemetry"))
                 with _on_shutdown_signal(feed):
                     _stop_with_supervisor()
                     yield
@@ -113,13 +123,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
         finally:
             storage.close()
             await database.close()
+            await asyncio.to_thread(end_telemetry)
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def readyz(request: Request) -> Response:
         try:
-            checks = {"database": True, "migrations": await migrate.is_current(database)}
+            checks = {"database": True, "migrations": await migrate.fits(database)}
         except Exception:  # whatever it is, the answer is that we are not ready
             checks = {"database": False, "migrations": False}
         ready = all(checks.values())
@@ -147,6 +158,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         ],
         lifespan=lifespan,
         middleware=[
+            *([Middleware(telemetry.middleware)] if telemetry else []),
             Middleware(RequestLog),
             Middleware(Guard, _hosts(settings)),
             *_other_origins(settings.allowed_origins),
@@ -225,6 +237,20 @@ def _sign_in(settings: Settings, database: Database) -> SignIn | None:
     return SignIn(database, settings.administrators, oidc)
 
 
+def _telemetry(settings: Settings) -> tuple["Telemetry | None", Callable[[], None]]:
+    """What shows this process to operators, where any is to, and how that ends."""
+    if settings.metrics is None and settings.otlp_endpoint is None:
+        return None, lambda: None
+    from lifecycle.telemetry import metrics, traces
+    from schema.telemetry import Telemetry
+
+    counted = metrics.Metrics() if settings.metrics else None
+    if settings.otlp_endpoint is None:
+        return Telemetry(counted, None), lambda: None
+    provider = traces.provider()
+    return Telemetry(counted, provider.get_tracer("lifecycle")), lambda: traces.end(provider)
+
+
 def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManager[None]:
     """The worker that mirrors to MLflow, where this process is to have one."""
     if settings.mlflow_uri is None or not settings.mlflow_worker:
@@ -245,13 +271,15 @@ async def _answers(database: Database, mlflow_uri: str) -> bool:
     return mlflow_uri in known and answers(known[mlflow_uri])
 
 
-async def _mark_lost_runs(database: Database) -> None:
+async def _mark_lost_runs(database: Database, telemetry: "Telemetry | None") -> None:
     """Looks for silent runs now and then; every process may."""
 
     async def look() -> int:
         lost = await database.write(runs.mark_lost)
         if lost:
             _log.warning("runs.lost", count=lost)
+            if telemetry is not None:
+                telemetry.lost(lost)
         return lost
 
     await _sweep("runs", look, runs.SWEEP)

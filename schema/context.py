@@ -10,6 +10,7 @@ import strawberry
 import structlog
 from starlette.requests import HTTPConnection
 from strawberry.extensions import SchemaExtension
+from strawberry.types.graphql import OperationType
 from structlog.contextvars import bind_contextvars
 from uuid_utils import uuid7
 
@@ -43,6 +44,8 @@ class Context:
         admission: Admission,
     ) -> None:
         self._database = database
+        # As it is now, or as a replica has it.
+        self._readable = database.lagging()
         self.feed = feed
         self.storage = storage
         self._origin = origin
@@ -71,7 +74,7 @@ class Context:
     @property
     def database(self) -> Database:
         """What exists of the database for who asks."""
-        return self._database.seen_by(self.origin.visible_models)
+        return self._readable.seen_by(self.origin.visible_models)
 
     @property
     def audience(self) -> Hashable:
@@ -118,6 +121,11 @@ class Context:
             took = round((time.perf_counter() - self._began) * 1000, 1)
             _log.info("operation", milliseconds=took)
 
+    def be_current(self) -> None:
+        """From here on read what has been written by now, and not what a replica has."""
+        self._readable = self._database
+        self.forget()
+
     def forget(self) -> None:
         """Load anew from here on."""
         self.loaders = Loaders(self.database)
@@ -137,6 +145,12 @@ class FreshContext(SchemaExtension):
         finally:
             context.loaders.abandon()
             context.ended()
+
+    def on_execute(self) -> Iterator[None]:
+        # A mutation shows what it has written.
+        if self.execution_context.operation_type is not OperationType.QUERY:
+            self.execution_context.context.be_current()
+        yield
 
     def on_parse(self) -> Iterator[None]:
         yield

@@ -3,6 +3,7 @@ as top-level errors with a code. Nothing that PostgreSQL or Python says gets out
 
 import re
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any
 
@@ -88,6 +89,10 @@ class InUse(Error): ...
 class Unavailable(Error): ...
 
 
+# Where the expected failures of an operation are noted, if anybody wants to know.
+failures: ContextVar[list[str] | None] = ContextVar("failures", default=None)
+
+
 class ErrorHandler:
     """Turns one domain error into one GraphQL type; `details` gives its further fields."""
 
@@ -104,6 +109,8 @@ class ErrorHandler:
     def handle(
         self, exception: errors.LifecycleError, *, field: StrawberryField, info: Info
     ) -> Error:
+        if (noted := failures.get()) is not None:
+            noted.append(exception.code)
         return self.error_type(
             code=ErrorCode(exception.code),
             message=str(exception),

@@ -26,6 +26,16 @@ Path: TypeAlias = tuple[Any, tuple[Any, ...]]
 Names: TypeAlias = frozenset[str] | None
 
 
+# Is told how many keys each batch has.
+_watch: Callable[[int], None] | None = None
+
+
+def watch(call: Callable[[int], None]) -> None:
+    """Have every batch in this process reported."""
+    global _watch  # noqa: PLW0603
+    _watch = call
+
+
 class Load(Generic[Value]):
     """What a resolver waits for: the value of a key, or None.
 
@@ -139,6 +149,8 @@ class Loaders:
             unknown = [key for key in dict.fromkeys(keys) if key not in known]
             if unknown:
                 reads.append(_Read(path, names, unknown, known))
+                if _watch is not None:
+                    _watch(len(unknown))
         if reads:
             async with self._database.read() as session:
                 await together(session, reads)

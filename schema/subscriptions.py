@@ -160,7 +160,10 @@ async def answers(
     if not document or not operation or operation.operation is not OperationType.SUBSCRIPTION:
         return None
     name = operation.name.value if operation.name else None
-    asked = Asked(schema, document, name, variables, given.fresh())
+    context = given.fresh()
+    # What has just happened is shown as it is now.
+    context.be_current()
+    asked = Asked(schema, document, name, variables, context)
     executor = asked.executor()
     if isinstance(executor, list):
         return None

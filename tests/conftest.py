@@ -189,11 +189,13 @@ class Process:
 
 
 @contextmanager
-def process(*options: str, cwd: Path | None = None, **environment: str) -> Iterator[Process]:
-    """Start `lifecycle serve --port 0` with these options, and stop it if the test did not."""
+def process(
+    *options: str, port: str = "0", cwd: Path | None = None, **environment: str
+) -> Iterator[Process]:
+    """Start `lifecycle serve` with these options, and stop it if the test did not."""
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "lifecycle", "serve", "--port", "0", *options],
+            [sys.executable, "-m", "lifecycle", "serve", "--port", port, *options],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -3,12 +3,14 @@
 import asyncio
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import count
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from schema import ids
 from tests.client import PATIENCE, Graph, Json, socket
@@ -40,6 +42,17 @@ subscription ($id: ID!, $after: String) {
     ... on CursorExpired { oldest }
   }
 }"""
+
+
+# How a client notices that a service has gone.
+GONE = (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    EOFError,
+    OSError,
+    httpx.TransportError,
+)
 
 
 async def items(transport: str, url: str, query: str, **variables: object) -> AsyncIterator[Json]:
@@ -108,3 +121,31 @@ async def until(condition: Callable[[], Any]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.01)
+
+
+async def insist(graph: Graph, run: str, message: str) -> None:
+    """Write a line as a careful client does: again, under one key, until it is acknowledged."""
+    input = {"runId": run, "lines": [{"message": message}], "idempotencyKey": f"{run} {message}"}
+    while True:
+        with suppress(*GONE):
+            result = await graph.mutate("logRunOutput", input)
+            if result["__typename"] == "LogRunOutputSuccess":
+                return
+            assert result["code"] == "UNAVAILABLE", result
+        await asyncio.sleep(0.02)
+
+
+async def follow(
+    transport: str, url: str, run: str, cursor: str, seen: list[Json], enough: Callable[[], bool]
+) -> None:
+    """Collect a run's events, coming back with the last cursor as often as needed."""
+    while not enough():
+        with suppress(*GONE):
+            async with aclosing(items(transport, url, RUN, id=run, after=cursor)) as stream:  # type: ignore[type-var]
+                async for item in stream:
+                    cursor = item["cursor"]
+                    if item["__typename"] == "RunOutputEvent":
+                        seen.append(item)
+                    if enough():
+                        return
+        await asyncio.sleep(0.02)

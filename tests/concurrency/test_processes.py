@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from itertools import count
 
-import httpx
 import psutil
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+from websockets.exceptions import ConnectionClosed
 
 from lifecycle import migrate
 from lifecycle.journal.verification import verify
@@ -20,6 +19,8 @@ from tests.factories import a_run
 from tests.following import (
     RUN,
     connect,
+    follow,
+    insist,
     items,
     key_of,
     place,
@@ -32,48 +33,11 @@ from tests.following import (
 
 pytestmark = pytest.mark.slow
 
-GONE = (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidMessage,
-    EOFError,
-    OSError,
-    httpx.TransportError,
-)
-
 
 def workers(service: Process) -> set[int]:
     """The processes that serve."""
     children = psutil.Process(service.popen.pid).children()
     return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
-
-
-async def insist(graph: Graph, run: str, message: str) -> None:
-    """Write a line as a careful client does: again, under one key, until it is acknowledged."""
-    input = {"runId": run, "lines": [{"message": message}], "idempotencyKey": f"{run} {message}"}
-    while True:
-        with suppress(*GONE):
-            result = await graph.mutate("logRunOutput", input)
-            if result["__typename"] == "LogRunOutputSuccess":
-                return
-            assert result["code"] == "UNAVAILABLE", result
-        await asyncio.sleep(0.02)
-
-
-async def follow(
-    transport: str, url: str, run: str, cursor: str, seen: list[Json], enough: Callable[[], bool]
-) -> None:
-    """Collect a run's events, coming back with the last cursor as often as needed."""
-    while not enough():
-        with suppress(*GONE):
-            async with aclosing(items(transport, url, RUN, id=run, after=cursor)) as stream:  # type: ignore[type-var]
-                async for item in stream:
-                    cursor = item["cursor"]
-                    if item["__typename"] == "RunOutputEvent":
-                        seen.append(item)
-                    if enough():
-                        return
-        await asyncio.sleep(0.02)
 
 
 async def test_workers_are_killed_one_after_the_other_and_nothing_is_lost_or_doubled(

@@ -31,7 +31,10 @@ from tests.client import PATIENCE, Graph
 from tests.conftest import Process, in_thread, serving
 
 COMMANDS = (
-    {name: main.commands[name] for name in ("serve", "worker", "migrate", "sdl", "demo")}
+    {
+        name: main.commands[name]
+        for name in ("serve", "worker", "migrate", "retention", "sdl", "demo")
+    }
     | {
         "audit verify": verify,
         "mlflow import": bring_in,
@@ -42,7 +45,7 @@ COMMANDS = (
     | {f"documents {name}": command for name, command in documents.commands.items()}
 )
 CONFIGURED = (
-    *("serve", "worker", "migrate", "audit verify", "mlflow import"),
+    *("serve", "worker", "migrate", "retention", "audit verify", "mlflow import"),
     *("token create", "token list", "token revoke", "documents add"),
 )
 SDL = Path(root.__file__).parent / "schema.graphql"
@@ -96,6 +99,7 @@ def test_help_names_every_command_option_and_variable() -> None:
         "--check", "--write", "--url", "--actor", "--administrator", "--anchor",
         "--tracking-uri", "--follow", "--worker", "--mlflow", "--insecure",
         "--role", "--model", "--stage", "--environment", "--days",
+        "--journal", "--logs", "--points", "--keys",
     }  # fmt: skip
     for name in (*COMMANDS, *options, *VARIABLES):
         assert name in result.output

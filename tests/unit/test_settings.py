@@ -38,6 +38,9 @@ GIVEN = Settings(
     oidc_groups_claim="groups",
     insecure=True,
     token="lct_secret",
+    metrics=("::1", 9464),
+    read_url="postgresql+asyncpg://me:secret@replica/x",
+    otlp_endpoint="http://collector:4318",
 )
 
 
@@ -217,3 +220,37 @@ def test_without_signing_in_nobody_else_is_served_unless_it_is_said_so(host: str
         Settings(host=host).check_exposed()
     Settings(host=host, insecure=True).check_exposed()
     Settings(host=host, sign_in="tokens").check_exposed()
+
+
+@pytest.mark.parametrize(
+    ("given", "metrics"),
+    [
+        ("", None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:0", ("::1", 0)),
+        ("metrics.internal:80", ("metrics.internal", 80)),
+    ],
+)
+def test_metrics_are_read_where_it_is_said_or_nowhere(
+    environment: pytest.MonkeyPatch, given: str, metrics: tuple[str, int] | None
+) -> None:
+    environment.setenv("LIFECYCLE_METRICS", given)
+
+    assert Settings.from_environment().metrics == metrics
+
+
+@pytest.mark.parametrize("given", ["9464", ":9464", "host", "host:", "host:x", "host:65536", "yes"])
+def test_an_address_for_metrics_that_is_none_is_refused(
+    environment: pytest.MonkeyPatch, given: str
+) -> None:
+    environment.setenv("LIFECYCLE_METRICS", given)
+
+    with pytest.raises(ValueError, match=r"^LIFECYCLE_METRICS must be host:port, not "):
+        Settings.from_environment()
+
+
+def test_a_collector_is_an_address(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")
+
+    with pytest.raises(ValueError, match=r"^OTEL_EXPORTER_OTLP_ENDPOINT must begin with http"):
+        Settings.from_environment()

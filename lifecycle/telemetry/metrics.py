@@ -1,0 +1,108 @@
+"""What a process counts and measures. Several add up, through files in PROMETHEUS_MULTIPROC_DIR;
+`address` is where they can be read."""
+
+import os
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_OBJECTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000)
+
+# Of operations that have a name, this many are told apart: each is a series for every bucket.
+MAX_NAMES = 200
+ANONYMOUS = "anonymous"
+OTHER = "other"
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._names: set[str] = set()
+        self._process = psutil.Process(os.getpid())
+        self.requests = Counter(
+            "lifecycle_http_requests",
+            "Requests by HTTP, each websocket one, by the route and the status that was answered.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.operations = Counter(
+            "lifecycle_operations",
+            "GraphQL operations by name, type and outcome: OK, or the code of the first error or "
+            "of the failure that a mutation answered with. A subscription counts when it begins.",
+            ["operation", "type", "outcome"],
+            registry=registry,
+        )
+        self.operation_seconds = Histogram(
+            "lifecycle_operation_seconds",
+            "How long queries and mutations took, with the wait for their turn.",
+            ["operation", "type"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.statement_seconds = Histogram(
+            "lifecycle_statement_seconds",
+            "How long the database took for a statement, by the pool that its connection is of.",
+            ["pool"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "lifecycle_loader_batch_size",
+            "How many objects one statement of a loader asked for.",
+            buckets=_OBJECTS,
+            registry=registry,
+        )
+        self.runs_lost = Counter(
+            "lifecycle_runs_lost", "Runs whose writer has fallen silent.", registry=registry
+        )
+        self.pool_in_use = self._gauge(
+            "lifecycle_pool_in_use", "Database connections that somebody has.", ["pool"]
+        )
+        self.pool_waiting = self._gauge(
+            "lifecycle_pool_waiting", "How many wait for a database connection.", ["pool"]
+        )
+        self.admitted = self._gauge(
+            "lifecycle_operations_running", "Operations that are being executed.", ["type"]
+        )
+        self.queued = self._gauge(
+            "lifecycle_operations_waiting", "Operations that wait for their turn.", ["type"]
+        )
+        self.subscribers = self._gauge("lifecycle_subscribers", "How many follow the journal.")
+        self.feed_position = Gauge(
+            "lifecycle_feed_position",
+            "The position of the journal up to which subscribers have been told; of several "
+            "processes, of the one that is furthest behind.",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self.resident = Gauge(
+            "lifecycle_resident_bytes",
+            "The memory of each process.",
+            multiprocess_mode="liveall",
+            registry=registry,
+        )
+
+    def _gauge(self, name: str, meaning: str, labels: list[str] | None = None) -> Gauge:
+        return Gauge(
+            name, meaning, labels or [], multiprocess_mode="livesum", registry=self.registry
+        )
+
+    def name(self, given: str | None, *, known: bool) -> str:
+        """The label of an operation's name. Clients choose names, so only those of documents that
+        are valid are shown, and only so many."""
+        if not known:
+            return OTHER
+        if given is None:
+            return ANONYMOUS
+        if given not in self._names:
+            if len(self._names) >= MAX_NAMES:
+                return OTHER
+            self._names.add(given)
+        return given
+
+    def weigh(self) -> None:
+        """Look at how much memory this process has."""
+        self.resident.set(self._process.memory_info().rss)
