@@ -7,10 +7,12 @@ import pytest
 from obstore.store import S3Store
 
 from lifecycle.settings import Settings
+from schema import ids
 from tests.artifacts.conftest import Kept, keeping
-from tests.client import PATIENCE
+from tests.client import PATIENCE, Graph
 from tests.factories import a_run, a_version
 from tests.objectstore import Store, an_object_store
+from tests.restricted import seeing
 from tests.uploads import announced, begin, complete, get, put, send
 
 GONE = {
@@ -58,6 +60,25 @@ async def test_a_version_may_lie_in_an_area_already(in_s3: Kept, unique: str) ->
         query = "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactUrl } }"
         found = await in_s3.graph.query(query, {"id": version["id"]})
         assert (await send("GET", found["modelVersion"]["artifactUrl"])).content == content
+
+
+async def test_the_place_of_hidden_content_leads_nowhere(in_s3: Kept, unique: str) -> None:
+    content = unique.encode()
+    upload = await begin(in_s3.graph, await a_run(in_s3.graph, unique), content)
+    await put(upload, content)
+    artifact = await complete(in_s3.graph, upload)
+    place = f"s3:/{urlsplit(artifact['downloadUrl']).path}"
+    version = await a_version(in_s3.graph, unique, artifactPath=place)
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactUrl model { id } } }"
+    found = (await in_s3.graph.query(query, {"id": version["id"]}))["modelVersion"]
+    assert (await send("GET", found["artifactUrl"])).content == content
+
+    # The version is visible, but no run that has the content.
+    with seeing(**{unique: frozenset({ids.decode("Model", found["model"]["id"])})}):
+        async with Graph(in_s3.graph.url, unique) as seer:
+            hidden = (await seer.query(query, {"id": version["id"]}))["modelVersion"]
+
+    assert hidden == {"artifactUrl": None, "model": found["model"]}
 
 
 async def test_while_the_store_is_gone_nothing_begins_and_nothing_is_lost(
