@@ -16,6 +16,7 @@ from graphql import (
     GraphQLError,
     GraphQLIncludeDirective,
     GraphQLSkipDirective,
+    NoUndefinedVariablesRule,
     OperationDefinitionNode,
     OperationType,
     VariableNode,
@@ -210,6 +211,10 @@ class Prepared(SchemaExtension):
         found = document.refusals(context._provided_operation_name, context.variables or {})
         if document.introspects and not context.context.admission.introspection:
             found.append(GraphQLError("Introspection is switched off."))
+        if self._known is None and not found:
+            # Strawberry's rule for inputs of one choice fails where there is no such variable.
+            rules = [NoUndefinedVariablesRule]
+            found = validate(context.schema._schema, document.node, rules)
         if found or self._known is not None:
             context.pre_execution_errors = found
             yield

@@ -150,6 +150,7 @@ async def test_parameters_and_capitals_do_not_matter_in_a_content_type(
         ("{ experiments }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
         ("{ experiments(first: nope) { nodes { id } } }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
         ("query ($a: Nope) { __typename }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
+        ("{ modelVersion(by: { inStage: $v }) { id } }", None, 422, "GRAPHQL_VALIDATION_FAILED"),
         ("query ($n: String!) { experiment(name: $n) { id } }", None, 422, "INVALID_INPUT"),
         ("query ($n: String!) { experiment(name: $n) { id } }", {"n": 5}, 422, "INVALID_INPUT"),
         ("query ($n: String!) { experiment(name: $n) { id } }", {"n": None}, 422, "INVALID_INPUT"),
