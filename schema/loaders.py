@@ -176,7 +176,8 @@ class Loaders:
                 return (await self.values(asked))[load.path]
 
             loader = self._loaders[kind] = DataLoader(values)
-        return loader.load(load.key)
+        # Several may wait for it; one that is cancelled must not cancel it for the others.
+        return asyncio.shield(loader.load(load.key))
 
     def abandon(self) -> None:
         """Stop what is still being read; nobody waits for it."""

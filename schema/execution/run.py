@@ -164,32 +164,34 @@ class Run:
         """Put the results in the places of the coroutines, which are under way at the same time,
         and what is loaded into its columns.
 
-        Coroutines are driven by hand: each goes on until it waits for a load or a future, and when
-        all of those are there, each goes on again. A task for each would cost more than all that it
-        does.
+        Coroutines are driven by hand: each goes on until it waits for a load or a future. Who waits
+        for a future goes on as soon as that is there: it may hold what others wait for. When all
+        the others wait for loads, what is wanted is loaded, and they go on too. A task for each
+        would cost more than all that it does.
         """
         going: list[Going] = [
             (each, index, None) for each in begun for index in range(len(each.column))
         ]
-        while going or wanted:
-            asked = Asked()
-            places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
-            loading: list[Loading] = []
-            pending: list[Pending] = []
-            try:
+        asked = Asked()
+        places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
+        loading: list[Loading] = []
+        pending: list[Pending] = []
+        try:
+            while True:
                 self._drive(going, asked, loading, pending)
-                values = await self._loaders.values(asked)
                 if pending:
-                    await _done(pending)
-            except BaseException:
-                await _cancelled(future for _, _, future in pending)
-                raise
-            for each, place in zip(wanted, places, strict=True):
-                count = len(each.keys)
-                self._show(each, values[each.path][place : place + count])
-            wanted = []
-            going = [(each, index, values[path][place]) for each, index, path, place in loading]
-            going += [(each, index, None) for each, index, _ in pending]
+                    going = await _first(pending)
+                    continue
+                values = await self._loaders.values(asked)
+                for each, place in zip(wanted, places, strict=True):
+                    self._show(each, values[each.path][place : place + len(each.keys)])
+                if not loading:
+                    return
+                going = [(each, index, values[path][place]) for each, index, path, place in loading]
+                asked, wanted, places, loading = Asked(), [], [], []
+        except BaseException:
+            await _cancelled(future for _, _, future in pending)
+            raise
 
     def _drive(
         self,
@@ -227,12 +229,19 @@ class Run:
         wanted.column.extend(found)
 
 
-async def _done(pending: list[Pending]) -> None:
-    """Wait for all futures."""
+async def _first(pending: list[Pending]) -> list[Going]:
+    """Who can go on, once any can; the others stay pending."""
     for _, _, future in pending:
         # As a task does, or nobody else could wait for the same future.
         future._asyncio_future_blocking = False
-    await asyncio.wait([future for _, _, future in pending])
+    futures = {future for _, _, future in pending}
+    done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    for future in done:
+        # The first of several that fails ends the run, and nobody asks for the others' errors.
+        _ = future.cancelled() or future.exception()
+    going: list[Going] = [(each, n, None) for each, n, future in pending if future in done]
+    pending[:] = [each for each in pending if each[2] not in done]
+    return going
 
 
 async def _cancelled(futures: Iterable[asyncio.Future[Any]]) -> None:
