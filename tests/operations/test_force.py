@@ -184,13 +184,13 @@ async def test_connections_are_cut_at_random_and_each_event_comes_once(
                 run = await a_run(graph, unique)
             async with aclosing(items("socket", services[0].url, RUN, id=run)) as stream:  # type: ignore[type-var]
                 cursor = (await present(stream))[-1]["cursor"]
-            seen: list[list[Json]] = [[] for _ in range(20)]
+            seen: list[list[Json]] = [[] for _ in range(12)]
             written: list[str] = []
 
             def enough(got: list[Json]) -> Callable[[], bool]:
                 return lambda: written[-1:] == ["end"] and len(got) >= len(written)
 
-            transports = ["socket", "socket", "socket", "sse"] * 5
+            transports = ["socket", "socket", "socket", "sse"] * 3
             following = [
                 asyncio.create_task(follow(how, balancer.url, run, cursor, got, enough(got)))
                 for how, got in zip(transports, seen, strict=True)
@@ -208,7 +208,7 @@ async def test_connections_are_cut_at_random_and_each_event_comes_once(
             async with Graph(balancer.url) as graph:
                 # A connection each, so that the balancer decides each time.
                 graph.http.headers["connection"] = "close"
-                for n in range(300):
+                for n in range(150):
                     await insist(graph, run, str(n))
                     written.append(str(n))
             async with Graph(services[0].url) as graph:

@@ -1,12 +1,12 @@
 """Queries read from a replica, which may be behind, and may be away."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -39,11 +39,12 @@ class Pair:
 
 
 @pytest_asyncio.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
-    with replicated(tmp_path) as (url, replica):
+async def pair() -> AsyncIterator[Pair]:
+    # Not where pytest keeps its own: PostgreSQL is somebody else, and has to reach it.
+    with tempfile.TemporaryDirectory() as directory, replicated(Path(directory)) as (url, replica):
         in_thread(lambda: migrate.upgrade(url))
         async with serving(url, read_url=replica.url) as live:
-            yield Pair(live, replica, tmp_path / "postgres")
+            yield Pair(live, replica, Path(directory) / "postgres")
 
 
 async def names(graph: Graph) -> list[str]:
@@ -180,4 +181,3 @@ async def test_without_the_primary_queries_are_answered_and_nothing_is_written(
         failed = await graph.mutate("createExperiment", {"name": f"{unique}-2"})
         assert failed["code"] == "UNAVAILABLE"
         assert (await graph.http.get("/readyz")).status_code == 503
-        assert urlsplit(pair.live.url).hostname == "127.0.0.1"
