@@ -412,7 +412,7 @@ def inputs(world: World) -> dict[str, Json]:
         },
         "revokeRole": {"id": world.role_grant},
         "createApiToken": {
-            "name": world.name,
+            "name": f"one more of {world.name}",
             "grants": [
                 {
                     "role": "DEPLOYER",

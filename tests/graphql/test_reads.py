@@ -1,6 +1,7 @@
 """Reads by the driver: what rows are, and connections that are fewer than readers."""
 
 import asyncio
+import gc
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -216,3 +217,25 @@ async def test_each_read_has_its_own_notion_of_what_will_be_looked_at(
     assert set(part._fields) == {"id", "name"}
     assert row.status is ExperimentStatus.ACTIVE
     assert looked_at.get() is None
+
+
+async def test_an_operation_of_more_lists_than_connections_is_answered(graph: Graph) -> None:
+    lists = " ".join(f"a{n}: experiments(first: 1) {{ totalCount }}" for n in range(2 * READERS))
+
+    answer = await graph.answer(f"{{ {lists} }}")
+
+    assert "errors" not in answer
+    assert len(answer["data"]) == 2 * READERS
+
+
+async def test_many_mistakes_in_one_operation_are_told_and_leave_nothing_in_the_log(
+    graph: Graph, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = " ".join(f'a{n}: node(id: "{n}?") {{ id }}' for n in range(2 * READERS))
+
+    answer = await graph.answer(f'{{ nodes(ids: ["1?", "2?"]) {{ id }} {lists} }}')
+    gc.collect()
+
+    codes = {error["extensions"]["code"] for error in answer["errors"]}
+    assert codes == {"INVALID_INPUT"}
+    assert "never retrieved" not in caplog.text
