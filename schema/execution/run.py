@@ -182,11 +182,11 @@ class Run:
                 if pending:
                     going = await _first(pending)
                     continue
+                if not (loading or wanted):
+                    return
                 values = await self._loaders.values(asked)
                 for each, place in zip(wanted, places, strict=True):
                     self._show(each, values[each.path][place : place + len(each.keys)])
-                if not loading:
-                    return
                 going = [(each, index, values[path][place]) for each, index, path, place in loading]
                 asked, wanted, places, loading = Asked(), [], [], []
         except BaseException:
