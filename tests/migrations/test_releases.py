@@ -117,8 +117,11 @@ def former_release() -> str:
         if tag not in here:
             return tag
     [last] = (CHECKOUT / "migrations" / "versions").glob(f"*_{migrate.head()}_*.py")
-    added = git("log", "--diff-filter=A", "--format=%H", "-1", "--", str(last))
-    return f"{added}^" if added else "HEAD"
+    found = git(
+        "log", "--first-parent", "-m", "--diff-filter=A", "--format=%H %P", "-1", "--", str(last)
+    )
+    # Of a clone without history nothing is known but this.
+    return found.split()[1] if " " in found else "HEAD"
 
 
 @contextmanager
