@@ -45,6 +45,8 @@ _WORLD = World(
             "mlflow_item": "MlflowItem",
             "upload": "ArtifactUpload",
             "other_upload": "ArtifactUpload",
+            "role_grant": "RoleGrant",
+            "api_token": "ApiToken",
         }.items()
     },
 )

@@ -617,6 +617,36 @@ async def test_who_has_been_given_what_is_seen_by_administrators(
     assert error["extensions"]["code"] == "FORBIDDEN"
 
 
+@pytest.mark.parametrize(("field", "filter"), [("roleGrants", "subject"), ("apiTokens", "name")])
+async def test_pages_of_what_was_granted_are_the_whole_list(
+    root: Graph, unique: str, field: str, filter: str
+) -> None:
+    # Given five of them, newest first
+    made = []
+    for role in ("VIEWER", "CONTRIBUTOR", "APPROVER", "DEPLOYER", "ADMIN"):
+        if field == "roleGrants":
+            input: Json = {"subject": unique, "grant": {"role": role}}
+            made.append(await root.done("grantRole", input, "roleGrant { id }"))
+        else:
+            input = {"name": unique, "grants": [{"role": role}]}
+            made.append(await root.done("createApiToken", input, "apiToken { id }"))
+    query = f"""query ($name: String!, $after: String) {{
+      found: {field}(filter: {{ {filter}: $name }}, first: 2, after: $after) {{
+        totalCount nodes {{ id }} pageInfo {{ hasNextPage endCursor }} }} }}"""
+
+    # When
+    pages: list[Json] = []
+    after = None
+    while not pages or pages[-1]["pageInfo"]["hasNextPage"]:
+        pages.append((await root.query(query, {"name": unique, "after": after}))["found"])
+        after = pages[-1]["pageInfo"]["endCursor"]
+
+    # Then
+    assert [node for page in pages for node in page["nodes"]] == made[::-1]
+    assert [len(page["nodes"]) for page in pages] == [2, 2, 1]
+    assert {page["totalCount"] for page in pages} == {5}
+
+
 # What lasts
 
 
