@@ -107,6 +107,7 @@ class _Measure:
             if isinstance(node, FragmentDefinitionNode)
         }
         self._variables = variables
+        self._defaults = _defaults(document)
         self._known: dict[str, Size] = {}
 
     def of(self, selections: SelectionSetNode | None) -> Size:
@@ -156,9 +157,12 @@ class _Measure:
     def _number(self, value: ValueNode) -> int:
         """How many a list names."""
         if isinstance(value, VariableNode):
+            name = value.name.value
             if self._variables is None:
                 return _MAX_NAMED
-            given = self._variables.get(value.name.value)
+            if name not in self._variables:
+                return self._defaults.get(name, 1)
+            given = self._variables[name]
             return len(given) if isinstance(given, list | tuple) else 1
         return len(value.values) if isinstance(value, ListValueNode) else 1
 
@@ -170,6 +174,19 @@ class _Measure:
         elif isinstance(value, VariableNode) and self._variables is not None:
             given = self._variables.get(value.name.value)
         return min(max(given, 1), most) if isinstance(given, int) else most
+
+
+def _defaults(document: DocumentNode) -> dict[str, int]:
+    """How many each variable names where a request does not give it; of several operations, the one
+    that names the most."""
+    found: dict[str, int] = {}
+    for node in document.definitions:
+        if isinstance(node, OperationDefinitionNode):
+            for each in node.variable_definitions or ():
+                if isinstance(each.default_value, ListValueNode):
+                    name = each.variable.name.value
+                    found[name] = max(len(each.default_value.values), found.get(name, 0))
+    return found
 
 
 def size_of(

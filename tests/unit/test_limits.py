@@ -152,6 +152,17 @@ def test_as_many_objects_as_ids_are_asked_for() -> None:
     assert refused(f"{{ nodes(ids: {json.dumps(['a'] * 100)}) {each} }}") != []
 
 
+def test_ids_that_a_document_has_for_whoever_gives_none_count_too() -> None:
+    each = (
+        "{ ... on Experiment { runs(first: 100) { nodes { logs(first: 5) { nodes { line } } } } } }"
+    )
+    document = f"query ($ids: [ID!]! = {json.dumps(['a'] * 100)}) {{ nodes(ids: $ids) {each} }}"
+
+    assert refused(document) != []
+    assert refused(document, ids=["a"]) == []
+    assert refused(f"{document} query B($ids: [ID!]! = []) {{ nodes(ids: $ids) {each} }}") != []
+
+
 def test_what_graphiql_asks_at_first_is_allowed_once_but_not_a_hundred_times() -> None:
     again = " ".join(f"a{n}: __schema {{ types {{ fields {{ name }} }} }}" for n in range(100))
 
