@@ -110,10 +110,12 @@ class Storage:
 
     def content_at(self, uri: str) -> tuple[ArtifactArea, str] | None:
         """The area and the digest of the content at an s3:// URI; None where none is kept."""
+        # One area may lie within the other, whose key is longer then.
         for area, place in self._places.items():
             if isinstance(place, Bucket) and (key := place.key_of(uri)) is not None:
                 digest = rules.digest_at(key)
-                return None if digest is None else (area, digest)
+                if digest is not None:
+                    return area, digest
         return None
 
     async def receive(

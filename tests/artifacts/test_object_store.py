@@ -6,6 +6,8 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
+from lifecycle.artifacts.storage import Storage
+from lifecycle.runs.rules import ArtifactArea
 from lifecycle.settings import Settings
 from schema import ids
 from tests.artifacts.conftest import Kept, keeping
@@ -79,6 +81,19 @@ async def test_the_place_of_hidden_content_leads_nowhere(in_s3: Kept, unique: st
             hidden = (await seer.query(query, {"id": version["id"]}))["modelVersion"]
 
     assert hidden == {"artifactUrl": None, "model": found["model"]}
+
+
+def test_the_place_of_content_is_known_where_one_area_lies_within_the_other(
+    store: Store,
+) -> None:
+    digest = "ab" * 32
+    areas = {ArtifactArea.INTERNAL: "s3://internal", ArtifactArea.EXTERNAL: "s3://internal/outer"}
+    storage = Storage(areas)
+
+    for area, location in areas.items():
+        found = storage.content_at(f"{location}/sha256/ab/{digest}")
+        assert found == (area, f"sha256:{digest}")
+    storage.close()
 
 
 async def test_while_the_store_is_gone_nothing_begins_and_nothing_is_lost(
