@@ -56,12 +56,21 @@ VISIBLE = {
     "UNION ALL SELECT id FROM role_grant UNION ALL SELECT id FROM api_token)",
 }
 
-# The columns of a table, where a visible row may say something of a hidden one: a run has a parent.
+# The columns of a table, where a visible row may say something of a hidden one: a run has a parent,
+# a token rights to several models.
+_RIGHTS = (
+    "jsonb_set({column}, '{{grants}}', (SELECT jsonb_agg(given) "
+    "FROM jsonb_array_elements({column} -> 'grants') AS given WHERE given ->> 'model_id' IS NULL "
+    "OR (given ->> 'model_id')::uuid IN (SELECT id FROM model)))"
+)
 SHOWN = {
     "event": "id, position, type, subject_kind, subject_id, at, actor, request_id, "
-    "idempotency_key, reason, before, CASE WHEN type = 'run.created' AND NOT EXISTS "
+    "idempotency_key, reason, CASE WHEN type = 'api_token.revoked' "
+    f"THEN {_RIGHTS.format(column='before')} ELSE before END AS before, "
+    "CASE WHEN type = 'run.created' AND NOT EXISTS "
     "(SELECT FROM run AS parent WHERE parent.id = CAST(event.after ->> 'parent_id' AS uuid)) "
-    "THEN jsonb_set(after, '{parent_id}', 'null') ELSE after END AS after, hash",
+    "THEN jsonb_set(after, '{parent_id}', 'null') WHEN type = 'api_token.created' "
+    f"THEN {_RIGHTS.format(column='after')} ELSE after END AS after, hash",
 }
 
 # All rows are visible, and why.

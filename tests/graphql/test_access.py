@@ -472,6 +472,34 @@ async def test_what_a_token_does_is_in_the_journal_and_so_is_what_was_done_to_it
     assert actions == ["api_token.revoked", "api_token.created"]
 
 
+async def test_the_journal_does_not_tell_of_a_tokens_rights_to_hidden_models(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    mine, other = f"{unique}-mine", f"{unique}-other"
+    for name in (mine, other):
+        await a_version(graph, name)
+    grants = [{"role": "VIEWER", "modelName": mine}, {"role": "DEPLOYER", "modelName": other}]
+    input = {"name": unique, "grants": [{"role": "APPROVER"}, *grants]}
+    made = await root.mutate("createApiToken", input, "apiToken { id }")
+    await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+    query = "query ($id: ID!) { auditLog(filter: {subject: $id}) { nodes { before after } } }"
+
+    async with Graph(signed.url, token=await a_token(signed, "VIEWER", mine)) as viewer:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = await viewer.query(query, {"id": made["apiToken"]["id"]})
+                entries = found["auditLog"]["nodes"]
+                if len(entries) == 2:
+                    break
+
+    everything = await root.query(query, {"id": made["apiToken"]["id"]})
+    for entry, whole in zip(entries, everything["auditLog"]["nodes"], strict=True):
+        [said] = [each for each in entry.values() if each]
+        [all_said] = [each for each in whole.values() if each]
+        assert [each["role"] for each in all_said["grants"]] == ["APPROVER", "VIEWER", "DEPLOYER"]
+        assert said == {**all_said, "grants": all_said["grants"][:2]}
+
+
 async def test_a_token_that_was_revoked_is_refused_within_seconds(
     signed: Live, root: Graph, unique: str
 ) -> None:
