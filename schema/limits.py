@@ -41,6 +41,9 @@ MAX_COST = 50_000
 # As many mistakes as graphql-core finds before it stops looking.
 MAX_ERRORS = 100
 MAX_BODY_BYTES = 8 * 1024 * 1024
+# Of a subscription with its variables, which are held as long as it lasts; a document takes about
+# ninety times as much.
+MAX_SUBSCRIPTION = 10_000
 
 # Lists that are no pages: how long each may be, or usually is.
 _LENGTHS = {

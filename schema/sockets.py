@@ -31,6 +31,7 @@ from schema.errors import told
 from schema.subscriptions import Answers
 
 _MAX_OPERATIONS = 100
+_MAX_ID = 1_000
 
 
 class Socket(ASGIWebSocketAdapter):
@@ -81,7 +82,10 @@ class _Operation(Operation[Context, None]):
             asked.get("variables"),
             asked.get("operationName"),
         )
-        self.asked = asked
+        # And nothing else of what was sent: it is held as long as the operation lasts.
+        self.asked = {name: asked.get(name) for name in ("query", "documentId", "variables")}
+        self.asked |= {"operationName": self.operation_name}
+        self.asked |= {"extensions": {"cost": wants_cost(asked)}}
 
 
 class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -178,8 +182,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
 def _well_formed(message: Any) -> bool:
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         return False
-    if message["type"] in ("subscribe", "complete") and not isinstance(message.get("id"), str):
-        return False
+    if message["type"] in ("subscribe", "complete"):
+        id = message.get("id")
+        if not isinstance(id, str) or len(id) > _MAX_ID:
+            return False
     if message["type"] != "subscribe":
         return True
     payload = message.get("payload")

@@ -23,6 +23,7 @@ from lifecycle.errors import LimitExceeded
 from schema.context import Context
 from schema.documents import Document, accepted
 from schema.errors import shown, told
+from schema.limits import MAX_SUBSCRIPTION
 
 # All who follow take an event within moments of each other. Whoever is slower than this waits for
 # an answer of the state as it is then.
@@ -159,6 +160,7 @@ async def answers(
     operation = document and get_operation_ast(document.node, operation_name)
     if not document or not operation or operation.operation is not OperationType.SUBSCRIPTION:
         return None
+    _check_short(text, variables)
     name = operation.name.value if operation.name else None
     context = given.fresh()
     # What has just happened is shown as it is now.
@@ -173,3 +175,15 @@ async def answers(
         return None
     bind_contextvars(operation=name)
     return Answers(asked, items)
+
+
+def _check_short(text: str, variables: dict[str, Any]) -> None:
+    """Raise LimitExceeded when it is more than one subscription may hold."""
+    length = len(text) + len(orjson.dumps(variables))
+    if length > MAX_SUBSCRIPTION:
+        raise LimitExceeded(
+            f"A subscription and its variables may have {MAX_SUBSCRIPTION:,} characters.",
+            "subscription",
+            MAX_SUBSCRIPTION,
+            length,
+        )

@@ -4,14 +4,16 @@ both executors, over each transport. What all together may have is in test_admis
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import httpx
+import orjson
 import pytest
 import pytest_asyncio
 
-from tests.client import PATIENCE, Graph, Json, socket
+from schema.sockets import SocketHandler
+from tests.client import PATIENCE, Graph, Json, closed, socket
 from tests.conftest import Live, serving
 from tests.factories import a_deployment, a_run, a_version
 from tests.following import until
@@ -256,6 +258,63 @@ async def test_more_subscriptions_than_a_principal_may_have_are_refused_until_on
 
     # Nothing is counted that is over, however it ended.
     await until(lambda: limited.app.state.admission.subscriptions.taken == 0)
+
+
+async def test_a_subscription_is_short_because_it_is_held_as_long_as_it_lasts(
+    limited: Live, ada: Graph
+) -> None:
+    variables = {"of": "x" * 20_000}
+    length = len(FOLLOW) + len(orjson.dumps(variables))
+    error = {
+        "message": "A subscription and its variables may have 10,000 characters.",
+        "extensions": {
+            "code": "LIMIT_EXCEEDED",
+            "name": "subscription",
+            "limit": 10_000,
+            "value": length,
+        },
+    }
+
+    async with socket(limited.url, actor="ada") as opened:
+        for query, given in (
+            (FOLLOW, variables),
+            (f"{FOLLOW}{' ' * (length - len(FOLLOW) - 2)}", {}),
+        ):
+            id = await opened.start(query, given)
+            assert await opened.receive() == {"id": id, "type": "error", "payload": [error]}
+        streamed = [each async for each in ada.stream(FOLLOW, variables)]
+        assert streamed == [{"errors": [error]}]
+
+        # A query is over soon.
+        await opened.start("{ __typename }", variables)
+        assert (await opened.receive())["payload"] == {"data": {"__typename": "Query"}}
+    await until(lambda: limited.app.state.admission.subscriptions.taken == 0)
+
+
+async def test_of_what_a_websocket_is_sent_only_what_is_needed_is_held(
+    limited: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    junk = "x" * 100_000
+    handlers = []
+    began = SocketHandler.handle_connection_init
+
+    async def begin(self: SocketHandler, message: Any) -> None:
+        handlers.append(self)
+        await began(self, message)
+
+    monkeypatch.setattr(SocketHandler, "handle_connection_init", begin)
+    async with socket(limited.url, actor="ada", junk=junk) as opened:
+        payload = {"query": FOLLOW, "extensions": {"junk": junk}, "junk": junk}
+        await opened.send({"type": "subscribe", "id": "1", "payload": payload})
+        await opened.receive()
+        [handler] = handlers
+        [operation] = cast("dict[str, Any]", handler.operations).values()
+        assert junk not in repr(handler.context.connection_params)
+        assert junk not in repr(operation.asked)
+
+        with closed(4400, "Malformed message"):
+            await opened.send({"type": "subscribe", "id": junk, "payload": {"query": FOLLOW}})
+            await opened.receive()
 
 
 @pytest.mark.parametrize("execution", ["compiled", "stock"])

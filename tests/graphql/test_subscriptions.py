@@ -289,7 +289,7 @@ async def test_after_the_replay_comes_what_happens(
 @both_transports
 @pytest.mark.parametrize(
     "cursor",
-    ["", " ", "1", "journal:1", "é", "💥", "a" * 100_000]
+    ["", " ", "1", "journal:1", "é", "💥", "a" * 9_000]
     + [
         urlsafe_b64encode(text.encode()).decode()
         for text in ("journal:", "journal:-1", "journal:1.5", "journal:x", "journal:٣", "1", "\x00")
