@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from contextvars import Context, ContextVar, copy_context
+from contextvars import ContextVar, copy_context
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
@@ -239,22 +239,23 @@ async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
     if len(reads) == 1:
         return [await reads[0](session)]
     results: list[Any] = [None] * len(reads)
-    coroutines = [read(_Asking()) for read in reads]
-    going: list[tuple[int, Context, Any]] = [(n, copy_context(), None) for n in range(len(reads))]
+    coroutines = [(read(_Asking()), copy_context()) for read in reads]
+    going: list[tuple[int, Any]] = [(n, None) for n in range(len(reads))]
     try:
         while going:
             asked, waiting = [], []
-            for n, context, rows in going:
+            for n, rows in going:
+                coroutine, context = coroutines[n]
                 try:
-                    asked.append(context.run(coroutines[n].send, rows))
-                    waiting.append((n, context))
+                    asked.append(context.run(coroutine.send, rows))
+                    waiting.append(n)
                 except StopIteration as end:
                     results[n] = end.value
             found = await _answered(session, asked)
-            going = [(*who, rows) for who, rows in zip(waiting, found, strict=True)]
+            going = list(zip(waiting, found, strict=True))
     finally:
-        for coroutine in coroutines:
-            coroutine.close()
+        for coroutine, context in coroutines:
+            context.run(coroutine.close)
     return results
 
 

@@ -7,7 +7,7 @@ a read session of its own.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
 from strawberry.dataloader import DataLoader
@@ -101,7 +101,9 @@ class _Read:
         try:
             found = await batch(session, self._keys, *args)
         finally:
-            looked_at.reset(former)
+            # Whoever gives this up may do so elsewhere, where it has set nothing.
+            with suppress(ValueError):
+                looked_at.reset(former)
         for key in self._keys:
             self._known[key] = found.get(key)
 

@@ -187,6 +187,13 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
 
 
 async def test_a_read_that_fails_fails_all_that_were_asked_with_it(live: Live) -> None:
+    async def looks_at_something(session: ReadSession) -> None:
+        former = looked_at.set(frozenset({"name"}))
+        try:
+            await session.fetch(Prepared(text("SELECT 1")))
+        finally:
+            looked_at.reset(former)
+
     async def fails(session: ReadSession) -> None:
         await session.fetch(Prepared(text("SELECT 1 / 0")))
 
@@ -195,7 +202,7 @@ async def test_a_read_that_fails_fails_all_that_were_asked_with_it(live: Live) -
 
     async with live.database.read() as session:
         with pytest.raises(asyncpg.DivisionByZeroError):
-            await together(session, [works, fails])
+            await together(session, [works, looks_at_something, fails])
         assert await session.fetch(Prepared(text("SELECT 1"))) == [(1,)]
 
 
