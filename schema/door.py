@@ -16,6 +16,7 @@ from lifecycle.principals.sign_in import End, SignIn
 from lifecycle.settings import is_loopback
 
 _MAX_ACTOR = 250
+_PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 _SCHEME = "bearer "
 _NOBODY = Principal("nobody", NOTHING)
 
@@ -93,6 +94,9 @@ class Door:
 
 
 def _is_local(connection: HTTPConnection) -> bool:
+    # What a proxy passes on may have come from anywhere.
+    if not _PASSED_ON.isdisjoint(connection.headers.keys()):
+        return False
     host, port = connection.scope.get("server") or ("", 0)
     # A socket in the file system has no port.
     return port is None or is_loopback(host)

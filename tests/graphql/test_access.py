@@ -814,6 +814,18 @@ async def test_a_page_from_elsewhere_does_not_get_in_by_a_name_that_leads_here(
     assert response.status_code == status
 
 
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP"])
+async def test_what_a_proxy_passes_on_does_not_come_from_this_machine(
+    live: Live, header: str
+) -> None:
+    async with Graph(live.url) as client:
+        response = await client.http.post(
+            "/graphql", json={"query": "{ __typename }"}, headers={header: "203.0.113.7"}
+        )
+
+    assert response.status_code == 403
+
+
 async def test_others_than_this_machine_are_served_if_it_is_said_so(database_url: str) -> None:
     async with (
         serving(database_url, insecure=True) as service,
