@@ -254,7 +254,7 @@ async def test_it_removes_beside_writers_and_a_sequencer(
         while len(seen) < written:
             seen += await take(stream, 1)
 
-    assert removed > 100
+    assert removed > 20
     assert len(set(said(seen))) == written
     assert (await verify(live.database.url)).faults == []
 
