@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import update
+
 from lifecycle.database import Database, WriteSession
 from lifecycle.tracking import repository
 from lifecycle.tracking.rules import Agreed, Conflict, SyncState, TrackedKind
@@ -41,15 +43,22 @@ class Mirror:
         return ids.encode("MlflowItem", found[_KINDS[kind], id].id)
 
     async def take(self, item: str) -> Task:
-        """Take a due item, as a worker does. What others have left due is put back."""
+        """Take a due item, as a worker does. What is due before it stays so."""
 
         async def take(session: WriteSession) -> Task:
+            before = []
             while True:
                 task = await repository.take(session, self.server_id, 600)
                 assert task is not None, "It is not due."
                 if task.id == ids.decode("MlflowItem", item):
-                    return task
-                await repository.put_back(session, task, None)
+                    break
+                before.append(task.id)
+            await session.execute(
+                update(MlflowItemRow)
+                .where(MlflowItemRow.id.in_(before))
+                .values(lease_id=None, lease_until=None)
+            )
+            return task
 
         return await self.database.write(take)
 

@@ -64,7 +64,6 @@ EMPTY = {
     ("Experiment", "completedAt"),
     ("Experiment", "durationSeconds"),
     ("MlflowConflict", "reason"),
-    ("MlflowItem", "nextAttemptAt"),
     ("MlflowLink", "lastSyncedAt"),
     ("MlflowLink", "url"),
     ("MlflowServer", "answeredAt"),
