@@ -66,11 +66,12 @@ class Attribute:
 class Loaded:
     """A field that says how its objects are found: for each key, which `read` gives, many of them,
     or one. `names` are the attributes of their rows that will be looked at; None if that may be
-    any."""
+    any. Pages are shown as connections of objects of that `kind`, or as they are, when it is None:
+    then only their nodes are asked for."""
 
     definition: GraphQLField
     access: Access
-    kind: type[OfRow[Any]]
+    kind: type[OfRow[Any]] | None
     many: bool
     read: Callable[[Any], Any]
     type: Type
@@ -196,17 +197,37 @@ class Compiler:
     def _loaded(
         self, access: Access, definition: GraphQLField, details: list[FieldDetails]
     ) -> Loaded:
-        type_ = self._type(definition.type, details, rows=access.counts is None)
+        of_pages = access.counts is not None
+        pages = self._only_nodes(definition, details) if of_pages else None
+        type_ = pages or self._type(definition.type, details, rows=not of_pages)
         return Loaded(
             definition,
             access,
-            access.kind(definition.type),
+            access.kind(definition.type) if of_pages and pages is None else None,
             is_list_type(get_nullable_type(definition.type)),
             attrgetter(access.by),
             type_,
             type_.looked_at,
             self._arguments(definition, details[0]),
         )
+
+    def _only_nodes(self, definition: GraphQLField, details: list[FieldDetails]) -> Type | None:
+        """How pages are completed of which nothing but the nodes is asked for; None if more is."""
+        parent = get_nullable_type(definition.type)
+        assert isinstance(parent, GraphQLObjectType)
+        grouped = self._grouped(parent, details)
+        if any(each[0].node.name.value != "nodes" for each in grouped.values()):
+            return None
+        nodes = parent.fields["nodes"].type
+        read = attrgetter("rows")
+        fields = tuple(
+            Attribute("rows", read, of_row=True, type=self._type(nodes, each, rows=True))
+            for each in grouped.values()
+        )
+        self._size += len(grouped)
+        kind = _definition(parent).origin
+        selection = Selection(kind, False, tuple(grouped), fields, _looked_at(kind, fields))
+        return Rows(False, selection)
 
     def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
         return Arguments(self._strawberry, definition, details, self._operation)
@@ -232,10 +253,14 @@ class Compiler:
         return Abstract(nullable, {_class_of(each): self._of(each, details) for each in possible})
 
     def _of(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> Selection:
-        collected = collect_subfields(
+        return self._selection(type_, self._grouped(type_, details))
+
+    def _grouped(
+        self, type_: GraphQLObjectType, details: list[FieldDetails]
+    ) -> dict[str, list[FieldDetails]]:
+        return collect_subfields(
             self._schema, self._details, self._variables, self._operation, type_, details
-        )
-        return self._selection(type_, collected.grouped_field_set)
+        ).grouped_field_set
 
 
 def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:

@@ -219,7 +219,7 @@ class Run:
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
         field = wanted.field
-        if field.access.counts is not None:
+        if field.kind is not None:
             found = [
                 field.access.connection(field.kind, page, self._loaders, key, wanted.further)
                 for page, key in zip(found, wanted.keys, strict=True)
