@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -37,7 +37,8 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
-from lifecycle.statements import Prepared, looked_at, part_of, prepared
+from lifecycle.leaves import Leaves, by_key, written
+from lifecycle.statements import Names, Prepared, looked_at, part_of, prepared
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -210,8 +211,6 @@ LISTS = 1_000
 # The ids of those whose children are wanted.
 PARENTS = bindparam("parents", type_=ARRAY(Uuid))
 
-Names: TypeAlias = frozenset[str] | None
-
 
 class Listing(Generic[Row]):
     """A list as clients page through it: what is in it, in which order. Its statements are made
@@ -241,7 +240,7 @@ class Listing(Generic[Row]):
 
     async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
         """One page. Raises InvalidInput when the cursor is not of this list."""
-        shape = (looked_at.get(), request.backward, request.cursor is not None)
+        shape = (_names(), request.backward, request.cursor is not None)
         rows = await _fetch(session, self._page, shape, self._bounds(request))
         # Of one thing selected, the rows are that thing.
         apart = [row[1:] for row in rows] if self._apart else [()] * len(rows)
@@ -251,11 +250,16 @@ class Listing(Generic[Row]):
         self, session: ReadSession, parents: Sequence[UUID], request: PageRequest
     ) -> dict[UUID, Page[Row]]:
         """One page for each parent, in one statement: PostgreSQL runs the bounded query once per
-        parent, so the cost does not depend on how many children there are."""
+        parent, so the cost does not depend on how many children there are. Of leaves the pages are
+        texts."""
         values = self._bounds(request) | {"parents": list(parents)}
+        names, way = looked_at.get(), (request.backward, request.cursor is not None)
+        if isinstance(names, Leaves):
+            values["limit"] = request.size
+            texts = by_key(await _fetch(session, self._leaves, (names, *way), values))
+            return cast(dict[UUID, Page[Row]], texts)
         found: dict[UUID, tuple[list[Row], list[Sequence[Any]]]] = {id: ([], []) for id in parents}
-        shape = (looked_at.get(), request.backward, request.cursor is not None)
-        for parent, row, *others in await _fetch(session, self._pages, shape, values):
+        for parent, row, *others in await _fetch(session, self._pages, (names, *way), values):
             rows, apart = found[parent]
             rows.append(row)
             apart.append(others)
@@ -277,20 +281,37 @@ class Listing(Generic[Row]):
         return self._ordering.page(statement, backward, resumed, self._apart)
 
     def _pages(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
+        parent, children, child = self._children(backward, resumed)
+        values = self._sort_values(children, child)
+        part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
+        order = self._ordered(values, backward)
+        return select(parent, part, *apart).join(children, true()).order_by(*order)
+
+    def _leaves(self, leaves: Leaves, backward: bool, resumed: bool) -> Select[Any]:
+        parent, children, child = self._children(backward, resumed)
+        # As they are shown, also where they were looked for from the end.
+        order = self._ordered(self._sort_values(children, child), backward=False)
+        objects = written(child, leaves, *order)
+        return select(parent, *objects).join(children, true()).group_by(parent)
+
+    def _children(self, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
+        """Parents, what belongs to the page of each, and the same as entities."""
         parent = func.unnest(PARENTS).column_valued("parent")
         own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
         children = self._ordering.page(own, backward, resumed, self._apart).lateral("child")
-        child = aliased(self._entity, children)
-        values = [
+        return parent, children, aliased(self._entity, children)
+
+    def _sort_values(self, children: Any, child: Any) -> list[Any]:
+        return [
             children.c[f"sort_{n}"] if name is None else getattr(child, name)
             for n, name in enumerate(self._sorted_by)
         ]
-        order = [
+
+    def _ordered(self, values: Sequence[Any], backward: bool) -> list[Any]:
+        return [
             value.desc() if key.descending != backward else value.asc()
             for key, value in zip(self._ordering.keys, values, strict=True)
         ]
-        part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
-        return select(parent, part, *apart).join(children, true()).order_by(*order)
 
     def _count(self) -> Select[Any]:
         return self._statement.with_only_columns(func.count(), maintain_column_froms=True)
@@ -348,7 +369,7 @@ class Lookup(Generic[Key, Row]):
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows by their keys; those that do not exist are absent."""
-        rows = await _fetch(session, self._select, (looked_at.get(),), {"keys": list(keys)})
+        rows = await _fetch(session, self._select, (_names(),), {"keys": list(keys)})
         return dict(zip(map(attrgetter(self._key), rows), rows, strict=True))
 
     def _select(self, names: Names) -> Select[Any]:
@@ -359,8 +380,9 @@ class Children(Generic[Row]):
     """All rows that belong to parents, which the column `parent` names, in an order."""
 
     def __init__(self, statement: Select[Row], parent: Any, *order: Any) -> None:
-        self._statement = statement.where(parent == any_(PARENTS)).order_by(parent, *order)
-        self._parent = parent.key
+        self._statement = statement.where(parent == any_(PARENTS))
+        self._parent = parent
+        self._order = order
 
     async def fetch(
         self,
@@ -368,17 +390,36 @@ class Children(Generic[Row]):
         parents: Sequence[UUID],
         parameters: Mapping[str, Any] | None = None,
     ) -> dict[UUID, list[Row]]:
-        """The children of each parent; parents without any are absent."""
+        """The children of each parent; parents without any are absent. Leaves come as texts."""
         wanted = {**(parameters or {}), "parents": list(parents)}
-        rows = await _fetch(session, self._select, (looked_at.get(),), wanted)
-        return {
-            parent: list(children) for parent, children in groupby(rows, attrgetter(self._parent))
-        }
+        names = looked_at.get()
+        if isinstance(names, Leaves):
+            texts = by_key(await _fetch(session, self._leaves, (names,), wanted))
+            return cast(dict[UUID, list[Row]], texts)
+        rows = await _fetch(session, self._select, (names,), wanted)
+        parent = attrgetter(self._parent.key)
+        return {parent: list(children) for parent, children in groupby(rows, parent)}
 
     def _select(self, names: Names) -> Select[Any]:
-        entity = self._statement.column_descriptions[0]["entity"]
-        part = part_of(entity, names, self._parent)
-        return self._statement.with_only_columns(part, maintain_column_froms=True)
+        part = part_of(self._entity, names, self._parent.key)
+        ordered = self._statement.order_by(self._parent, *self._order)
+        return ordered.with_only_columns(part, maintain_column_froms=True)
+
+    def _leaves(self, leaves: Leaves) -> Select[Any]:
+        objects = written(self._entity, leaves, *self._order)
+        of_parents = self._statement.group_by(self._parent)
+        return of_parents.with_only_columns(self._parent, *objects, maintain_column_froms=True)
+
+    @property
+    def _entity(self) -> Any:
+        return self._statement.column_descriptions[0]["entity"]
+
+
+def _names() -> Names:
+    """What will be looked at of rows that are not shown as leaves."""
+    names = looked_at.get()
+    assert not isinstance(names, Leaves)
+    return names
 
 
 async def _fetch(

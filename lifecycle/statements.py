@@ -10,7 +10,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, lru_cache, partial
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 import orjson
 from sqlalchemy import ARRAY, ColumnElement, Dialect, Enum, Float, Select, TextClause, inspect
@@ -20,6 +20,8 @@ from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import LRUCache
 from typing_extensions import TypeVarTuple
+
+from lifecycle.leaves import Leaves
 
 Row = TypeVar("Row")
 Columns = TypeVarTuple("Columns")
@@ -36,8 +38,9 @@ def to_json(value: object) -> str:
 _KEPT = 1_000
 
 # The attributes of rows that whoever reads will look at; None if that may be any. What is read in
-# bulk for a client is cut down to them.
-looked_at: ContextVar[frozenset[str] | None] = ContextVar("looked_at", default=None)
+# bulk for a client is cut down to them. Leaves are not looked at, but shown as they are written.
+Names: TypeAlias = frozenset[str] | None
+looked_at: ContextVar[Names | Leaves] = ContextVar("looked_at", default=None)
 
 _DIALECT: Dialect = asyncpg.dialect(  # type: ignore[no-untyped-call]
     json_serializer=to_json, json_deserializer=orjson.loads

@@ -36,6 +36,7 @@ class Metric(OfRow[MetricValue]):
         # Not by finite(): a page may have thousands of them.
         lambda row: row.value if math.isfinite(row.value) else None,
         needs=("value",),
+        leaf="value",
         description="Null if it is not finite; see `kind`.",
     )
     kind: NumberKind = shown(

@@ -22,6 +22,7 @@ from graphql import (
     GraphQLString,
     GraphQLUnionType,
     OperationDefinitionNode,
+    get_named_type,
     get_nullable_type,
     is_leaf_type,
     is_list_type,
@@ -38,8 +39,20 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
+from lifecycle.leaves import Leaf, Leaves
 from schema.execution.arguments import Arguments
-from schema.execution.columns import Abstract, Leaf, List, Objects, Rows, Type, Unusual
+from schema.execution.columns import (
+    Abstract,
+    List,
+    Nodes,
+    Objects,
+    Rows,
+    Scalar,
+    Type,
+    Unusual,
+    Written,
+    is_written,
+)
 from schema.loaded import Access, access_of
 from schema.rows import HoldsRows, OfRow, look_up
 
@@ -67,7 +80,7 @@ class Loaded:
     """A field that says how its objects are found: for each key, which `read` gives, many of them,
     or one. `names` are the attributes of their rows that will be looked at; None if that may be
     any. Pages are shown as connections of objects of that `kind`, or as they are, when it is None:
-    then only their nodes are asked for."""
+    then only their nodes are asked for. Lists with `leaves` come written."""
 
     definition: GraphQLField
     access: Access
@@ -77,6 +90,7 @@ class Loaded:
     type: Type
     names: frozenset[str] | None
     arguments: Arguments
+    leaves: Leaves | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -166,7 +180,7 @@ class Compiler:
     def _field(self, parent: GraphQLObjectType, details: list[FieldDetails]) -> Field:
         name = details[0].node.name.value
         if name == "__typename":
-            return TypeName(parent.name, Leaf(False, GraphQLString))
+            return TypeName(parent.name, Scalar(False, GraphQLString))
         definition = parent.fields.get(name)
         if definition is None:
             raise Unusual("introspection")
@@ -197,37 +211,63 @@ class Compiler:
     def _loaded(
         self, access: Access, definition: GraphQLField, details: list[FieldDetails]
     ) -> Loaded:
-        of_pages = access.counts is not None
-        pages = self._only_nodes(definition, details) if of_pages else None
-        type_ = pages or self._type(definition.type, details, rows=not of_pages)
+        kind, leaves = None, None
+        nodes = self._only_nodes(definition, details) if access.counts is not None else None
+        if access.counts is not None and nodes is None:
+            kind = access.kind(definition.type)
+            type_ = self._type(definition.type, details)
+        else:
+            name, shown, asked = nodes or (None, definition.type, details)
+            leaves = self._leaves(shown, asked) if access.leaves else None
+            type_ = Written() if leaves else self._type(shown, asked, rows=True)
+            type_ = Nodes(name, type_) if name is not None else type_
         return Loaded(
             definition,
             access,
-            access.kind(definition.type) if of_pages and pages is None else None,
+            kind,
             is_list_type(get_nullable_type(definition.type)),
             attrgetter(access.by),
             type_,
             type_.looked_at,
             self._arguments(definition, details[0]),
+            leaves,
         )
 
-    def _only_nodes(self, definition: GraphQLField, details: list[FieldDetails]) -> Type | None:
-        """How pages are completed of which nothing but the nodes is asked for; None if more is."""
-        parent = get_nullable_type(definition.type)
+    def _only_nodes(
+        self, definition: GraphQLField, details: list[FieldDetails]
+    ) -> tuple[str, GraphQLOutputType, list[FieldDetails]] | None:
+        """By which name the nodes of a connection are asked for, if nothing else of it is."""
+        connection = get_nullable_type(definition.type)
+        assert isinstance(connection, GraphQLObjectType)
+        grouped = self._grouped(connection, details)
+        if [each[0].node.name.value for each in grouped.values()] != ["nodes"]:
+            return None
+        ((name, asked),) = grouped.items()
+        return name, connection.fields["nodes"].type, asked
+
+    def _leaves(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Leaves | None:
+        """What is selected of the objects of a list, if PostgreSQL can write all of it."""
+        parent = get_named_type(type_)
         assert isinstance(parent, GraphQLObjectType)
         grouped = self._grouped(parent, details)
-        if any(each[0].node.name.value != "nodes" for each in grouped.values()):
-            return None
-        nodes = parent.fields["nodes"].type
-        read = attrgetter("rows")
-        fields = tuple(
-            Attribute("rows", read, of_row=True, type=self._type(nodes, each, rows=True))
-            for each in grouped.values()
+        leaves = Leaves(
+            Leaf(name, leaf)
+            for name, each in grouped.items()
+            if (leaf := self._leaf(parent, each[0].node.name.value)) is not None
         )
+        if len(leaves) < len(grouped):
+            return None
         self._size += len(grouped)
-        kind = _definition(parent).origin
-        selection = Selection(kind, False, tuple(grouped), fields, _looked_at(kind, fields))
-        return Rows(False, selection)
+        return leaves
+
+    def _leaf(self, parent: GraphQLObjectType, name: str) -> str | None:
+        """The attribute that a field shows as PostgreSQL would write it."""
+        definition = parent.fields.get(name)
+        if definition is None or not is_written(definition.type):
+            return None
+        field: StrawberryField = definition.extensions["strawberry-definition"]
+        found = look_up(_definition(parent).origin, field.python_name)
+        return found.leaf if found else None
 
     def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
         return Arguments(self._strawberry, definition, details, self._operation)
@@ -245,7 +285,7 @@ class Compiler:
         if isinstance(type_, GraphQLList):
             return List(nullable, self._type(type_.of_type, details, rows=rows))
         if is_leaf_type(type_):
-            return Leaf(nullable, type_)
+            return Scalar(nullable, type_)
         if isinstance(type_, GraphQLObjectType):
             return (Rows if rows else Objects)(nullable, self._of(type_, details))
         assert isinstance(type_, GraphQLInterfaceType | GraphQLUnionType)
@@ -278,7 +318,7 @@ def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
             names = kind.keys if isinstance(field, Resolved) else _needs(kind, field.name)
         else:
             loads = isinstance(field, Resolved) and field.field.is_async
-            names = () if loads or isinstance(field.type, Leaf) else field.type.looked_at
+            names = () if loads or isinstance(field.type, Scalar) else field.type.looked_at
         if names is None:
             return None
         found.update(names)
