@@ -5,6 +5,7 @@ byte, what orjson makes of the same values: an answer must not depend on who wro
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -21,6 +22,7 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
@@ -29,6 +31,7 @@ Key = TypeVar("Key")
 
 # Numbers within these, and zero, PostgreSQL writes without an exponent, as orjson does.
 _SMALLEST, _LARGEST = 1e-4, 1e15
+_FIRST, _LAST = "timestamptz '0001-01-01 00:00Z'", "timestamptz '9999-12-31 23:59:59.999999Z'"
 
 
 class Leaf(NamedTuple):
@@ -81,26 +84,23 @@ def _plain(column: Any) -> ColumnElement[str]:
 
 
 def _moment(column: Any) -> ColumnElement[str]:
-    utc = func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US')
+    # The driver takes the first and the last moment that Python knows for the infinities.
+    known = func.greatest(func.least(column, literal_column(_LAST)), literal_column(_FIRST))
+    shown = case((column.is_not(None), known))
+    utc = func.to_char(func.timezone("UTC", shown), 'YYYY-MM-DD"T"HH24:MI:SS.US')
     return literal('"', Text) + func.replace(utc, ".000000", "") + '+00:00"'
 
 
 def _float(column: Any) -> ColumnElement[str]:
     text, size = cast(column, Text), func.abs(column)
+    whole = (size == func.trunc(size)) & (size < _LARGEST)
     # PostgreSQL takes NaN for larger than infinity.
-    return case(
-        (size == func.trunc(size), case((size < _LARGEST, text + ".0"), (_finite(size), text))),
-        (_finite(size), text),
-    )
-
-
-def _finite(size: ColumnElement[float]) -> ColumnElement[bool]:
-    return size < literal(float("inf"), Float)
+    return case((whole, text + ".0"), (size < inf, text))
 
 
 def _unusual(column: Any) -> ColumnElement[bool]:
     size = func.abs(column)
-    return or_(size >= _LARGEST, size.between(5e-324, _SMALLEST))
+    return or_(size >= _LARGEST, (size > 0) & (size < _SMALLEST))
 
 
 _WRITERS: dict[type, Callable[[Any], ColumnElement[str]]] = {

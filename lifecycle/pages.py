@@ -208,8 +208,9 @@ class Page(Generic[Row]):
 
 # How many different lists, each with its filter and its order, are kept.
 LISTS = 1_000
-# The ids of those whose children are wanted.
+# The ids of those whose children are wanted, and the id of one.
 PARENTS = bindparam("parents", type_=ARRAY(Uuid))
+_PARENT = bindparam("parent", type_=Uuid)
 
 
 class Listing(Generic[Row]):
@@ -252,14 +253,15 @@ class Listing(Generic[Row]):
         """One page for each parent, in one statement: PostgreSQL runs the bounded query once per
         parent, so the cost does not depend on how many children there are. Of leaves the pages are
         texts."""
-        values = self._bounds(request) | {"parents": list(parents)}
-        names, way = looked_at.get(), (request.backward, request.cursor is not None)
+        values = self._bounds(request) | _of(parents)
+        names = looked_at.get()
+        shape = (names, len(parents) == 1, request.backward, request.cursor is not None)
         if isinstance(names, Leaves):
             values["limit"] = request.size
-            texts = by_key(await _fetch(session, self._leaves, (names, *way), values))
+            texts = by_key(await _fetch(session, self._leaves, shape, values))
             return cast(dict[UUID, Page[Row]], texts)
         found: dict[UUID, tuple[list[Row], list[Sequence[Any]]]] = {id: ([], []) for id in parents}
-        for parent, row, *others in await _fetch(session, self._pages, (names, *way), values):
+        for parent, row, *others in await _fetch(session, self._pages, shape, values):
             rows, apart = found[parent]
             rows.append(row)
             apart.append(others)
@@ -280,25 +282,28 @@ class Listing(Generic[Row]):
         )
         return self._ordering.page(statement, backward, resumed, self._apart)
 
-    def _pages(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
-        parent, children, child = self._children(backward, resumed)
+    def _pages(self, names: Names, one: bool, backward: bool, resumed: bool) -> Select[Any]:
+        parent, children, child = self._children(one, backward, resumed)
         values = self._sort_values(children, child)
         part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
-        order = self._ordered(values, backward)
-        return select(parent, part, *apart).join(children, true()).order_by(*order)
+        statement = select(parent, part, *apart).order_by(*self._ordered(values, backward))
+        return statement.select_from(children) if one else statement.join(children, true())
 
-    def _leaves(self, leaves: Leaves, backward: bool, resumed: bool) -> Select[Any]:
-        parent, children, child = self._children(backward, resumed)
+    def _leaves(self, leaves: Leaves, one: bool, backward: bool, resumed: bool) -> Select[Any]:
+        parent, children, child = self._children(one, backward, resumed)
         # As they are shown, also where they were looked for from the end.
         order = self._ordered(self._sort_values(children, child), backward=False)
-        objects = written(child, leaves, *order)
-        return select(parent, *objects).join(children, true()).group_by(parent)
+        statement = select(parent, *written(child, leaves, *order))
+        if one:
+            return statement.select_from(children).having(func.count() > 0)
+        return statement.join(children, true()).group_by(parent)
 
-    def _children(self, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
+    def _children(self, one: bool, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
         """Parents, what belongs to the page of each, and the same as entities."""
-        parent = func.unnest(PARENTS).column_valued("parent")
+        parent = _PARENT if one else func.unnest(PARENTS).column_valued("parent")
         own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
-        children = self._ordering.page(own, backward, resumed, self._apart).lateral("child")
+        page = self._ordering.page(own, backward, resumed, self._apart)
+        children = page.subquery("child") if one else page.lateral("child")
         return parent, children, aliased(self._entity, children)
 
     def _sort_values(self, children: Any, child: Any) -> list[Any]:
@@ -362,25 +367,30 @@ class Lookup(Generic[Key, Row]):
         column: InstrumentedAttribute[Key],
         *conditions: ColumnElement[bool],
     ) -> None:
-        wanted = column == any_(bindparam("keys", type_=ARRAY(column.type)))
         self._entity = entity
-        self._conditions = (wanted, *conditions)
-        self._key = column.key
+        self._column = column
+        self._conditions = conditions
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows by their keys; those that do not exist are absent."""
-        rows = await _fetch(session, self._select, (_names(),), {"keys": list(keys)})
-        return dict(zip(map(attrgetter(self._key), rows), rows, strict=True))
+        one = len(keys) == 1
+        wanted = {"key": keys[0]} if one else {"keys": list(keys)}
+        rows = await _fetch(session, self._select, (_names(), one), wanted)
+        return dict(zip(map(attrgetter(self._column.key), rows), rows, strict=True))
 
-    def _select(self, names: Names) -> Select[Any]:
-        return select(part_of(self._entity, names, self._key)).where(*self._conditions)
+    def _select(self, names: Names, one: bool) -> Select[Any]:
+        part, type_ = part_of(self._entity, names, self._column.key), self._column.type
+        key: Any = (
+            bindparam("key", type_=type_) if one else any_(bindparam("keys", type_=ARRAY(type_)))
+        )
+        return select(part).where(self._column == key, *self._conditions)
 
 
 class Children(Generic[Row]):
     """All rows that belong to parents, which the column `parent` names, in an order."""
 
     def __init__(self, statement: Select[Row], parent: Any, *order: Any) -> None:
-        self._statement = statement.where(parent == any_(PARENTS))
+        self._statement = statement
         self._parent = parent
         self._order = order
 
@@ -391,28 +401,42 @@ class Children(Generic[Row]):
         parameters: Mapping[str, Any] | None = None,
     ) -> dict[UUID, list[Row]]:
         """The children of each parent; parents without any are absent. Leaves come as texts."""
-        wanted = {**(parameters or {}), "parents": list(parents)}
-        names = looked_at.get()
+        wanted = {**(parameters or {}), **_of(parents)}
+        names, one = looked_at.get(), len(parents) == 1
         if isinstance(names, Leaves):
-            texts = by_key(await _fetch(session, self._leaves, (names,), wanted))
+            texts = by_key(await _fetch(session, self._leaves, (names, one), wanted))
             return cast(dict[UUID, list[Row]], texts)
-        rows = await _fetch(session, self._select, (names,), wanted)
+        rows = await _fetch(session, self._select, (names, one), wanted)
         parent = attrgetter(self._parent.key)
         return {parent: list(children) for parent, children in groupby(rows, parent)}
 
-    def _select(self, names: Names) -> Select[Any]:
+    def _select(self, names: Names, one: bool) -> Select[Any]:
         part = part_of(self._entity, names, self._parent.key)
-        ordered = self._statement.order_by(self._parent, *self._order)
+        ordered = self._own(one).order_by(self._parent, *self._order)
         return ordered.with_only_columns(part, maintain_column_froms=True)
 
-    def _leaves(self, leaves: Leaves) -> Select[Any]:
+    def _leaves(self, leaves: Leaves, one: bool) -> Select[Any]:
         objects = written(self._entity, leaves, *self._order)
-        of_parents = self._statement.group_by(self._parent)
-        return of_parents.with_only_columns(self._parent, *objects, maintain_column_froms=True)
+        return (
+            self._own(one)
+            .group_by(self._parent)
+            .with_only_columns(self._parent, *objects, maintain_column_froms=True)
+        )
+
+    def _own(self, one: bool) -> Select[Any]:
+        parent: Any = _PARENT if one else any_(PARENTS)
+        return self._statement.where(self._parent == parent)
 
     @property
     def _entity(self) -> Any:
         return self._statement.column_descriptions[0]["entity"]
+
+
+def _of(parents: Sequence[UUID]) -> dict[str, Any]:
+    """Whose children are wanted. Of one alone it is said in a way for which PostgreSQL plans once:
+    how many an array has it wants to know anew each time, and for a few children that takes longer
+    than to find them."""
+    return {"parents": list(parents), "parent": parents[0]} if parents else {"parents": []}
 
 
 def _names() -> Names:
