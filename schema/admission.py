@@ -140,6 +140,7 @@ class Bounds:
     seconds: int = 0
     operations: int = 0
     subscriptions: int = 0
+    websockets: int = 0
     rate: int = 0
 
 
@@ -174,6 +175,26 @@ class Shares:
     def taken(self) -> int:
         """How many all have together."""
         return sum(self._now.values())
+
+
+class Seat:
+    """An open websocket. It counts for its address until it is known whose it is, and for the
+    principal then; to be left when it has ended. Raises LimitExceeded."""
+
+    def __init__(self, newcomers: Shares, known: Shares, address: str) -> None:
+        newcomers.take(address)
+        self._taken, self._whose = newcomers, address
+        self._known = known
+
+    def belongs_to(self, principal: str) -> None:
+        """It is known now whose it is. Raises LimitExceeded."""
+        self._known.take(principal)
+        self.leave()
+        self._taken, self._whose = self._known, principal
+
+    def leave(self) -> None:
+        """The websocket has ended."""
+        self._taken.give_back(self._whose)
 
 
 class _Bucket:
@@ -346,6 +367,8 @@ class Admission:
         self.mutations = Gate(MAX_MUTATIONS)
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
         self.operations = Shares("operations", bounds.operations)
+        self.websockets = Shares("websockets", bounds.websockets)
+        self.newcomers = Shares("websockets before connection_init", bounds.websockets)
         self._rate = Rate(bounds.rate)
         self._clock = _Clock(bounds.seconds or None)
 
@@ -353,6 +376,10 @@ class Admission:
         """A principal asks for something, whatever it is. Raises LimitExceeded when that is too
         often."""
         self._rate.take(principal, time.monotonic())
+
+    def seat(self, address: str) -> Seat:
+        """For a websocket that comes from there. Raises LimitExceeded."""
+        return Seat(self.newcomers, self.websockets, address)
 
     def executing(self, principal: str, gate: Gate) -> AbstractAsyncContextManager[None]:
         """The block executes an operation, when it is its turn.

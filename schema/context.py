@@ -21,7 +21,7 @@ from lifecycle.database import Database
 from lifecycle.idempotency.service import UseCase, once
 from lifecycle.journal.feed import Feed
 from lifecycle.tables import WithId
-from schema.admission import Admission
+from schema.admission import Admission, Seat
 from schema.loaders import Loaders
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +56,8 @@ class Context:
         self.forget()
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
+        # Of a websocket.
+        self.seat: Seat | None = None
         # Has a websocket that was let in ended, once it must not go on; returns what is to be
         # called when it has ended by itself.
         self.watch: Callable[[Callable[[str], None]], Callable[[], None]] | None = None

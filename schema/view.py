@@ -211,6 +211,8 @@ class View(GraphQL[Context, None]):
         except (HTTPException, Unauthenticated) as error:
             _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error
+        assert context.seat is not None
+        context.seat.belongs_to(caller.principal.name)
         # What else was sent is not held as long as the websocket lasts.
         context.connection_params = {}
         context.origin = _origin(caller.principal, former.request_id)
