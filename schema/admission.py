@@ -21,6 +21,8 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
@@ -208,33 +210,52 @@ class _Bucket:
 
 
 class Rate:
-    """How many operations a second each principal may ask for, ten seconds' worth of them at once;
-    a token bucket."""
+    """How many of something a second each may do, ten seconds' worth of them at once; a token
+    bucket. `says` completes "You may"."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, name: str, says: str, most: int) -> None:
+        self._name = name
+        self._says = says
         self._most = most
         self._burst = most * _BURST_SECONDS
         self._buckets: Kept[str, _Bucket] = Kept(_MAX_PRINCIPALS, _MAX_PRINCIPALS)
 
-    def take(self, principal: str, now: float) -> None:
-        """One more, at this time. Raises LimitExceeded."""
+    def take(self, whose: str) -> None:
+        """One more, now. Raises LimitExceeded."""
         if not self._most:
             return
-        bucket = self._buckets.get(principal)
+        now = time.monotonic()
+        bucket = self._buckets.get(whose)
         if bucket is None:
             bucket = _Bucket(self._burst, now)
-            self._buckets.keep(principal, bucket, 1)
+            self._buckets.keep(whose, bucket, 1)
         bucket.left = min(bucket.left + (now - bucket.at) * self._most, self._burst)
         bucket.at = now
         if bucket.left < 1:
             raise LimitExceeded(
-                f"You may ask for {self._most:,} operations a second; wait a little.",
-                "rate",
+                f"You may {self._says.format(self._most)} a second; wait a little.",
+                self._name,
                 self._most,
                 self._most + 1,
                 retry_after=math.ceil((1 - bucket.left) / self._most),
             )
         bucket.left -= 1
+
+    def give_back(self, whose: str) -> None:
+        """One that is not to count."""
+        bucket = self._buckets.get(whose)
+        if bucket is not None:
+            bucket.left += 1
+
+
+@lru_cache(1_000)
+def network_of(host: str) -> str:
+    """What an address counts as: of IPv6 everybody has so many that it is those of one network."""
+    try:
+        address = ip_address(host)
+    except ValueError:  # a socket in the file system
+        return host
+    return host if address.version == 4 else str(ip_network((host, 64), strict=False))
 
 
 class _Clock:
@@ -369,17 +390,17 @@ class Admission:
         self.operations = Shares("operations", bounds.operations)
         self.websockets = Shares("websockets", bounds.websockets)
         self.newcomers = Shares("websockets before connection_init", bounds.websockets)
-        self._rate = Rate(bounds.rate)
+        self._rate = Rate("rate", "ask for {:,} operations", bounds.rate)
         self._clock = _Clock(bounds.seconds or None)
 
     def ask(self, principal: str) -> None:
         """A principal asks for something, whatever it is. Raises LimitExceeded when that is too
         often."""
-        self._rate.take(principal, time.monotonic())
+        self._rate.take(principal)
 
-    def seat(self, address: str) -> Seat:
+    def seat(self, host: str) -> Seat:
         """For a websocket that comes from there. Raises LimitExceeded."""
-        return Seat(self.newcomers, self.websockets, address)
+        return Seat(self.newcomers, self.websockets, network_of(host))
 
     def executing(self, principal: str, gate: Gate) -> AbstractAsyncContextManager[None]:
         """The block executes an operation, when it is its turn.

@@ -49,7 +49,7 @@ class Context:
         self.feed = feed
         self.storage = storage
         self._origin = origin
-        self._connection = connection
+        self.connection = connection
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
         self.admission = admission
@@ -88,7 +88,7 @@ class Context:
     def base_url(self) -> str:
         """The address under which this client reaches the service."""
         # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
-        return re.sub("^ws", "http", str(self._connection.base_url)).rstrip("/")
+        return re.sub("^ws", "http", str(self.connection.base_url)).rstrip("/")
 
     async def write(self, use_case: UseCase[C, R], command: C) -> R:
         """One mutation field: one transaction, at most once per idempotency key; what is loaded
@@ -110,7 +110,7 @@ class Context:
             self.feed,
             self.storage,
             origin,
-            self._connection,
+            self.connection,
             self.mlflow_uri,
             self.admission,
         )

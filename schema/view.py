@@ -69,7 +69,13 @@ _STATUS = {
     "INTERNAL": 500,
 }
 # Of limits on what a principal asks, not on what an operation is.
-_LIMIT_STATUS = {"rate": 429, "operations": 429, "subscriptions": 429, "body": 413}
+_LIMIT_STATUS = {
+    "rate": 429,
+    "signIns": 429,
+    "operations": 429,
+    "subscriptions": 429,
+    "body": 413,
+}
 # What a request may have, of which type.
 _PARAMETERS = (
     ("query", str, "a string"),
@@ -207,7 +213,9 @@ class View(GraphQL[Context, None]):
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         given, former = context.connection_params or {}, context.origin
         try:
-            caller = await self._door.by_init(given, Principal(former.actor, former.rights))
+            caller = await self._door.by_init(
+                context.connection, given, Principal(former.actor, former.rights)
+            )
         except (HTTPException, Unauthenticated) as error:
             _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error

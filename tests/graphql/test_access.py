@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -131,6 +132,56 @@ async def test_what_is_no_token_is_refused(signed: Live, header: str, message: s
 
     assert [error["message"] for error in answer["errors"]] == [message]
     assert answer["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def guessed(service: Live, token: str, address: str) -> tuple[int, str]:
+    """With what a websocket is closed that signs in by this token."""
+    async with connect(
+        service.url.replace("http", "ws", 1) + "/graphql",
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        additional_headers={"X-Forwarded-For": address},
+        proxy=None,
+    ) as connection:
+        payload = {"authorization": f"Bearer {token}"}
+        await Socket(connection).send({"type": "connection_init", "payload": payload})
+        await connection.wait_closed()
+    return connection.close_code or 0, connection.close_reason or ""
+
+
+async def test_who_sends_token_after_token_that_is_none_is_not_looked_for_any_more(
+    database_url: str,
+) -> None:
+    message = "You may send 10 tokens that are none a second; wait a little."
+    told = {"code": "LIMIT_EXCEEDED", "name": "signIns", "limit": 10, "value": 11, "retryAfter": 1}
+    async with serving(database_url, sign_in="tokens") as service:
+        good, other = await a_token(service, "VIEWER"), await a_token(service, "VIEWER")
+
+        async def send(token: str, address: str = "192.0.2.1") -> tuple[int, Json]:
+            headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+            response = await nobody.http.post("/graphql", json={"query": ME}, headers=headers)
+            return response.status_code, response.json()
+
+        async with Graph(service.url) as nobody:
+            assert (await send(good))[0] == 200
+            # Given ten seconds' worth of guesses from one address, and what is no guess
+            guesses = (f"lct_{n:043}" for n in count())
+            answers = await asyncio.gather(*[send(next(guesses)) for _ in range(50)])
+            assert {status for status, _ in answers} == {401}
+            for _ in range(20):
+                assert (await send(good))[0] == 200
+            async with asyncio.timeout(PATIENCE):
+                while (answer := await send(next(guesses)))[0] == 401:
+                    pass
+
+            # Then more are refused, over whichever transport,
+            assert answer == (429, {"errors": [{"message": message, "extensions": told}]})
+            async with asyncio.timeout(PATIENCE):
+                while await guessed(service, next(guesses), "192.0.2.1") != (4429, message):
+                    await asyncio.gather(*[send(next(guesses)) for _ in range(20)])
+            # but who is known goes on, and so does whoever comes from elsewhere.
+            assert (await send(good))[0] == 200
+            assert (await send(other, "192.0.2.2"))[0] == 200
+            assert (await send(next(guesses), "192.0.2.2"))[0] == 401
 
 
 async def test_by_get_and_over_sse_the_same_is_asked_for(signed: Live) -> None:

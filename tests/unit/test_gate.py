@@ -7,7 +7,7 @@ import pytest
 
 from lifecycle.errors import Unavailable
 from schema import admission
-from schema.admission import Gate
+from schema.admission import Gate, network_of
 
 
 class Crowd:
@@ -46,6 +46,15 @@ class Crowd:
 async def _settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+def test_all_addresses_of_one_network_of_ipv6_count_as_one() -> None:
+    assert (
+        network_of("2001:db8:1:2:3:4:5:6") == network_of("2001:db8:1:2::1") == "2001:db8:1:2::/64"
+    )
+    assert network_of("2001:db8:1:3::1") != network_of("2001:db8:1:2::1")
+    assert network_of("192.0.2.1") == "192.0.2.1"
+    assert network_of("") == ""
 
 
 async def test_principals_take_turns_and_each_has_its_own_order() -> None:
