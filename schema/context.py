@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ from structlog.contextvars import bind_contextvars
 from uuid_utils import uuid7
 
 from lifecycle.access.origin import Origin
+from lifecycle.access.rules import Principal
 from lifecycle.artifacts.storage import Storage
 from lifecycle.commands import Command
 from lifecycle.database import Database
@@ -61,6 +62,8 @@ class Context:
         # Has a websocket that was let in ended, once it must not go on; returns what is to be
         # called when it has ended by itself.
         self.watch: Callable[[Callable[[str], None]], Callable[[], None]] | None = None
+        # Who asks, found out anew; None where nobody proves who they are.
+        self.ask_again: Callable[[], Awaitable[Principal]] | None = None
         self._began = time.perf_counter()
 
     @property
@@ -91,8 +94,15 @@ class Context:
         return re.sub("^ws", "http", str(self.connection.base_url)).rstrip("/")
 
     async def write(self, use_case: UseCase[C, R], command: C) -> R:
-        """One mutation field: one transaction, at most once per idempotency key; what is loaded
-        afterwards is loaded anew."""
+        """One mutation field: one transaction, at most once per idempotency key, by the rights
+        that there are when it begins; what is loaded afterwards is loaded anew. Raises
+        Unauthenticated and Unavailable besides what the use case raises."""
+        if self.ask_again is not None:
+            # It may have waited long for its turn, while rights were taken back.
+            rights = (await self.ask_again()).rights
+            if rights != self.origin.rights:
+                visible = rights.visible_models
+                self.origin = replace(self.origin, rights=rights, visible_models=visible)
         origin = replace(self.origin, idempotency_key=command.idempotency_key)
         row = await self.database.write(lambda session: once(session, origin, use_case, command))
         self.forget()
@@ -115,6 +125,7 @@ class Context:
             self.admission,
         )
         fresh.connection_params = self.connection_params
+        fresh.ask_again = self.ask_again
         return fresh
 
     def ended(self) -> None:

@@ -4,7 +4,7 @@ Where nobody signs in, they are believed, and only this machine is served. Where
 token is all that counts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from cross_web import HTTPException
@@ -65,6 +65,18 @@ class Door:
             return Caller(before if given is None else self._named(given))
         given = payload.get("authorization", payload.get("Authorization"))
         return await self._proved(self._sign_in, websocket, given)
+
+    def again(self, caller: Caller) -> Callable[[], Awaitable[Principal]] | None:
+        """What finds out anew who that is; None where nobody proves it. It raises Unauthenticated
+        and Unavailable."""
+        sign_in, token = self._sign_in, caller.token
+        if sign_in is None or token is None:
+            return None
+
+        async def ask() -> Principal:
+            return sign_in.known(token) or await sign_in.principal(token)
+
+        return ask
 
     def watch(self, caller: Caller, end: End) -> Callable[[], None]:
         """Have what lasts ended, once it must not go on in this name. Returns what is to be called

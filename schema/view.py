@@ -200,7 +200,7 @@ class View(GraphQL[Context, None]):
         return self._context(request, self._door.before_init(request))
 
     def _context(self, request: Request | WebSocket, caller: Caller) -> Context:
-        return Context(
+        context = Context(
             self._database,
             self._feed,
             self._storage,
@@ -209,6 +209,8 @@ class View(GraphQL[Context, None]):
             self._mlflow_uri,
             self.admission,
         )
+        context.ask_again = self._door.again(caller)
+        return context
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         given, former = context.connection_params or {}, context.origin
@@ -224,6 +226,7 @@ class View(GraphQL[Context, None]):
         # What else was sent is not held as long as the websocket lasts.
         context.connection_params = {}
         context.origin = _origin(caller.principal, former.request_id)
+        context.ask_again = self._door.again(caller)
         context.watch = partial(self._door.watch, caller)
         return await super().on_ws_connect(context)
 
