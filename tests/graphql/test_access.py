@@ -716,7 +716,7 @@ async def test_who_may_not_move_to_staging_does_not_do_so_by_an_approval(
     async with Graph(signed.url, token=narrow) as client:
         error = await client.error(document("decideApproval"), {"input": decision})
         seen = await client.query(
-            "query ($id: ID!) { modelVersion(id: $id) { stage approval { status } } }",
+            "query ($id: ID!) { modelVersion(by: { id: $id }) { stage approval { status } } }",
             {"id": version["id"]},
         )
         # What is there already is moved nowhere.
