@@ -728,7 +728,7 @@ async def test_who_may_not_move_to_staging_does_not_do_so_by_an_approval(
         "may not move versions of this model: that takes the role CONTRIBUTOR or APPROVER or "
         "DEPLOYER or ADMIN for STAGING."
     )
-    assert seen["modelVersion"] == {"stage": "EXPERIMENTAL", "approval": {"status": "PENDING"}}
+    assert seen["modelVersion"] == {"stage": "EXPERIMENTAL", "approval": {"status": "NEEDS_REVIEW"}}
     assert approved["__typename"] == "DecideApprovalSuccess"
 
 
