@@ -252,7 +252,7 @@ class Grown:
             document = document.replace(word, value)
         return document
 
-    async def page(self, listed: List, order: str = "", **bounds: int | str) -> Json:
+    async def page(self, listed: List, order: str = "", /, **bounds: int | str) -> Json:
         """One page of a list."""
         declared = " ".join(f"${name}: {BOUNDS[name]}" for name in bounds)
         args = "".join(f", {name}: ${name}" for name in bounds)
