@@ -143,7 +143,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def home(request: Request) -> Response:
         return RedirectResponse("/graphql")
 
-    pages = Mount("/graphiql", _Pages(directory=GRAPHIQL, check_dir=False))
+    # Where it was not built, there is nothing to load.
+    with_pages = settings.graphiql and GRAPHIQL.exists()
+    pages = [Mount("/graphiql", _Pages(directory=GRAPHIQL))] if with_pages else []
     app = Starlette(
         routes=[
             Route("/graphql", view),
@@ -154,7 +156,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route(
                 "/artifacts/{area}/{key:path}", Transfers(storage).answer, methods=["GET", "PUT"]
             ),
-            *([pages] if settings.graphiql else []),
+            *pages,
         ],
         lifespan=lifespan,
         middleware=[
