@@ -330,10 +330,21 @@ def worker(**given: Any) -> None:
     uri = _configured(settings)
     reporting.configure(settings.log_format)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with _database(settings) as url, suppress(KeyboardInterrupt):
+    with (
+        _database(settings) as url,
+        _metrics(settings, url) as metrics,
+        suppress(KeyboardInterrupt),
+    ):
         migrate.upgrade(url)
         click.echo(f"Mirroring to {uri}   (Ctrl-C stops)")
-        asyncio.run(tracking.alone(url, settings.mlflow_uri or "", settings.mlflow_follow))
+        watches: list[tracking.Watch] = []
+        if metrics is not None:
+            from lifecycle.telemetry.metrics import WorkerMetrics
+
+            watches.append(WorkerMetrics().count)
+            click.echo(f"Metrics: {metrics}")
+        uri = settings.mlflow_uri or ""
+        asyncio.run(tracking.alone(url, uri, settings.mlflow_follow, *watches))
 
 
 @main.group()

@@ -105,7 +105,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             signing_in = sign_in.running() if sign_in else nullcontext()
-            async with feed.running(), signing_in, _mirror(settings, database):
+            async with feed.running(), signing_in, _mirror(settings, database, telemetry):
                 sweepers = [
                     asyncio.create_task(_mark_lost_runs(database, telemetry), name="lost-runs"),
                     asyncio.create_task(_clear_uploads(database, storage), name="old-uploads"),
@@ -143,7 +143,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def home(request: Request) -> Response:
         return RedirectResponse("/graphql")
 
-    pages = Mount("/graphiql", _Pages(directory=GRAPHIQL, check_dir=False))
+    # Where it was not built, there is nothing to load.
+    with_pages = settings.graphiql and GRAPHIQL.exists()
+    pages = [Mount("/graphiql", _Pages(directory=GRAPHIQL))] if with_pages else []
     app = Starlette(
         routes=[
             Route("/graphql", view),
@@ -154,7 +156,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route(
                 "/artifacts/{area}/{key:path}", Transfers(storage).answer, methods=["GET", "PUT"]
             ),
-            *([pages] if settings.graphiql else []),
+            *pages,
         ],
         lifespan=lifespan,
         middleware=[
@@ -252,14 +254,17 @@ def _telemetry(settings: Settings) -> tuple["Telemetry | None", Callable[[], Non
     return Telemetry(counted, provider.get_tracer("lifecycle")), lambda: traces.end(provider)
 
 
-def _mirror(settings: Settings, database: Database) -> AbstractAsyncContextManager[None]:
+def _mirror(
+    settings: Settings, database: Database, telemetry: "Telemetry | None"
+) -> AbstractAsyncContextManager[None]:
     """The worker that mirrors to MLflow, where this process is to have one."""
     if settings.mlflow_uri is None or not settings.mlflow_worker:
         return nullcontext()
     # Its client takes seconds to import.
     from lifecycle.tracking import worker
 
-    return worker.running(database, settings.mlflow_uri, settings.mlflow_follow)
+    watch = telemetry.mirrored if telemetry else lambda _: None
+    return worker.running(database, settings.mlflow_uri, settings.mlflow_follow, watch)
 
 
 async def _answers(database: Database, mlflow_uri: str) -> bool:

@@ -32,8 +32,10 @@ from schema.kept import Kept
 from schema.limits import LARGEST, MAX_COST, PARSING, Size, refusals, size_of
 
 MAX_DOCUMENTS = 1_000
-# In memory a parsed document is about ninety times as long as its text.
-MAX_KEPT_CHARACTERS = 400_000
+# In memory a parsed document is about ninety times as long as its text, and a field of a plan as
+# heavy as eight characters.
+MAX_KEPT_CHARACTERS = 800_000
+_FIELD = 8
 
 _CONDITIONS = (GraphQLSkipDirective.name, GraphQLIncludeDirective.name)
 
@@ -53,6 +55,14 @@ class Document:
         self._always_small = not refusals(node, None)
         self.conditions = _conditions(node)
         self.introspects = self.conditions is None and _introspects(node)
+        # How its operations are executed; they go when it goes.
+        self.plans: dict[tuple[object, ...], Any] = {}
+
+    def keep(self, key: tuple[object, ...], plan: Any, fields: int) -> None:
+        """Keep a plan, as long as the document is kept."""
+        self.plans[key] = plan
+        if self.node.loc is not None:
+            documents.weigh_down(self.node.loc.source.body, fields * _FIELD)
 
     def refusals(
         self, operation_name: str | None, variables: Mapping[str, Any]

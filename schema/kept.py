@@ -32,6 +32,18 @@ class Kept(Generic[Key, Value]):
             return
         self._kept[key] = (value, weight)
         self._weight += weight
+        self._let_go()
+
+    def weigh_down(self, key: Key, more: int) -> None:
+        """The value of this key, if it is kept, has become heavier. It goes itself, where it weighs
+        too much now."""
+        found = self._kept.pop(key, None)
+        if found is not None:
+            value, weight = found
+            self._weight -= weight
+            self.keep(key, value, weight + more)
+
+    def _let_go(self) -> None:
         while len(self._kept) > self._most_values or self._weight > self._most_weight:
             _, (_, former) = self._kept.popitem(last=False)
             self._weight -= former

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from graphql import get_operation_ast
 from opentelemetry import propagate, trace
@@ -27,6 +27,9 @@ from schema.documents import documents
 from schema.errors import failures
 from schema.root import Schema
 from schema.subscriptions import Answers
+
+if TYPE_CHECKING:
+    from lifecycle.tracking.worker import Round
 
 _LOOK_SECONDS = 1.0
 _ROUTES = ("/graphql", "/artifacts", "/graphiql", "/healthz", "/readyz", "/")
@@ -66,6 +69,11 @@ class Telemetry:
         """So many runs were found to be lost."""
         if self._metrics is not None:
             self._metrics.runs_lost.inc(runs)
+
+    def mirrored(self, round: "Round") -> None:
+        """The mirror to MLflow has done something."""
+        if self._metrics is not None:
+            self._metrics.mirror.count(round)
 
     async def look(self, database: Database, feed: Feed, admission: Admission) -> None:
         """Look at what there is in this process, again and again."""

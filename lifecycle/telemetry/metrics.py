@@ -2,9 +2,17 @@
 `address` is where they can be read."""
 
 import os
+from itertools import product
+from typing import TYPE_CHECKING
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from lifecycle.tracking.rules import Settled, TrackedKind
+
+if TYPE_CHECKING:
+    # It imports MLflow's client, which takes seconds.
+    from lifecycle.tracking.worker import Round
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OBJECTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000)
@@ -15,13 +23,76 @@ ANONYMOUS = "anonymous"
 OTHER = "other"
 
 
+class MirrorMetrics:
+    """The metrics of what mirrors to MLflow, in whichever process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.items = Counter(
+            "lifecycle_mlflow_reconciled",
+            "Objects that were brought to agree with MLflow, by their kind and what came of it: "
+            "done, failed, or later, when another has to come first or MLflow does not answer.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        # From the beginning, so that it shows when there are more.
+        for kind, settled in product(TrackedKind, Settled):
+            self.items.labels(kind, settled)
+        self.round_seconds = Histogram(
+            "lifecycle_mlflow_round_seconds",
+            "How long the mirror took to ask what is due (poll, twice a second), to read the "
+            "journal, to look what has changed in MLflow, and for an item.",
+            ["round"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def count(self, round: "Round") -> None:
+        """The mirror has done something."""
+        self.round_seconds.labels(round.what).observe(round.seconds)
+        if round.kind is not None and round.settled is not None:
+            self.items.labels(round.kind, round.settled).inc()
+
+
+class WorkerMetrics:
+    """The metrics of a process that only mirrors."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._mirror = MirrorMetrics(self.registry)
+        self._resident = _Resident(self.registry)
+
+    def count(self, round: "Round") -> None:
+        """The mirror has done something."""
+        self._mirror.count(round)
+        if round.what == "poll":
+            self._resident.weigh()
+
+
+class _Resident:
+    """The memory of this process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._process = psutil.Process(os.getpid())
+        self._gauge = Gauge(
+            "lifecycle_resident_bytes",
+            "The memory of each process.",
+            multiprocess_mode="liveall",
+            registry=registry,
+        )
+
+    def weigh(self) -> None:
+        """Look at how much it is."""
+        self._gauge.set(self._process.memory_info().rss)
+
+
 class Metrics:
-    """The metrics of one process."""
+    """The metrics of one process that serves."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self._names: set[str] = set()
-        self._process = psutil.Process(os.getpid())
+        self.mirror = MirrorMetrics(registry)
+        self._resident = _Resident(registry)
         self.requests = Counter(
             "lifecycle_http_requests",
             "Requests by HTTP, each websocket one, by the route and the status that was answered.",
@@ -78,12 +149,6 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=registry,
         )
-        self.resident = Gauge(
-            "lifecycle_resident_bytes",
-            "The memory of each process.",
-            multiprocess_mode="liveall",
-            registry=registry,
-        )
 
     def _gauge(self, name: str, meaning: str, labels: list[str] | None = None) -> Gauge:
         return Gauge(
@@ -105,4 +170,4 @@ class Metrics:
 
     def weigh(self) -> None:
         """Look at how much memory this process has."""
-        self.resident.set(self._process.memory_info().rss)
+        self._resident.weigh()

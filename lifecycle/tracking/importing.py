@@ -16,7 +16,7 @@ from lifecycle.errors import Unavailable
 from lifecycle.tracking import repository
 from lifecycle.tracking.client import DEFAULT_EXPERIMENT, Client, Denied, MlflowError, Unreachable
 from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, settle
-from lifecycle.tracking.rules import SyncState, TrackedKind
+from lifecycle.tracking.rules import Settled, SyncState, TrackedKind
 from lifecycle.tracking.sides import Sync, Task, digest, origin_of
 
 _HANDS = 8
@@ -168,7 +168,7 @@ async def _drain(sync: Sync, kind: TrackedKind, progress: Progress) -> int:
 async def _settle(sync: Sync, task: Task) -> bool:
     """Reconcile an object; False if it waits for another one."""
     try:
-        return await settle(sync, task)
+        return await settle(sync, task) is not Settled.LATER
     except Unavailable:
         # Another worker has got it, or the database is gone, which the next one finds.
         return False

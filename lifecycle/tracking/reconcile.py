@@ -24,6 +24,7 @@ from lifecycle.tracking.rules import (
     Changes,
     Conflict,
     FieldRule,
+    Settled,
     SyncState,
     TrackedKind,
 )
@@ -134,9 +135,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     )
 
 
-async def settle(sync: Sync, task: Task) -> bool:
-    """Reconcile an object that the caller has taken, and put it back as it stands then. False if
-    that is to be done again, because another object has to come first.
+async def settle(sync: Sync, task: Task) -> Settled:
+    """Reconcile an object that the caller has taken, and put it back as it stands then.
 
     Raises Unreachable and Denied, which need not be the object's fault, and Unavailable when the
     database is gone; the task is still the caller's then.
@@ -151,7 +151,7 @@ async def settle(sync: Sync, task: Task) -> bool:
         await sync.database.write(
             lambda session: repository.wait(session, sync.server_id, task, first, _WAIT_SECONDS)
         )
-        return False
+        return Settled.LATER
     except (Unreachable, Denied):
         raise
     except Unavailable as error:
@@ -164,7 +164,8 @@ async def settle(sync: Sync, task: Task) -> bool:
         await fail(sync, task, error)
     else:
         await _record(sync, task, outcome)
-    return True
+        return Settled.DONE if outcome.error is None else Settled.FAILED
+    return Settled.FAILED
 
 
 async def fail(sync: Sync, task: Task, error: Exception, **kept: Any) -> None:

@@ -26,6 +26,15 @@ class TrackedKind(StrEnum):
     MODEL_VERSION = "MODEL_VERSION"
 
 
+class Settled(StrEnum):
+    """What came of an object that was to be reconciled. LATER is when another has to come first,
+    or MLflow does not answer."""
+
+    DONE = "done"
+    FAILED = "failed"
+    LATER = "later"
+
+
 class SyncState(StrEnum):
     """Where an object stands: PENDING is to be looked at, perhaps again; FAILED is parked."""
 

@@ -6,8 +6,10 @@ the objects that wait.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
@@ -22,6 +24,7 @@ from lifecycle.tracking import outbox, repository
 from lifecycle.tracking.client import Client, Denied, MlflowError, Unreachable
 from lifecycle.tracking.following import Follower
 from lifecycle.tracking.reconcile import LEASE_SECONDS, fail, hand_back, kept, settle
+from lifecycle.tracking.rules import Settled, TrackedKind
 from lifecycle.tracking.sides import Sync, origin_of
 
 _log = structlog.get_logger(__name__)
@@ -38,6 +41,21 @@ _LOOK_PAUSE = 5.0
 # Between attempts when something is wrong that is not MLflow.
 _LONGEST_PAUSE = 5.0
 
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Something that a worker has done: `poll`, `journal`, `look`, or an `item`, of which it says
+    the kind and what came of it. It took so many seconds."""
+
+    what: str
+    seconds: float
+    kind: TrackedKind | None = None
+    settled: Settled | None = None
+
+
+# Told of each round; must not block.
+Watch: TypeAlias = Callable[[Round], None]
+
 # One step of what is done for ever; says whether another is due at once.
 _Step: TypeAlias = Callable[[Sync], Awaitable[bool]]
 
@@ -49,8 +67,15 @@ class Worker:
     alone, and only what is on both sides is looked at.
     """
 
-    def __init__(self, database: Database, client: Client, follow: float | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        client: Client,
+        follow: float | None = None,
+        watch: Watch = lambda _: None,
+    ) -> None:
         self._database = database
+        self._watch = watch
         self._client = client
         self._follow = follow
         self._every = follow or _LOOK_SECONDS
@@ -101,8 +126,10 @@ class Worker:
 
     async def _poll(self, sync: Sync) -> bool:
         """Call those who have something to do. All that idling costs is this one statement."""
+        began = time.monotonic()
         async with self._database.read() as session:
             calls = await repository.calls(session, sync.server_id, self._every)
+        self._watch(Round("poll", time.monotonic() - began))
         if calls.behind:
             self._behind.set()
         if calls.look:
@@ -114,7 +141,9 @@ class Worker:
 
     async def _read_journal(self, sync: Sync) -> bool:
         """Have a look taken at whatever the journal says has changed."""
+        began = time.monotonic()
         if await self._database.write(lambda session: outbox.read(session, sync)):
+            self._watch(Round("journal", time.monotonic() - began))
             self._due.set()
             return True
         return False
@@ -169,6 +198,7 @@ class Worker:
             return False
         looked_at, compared_at, now = due
         done, compared, pause = None, False, _LOOK_PAUSE
+        began = time.monotonic()
         try:
             async with kept(
                 self._database, lambda session: repository.keep_look(session, id, LEASE_SECONDS)
@@ -179,6 +209,7 @@ class Worker:
             _log.warning("mlflow.look_failed", error=str(error))
             await self._answers(sync)
         finally:
+            self._watch(Round("look", time.monotonic() - began))
             await self._database.write(
                 lambda session: repository.looked(session, id, done, compared=compared, pause=pause)
             )
@@ -193,14 +224,18 @@ class Worker:
         )
         if task is None:
             return False
+        began = time.monotonic()
         try:
-            await settle(sync, task)
+            settled = await settle(sync, task)
         except (Unreachable, Denied) as error:
             # Whose fault it is shows in whether MLflow answers at all.
             if await self._answers(sync):
                 await fail(sync, task, error)
+                settled = Settled.FAILED
             else:
                 await hand_back(sync, task, error)
+                settled = Settled.LATER
+        self._watch(Round("item", time.monotonic() - began, task.kind, settled))
         return True
 
 
@@ -230,10 +265,13 @@ async def _forever(step: _Step, sync: Sync, called: asyncio.Event | None) -> Non
 
 
 @asynccontextmanager
-async def running(database: Database, uri: str, follow: float | None) -> AsyncIterator[None]:
+async def running(
+    database: Database, uri: str, follow: float | None, watch: Watch = lambda _: None
+) -> AsyncIterator[None]:
     """A worker for the MLflow server at this address while the block lasts."""
     client = Client(uri)
-    work = asyncio.create_task(Worker(database, client, follow).run(), name="mlflow-worker")
+    worker = Worker(database, client, follow, watch)
+    work = asyncio.create_task(worker.run(), name="mlflow-worker")
     try:
         yield
     finally:
@@ -242,12 +280,14 @@ async def running(database: Database, uri: str, follow: float | None) -> AsyncIt
         await client.close()
 
 
-async def alone(database_url: str, uri: str, follow: float | None) -> None:
+async def alone(
+    database_url: str, uri: str, follow: float | None, watch: Watch = lambda _: None
+) -> None:
     """A worker in a process of its own, until cancelled."""
     database = Database(database_url)
     try:
         # What it writes is to reach those who follow the journal at once, whoever serves them.
-        async with Feed(database).running(), running(database, uri, follow):
+        async with Feed(database).running(), running(database, uri, follow, watch):
             await asyncio.Event().wait()
     finally:
         await database.close()

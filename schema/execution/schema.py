@@ -16,17 +16,11 @@ from schema.admission import Admitted
 from schema.documents import Document, documents
 from schema.errors import told
 from schema.execution.columns import Unusual
-from schema.execution.plan import Compiler, Plan
+from schema.execution.plan import Compiler
 from schema.execution.run import Run
-from schema.kept import Kept
 from schema.root import Schema
 
 _log = structlog.get_logger(__name__)
-
-MAX_PLANS = 1_000
-MAX_FIELDS = 50_000
-
-_plans: Kept[tuple[object, ...], Plan] = Kept(MAX_PLANS, MAX_FIELDS)
 
 
 class CompiledSchema(Schema):
@@ -121,7 +115,7 @@ async def _by_plan(
             return None
         plan, values = None, None
         if not document.conditions:
-            plan = _plans.get((document, operation_name))
+            plan = document.plans.get((operation_name,))
             values = plan.texts.given(variables) if plan and plan.texts else None
         if values is None:
             found = get_variable_values(
@@ -130,11 +124,11 @@ async def _by_plan(
             if isinstance(found, list):
                 return None
             values = found
-        key = (document, operation_name, *map(values.coerced.get, document.conditions))
-        plan = plan or _plans.get(key)
+        key = (operation_name, *map(values.coerced.get, document.conditions))
+        plan = plan or document.plans.get(key)
         if plan is None:
             plan = Compiler(schema, document.node, operation, values).plan()
-            _plans.keep(key, plan, plan.size)
+            document.keep(key, plan, plan.size)
         return await Run(schema, plan, values, context).answer()
     except Exception as error:  # whatever it is, graphql-core has the answer to it
         return error

@@ -16,6 +16,7 @@ from tests.following import until
 
 # Enough for every plan, statement and pool to be there that these requests lead to.
 _WARM_UP = 5_000
+_STEP = 5_000
 # To PostgreSQL, at most.
 _CONNECTIONS = 17
 
@@ -52,10 +53,10 @@ async def _run(service: Process, first: int, number: int) -> int:
     warm_up = min(_WARM_UP, number // 5)
     tally = await send(service.url, range(first, first + warm_up))
     at_rest = await _settled(server)
-    rest = await send(service.url, range(first + warm_up, first + number))
-    for mine, others in ((tally.sent, rest.sent), (tally.answers, rest.answers)):
-        mine.update(others)
-    tally.faults += rest.faults
+    curve = [at_rest.megabytes]
+    for begin in range(first + warm_up, first + number, _STEP):
+        tally.add(await send(service.url, range(begin, min(begin + _STEP, first + number))))
+        curve.append(Held.by(server).megabytes)
     seconds = time.monotonic() - began
     in_the_end = await _settled(server)
     files = in_the_end.files - at_rest.files
@@ -67,6 +68,7 @@ async def _run(service: Process, first: int, number: int) -> int:
     bugs = [line for line in log.splitlines() if '"level":"error"' in line or "Traceback" in line]
     tally.faults += [f"log: {line[:500]}" for line in bugs]
     _print(tally, seconds, at_rest, in_the_end)
+    sys.stdout.write(f"megabytes after each {_STEP:,}: {' '.join(map(str, curve))}\n")
     return 1 if tally.faults else 0
 
 
@@ -82,12 +84,23 @@ async def _settled(server: psutil.Process) -> Held:
     return Held.by(server)
 
 
+def _slowest(tally: Tally) -> list[str]:
+    """How long answers took, and which took longest."""
+    took = sorted(tally.took, reverse=True)
+    lines = [f"milliseconds until answered, of {len(took):,}"]
+    for percent in (50, 99, 99.9):
+        at = int(len(took) * (1 - percent / 100))
+        lines.append(f"  {percent:16} {took[at][0] * 1000:8,.0f}")
+    return [*lines, *(f"  {kind:16} {seconds * 1000:8,.0f}  {n}" for seconds, n, kind in took[:10])]
+
+
 def _print(tally: Tally, seconds: float, at_rest: Held, in_the_end: Held) -> None:
     lines = [
         f"{tally.sent.total():,} requests in {seconds:,.0f} s",
         *(f"  {kind:16} {count:8,}" for kind, count in sorted(tally.sent.items())),
         "answers by status",
         *(f"  {status:16} {count:8,}" for status, count in sorted(tally.answers.items())),
+        *_slowest(tally),
         f"the server held at first {at_rest}",
         f"the server held in the end {in_the_end}",
         f"{len(tally.faults)} faults",

@@ -1,13 +1,15 @@
 """Bad requests by the thousand: on HTTP, in documents and variables, on the websocket protocol.
 
-Each is made from its number, so that one that is found can be sent again: `sent(number)`. Here is
-what is sent and what an answer must not be; what is counted before and after is in `__main__` and
-in the tests.
+Each is made from its number, of what hypothesis has drawn (`drawn`), so that one that is found can
+be sent again: `sent(number)`. Here is what is sent and what an answer must not be; what is counted
+before and after is in `__main__` and in the tests.
 """
 
 import asyncio
 import json
 import random
+import re
+import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
@@ -16,20 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from graphql import (
-    GraphQLEnumType,
-    GraphQLInputObjectType,
-    GraphQLList,
-    GraphQLNonNull,
-    get_named_type,
-    is_leaf_type,
-)
-
-from schema.root import schema
 from tests.client import PATIENCE
+from tests.faults.drawn import documents, draw, texts, values
 from tests.mutations import MUTATIONS, World, capital, global_id, headers, inputs
 
-_TYPES: dict[str, Any] = schema._schema.type_map
 _WORLD = World(
     name="bad-requests",
     **{
@@ -88,6 +80,16 @@ _ODD: list[Any] = [
 ]
 
 
+# In a document, and what it may become.
+_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b')
+_ODD_LITERALS = [
+    *("null", "{}", "[]", "[[null]]", "$v", "A", '"""', "true"),
+    *("0", "1", "-1", "3", "100", "101", "-0", "0.5", "1e400", "-1e308", str(2**31), str(2**63)),
+    *('""', '"\\u0000"', '"garbage"', '"2026-01-01T00:00:00Z"', '"0001-01-01"'),
+    *(json.dumps(each) for each in (_WORLD.run, _WORLD.version, _WORLD.name, _WORLD.deployment)),
+]
+
+
 @dataclass
 class Tally:
     """What came of it."""
@@ -95,6 +97,15 @@ class Tally:
     sent: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    # Seconds, number and kind; those that end by themselves once they are answered.
+    took: list[tuple[float, int, str]] = field(default_factory=list)
+
+    def add(self, others: "Tally") -> None:
+        """What came of others, too."""
+        self.sent.update(others.sent)
+        self.answers.update(others.answers)
+        self.faults += others.faults
+        self.took += others.took
 
     def fault(self, number: int, what: str) -> None:
         self.faults.append(f"{number}: {what}")
@@ -106,21 +117,12 @@ class Bad(random.Random):
     def one_in(self, number: int) -> bool:
         return self.randrange(number) == 0
 
-    def junk(self, depth: int = 3) -> Any:
+    def junk(self) -> Any:
         """A value of JSON that nobody expects."""
-        form = self.randrange(8)
-        if form == 0 and depth:
-            return [self.junk(depth - 1) for _ in range(self.randrange(4))]
-        if form == 1 and depth:
-            return {self.text(): self.junk(depth - 1) for _ in range(self.randrange(4))}
-        if form == 2:
-            return self.choice([self.getrandbits(70), -self.getrandbits(40), self.random() * 1e9])
-        return self.choice(_ODD)
+        return self.choice(_ODD if self.one_in(2) else values())
 
     def text(self) -> str:
-        if self.one_in(3):
-            return str(self.choice(_ODD_TEXTS))
-        return "".join(chr(self.randrange(1, 0xD7FF)) for _ in range(self.randrange(12)))
+        return self.choice(_ODD_TEXTS if self.one_in(3) else texts())
 
     def spoilt(self, value: Any) -> Any:
         """A value in which something is another."""
@@ -155,68 +157,13 @@ class Bad(random.Random):
     # Documents
 
     def document(self, root: str = "Query") -> str:
-        """An operation of the schema, in which little or nothing is wrong."""
-        kind = root.lower()
-        return f"{kind if root != 'Query' or self.one_in(2) else ''} {self.selection(root, 5)}"
-
-    def selection(self, name: str, depth: int) -> str:
-        type_ = _TYPES[name]
-        possible = getattr(type_, "types", None)
-        if possible is not None:
-            on = self.choice(possible).name
-            return f"{{ __typename ... on {on} {self.selection(on, depth - 1)} }}"
-        names = [
-            field
-            for field, definition in type_.fields.items()
-            if depth > 0 or is_leaf_type(get_named_type(definition.type))
-        ]
-        if not names:
-            return "{ __typename }"
-        count = 1 if name == "Subscription" else self.randrange(1, 4)
-        chosen = [self.choice(names) for _ in range(count)]
-        return f"{{ {' '.join(self.field(type_, each, depth) for each in chosen)} }}"
-
-    def field(self, type_: Any, name: str, depth: int) -> str:
-        definition = type_.fields[name]
-        named = get_named_type(definition.type)
-        given = ", ".join(
-            f"{each}: {self.literal(argument.type)}"
-            for each, argument in definition.args.items()
-            if isinstance(argument.type, GraphQLNonNull) or self.one_in(3)
-        )
-        below = "" if is_leaf_type(named) else self.selection(named.name, depth - 1)
-        alias = f"a{self.randrange(1_000)}: "
-        return f"{alias}{name}{f'({given})' if given else ''} {below}"
-
-    def literal(self, type_: Any, depth: int = 4) -> str:
-        if isinstance(type_, GraphQLNonNull):
-            return self.literal(type_.of_type, depth)
-        if self.one_in(15):
-            return self.choice(["null", "{}", "[]", "$v", "1e400", "-0", '"\\u0000"', '"""', "A"])
-        if isinstance(type_, GraphQLList):
-            return f"[{', '.join(self.literal(type_.of_type, depth) for _ in range(2))}]"
-        if isinstance(type_, GraphQLEnumType):
-            return str(self.choice(sorted(type_.values)))
-        if isinstance(type_, GraphQLInputObjectType):
-            fields = [
-                f"{name}: {self.literal(each.type, depth - 1)}"
-                for name, each in type_.fields.items()
-                if isinstance(each.type, GraphQLNonNull) or (depth > 0 and self.one_in(4))
-            ]
-            return f"{{ {', '.join(fields)} }}"
-        match type_.name:
-            case "Boolean":
-                return self.choice(["true", "false"])
-            case "Int" | "BigInt":
-                return str(self.choice([0, 1, 2, 3, 100, 101, -1, 2**31, 2**63]))
-            case "Float":
-                return str(self.choice([0.5, 1, -1e308]))
-            case "ID":
-                return json.dumps(self.choice([_WORLD.run, _WORLD.version, "garbage", ""]))
-            case "DateTime":
-                return json.dumps(self.choice(["2026-01-01T00:00:00Z", "0001-01-01", "x"]))
-            case _:
-                return json.dumps(self.choice([_WORLD.name, *_ODD_TEXTS]))
+        """An operation of the schema, in which some values are others."""
+        text: str = self.choice(documents(root))
+        for _ in range(self.randrange(4)):
+            if found := list(_LITERAL.finditer(text)):
+                at = self.choice(found)
+                text = f"{text[: at.start()]}{self.choice(_ODD_LITERALS)}{text[at.end() :]}"
+        return text
 
 
 # Requests by HTTP: what is sent, and whether it is HTTP.
@@ -425,6 +372,7 @@ def _ended(writer: asyncio.StreamWriter) -> None:
 
 async def send(url: str, numbers: range, at_a_time: int = 64) -> Tally:
     """Send these requests, some at a time, and look at what is answered."""
+    draw()
     address, tally = urlsplit(url), Tally()
     host, port = address.hostname or "", address.port or 0
     left = iter(numbers)
@@ -433,12 +381,15 @@ async def send(url: str, numbers: range, at_a_time: int = 64) -> Tally:
         for number in left:
             kind, content = sent(number)
             tally.sent[kind] += 1
+            began = time.monotonic()
             try:
                 async with asyncio.timeout(PATIENCE):
                     answer = await exchange(host, port, kind, content)
             except TimeoutError:
                 tally.fault(number, f"{kind}: neither answered nor closed")
                 continue
+            if kind not in (*_NOT_HTTP, frames.__name__):
+                tally.took.append((time.monotonic() - began, number, kind))
             _look(tally, number, kind, answer)
 
     async with asyncio.TaskGroup() as group:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -264,6 +265,14 @@ async def test_where_it_has_not_been_built_the_page_has_the_policy_that_it_needs
 
 
 # What is switched off
+
+
+async def test_where_graphiql_was_not_built_there_is_nothing_to_load(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("schema.app.GRAPHIQL", tmp_path / "not built")
+    async with serving(database_url) as service, http(service) as client:
+        assert (await client.get("/graphiql/index.html")).status_code == 404
 
 
 async def test_without_graphiql_a_browser_is_shown_no_page(database_url: str) -> None:

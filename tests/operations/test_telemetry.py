@@ -164,6 +164,47 @@ async def test_who_chooses_names_fills_no_memory(empty_database_url: str) -> Non
     assert found("lifecycle_operations_total", operation="other") == 30
 
 
+@contextmanager
+def working(*options: str) -> Iterator[str]:
+    """`lifecycle worker` as a person starts it; the address of its metrics."""
+    command = [sys.executable, "-m", "lifecycle", "worker", *options]
+    environment = os.environ | {"LIFECYCLE_METRICS": "127.0.0.1:0"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as popen:
+        assert popen.stdout is not None
+        try:
+            assert popen.stdout.readline().startswith("Mirroring to ")
+            yield re.search(r"http://\S+/metrics", popen.stdout.readline())[0]  # type: ignore[index]
+        finally:
+            popen.terminate()
+    assert popen.returncode == 0
+
+
+async def test_a_worker_tells_what_it_has_done_and_what_is_left(
+    empty_database_url: str, unique: str
+) -> None:
+    # Given something to mirror, and an MLflow that is not there
+    options = ("--database-url", empty_database_url)
+    with process(*options) as service:
+        async with Graph(service.url) as graph:
+            await a_run(graph, unique)
+        with working(*options, "--tracking-uri", "http://127.0.0.1:9") as metrics:
+            # When it has read the journal
+            def polled() -> float:
+                return scrape(metrics)("lifecycle_mlflow_round_seconds_count", round="poll")
+
+            await until(lambda: polled() > 2 and scrape(metrics)("lifecycle_mlflow_items") == 2)
+            found = scrape(metrics)
+
+    # Then it says so, and nothing of what it does not do.
+    assert found("lifecycle_mlflow_reconciled_total") == 0
+    assert set(found.labels("lifecycle_mlflow_reconciled_total", "outcome")) == {
+        *("done", "failed", "later")
+    }
+    assert found("lifecycle_resident_bytes") > 0
+    assert found("lifecycle_database_up") == 1
+    assert "lifecycle_operations" not in [family.name for family in found.families]
+
+
 async def test_the_dashboard_asks_only_for_what_there_is(empty_database_url: str) -> None:
     options = ("--database-url", empty_database_url, "--tracking-uri", "http://127.0.0.1:9")
     there_is = {"LIFECYCLE_METRICS": "127.0.0.1:0", "LIFECYCLE_READ_URL": empty_database_url}

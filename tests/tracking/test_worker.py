@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from lifecycle.database import Database
+from lifecycle.journal.feed import Feed
+from lifecycle.tracking.rules import Settled, TrackedKind
+from lifecycle.tracking.worker import Round, running
 from tests.client import Graph, Json
 from tests.conftest import serving
 from tests.factories import a_deployment, a_run, a_version, approved
 from tests.graphql.test_metrics import logged
 from tests.tracking.conftest import Mlflow
-from tests.tracking.working import LINK, Working, working
+from tests.tracking.working import LINK, Working, asked, working
 
 
 async def a_life(graph: Graph, name: str) -> dict[str, Any]:
@@ -117,3 +121,27 @@ async def test_all_that_is_written_through_graphql_appears_in_mlflow(
             "conflicts": 0,
             "behind": 0,
         }
+
+
+async def test_whoever_watches_is_told_of_each_round(
+    own_database_url: str, mlflow: Mlflow, unique: str
+) -> None:
+    rounds: list[Round] = []
+    async with (
+        serving(own_database_url) as live,
+        asked(live.url, own_database_url, mlflow.url) as work,
+    ):
+        # Given a run whose experiment has to come first
+        await a_run(work.graph, unique)
+        database = Database(own_database_url)
+        # When it is mirrored
+        async with Feed(database).running(), running(database, mlflow.url, 1, rounds.append):
+            await work.quiet()
+        await database.close()
+
+    # Then each object is done.
+    done = {each.kind for each in rounds if each.settled is Settled.DONE}
+    assert done == {TrackedKind.EXPERIMENT, TrackedKind.RUN}
+    assert {each.what for each in rounds} >= {"poll", "item"}
+    assert Settled.FAILED not in {each.settled for each in rounds}
+    assert all(each.seconds >= 0 for each in rounds)

@@ -43,6 +43,21 @@ def test_one_that_weighs_more_than_a_tenth_of_all_is_not_kept() -> None:
     assert kept.get("b") is None
 
 
+def test_what_becomes_heavier_has_others_go_and_itself_where_it_is_too_heavy() -> None:
+    kept: Kept[str, str] = Kept(100, 100)
+    for key in "abcdefghijk":
+        kept.keep(key, key, 9)
+
+    kept.weigh_down("b", 1)
+    assert [key for key in "abcdefghijk" if kept.get(key) is None] == []
+    kept.weigh_down("c", 1)
+    assert [key for key in "abcdefghijk" if kept.get(key) is None] == ["a"]
+    kept.weigh_down("c", 1)
+    kept.weigh_down("x", 1)
+
+    assert [key for key in "abcdefghijk" if kept.get(key) is None] == ["a", "c"]
+
+
 def test_keeping_a_key_twice_counts_once() -> None:
     kept: Kept[str, str] = Kept(3, 100)
     for _ in range(4):
