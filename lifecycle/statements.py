@@ -1,4 +1,4 @@
-"""Statements that read, as the driver takes them: compiled once, with rows that are plain tuples.
+"""Statements as the driver takes them: compiled once, with rows that are plain tuples.
 
 What is asked is written with SQLAlchemy like everything else. What SQLAlchemy would do again for
 each execution (finding the compiled form, keeping track of objects, layers of results) is most of
@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any, Generic, TypeVar, cast, overload
 
 import orjson
-from sqlalchemy import ColumnElement, Dialect, Enum, Float, Select, TextClause, inspect
+from sqlalchemy import ColumnElement, Dialect, Enum, Float, Insert, Select, TextClause, inspect
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.orm import Bundle
 from sqlalchemy.sql.cache_key import CacheKey
@@ -49,7 +49,8 @@ class Prepared(Generic[Row]):
 
     Of one thing selected, an entity or a column, the rows are that thing; of several they are
     tuples with names. What stands for an entity has its attributes, and `__tablename__`, but cannot
-    be changed and belongs to no session. What plain text gives comes as the driver has it.
+    be changed and belongs to no session. What plain text and changes give comes as the driver has
+    it.
     """
 
     @overload
@@ -57,7 +58,7 @@ class Prepared(Generic[Row]):
     @overload
     def __init__(self: "Prepared[tuple[*Columns]]", statement: Select[*Columns]) -> None: ...
     @overload
-    def __init__(self: "Prepared[Any]", statement: TextClause) -> None: ...
+    def __init__(self: "Prepared[Any]", statement: TextClause | Insert) -> None: ...
     def __init__(self, statement: Any) -> None:
         self.statement = statement
         self._cache_key: CacheKey | None = None
@@ -99,9 +100,9 @@ class Prepared(Generic[Row]):
     @cached_property
     def rows(self) -> Callable[[Sequence[Values]], list[Row]]:
         """What becomes of the rows as they come from the driver."""
-        if isinstance(self.statement, TextClause):
-            return _as_tuples
-        return _reader(self.statement)
+        if isinstance(self.statement, Select):
+            return _reader(self.statement)
+        return _as_tuples
 
 
 def _as_tuples(found: Iterable[Values]) -> list[Any]:

@@ -151,8 +151,8 @@ BETWEEN = (
 )
 # What it takes to find the model that an argument names.
 FIND = {"stagePolicies": 1}
-# Those that bring together all that rules look at, for all versions at once.
-WHY_NOT = 9
+# Versions, policies, and all that rules look at, for all versions at once.
+WHY_NOT = 3
 WAYS = [
     (root, path, selection)
     for root, (_, name) in ROOTS.items()
