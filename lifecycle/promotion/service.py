@@ -5,10 +5,11 @@ that the stages of one model change one after the other.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
@@ -32,6 +33,7 @@ from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.service import RegisterModelVersion
 from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.statements import to_json
 
 
 class SetStage(Command):
@@ -85,7 +87,7 @@ async def set_stage(session: WriteSession, origin: Origin, command: SetStage) ->
     there, or out of production.
     """
     await repository.hold_policies(session)
-    version = await registry_service.locked_with_model(session, command.model_version)
+    version = await registry_service.row_with_model(session, command.model_version)
     _check_may_move(origin, version, command.stage)
     await _check_expected(session, version, command)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
@@ -288,7 +290,7 @@ def _report(
         policy_id=policy.id,
         policy_version=policy.version,
         passed=report.passed,
-        checks=[asdict(check) for check in report.checks],
+        checks=orjson.loads(to_json(report.checks)),
         recommendations=report.recommendations,
         created_by=origin.actor,
         created_at=report.at,

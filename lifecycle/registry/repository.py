@@ -115,7 +115,7 @@ _LOCK_MODEL = {
     "name_version": Prepared(_held(_BY_NAME)),
     "in_stage": Prepared(_held(_BY_NAME)),
 }
-_LOCK_WITH_HOLDER = {how: _held(_with_holder(meant)) for how, meant in _MEANT.items()}
+_LOCK_WITH_HOLDER = {how: Prepared(_held(_with_holder(meant))) for how, meant in _MEANT.items()}
 
 
 class _Selector(BaseModel):
@@ -235,7 +235,17 @@ async def lock_with_holder(
     decision.
     """
     how, names = _meant(selector)
-    rows = await session.execute(_LOCK_WITH_HOLDER[how], {**names, "model_id": model_id})
+    statement = _LOCK_WITH_HOLDER[how].statement
+    rows = await session.execute(statement, {**names, "model_id": model_id})
+    return next((row for row, is_it in rows if is_it), None)
+
+
+async def row_with_holder(
+    session: WriteSession, model_id: UUID, selector: VersionSelector
+) -> ModelVersionRow | None:
+    """The same as a plain row: for whoever changes no attribute of it."""
+    how, names = _meant(selector)
+    rows = await session.lock(_LOCK_WITH_HOLDER[how], {**names, "model_id": model_id})
     return next((row for row, is_it in rows if is_it), None)
 
 
