@@ -6,6 +6,10 @@ RUN := $(UV) run --frozen
 PYTHON ?= python3
 PYTHON_CODE := schema lifecycle migrations tests
 
+# Bytecode is kept, whatever the environment says: the tests start Python many times, and each time
+# it would compile everything again.
+export PYTHONDONTWRITEBYTECODE :=
+
 WEB := schema/graphiql
 WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
 WEB_PAGE := schema/static/graphiql/index.html

@@ -20,7 +20,8 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 import asyncpg
@@ -109,9 +110,7 @@ class ReadSession(ABC):
         if not isinstance(statement, Prepared):
             statement, values = prepared(statement)
             parameters = {**values, **parameters}
-        found = await self._run(statement.sql, statement.values(parameters))
-        rows: list[Any] = statement.rows(found)
-        return rows
+        return await self._rows(statement, statement.values(parameters))
 
     @overload
     async def fetch_one(
@@ -125,6 +124,9 @@ class ReadSession(ABC):
         """The first row, or None; for statements that have no more than one."""
         found = await self.fetch(statement, parameters)
         return found[0] if found else None
+
+    async def _rows(self, statement: Prepared[Row], values: Sequence[Any]) -> list[Row]:
+        return statement.rows(await self._run(statement.sql, values))
 
     @abstractmethod
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
@@ -196,22 +198,30 @@ class _ReplicaReader(_Reader):
 
 
 class _Asking(ReadSession):
-    """Has no connection: whoever drives the coroutines that read by it is given each statement, and
-    sends its rows."""
+    """Has no connection: whoever drives the coroutines that read by it is given the statements, and
+    sends the rows of each."""
+
+    async def _rows(self, statement: Prepared[Row], values: Sequence[Any]) -> list[Row]:
+        (rows,) = await _Asked([_Question(statement, values)])
+        return cast(list[Row], rows)
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
-        return await _Statement(sql, values)
+        raise AssertionError("whoever drives it does so")
 
 
-class _Statement:
-    __slots__ = ("sql", "values")
+class _Question(NamedTuple):
+    statement: Prepared[Any]
+    values: Sequence[Any]
 
-    def __init__(self, sql: str, values: Sequence[Any]) -> None:
-        self.sql = sql
-        self.values = values
 
-    def __await__(self) -> Generator["_Statement", Sequence[Values], Sequence[Values]]:
-        return (yield self)
+class _Asked:
+    __slots__ = ("questions",)
+
+    def __init__(self, questions: Sequence[_Question]) -> None:
+        self.questions = questions
+
+    def __await__(self) -> Generator[Sequence[_Question], list[list[Any]], list[list[Any]]]:
+        return (yield self.questions)
 
 
 def _moved(by: int, parameter: re.Match[str]) -> str:
@@ -219,15 +229,18 @@ def _moved(by: int, parameter: re.Match[str]) -> str:
 
 
 @lru_cache(_STATEMENTS)
-def _joined(statements: tuple[tuple[str, int], ...]) -> str:
-    """One statement that gives the rows of each of these, as an array of records; so many
-    parameters has each."""
-    arrays, before = [], 0
-    for sql, parameters in statements:
-        moved = _PARAMETER.sub(partial(_moved, before), sql)
-        arrays.append(f"ARRAY(SELECT row FROM ({moved}) AS row)")
-        before += parameters
-    return f"SELECT {', '.join(arrays)}"
+def _joined(statements: tuple[Prepared[Any], ...]) -> str:
+    """One statement that gives all columns of each of these, as arrays. To make rows of them takes
+    the driver half as long as arrays of records; with one group alone PostgreSQL keeps the order.
+    """
+    parts, before = [], 0
+    for n, each in enumerate(statements):
+        moved = _PARAMETER.sub(partial(_moved, before), each.sql)
+        names = [f"c{column}" for column in range(each.columns)]
+        arrays = ", ".join(f"array_agg({name})" for name in names)
+        parts.append(f"(SELECT {arrays} FROM ({moved}) AS row ({', '.join(names)})) AS part_{n}")
+        before += each.parameters
+    return f"SELECT * FROM {' CROSS JOIN '.join(parts)}"
 
 
 Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
@@ -235,7 +248,8 @@ Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
 
 async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
     """What each of the reads returns. What they ask at the same time is one statement: a round
-    trip takes longer than most of what is asked. They must wait for nothing but their session.
+    trip takes longer than most of what is asked. They must wait for nothing but their session, of
+    which they may read together in turn.
     """
     if len(reads) == 1:
         return [await reads[0](session)]
@@ -244,33 +258,42 @@ async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
     going: list[tuple[int, Any]] = [(n, None) for n in range(len(reads))]
     try:
         while going:
-            asked, waiting = [], []
+            asked: list[_Question] = []
+            waiting = []
             for n, rows in going:
                 coroutine, context = coroutines[n]
                 try:
-                    asked.append(context.run(coroutine.send, rows))
-                    waiting.append(n)
+                    questions = context.run(coroutine.send, rows)
+                    asked += questions
+                    waiting.append((n, len(questions)))
                 except StopIteration as end:
                     results[n] = end.value
-            found = await _answered(session, asked)
-            going = list(zip(waiting, found, strict=True))
+            found = iter(await _answered(session, asked))
+            going = [(n, list(islice(found, questions))) for n, questions in waiting]
     finally:
         for coroutine, context in coroutines:
             context.run(coroutine.close)
     return results
 
 
-async def _answered(
-    session: ReadSession, asked: Sequence[_Statement]
-) -> Sequence[Sequence[Values]]:
-    """The rows of each statement, in one round trip."""
-    if not asked:
-        return []
-    if len(asked) == 1:
-        return [await session._run(asked[0].sql, asked[0].values)]
-    sql = _joined(tuple((each.sql, len(each.values)) for each in asked))
-    (rows,) = await session._run(sql, [value for each in asked for value in each.values])
-    return cast(Sequence[Sequence[Values]], rows)
+async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[list[Any]]:
+    """The rows of each statement, in one round trip for all that can be joined."""
+    if isinstance(session, _Asking):
+        return await _Asked(asked)
+    joined = [each for each in asked if each.statement.columns]
+    if len(joined) < 2:
+        return [await session._rows(each.statement, each.values) for each in asked]
+    sql = _joined(tuple(each.statement for each in joined))
+    (found,) = await session._run(sql, [value for each in joined for value in each.values])
+    columns = iter(found)
+    rows = []
+    for each in asked:
+        if each.statement.columns:
+            own = list(islice(columns, each.statement.columns))
+            rows.append(each.statement.rows_of(own) if own[0] is not None else [])
+        else:
+            rows.append(await session._rows(each.statement, each.values))
+    return rows
 
 
 class WriteSession(AsyncSession, ReadSession):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -37,7 +37,8 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
-from lifecycle.statements import Prepared, looked_at, part_of, prepared
+from lifecycle.leaves import Leaves, by_key, written
+from lifecycle.statements import Names, Prepared, looked_at, part_of, prepared
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -188,7 +189,8 @@ class Ordering:
         return or_(*alternatives)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: it would be made three times slower, and hundreds are made for one answer.
+@dataclass(slots=True)
 class Page(Generic[Row]):
     """Some rows of a list, in its order, and whether there are more on either side."""
 
@@ -196,7 +198,7 @@ class Page(Generic[Row]):
     has_next: bool
     has_previous: bool
     listing: "Listing[Row]"
-    # The sort values that are not attributes of the rows.
+    # For each row the sort values that are not attributes of it.
     apart: Sequence[Sequence[Any]]
 
     def cursor(self, index: int) -> str:
@@ -206,10 +208,9 @@ class Page(Generic[Row]):
 
 # How many different lists, each with its filter and its order, are kept.
 LISTS = 1_000
-# The ids of those whose children are wanted.
+# The ids of those whose children are wanted, and the id of one.
 PARENTS = bindparam("parents", type_=ARRAY(Uuid))
-
-Names: TypeAlias = frozenset[str] | None
+_PARENT = bindparam("parent", type_=Uuid)
 
 
 class Listing(Generic[Row]):
@@ -240,25 +241,31 @@ class Listing(Generic[Row]):
 
     async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
         """One page. Raises InvalidInput when the cursor is not of this list."""
-        shape = (looked_at.get(), request.backward, request.cursor is not None)
+        shape = (_names(), request.backward, request.cursor is not None)
         rows = await _fetch(session, self._page, shape, self._bounds(request))
         # Of one thing selected, the rows are that thing.
-        return self._cut(
-            [(row[0], row[1:]) for row in rows] if self._apart else [(row, ()) for row in rows],
-            request,
-        )
+        apart = [row[1:] for row in rows] if self._apart else [()] * len(rows)
+        return self._cut([row[0] for row in rows] if self._apart else rows, apart, request)
 
     async def pages(
         self, session: ReadSession, parents: Sequence[UUID], request: PageRequest
     ) -> dict[UUID, Page[Row]]:
         """One page for each parent, in one statement: PostgreSQL runs the bounded query once per
-        parent, so the cost does not depend on how many children there are."""
-        values = self._bounds(request) | {"parents": list(parents)}
-        found: dict[UUID, list[tuple[Row, Sequence[Any]]]] = {id: [] for id in parents}
-        shape = (looked_at.get(), request.backward, request.cursor is not None)
-        for row in await _fetch(session, self._pages, shape, values):
-            found[row[0]].append((row[1], row[2:]))
-        return {id: self._cut(rows, request) for id, rows in found.items()}
+        parent, so the cost does not depend on how many children there are. Of leaves the pages are
+        texts."""
+        values = self._bounds(request) | _of(parents)
+        names = looked_at.get()
+        shape = (names, len(parents) == 1, request.backward, request.cursor is not None)
+        if isinstance(names, Leaves):
+            values["limit"] = request.size
+            texts = by_key(await _fetch(session, self._leaves, shape, values))
+            return cast(dict[UUID, Page[Row]], texts)
+        found: dict[UUID, tuple[list[Row], list[Sequence[Any]]]] = {id: ([], []) for id in parents}
+        for parent, row, *others in await _fetch(session, self._pages, shape, values):
+            rows, apart = found[parent]
+            rows.append(row)
+            apart.append(others)
+        return {id: self._cut(*both, request) for id, both in found.items()}
 
     async def count(self, session: ReadSession) -> int:
         """How many rows there are."""
@@ -275,21 +282,41 @@ class Listing(Generic[Row]):
         )
         return self._ordering.page(statement, backward, resumed, self._apart)
 
-    def _pages(self, names: Names, backward: bool, resumed: bool) -> Select[Any]:
-        parent = func.unnest(PARENTS).column_valued("parent")
+    def _pages(self, names: Names, one: bool, backward: bool, resumed: bool) -> Select[Any]:
+        parent, children, child = self._children(one, backward, resumed)
+        values = self._sort_values(children, child)
+        part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
+        statement = select(parent, part, *apart).order_by(*self._ordered(values, backward))
+        return statement.select_from(children) if one else statement.join(children, true())
+
+    def _leaves(self, leaves: Leaves, one: bool, backward: bool, resumed: bool) -> Select[Any]:
+        parent, children, child = self._children(one, backward, resumed)
+        # As they are shown, also where they were looked for from the end.
+        order = self._ordered(self._sort_values(children, child), backward=False)
+        statement = select(parent, *written(child, leaves, *order))
+        if one:
+            return statement.select_from(children).having(func.count() > 0)
+        return statement.join(children, true()).group_by(parent)
+
+    def _children(self, one: bool, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
+        """Parents, what belongs to the page of each, and the same as entities."""
+        parent = _PARENT if one else func.unnest(PARENTS).column_valued("parent")
         own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
-        children = self._ordering.page(own, backward, resumed, self._apart).lateral("child")
-        child = aliased(self._entity, children)
-        values = [
+        page = self._ordering.page(own, backward, resumed, self._apart)
+        children = page.subquery("child") if one else page.lateral("child")
+        return parent, children, aliased(self._entity, children)
+
+    def _sort_values(self, children: Any, child: Any) -> list[Any]:
+        return [
             children.c[f"sort_{n}"] if name is None else getattr(child, name)
             for n, name in enumerate(self._sorted_by)
         ]
-        order = [
+
+    def _ordered(self, values: Sequence[Any], backward: bool) -> list[Any]:
+        return [
             value.desc() if key.descending != backward else value.asc()
             for key, value in zip(self._ordering.keys, values, strict=True)
         ]
-        part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
-        return select(parent, part, *apart).join(children, true()).order_by(*order)
 
     def _count(self) -> Select[Any]:
         return self._statement.with_only_columns(func.count(), maintain_column_froms=True)
@@ -313,19 +340,15 @@ class Listing(Generic[Row]):
                 bounds[f"beyond_{n}"] = value
         return bounds
 
-    def _cut(self, found: Sequence[tuple[Row, Sequence[Any]]], request: PageRequest) -> Page[Row]:
-        more = len(found) > request.size
-        kept = list(found[: request.size])
+    def _cut(self, rows: list[Row], apart: list[Sequence[Any]], request: PageRequest) -> Page[Row]:
+        more = len(rows) > request.size
+        if more:
+            rows, apart = rows[:-1], apart[:-1]
         if request.backward:
-            kept.reverse()
-        resumed = request.cursor is not None
-        return Page(
-            rows=[row for row, _ in kept],
-            has_next=resumed if request.backward else more,
-            has_previous=more if request.backward else resumed,
-            listing=self,
-            apart=[apart for _, apart in kept],
-        )
+            rows.reverse()
+            apart.reverse()
+            return Page(rows, request.cursor is not None, more, self, apart)
+        return Page(rows, more, request.cursor is not None, self, apart)
 
 
 def _attribute(expression: Any, entity: Any) -> str | None:
@@ -344,26 +367,32 @@ class Lookup(Generic[Key, Row]):
         column: InstrumentedAttribute[Key],
         *conditions: ColumnElement[bool],
     ) -> None:
-        wanted = column == any_(bindparam("keys", type_=ARRAY(column.type)))
         self._entity = entity
-        self._conditions = (wanted, *conditions)
-        self._key = column.key
+        self._column = column
+        self._conditions = conditions
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows by their keys; those that do not exist are absent."""
-        rows = await _fetch(session, self._select, (looked_at.get(),), {"keys": list(keys)})
-        return dict(zip(map(attrgetter(self._key), rows), rows, strict=True))
+        one = len(keys) == 1
+        wanted = {"key": keys[0]} if one else {"keys": list(keys)}
+        rows = await _fetch(session, self._select, (_names(), one), wanted)
+        return dict(zip(map(attrgetter(self._column.key), rows), rows, strict=True))
 
-    def _select(self, names: Names) -> Select[Any]:
-        return select(part_of(self._entity, names, self._key)).where(*self._conditions)
+    def _select(self, names: Names, one: bool) -> Select[Any]:
+        part, type_ = part_of(self._entity, names, self._column.key), self._column.type
+        key: Any = (
+            bindparam("key", type_=type_) if one else any_(bindparam("keys", type_=ARRAY(type_)))
+        )
+        return select(part).where(self._column == key, *self._conditions)
 
 
 class Children(Generic[Row]):
     """All rows that belong to parents, which the column `parent` names, in an order."""
 
     def __init__(self, statement: Select[Row], parent: Any, *order: Any) -> None:
-        self._statement = statement.where(parent == any_(PARENTS)).order_by(parent, *order)
-        self._parent = parent.key
+        self._statement = statement
+        self._parent = parent
+        self._order = order
 
     async def fetch(
         self,
@@ -371,17 +400,50 @@ class Children(Generic[Row]):
         parents: Sequence[UUID],
         parameters: Mapping[str, Any] | None = None,
     ) -> dict[UUID, list[Row]]:
-        """The children of each parent; parents without any are absent."""
-        wanted = {**(parameters or {}), "parents": list(parents)}
-        rows = await _fetch(session, self._select, (looked_at.get(),), wanted)
-        return {
-            parent: list(children) for parent, children in groupby(rows, attrgetter(self._parent))
-        }
+        """The children of each parent; parents without any are absent. Leaves come as texts."""
+        wanted = {**(parameters or {}), **_of(parents)}
+        names, one = looked_at.get(), len(parents) == 1
+        if isinstance(names, Leaves):
+            texts = by_key(await _fetch(session, self._leaves, (names, one), wanted))
+            return cast(dict[UUID, list[Row]], texts)
+        rows = await _fetch(session, self._select, (names, one), wanted)
+        parent = attrgetter(self._parent.key)
+        return {parent: list(children) for parent, children in groupby(rows, parent)}
 
-    def _select(self, names: Names) -> Select[Any]:
-        entity = self._statement.column_descriptions[0]["entity"]
-        part = part_of(entity, names, self._parent)
-        return self._statement.with_only_columns(part, maintain_column_froms=True)
+    def _select(self, names: Names, one: bool) -> Select[Any]:
+        part = part_of(self._entity, names, self._parent.key)
+        ordered = self._own(one).order_by(self._parent, *self._order)
+        return ordered.with_only_columns(part, maintain_column_froms=True)
+
+    def _leaves(self, leaves: Leaves, one: bool) -> Select[Any]:
+        objects = written(self._entity, leaves, *self._order)
+        return (
+            self._own(one)
+            .group_by(self._parent)
+            .with_only_columns(self._parent, *objects, maintain_column_froms=True)
+        )
+
+    def _own(self, one: bool) -> Select[Any]:
+        parent: Any = _PARENT if one else any_(PARENTS)
+        return self._statement.where(self._parent == parent)
+
+    @property
+    def _entity(self) -> Any:
+        return self._statement.column_descriptions[0]["entity"]
+
+
+def _of(parents: Sequence[UUID]) -> dict[str, Any]:
+    """Whose children are wanted. Of one alone it is said in a way for which PostgreSQL plans once:
+    how many an array has it wants to know anew each time, and for a few children that takes longer
+    than to find them."""
+    return {"parents": list(parents), "parent": parents[0]} if parents else {"parents": []}
+
+
+def _names() -> Names:
+    """What will be looked at of rows that are not shown as leaves."""
+    names = looked_at.get()
+    assert not isinstance(names, Leaves)
+    return names
 
 
 async def _fetch(

@@ -64,6 +64,9 @@ VARIABLES = {
     "process, 0 for any number (default: 100, or any number where nobody signs in).",
     "LIFECYCLE_MAX_SUBSCRIPTIONS": "The same for subscriptions (default: 1000, or any number where "
     "nobody signs in).",
+    "LIFECYCLE_MAX_WEBSOCKETS": "The same for open websockets; until it is said in connection_init "
+    "whose they are, for each address that they come from (default: 1000, or any number where "
+    "nobody signs in).",
     "LIFECYCLE_MAX_RATE": "How many operations a second each principal may ask one process for, "
     "ten seconds' worth of them at once; 0 for any number (default: 100, or any number where "
     "nobody signs in).",
@@ -102,6 +105,7 @@ class Settings:
     # None is what depends on the address.
     max_operations: int | None = None
     max_subscriptions: int | None = None
+    max_websockets: int | None = None
     max_rate: int | None = None
     mlflow_uri: str | None = None
     mlflow_follow: int | None = None
@@ -187,6 +191,7 @@ class Settings:
             max_seconds=_number("LIFECYCLE_MAX_SECONDS", 60),
             max_operations=_number("LIFECYCLE_MAX_OPERATIONS", None),
             max_subscriptions=_number("LIFECYCLE_MAX_SUBSCRIPTIONS", None),
+            max_websockets=_number("LIFECYCLE_MAX_WEBSOCKETS", None),
             max_rate=_number("LIFECYCLE_MAX_RATE", None),
             mlflow_uri=mlflow_address(mlflow) if mlflow else None,
             mlflow_follow=int(follow) or None,
@@ -224,6 +229,7 @@ class Settings:
             "LIFECYCLE_MAX_SECONDS": str(self.max_seconds),
             "LIFECYCLE_MAX_OPERATIONS": _text(self.max_operations),
             "LIFECYCLE_MAX_SUBSCRIPTIONS": _text(self.max_subscriptions),
+            "LIFECYCLE_MAX_WEBSOCKETS": _text(self.max_websockets),
             "LIFECYCLE_MAX_RATE": _text(self.max_rate),
             "MLFLOW_TRACKING_URI": self.mlflow_uri or "",
             "LIFECYCLE_MLFLOW_FOLLOW": str(self.mlflow_follow or ""),

@@ -10,16 +10,28 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, lru_cache, partial
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 import orjson
-from sqlalchemy import ColumnElement, Dialect, Enum, Float, Insert, Select, TextClause, inspect
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Dialect,
+    Enum,
+    Float,
+    Insert,
+    Select,
+    TextClause,
+    inspect,
+)
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.orm import Bundle
 from sqlalchemy.sql.cache_key import CacheKey
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import LRUCache
 from typing_extensions import TypeVarTuple
+
+from lifecycle.leaves import Leaves
 
 Row = TypeVar("Row")
 Columns = TypeVarTuple("Columns")
@@ -36,8 +48,9 @@ def to_json(value: object) -> str:
 _KEPT = 1_000
 
 # The attributes of rows that whoever reads will look at; None if that may be any. What is read in
-# bulk for a client is cut down to them.
-looked_at: ContextVar[frozenset[str] | None] = ContextVar("looked_at", default=None)
+# bulk for a client is cut down to them. Leaves are not looked at, but shown as they are written.
+Names: TypeAlias = frozenset[str] | None
+looked_at: ContextVar[Names | Leaves] = ContextVar("looked_at", default=None)
 
 _DIALECT: Dialect = asyncpg.dialect(  # type: ignore[no-untyped-call]
     json_serializer=to_json, json_deserializer=orjson.loads
@@ -84,6 +97,11 @@ class Prepared(Generic[Row]):
             for name in self._compiled.positiontup or ()
         ]
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has."""
+        return len(self._parameters)
+
     @cached_property
     def _given(self) -> dict[str, Any]:
         binds = self._compiled.binds
@@ -104,6 +122,19 @@ class Prepared(Generic[Row]):
             return _reader(self.statement)
         return _as_tuples
 
+    @cached_property
+    def rows_of(self) -> Callable[[Sequence[Values]], list[Row]]:
+        """What becomes of the columns, where the driver gives those instead."""
+        return _reader_of_columns(self.statement)
+
+    @cached_property
+    def columns(self) -> int:
+        """How many columns PostgreSQL can give as an array each; 0 if it cannot."""
+        if not isinstance(self.statement, Select):
+            return 0
+        columns = list(self.statement.selected_columns)
+        return 0 if any(isinstance(each.type, ARRAY) for each in columns) else len(columns)
+
 
 def _as_tuples(found: Iterable[Values]) -> list[Any]:
     return list(map(tuple, found))
@@ -121,10 +152,37 @@ def part_of(entity: Any, names: frozenset[str] | None, *always: str) -> Any:
 
 
 def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
+    things, conversions = _things(statement), _conversions(statement)
+    if len(things) == 1 and not conversions:
+        return things[0][1]
+    read = _reader_of_columns(statement)
+    return lambda found: read(list(zip(*found, strict=True))) if found else []
+
+
+def _reader_of_columns(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
+    things, conversions = _things(statement), _conversions(statement)
+    together = _maker(None, *(str(each["name"]) for each in statement.column_descriptions))
+
+    def read(columns: Sequence[Iterable[Any]]) -> list[Any]:
+        converted = list(columns)
+        for place, convert in conversions:
+            converted[place] = map(convert, columns[place])
+        made = [make(zip(*converted[part], strict=True)) for part, make in things]
+        return made[0] if len(made) == 1 else together(zip(*made, strict=True))
+
+    return read
+
+
+def _conversions(statement: Select[Any]) -> list[tuple[int, Callable[[Any], Any]]]:
+    """Which columns become something else, and how."""
+    columns = enumerate(statement.selected_columns)
+    return [(place, convert) for place, column in columns if (convert := _conversion(column))]
+
+
+def _things(statement: Select[Any]) -> list[tuple[slice, Callable[[Iterable[Any]], list[Any]]]]:
+    """Of what is selected each entity, bundle or column: which columns it has, and what they make
+    of it."""
     columns = list(statement.selected_columns)
-    conversions = [
-        (place, convert) for place, column in enumerate(columns) if (convert := _conversion(column))
-    ]
     things: list[tuple[slice, Callable[[Iterable[Any]], list[Any]]]] = []
     for each in statement.column_descriptions:
         first = things[-1][0].stop if things else 0
@@ -139,20 +197,7 @@ def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
             continue
         keys = (str(column.key) for column in columns[first : first + length])
         things.append((slice(first, first + length), _maker(table, *keys)))
-    if len(things) == 1 and not conversions:
-        return things[0][1]
-    together = _maker(None, *(str(each["name"]) for each in statement.column_descriptions))
-
-    def read(found: Sequence[Values]) -> list[Any]:
-        if not found:
-            return []
-        by_column: list[Iterable[Any]] = list(zip(*found, strict=True))
-        for place, convert in conversions:
-            by_column[place] = map(convert, by_column[place])
-        made = [make(zip(*by_column[part], strict=True)) for part, make in things]
-        return made[0] if len(made) == 1 else together(zip(*made, strict=True))
-
-    return read
+    return things
 
 
 def _only(found: Iterable[Values]) -> list[Any]:

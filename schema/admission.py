@@ -1,8 +1,9 @@
 """Who is executed now, who waits, and who asks too much: a burst must not make every answer late,
 and one principal must not take what all need.
 
-Operations that run at the same time take turns, so each ends when nearly all do. A few at a time,
-in the order in which they came, are done together as soon, and most of them much earlier.
+Operations that run at the same time take turns, so each ends when nearly all do. A few at a time
+are done together as soon, and most of them much earlier. Of those who wait, principals take turns,
+and each principal's own come in their order.
 
 What is counted here is counted by each process for itself. How large one operation may be is in
 limits.py.
@@ -12,9 +13,16 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
@@ -35,48 +43,96 @@ _MAX_PRINCIPALS = 10_000
 # So many seconds' worth may come at once, after a pause.
 _BURST_SECONDS = 10
 
-# When the operation that is executed has to be over.
-_deadline: ContextVar[asyncio.Timeout | None] = ContextVar("deadline", default=None)
-
 
 class Gate:
-    """Lets in so many at a time; the next wait in order.
+    """Lets in so many at a time. Of those who come next principals take turns.
 
-    Raises Unavailable where MAX_WAITING wait already, and after MAX_SECONDS.
+    Who has none in is let in beyond that, up to as many again: others may be busy for minutes.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._places = asyncio.Semaphore(most)
-        self._waiting = 0
-
-    @property
-    def running(self) -> int:
-        """How many are in."""
-        return self._most - self._places._value
+        self._inside: dict[str, int] = {}
+        # Whose turn it is comes first; of each, who waits longest.
+        self._lines: dict[str, dict[asyncio.Future[bool], None]] = {}
+        # How many are in.
+        self.running = 0
 
     @property
     def waiting(self) -> int:
         """How many wait to be let in."""
-        return self._waiting
+        return sum(map(len, self._lines.values()))
 
-    async def __aenter__(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
-            return
-        if self._waiting >= MAX_WAITING:
-            raise Unavailable("Too many operations wait already; try again.")
-        self._waiting += 1
+    def enters(self, principal: str) -> bool:
+        """Let one more of a principal in, if there is room; otherwise it is to wait."""
+        inside = self._inside.get(principal, 0)
+        if self.running >= self._most and (inside or self.running >= 2 * self._most):
+            return False
+        self._inside[principal] = inside + 1
+        self.running += 1
+        return True
+
+    async def wait(self, principal: str) -> None:
+        """Wait to be let in. Raises Unavailable after MAX_SECONDS, and where MAX_WAITING wait: to
+        whoever comes, or to the last of whoever has most in line."""
+        if self.waiting >= MAX_WAITING:
+            self._make_room_for(principal)
+        place = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(principal, {})[place] = None
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Unavailable("Too many operations were before this one; try again.") from None
-        finally:
-            self._waiting -= 1
+                let_in = await place
+        except BaseException as error:
+            if place.done() and not place.cancelled() and place.result():
+                self.leave(principal)
+            self._drop(principal, place)
+            if isinstance(error, TimeoutError):
+                message = "Too many operations were before this one; try again."
+                raise Unavailable(message) from None
+            raise
+        if not let_in:
+            raise _full()
 
-    async def __aexit__(self, *_: object) -> None:
-        self._places.release()
+    def leave(self, principal: str) -> None:
+        """One of a principal's is out again; whose turn it is comes in."""
+        self.running -= 1
+        left = self._inside.pop(principal) - 1
+        if left:
+            self._inside[principal] = left
+        for each in self._lines:
+            if self.enters(each):
+                self._let_in(each)
+                return
+
+    def _let_in(self, principal: str) -> None:
+        line = self._lines.pop(principal)
+        place = next(iter(line))
+        del line[place]
+        if line:
+            self._lines[principal] = line
+        if place.done():  # it is about to leave the line
+            self.leave(principal)
+        else:
+            place.set_result(True)
+
+    def _make_room_for(self, principal: str) -> None:
+        longest = max(self._lines, key=lambda each: len(self._lines[each]))
+        if len(self._lines[longest]) <= len(self._lines.get(principal, ())) + 1:
+            raise _full()
+        place = next(reversed(self._lines[longest]))
+        self._drop(longest, place)
+        if not place.done():
+            place.set_result(False)
+
+    def _drop(self, principal: str, place: asyncio.Future[bool]) -> None:
+        line = self._lines.get(principal, {})
+        line.pop(place, None)
+        if not line:
+            self._lines.pop(principal, None)
+
+
+def _full() -> Unavailable:
+    return Unavailable("Too many operations wait already; try again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +142,7 @@ class Bounds:
     seconds: int = 0
     operations: int = 0
     subscriptions: int = 0
+    websockets: int = 0
     rate: int = 0
 
 
@@ -122,6 +179,26 @@ class Shares:
         return sum(self._now.values())
 
 
+class Seat:
+    """An open websocket. It counts for its address until it is known whose it is, and for the
+    principal then; to be left when it has ended. Raises LimitExceeded."""
+
+    def __init__(self, newcomers: Shares, known: Shares, address: str) -> None:
+        newcomers.take(address)
+        self._taken, self._whose = newcomers, address
+        self._known = known
+
+    def belongs_to(self, principal: str) -> None:
+        """It is known now whose it is. Raises LimitExceeded."""
+        self._known.take(principal)
+        self.leave()
+        self._taken, self._whose = self._known, principal
+
+    def leave(self) -> None:
+        """The websocket has ended."""
+        self._taken.give_back(self._whose)
+
+
 class _Bucket:
     """What a principal may still ask for, as it was at that time."""
 
@@ -133,33 +210,172 @@ class _Bucket:
 
 
 class Rate:
-    """How many operations a second each principal may ask for, ten seconds' worth of them at once;
-    a token bucket."""
+    """How many of something a second each may do, ten seconds' worth of them at once; a token
+    bucket. `says` completes "You may"."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, name: str, says: str, most: int) -> None:
+        self._name = name
+        self._says = says
         self._most = most
         self._burst = most * _BURST_SECONDS
         self._buckets: Kept[str, _Bucket] = Kept(_MAX_PRINCIPALS, _MAX_PRINCIPALS)
 
-    def take(self, principal: str, now: float) -> None:
-        """One more, at this time. Raises LimitExceeded."""
+    def take(self, whose: str) -> None:
+        """One more, now. Raises LimitExceeded."""
         if not self._most:
             return
-        bucket = self._buckets.get(principal)
+        now = time.monotonic()
+        bucket = self._buckets.get(whose)
         if bucket is None:
             bucket = _Bucket(self._burst, now)
-            self._buckets.keep(principal, bucket, 1)
+            self._buckets.keep(whose, bucket, 1)
         bucket.left = min(bucket.left + (now - bucket.at) * self._most, self._burst)
         bucket.at = now
         if bucket.left < 1:
             raise LimitExceeded(
-                f"You may ask for {self._most:,} operations a second; wait a little.",
-                "rate",
+                f"You may {self._says.format(self._most)} a second; wait a little.",
+                self._name,
                 self._most,
                 self._most + 1,
                 retry_after=math.ceil((1 - bucket.left) / self._most),
             )
         bucket.left -= 1
+
+    def give_back(self, whose: str) -> None:
+        """One that is not to count."""
+        bucket = self._buckets.get(whose)
+        if bucket is not None:
+            bucket.left += 1
+
+
+@lru_cache(1_000)
+def network_of(host: str) -> str:
+    """What an address counts as: of IPv6 everybody has so many that it is those of one network."""
+    try:
+        address = ip_address(host)
+    except ValueError:  # a socket in the file system
+        return host
+    return host if address.version == 4 else str(ip_network((host, 64), strict=False))
+
+
+class _Clock:
+    """Ends what takes longer than so many seconds; None for nothing. One timer is enough for all,
+    because who came first is the first whose time is over."""
+
+    def __init__(self, seconds: int | None) -> None:
+        self.seconds = seconds
+        self._watched: set[_Deadline] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, deadline: "_Deadline", loop: asyncio.AbstractEventLoop) -> None:
+        """End it in time, unless it is left alone by then."""
+        self._watched.add(deadline)
+        if self._timer is None:
+            self._timer = loop.call_at(deadline.ends, self._look, loop)
+
+    def leave_alone(self, deadline: "_Deadline") -> None:
+        """It is over, or its time does not count."""
+        self._watched.discard(deadline)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for deadline in [each for each in self._watched if each.ends <= now]:
+            self._watched.discard(deadline)
+            deadline.pass_by()
+        if self._watched:
+            next_end = min(each.ends for each in self._watched)
+            self._timer = loop.call_at(next_end, self._look, loop)
+
+
+class _Deadline:
+    """The block is cancelled when it takes too long, and raises LimitExceeded then; otherwise as
+    asyncio.timeout, which sets a timer for each."""
+
+    __slots__ = ("_cancelling", "_clock", "_passed", "_task", "ends")
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+        self._passed = False
+        self.ends = math.inf
+
+    async def __aenter__(self) -> None:
+        self._begin()
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._end(error)
+
+    def _begin(self) -> None:
+        seconds = self._clock.seconds
+        if seconds is None:
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        loop = asyncio.get_running_loop()
+        self.ends = loop.time() + seconds
+        self._clock.watch(self, loop)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._clock.leave_alone(self)
+        if not self._passed or self._task.uncancel() > self._cancelling:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            assert self._clock.seconds is not None
+            raise _too_long(self._clock.seconds) from error
+
+    def pass_by(self) -> None:
+        """It is too late."""
+        self._passed = True
+        self._task.cancel()
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """The time of the block does not count."""
+        if self.ends == math.inf or self._passed:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._clock.leave_alone(self)
+        try:
+            yield
+        finally:
+            self.ends += loop.time() - began
+            self._clock.watch(self, loop)
+
+
+# By when the operation that is executed has to be over.
+_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+
+
+class _Turn(_Deadline):
+    """The block is an operation of a principal, which is executed when it is its turn."""
+
+    __slots__ = ("_gate", "_operations", "_principal")
+
+    def __init__(self, clock: _Clock, operations: Shares, gate: Gate, principal: str) -> None:
+        super().__init__(clock)
+        self._operations = operations
+        self._gate = gate
+        self._principal = principal
+
+    async def __aenter__(self) -> None:
+        self._operations.take(self._principal)
+        self._begin()
+        if not self._gate.enters(self._principal):
+            try:
+                await self._gate.wait(self._principal)
+            except BaseException as error:
+                self._operations.give_back(self._principal)
+                self._end(error)
+                raise
+        _deadline.set(self)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._gate.leave(self._principal)
+        self._operations.give_back(self._principal)
+        self._end(error)
 
 
 class Admission:
@@ -172,73 +388,47 @@ class Admission:
         self.mutations = Gate(MAX_MUTATIONS)
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
         self.operations = Shares("operations", bounds.operations)
-        self._rate = Rate(bounds.rate)
-        self._seconds = bounds.seconds or None
+        self.websockets = Shares("websockets", bounds.websockets)
+        self.newcomers = Shares("websockets before connection_init", bounds.websockets)
+        self._rate = Rate("rate", "ask for {:,} operations", bounds.rate)
+        self._clock = _Clock(bounds.seconds or None)
 
     def ask(self, principal: str) -> None:
         """A principal asks for something, whatever it is. Raises LimitExceeded when that is too
         often."""
-        self._rate.take(principal, time.monotonic())
+        self._rate.take(principal)
 
-    @asynccontextmanager
-    async def executing(self, principal: str, gate: Gate) -> AsyncIterator[None]:
+    def seat(self, host: str) -> Seat:
+        """For a websocket that comes from there. Raises LimitExceeded."""
+        return Seat(self.newcomers, self.websockets, network_of(host))
+
+    def executing(self, principal: str, gate: Gate) -> AbstractAsyncContextManager[None]:
         """The block executes an operation, when it is its turn.
 
         Raises LimitExceeded when the principal has too many already, and when it takes too long:
         then it is cancelled. Raises Unavailable as gates do.
         """
-        self.operations.take(principal)
-        deadline = asyncio.timeout(self._seconds)
-        try:
-            async with deadline, gate:
-                _deadline.set(deadline)
-                yield
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise self._too_long() from error
-        finally:
-            self.operations.give_back(principal)
+        return _Turn(self._clock, self.operations, gate, principal)
 
-    @asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
+    def in_time(self) -> AbstractAsyncContextManager[None]:
         """Cancel the block when it takes too long, and raise LimitExceeded."""
-        deadline = asyncio.timeout(self._seconds)
-        try:
-            async with deadline:
-                yield
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise self._too_long() from error
-
-    def _too_long(self) -> LimitExceeded:
-        assert self._seconds is not None
-        return LimitExceeded(
-            f"The operation was ended after {self._seconds} seconds, which is as long as one may "
-            "take. A change that was under way may have been made: repeat it with its idempotency "
-            "key to know.",
-            "seconds",
-            self._seconds,
-            self._seconds,
-        )
+        return _Deadline(self._clock)
 
 
-@contextmanager
-def unhurried() -> Iterator[None]:
+def _too_long(seconds: int) -> LimitExceeded:
+    return LimitExceeded(
+        f"The operation was ended after {seconds} seconds, which is as long as one may take. A "
+        "change that was under way may have been made: repeat it with its idempotency key to know.",
+        "seconds",
+        seconds,
+        seconds,
+    )
+
+
+def unhurried() -> AbstractContextManager[None]:
     """The block takes as long as what it works on is large; its time does not count."""
     deadline = _deadline.get()
-    ends = deadline.when() if deadline else None
-    if deadline is None or ends is None:
-        yield
-        return
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    deadline.reschedule(None)
-    try:
-        yield
-    finally:
-        deadline.reschedule(ends + clock() - began)
+    return nullcontext() if deadline is None else deadline.put_off()
 
 
 class Admitted(SchemaExtension):

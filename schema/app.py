@@ -211,6 +211,7 @@ def _bounds(settings: Settings) -> Bounds:
         settings.max_seconds,
         bound(settings.max_operations, 100),
         bound(settings.max_subscriptions, 1_000),
+        bound(settings.max_websockets, 1_000),
         bound(settings.max_rate, 100),
     )
 

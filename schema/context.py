@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,13 +15,14 @@ from structlog.contextvars import bind_contextvars
 from uuid_utils import uuid7
 
 from lifecycle.access.origin import Origin
+from lifecycle.access.rules import Principal
 from lifecycle.artifacts.storage import Storage
 from lifecycle.commands import Command
 from lifecycle.database import Database
 from lifecycle.idempotency.service import UseCase, once
 from lifecycle.journal.feed import Feed
 from lifecycle.tables import WithId
-from schema.admission import Admission
+from schema.admission import Admission, Seat
 from schema.loaders import Loaders
 
 _log = structlog.get_logger(__name__)
@@ -49,16 +50,20 @@ class Context:
         self.feed = feed
         self.storage = storage
         self._origin = origin
-        self._connection = connection
+        self.connection = connection
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
         self.admission = admission
         self.forget()
         # What a websocket client sent in connection_init; set by Strawberry. None over HTTP.
         self.connection_params: dict[str, Any] | None = None
+        # Of a websocket.
+        self.seat: Seat | None = None
         # Has a websocket that was let in ended, once it must not go on; returns what is to be
         # called when it has ended by itself.
         self.watch: Callable[[Callable[[str], None]], Callable[[], None]] | None = None
+        # Who asks, found out anew; None where nobody proves who they are.
+        self.ask_again: Callable[[], Awaitable[Principal]] | None = None
         self._began = time.perf_counter()
 
     @property
@@ -86,11 +91,18 @@ class Context:
     def base_url(self) -> str:
         """The address under which this client reaches the service."""
         # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
-        return re.sub("^ws", "http", str(self._connection.base_url)).rstrip("/")
+        return re.sub("^ws", "http", str(self.connection.base_url)).rstrip("/")
 
     async def write(self, use_case: UseCase[C, R], command: C) -> R:
-        """One mutation field: one transaction, at most once per idempotency key; what is loaded
-        afterwards is loaded anew."""
+        """One mutation field: one transaction, at most once per idempotency key, by the rights
+        that there are when it begins; what is loaded afterwards is loaded anew. Raises
+        Unauthenticated and Unavailable besides what the use case raises."""
+        if self.ask_again is not None:
+            # It may have waited long for its turn, while rights were taken back.
+            rights = (await self.ask_again()).rights
+            if rights != self.origin.rights:
+                visible = rights.visible_models
+                self.origin = replace(self.origin, rights=rights, visible_models=visible)
         origin = replace(self.origin, idempotency_key=command.idempotency_key)
         row = await self.database.write(lambda session: once(session, origin, use_case, command))
         self.forget()
@@ -108,11 +120,12 @@ class Context:
             self.feed,
             self.storage,
             origin,
-            self._connection,
+            self.connection,
             self.mlflow_uri,
             self.admission,
         )
         fresh.connection_params = self.connection_params
+        fresh.ask_again = self.ask_again
         return fresh
 
     def ended(self) -> None:

@@ -4,7 +4,7 @@ Where nobody signs in, they are believed, and only this machine is served. Where
 token is all that counts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from cross_web import HTTPException
@@ -14,11 +14,14 @@ from lifecycle.access.rules import EVERYTHING, NOTHING, SYSTEM, UNPROVEN, Princi
 from lifecycle.errors import Unauthenticated
 from lifecycle.principals.sign_in import End, SignIn
 from lifecycle.settings import is_loopback
+from schema.admission import Rate, network_of
 
 _MAX_ACTOR = 250
 _PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 _SCHEME = "bearer "
 _NOBODY = Principal("nobody", NOTHING)
+# From one address. What is a token costs one look, what is none a look each time.
+_MAX_FAILURES = 10
 
 
 class Caller(NamedTuple):
@@ -40,25 +43,40 @@ class Door:
         self._sign_in = sign_in
         self._administrators = administrators
         self._insecure = insecure
+        self._failures = Rate("signIns", "send {:,} tokens that are none", _MAX_FAILURES)
 
     async def by_request(self, request: HTTPConnection) -> Caller:
-        """Who sends a request. Raises Unauthenticated, Unavailable, HTTPException."""
+        """Who sends a request. Raises Unauthenticated, Unavailable, HTTPException, and
+        LimitExceeded when that cannot be told too often."""
         if self._sign_in is None:
             return Caller(self._believed(request))
-        return await self._proved(self._sign_in, request.headers.get("authorization"))
+        return await self._proved(self._sign_in, request, request.headers.get("authorization"))
 
     def before_init(self, websocket: HTTPConnection) -> Caller:
         """Who is at a websocket before they have said so. Raises HTTPException."""
         return Caller(self._believed(websocket) if self._sign_in is None else _NOBODY)
 
-    async def by_init(self, payload: Mapping[str, Any], before: Principal) -> Caller:
-        """Who is at a websocket, by what connection_init says. Raises Unauthenticated, Unavailable,
-        HTTPException."""
+    async def by_init(
+        self, websocket: HTTPConnection, payload: Mapping[str, Any], before: Principal
+    ) -> Caller:
+        """Who is at a websocket, by what connection_init says. Raises as `by_request`."""
         if self._sign_in is None:
             given = payload.get("actor")
             return Caller(before if given is None else self._named(given))
         given = payload.get("authorization", payload.get("Authorization"))
-        return await self._proved(self._sign_in, given)
+        return await self._proved(self._sign_in, websocket, given)
+
+    def again(self, caller: Caller) -> Callable[[], Awaitable[Principal]] | None:
+        """What finds out anew who that is; None where nobody proves it. It raises Unauthenticated
+        and Unavailable."""
+        sign_in, token = self._sign_in, caller.token
+        if sign_in is None or token is None:
+            return None
+
+        async def ask() -> Principal:
+            return sign_in.known(token) or await sign_in.principal(token)
+
+        return ask
 
     def watch(self, caller: Caller, end: End) -> Callable[[], None]:
         """Have what lasts ended, once it must not go on in this name. Returns what is to be called
@@ -69,11 +87,28 @@ class Door:
         session = sign_in.begin(caller.token, caller.principal, end)
         return lambda: sign_in.leave(session)
 
-    async def _proved(self, sign_in: SignIn, given: object) -> Caller:
+    async def _proved(self, sign_in: SignIn, connection: HTTPConnection, given: object) -> Caller:
         if not isinstance(given, str) or given[: len(_SCHEME)].lower() != _SCHEME:
             raise Unauthenticated("Sign in: send Authorization: Bearer and a token.")
         token = given[len(_SCHEME) :].strip()
-        return Caller(sign_in.known(token) or await sign_in.principal(token), token)
+        known = sign_in.known(token)
+        return Caller(known or await self._found_out(sign_in, connection, token), token)
+
+    async def _found_out(
+        self, sign_in: SignIn, connection: HTTPConnection, token: str
+    ) -> Principal:
+        address = network_of(connection.client.host if connection.client else "")
+        # While it is looked for it counts as none: many may be sent at once.
+        self._failures.take(address)
+        try:
+            found = await sign_in.principal(token)
+        except Unauthenticated:
+            raise
+        except BaseException:
+            self._failures.give_back(address)
+            raise
+        self._failures.give_back(address)
+        return found
 
     def _believed(self, connection: HTTPConnection) -> Principal:
         if not self._insecure and not _is_local(connection):

@@ -40,13 +40,14 @@ class Access:
     """How what a field shows is found: `batch` gives a row, or a list of rows, for the attribute
     `by` of the object's row, and nothing where that is null. `given` makes the batch's further
     arguments of the field's, or raises InvalidInput. If there are `counts`, which give the length
-    of a whole list, the batch gives pages.
+    of a whole list, the batch gives pages. With `leaves` it gives lists that are written as well.
     """
 
     batch: Batch[Any, ..., Any]
     by: str
     given: Callable[..., Further]
     counts: Batch[Any, ..., int] | None = None
+    leaves: bool = False
 
     def kind(self, type_: GraphQLOutputType) -> type[OfRow[Any]]:
         """The class of the objects that a field of this type shows."""
@@ -98,11 +99,12 @@ def loaded(
     by: str,
     given: Callable[..., Further] | None = None,
     counts: Batch[Any, ..., int] | None = None,
+    leaves: bool = False,
     description: str,
 ) -> Any:
     """A field, of the type that the class says, that shows what `Access` finds. Its arguments are
     those of `given`."""
-    access = Access(batch, by, given or _nothing, counts)
+    access = Access(batch, by, given or _nothing, counts, leaves)
 
     async def resolve(self, info: Info, **arguments: Any):  # type: ignore[no-untyped-def]
         return await access.resolve(self.row, info, arguments)

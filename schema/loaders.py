@@ -8,22 +8,28 @@ a read session of its own.
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from strawberry.dataloader import DataLoader
 
 from lifecycle.database import Database, ReadSession, together
-from lifecycle.statements import looked_at
+from lifecycle.leaves import Leaves
+from lifecycle.statements import Names, looked_at
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 
 Batch = Callable[Concatenate[ReadSession, Sequence[Key], Arguments], Awaitable[Mapping[Key, Value]]]
-# The function and its further arguments.
-Path: TypeAlias = tuple[Any, tuple[Any, ...]]
-# Of what it gives, the attributes that will be looked at; None if that may be any.
-Names: TypeAlias = frozenset[str] | None
+
+
+class Path(NamedTuple):
+    """A function, its further arguments, and what of each object is to come written, if that is
+    what is wanted instead of rows."""
+
+    batch: Any
+    args: tuple[Any, ...]
+    leaves: Leaves | None = None
 
 
 # Is told how many keys each batch has.
@@ -49,7 +55,9 @@ class Load(Generic[Value]):
         self._loaders = loaders
         self.path = path
         self.key = key
-        self.names: Names = looked_at.get()
+        names = looked_at.get()
+        assert not isinstance(names, Leaves)
+        self.names: Names = names
 
     def __await__(self) -> Generator[Any, Any, Value | None]:
         if self._loaders.collecting:
@@ -96,8 +104,8 @@ class _Read:
 
     async def __call__(self, session: ReadSession) -> None:
         """Put what is found to what is known."""
-        batch, args = self._path
-        former = looked_at.set(self._names)
+        batch, args, leaves = self._path
+        former = looked_at.set(self._names if leaves is None else leaves)
         try:
             found = await batch(session, self._keys, *args)
         finally:
@@ -127,7 +135,7 @@ class Loaders:
     ) -> Load[Value]:
         """What `batch` finds for this key, or None. `args` must be hashable, and by position."""
         assert not kwargs
-        return Load(self, (batch, args), key)
+        return Load(self, Path(batch, args), key)
 
     @contextmanager
     def collected(self, names: Names) -> Iterator[None]:

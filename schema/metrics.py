@@ -33,8 +33,10 @@ class Metric(OfRow[MetricValue]):
     row: Private[MetricValue]
     key: str = shown(description="The metric's name.")
     value: float | None = shown(
-        lambda row: finite(row.value),
+        # Not by finite(): a page may have thousands of them.
+        lambda row: row.value if math.isfinite(row.value) else None,
         needs=("value",),
+        leaf="value",
         description="Null if it is not finite; see `kind`.",
     )
     kind: NumberKind = shown(

@@ -12,6 +12,7 @@ import schema.drift
 import schema.registry
 import schema.runs
 from lifecycle.pages import PageRequest
+from lifecycle.principals import duties
 from lifecycle.promotion import gates, repository, review, service
 from lifecycle.promotion.gates import Check, CheckSeverity, Report
 from lifecycle.promotion.rules import OPEN, ChecklistStatus, Decision, StageCause
@@ -585,13 +586,14 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Approve or reject what was submitted. Whoever registered or submitted the "
-        "version cannot approve it. BYPASS is for administrators: past the policy, with a reason, "
-        "and seen as such for ever. An approved version moves to STAGING."
+        "version cannot approve it, nor by a token that they have made. BYPASS is for "
+        "administrators: past the policy, with a reason, and seen as such for ever. An approved "
+        "version moves to STAGING, which whoever approves it must be allowed to do."
     )
     async def decide_approval(
         self, info: Info, input: Given[DecideApprovalInput]
     ) -> DecideApprovalResult:
-        row = await info.context.write(review.decide, parse(review.DecideApproval, input))
+        row = await info.context.write(duties.decide, parse(review.DecideApproval, input))
         return DecideApprovalSuccess(
             version_key=row.model_version_id, approval=Approval.from_row(row)
         )

@@ -266,12 +266,14 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     metrics: list[Metric] = loaded(
         repository.metrics,
         by="id",
+        leaves=True,
         description="Its metrics, by key: as given, or as its run had them when it was registered.",
     )
 
     checklist: list[Annotated["ChecklistItem", strawberry.lazy("schema.promotion")]] = loaded(
         promotion.checklists,
         by="id",
+        leaves=True,
         description="What has to be checked before it goes on, in order.",
     )
 
@@ -327,6 +329,7 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
             by="id",
             given=forward,
             counts=deployments.counts_of_versions,
+            leaves=True,
             description="Where it runs and has run, newest first.",
         )
     )

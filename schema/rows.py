@@ -30,9 +30,11 @@ class HoldsRows:
 
 class Lookup(property):
     """How a field is found in the row of its object. `needs` are the attributes of the row that
-    this looks at; None if that may be any."""
+    this looks at; None if that may be any. `leaf` is the attribute that it shows as it is, if it
+    does that, but for floats that are not finite, which are shown as null."""
 
     needs: tuple[str, ...] | None = None
+    leaf: str | None = None
 
     def __init__(self, reader: Callable[[type], Callable[[Any], Any]]) -> None:
         super().__init__(lambda self: reader(type(self))(self.row))
@@ -52,18 +54,21 @@ class _Column(Lookup):
         read = attrgetter(name)
         super().__init__(lambda kind: read)
         self.needs = (name,)
+        self.leaf = name
 
 
 def shown(
     read: Callable[[Any], Any] | None = None,
     *,
     needs: tuple[str, ...] | None = None,
+    leaf: str | None = None,
     description: str,
     name: str | None = None,
 ) -> Any:
     """A field that shows what `read` makes of the row, or the row's attribute of the field's
-    name."""
+    name. `needs` and `leaf` are those of `Lookup`."""
     look_up = _Column() if read is None else Lookup(lambda kind: read)
+    look_up.leaf = leaf
     return _field(look_up, needs, description, name)
 
 

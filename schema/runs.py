@@ -190,6 +190,7 @@ class Run(Node, OfRow[RunRow]):
         metrics.latest,
         by="id",
         given=_keys,
+        leaves=True,
         description="The latest value of each metric, by key.",
     )
 
@@ -215,6 +216,7 @@ class Run(Node, OfRow[RunRow]):
     artifacts: list[Artifact] = loaded(
         repository.artifacts,
         by="id",
+        leaves=True,
         description="The files that it wrote, by path.",
     )
 

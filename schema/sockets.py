@@ -96,13 +96,31 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
     view: Any  # has the trusted documents
     _leave: Callable[[], None] | None = None
 
+    async def handle(self) -> None:
+        client = self.websocket.ws.client
+        try:
+            seat = self.context.seat = self.context.admission.seat(client.host if client else "")
+        except LimitExceeded as error:  # which passes: whoever says nothing is not waited for long
+            await self._refuse(1013, error)
+            return
+        try:
+            await super().handle()
+        finally:
+            seat.leave()
+
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
         try:
             await super().handle_connection_init(message)
         except Unavailable as error:  # it cannot be found out who that is; later it may be
             await self.websocket.close(1013, str(error))
+        except LimitExceeded as error:
+            await self._refuse(4429, error)
         if self.connection_acknowledged and self._leave is None and self.context.watch:
             self._leave = self.context.watch(self.websocket.end)
+
+    async def _refuse(self, code: int, error: LimitExceeded) -> None:
+        with suppress(WebSocketDisconnected):
+            await self.websocket.close(code, str(error))
 
     async def shutdown(self) -> None:
         if self._leave is not None:

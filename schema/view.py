@@ -69,7 +69,13 @@ _STATUS = {
     "INTERNAL": 500,
 }
 # Of limits on what a principal asks, not on what an operation is.
-_LIMIT_STATUS = {"rate": 429, "operations": 429, "subscriptions": 429, "body": 413}
+_LIMIT_STATUS = {
+    "rate": 429,
+    "signIns": 429,
+    "operations": 429,
+    "subscriptions": 429,
+    "body": 413,
+}
 # What a request may have, of which type.
 _PARAMETERS = (
     ("query", str, "a string"),
@@ -194,7 +200,7 @@ class View(GraphQL[Context, None]):
         return self._context(request, self._door.before_init(request))
 
     def _context(self, request: Request | WebSocket, caller: Caller) -> Context:
-        return Context(
+        context = Context(
             self._database,
             self._feed,
             self._storage,
@@ -203,17 +209,24 @@ class View(GraphQL[Context, None]):
             self._mlflow_uri,
             self.admission,
         )
+        context.ask_again = self._door.again(caller)
+        return context
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         given, former = context.connection_params or {}, context.origin
         try:
-            caller = await self._door.by_init(given, Principal(former.actor, former.rights))
+            caller = await self._door.by_init(
+                context.connection, given, Principal(former.actor, former.rights)
+            )
         except (HTTPException, Unauthenticated) as error:
             _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error
+        assert context.seat is not None
+        context.seat.belongs_to(caller.principal.name)
         # What else was sent is not held as long as the websocket lasts.
         context.connection_params = {}
         context.origin = _origin(caller.principal, former.request_id)
+        context.ask_again = self._door.again(caller)
         context.watch = partial(self._door.watch, caller)
         return await super().on_ws_connect(context)
 

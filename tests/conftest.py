@@ -4,6 +4,7 @@ Tests share the database and never clean it: each makes objects under names that
 """
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -35,6 +36,13 @@ from tests.client import PATIENCE, Graph
 
 # The client lives in the same process, and what it says is not what the service logs.
 logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage as seldom as the processes do that serve; see `schema.app.served`."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, bindparam, func, select, update
+from sqlalchemy import ARRAY, Text, bindparam, func, literal, select, update
 from sqlalchemy.sql import Select
 
-from lifecycle.access.rules import Role
+from lifecycle.access.rules import SERVICE, SYSTEM, Role
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.pages import LISTS, Listing, Ordering, Page, PageRequest, by_id, by_time
 from lifecycle.principals.tables import ApiTokenRow, RoleGrantRow
@@ -91,6 +91,24 @@ async def lock_token(session: WriteSession, id: UUID) -> ApiTokenRow | None:
 async def makers(session: ReadSession, name: str) -> set[str]:
     """Who has ever made a token of this name."""
     return set(await session.fetch(select(ApiTokenRow.created_by).where(ApiTokenRow.name == name)))
+
+
+async def aliases(session: WriteSession, actor: str) -> frozenset[str]:
+    """All names under which whoever is behind this one may act: of those who have made tokens for
+    it, and of those who made tokens for these, and of all services that they ever made tokens for.
+    Who has the database (`lifecycle token`) is nobody here."""
+    service = (literal(SERVICE) + ApiTokenRow.name).collate("C")
+    maker = ApiTokenRow.created_by.collate("C")
+    above = select(literal(actor).collate("C").label("name")).cte("above", recursive=True)
+    above = above.union(
+        select(maker)
+        .join(above, above.c.name == service)
+        .where(~ApiTokenRow.created_by.startswith(SYSTEM))
+    )
+    below = select(above.c.name).cte("below", recursive=True)
+    below = below.union(select(service).join(below, below.c.name == maker))
+    with session.seeing_everything():
+        return frozenset(await session.scalars(select(below.c.name)))
 
 
 async def note_use(session: WriteSession, id: UUID) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
@@ -66,10 +66,12 @@ _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(tuple[Check, ...])
 _HOLD = Prepared(text(f"SELECT pg_advisory_xact_lock_shared({_POLICIES})"))
 
 _MOMENT = Prepared(
-    text("""
-SELECT greatest(clock_timestamp(), max(valid_from) + interval '1 microsecond')
-FROM stage_assignment WHERE model_id = :model_id
-""")
+    select(
+        func.greatest(
+            func.clock_timestamp(),
+            func.max(StageAssignmentRow.valid_from) + text("interval '1 microsecond'"),
+        )
+    ).where(StageAssignmentRow.model_id == bindparam("model_id"))
 )
 
 _CLOSE = """
@@ -207,8 +209,9 @@ async def leave(session: WriteSession, version_id: UUID, moment: datetime) -> No
 async def moment(session: ReadSession, model_id: UUID) -> datetime:
     """When a stage of the model changes now: after every change so far, even if the clock was set
     back. The caller holds the model locked."""
-    ((now,),) = await session.fetch(_MOMENT, {"model_id": model_id})
-    return cast(datetime, now)
+    now: datetime
+    (now,) = await session.fetch(_MOMENT, {"model_id": model_id})
+    return now
 
 
 _CHECKLISTS = Children(

@@ -5,6 +5,7 @@ A decision is bound to what was decided on. Whoever changes that calls `recheck`
 transaction, and the approval becomes STALE. An approval changes under its version's lock only.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -50,6 +51,9 @@ from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import service as runs
 from lifecycle.runs.service import UpdateRun
 from lifecycle.runs.tables import RunRow
+
+# The names under which whoever has this one can act, too.
+Aliases = Callable[[WriteSession, str], Awaitable[frozenset[str]]]
 
 MAX_ITEMS = 200
 POLICY = "system:policy"
@@ -226,9 +230,15 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     return approval
 
 
-async def decide(session: WriteSession, origin: Origin, command: DecideApproval) -> ApprovalRow:
+async def decide(
+    session: WriteSession,
+    origin: Origin,
+    command: DecideApproval,
+    aliases: Aliases | None = None,
+) -> ApprovalRow:
     """Approve or reject what was submitted, or, as an administrator, let a version go past the
-    policy. The last approval that is needed, and a bypass, move the version to STAGING.
+    policy. The last approval that is needed, and a bypass, move the version to STAGING. `aliases`
+    tells the names that stand for the same people as the actor's; to approve without is a bug.
 
     Raises NotFound, StaleRevision, InvalidTransition, Conflict when the actor has approved it
     already, GateFailed when the policy is not met any more, InvalidInput when a bypass has no
@@ -252,7 +262,9 @@ async def decide(session: WriteSession, origin: Origin, command: DecideApproval)
         raise _nothing_to_decide(facts.status, outcome)
     stored = None
     if approved:
-        _check_may_approve(origin, policy, facts)
+        assert aliases is not None
+        # Once the version is locked, so that no name comes in between.
+        _check_may_approve(origin, await aliases(session, origin.actor), policy, facts)
         people = evaluation.eligible(
             policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
         )
@@ -435,17 +447,24 @@ def _nothing_to_decide(current: ApprovalStatus, wanted: ApprovalStatus) -> Inval
     return InvalidTransition(current, wanted, APPROVAL.following[current], ("decision",), instead)
 
 
-def _check_may_approve(origin: Origin, policy: Policy, facts: Facts) -> None:
+def _check_may_approve(
+    origin: Origin, aliases: frozenset[str], policy: Policy, facts: Facts
+) -> None:
     """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
-    if origin.actor in facts.approval.approved_by:
-        raise Conflict(
-            f"{origin.actor} has approved it already; {policy.needed} people must.", ("decision",)
-        )
-    if origin.actor == facts.author:
-        raise Forbidden(f"{origin.actor} registered this version; somebody else has to approve it.")
-    if origin.actor == facts.approval.submitted_by:
-        raise Forbidden(f"{origin.actor} submitted this version; somebody else has to approve it.")
+    mine = {origin.actor, *aliases}
+
+    def who(name: str) -> str:
+        return name if name == origin.actor else f"{origin.actor} stands for {name}, who"
+
+    for name in facts.approval.approved_by:
+        if name in mine:
+            raise Conflict(
+                f"{who(name)} has approved it already; {policy.needed} people must.", ("decision",)
+            )
+    for name, did in ((facts.author, "registered"), (facts.approval.submitted_by, "submitted")):
+        if name in mine:
+            raise Forbidden(f"{who(name)} {did} this version; somebody else has to approve it.")
     if not evaluation.eligible(policy.approvals, facts, [origin.actor]):
         named = ", ".join(policy.approvals.approvers) if policy.approvals else ""
         raise Forbidden(f"{origin.actor} is not among those who may approve it: {named}.")
@@ -496,10 +515,11 @@ async def _let_on(
     approval: ApprovalRow,
     reason: str | None,
 ) -> None:
-    """What an approval does at once."""
+    """What an approval does at once. Raises Forbidden for whoever may not move it there."""
     if version.stage is Stage.PRODUCTION:
         approval.used_at = approval.decided_at
     elif version.stage is not Stage.STAGING:
+        check(origin, Action.MOVE, version.model_id, stage=Stage.STAGING)
         await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)
 
 

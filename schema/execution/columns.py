@@ -11,7 +11,14 @@ from math import isfinite
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from graphql import GraphQLEnumType, GraphQLLeafType
+import orjson
+from graphql import (
+    GraphQLEnumType,
+    GraphQLLeafType,
+    GraphQLOutputType,
+    GraphQLScalarType,
+    get_nullable_type,
+)
 
 if TYPE_CHECKING:
     from schema.execution.plan import Selection
@@ -93,7 +100,7 @@ class Type:
         raise NotImplementedError
 
 
-class Leaf(Type):
+class Scalar(Type):
     """A scalar or an enum."""
 
     def __init__(self, nullable: bool, type_: GraphQLLeafType) -> None:
@@ -149,6 +156,20 @@ _CONVERSIONS: dict[str, tuple[type, Callable[[Column], Column]]] = {
 }
 
 
+def is_written(type_: GraphQLOutputType) -> bool:
+    """Whether PostgreSQL writes values of a type as they are shown. It would show a float that is
+    not finite as null."""
+    of = get_nullable_type(type_)
+    if isinstance(of, GraphQLEnumType):
+        return all(value.value == name for name, value in of.values.items())
+    if not isinstance(of, GraphQLScalarType):
+        return False
+    return of.name in _WRITTEN or (of.name == "Float" and of is type_)
+
+
+_WRITTEN = {"String", "Boolean", "BigInt", "DateTime"}
+
+
 class List(Type):
     """A list: its items are completed together with those of all other lists of the column."""
 
@@ -187,6 +208,29 @@ class Rows(Objects):
         answers: list[dict[str, Any]] = [{} for _ in values]
         rest.append(Part(self._selection, answers, rows=values))
         return answers
+
+
+class Written(Type):
+    """A list that comes as the text that is shown; where it is empty, as nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(nullable=False)
+
+    def complete(self, values: Column, rest: Rest) -> Column:
+        return [orjson.Fragment(value or "[]") for value in values]
+
+
+class Nodes(Type):
+    """Connections of which nothing is shown but the nodes: they come as those."""
+
+    def __init__(self, name: str, of: Type) -> None:
+        super().__init__(nullable=False)
+        self._name = name
+        self._of = of
+        self.looked_at = of.looked_at
+
+    def complete(self, values: Column, rest: Rest) -> Column:
+        return [{self._name: nodes} for nodes in self._of.complete(values, rest)]
 
 
 class Abstract(Type):

@@ -22,6 +22,7 @@ from graphql import (
     GraphQLString,
     GraphQLUnionType,
     OperationDefinitionNode,
+    get_named_type,
     get_nullable_type,
     is_leaf_type,
     is_list_type,
@@ -38,8 +39,20 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
+from lifecycle.leaves import Leaf, Leaves
 from schema.execution.arguments import Arguments
-from schema.execution.columns import Abstract, Leaf, List, Objects, Rows, Type, Unusual
+from schema.execution.columns import (
+    Abstract,
+    List,
+    Nodes,
+    Objects,
+    Rows,
+    Scalar,
+    Type,
+    Unusual,
+    Written,
+    is_written,
+)
 from schema.loaded import Access, access_of
 from schema.rows import HoldsRows, OfRow, look_up
 
@@ -66,16 +79,18 @@ class Attribute:
 class Loaded:
     """A field that says how its objects are found: for each key, which `read` gives, many of them,
     or one. `names` are the attributes of their rows that will be looked at; None if that may be
-    any."""
+    any. Pages are shown as connections of objects of that `kind`, or as they are, when it is None:
+    then only their nodes are asked for. Lists with `leaves` come written."""
 
     definition: GraphQLField
     access: Access
-    kind: type[OfRow[Any]]
+    kind: type[OfRow[Any]] | None
     many: bool
     read: Callable[[Any], Any]
     type: Type
     names: frozenset[str] | None
     arguments: Arguments
+    leaves: Leaves | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -165,7 +180,7 @@ class Compiler:
     def _field(self, parent: GraphQLObjectType, details: list[FieldDetails]) -> Field:
         name = details[0].node.name.value
         if name == "__typename":
-            return TypeName(parent.name, Leaf(False, GraphQLString))
+            return TypeName(parent.name, Scalar(False, GraphQLString))
         definition = parent.fields.get(name)
         if definition is None:
             raise Unusual("introspection")
@@ -196,17 +211,63 @@ class Compiler:
     def _loaded(
         self, access: Access, definition: GraphQLField, details: list[FieldDetails]
     ) -> Loaded:
-        type_ = self._type(definition.type, details, rows=access.counts is None)
+        kind, leaves = None, None
+        nodes = self._only_nodes(definition, details) if access.counts is not None else None
+        if access.counts is not None and nodes is None:
+            kind = access.kind(definition.type)
+            type_ = self._type(definition.type, details)
+        else:
+            name, shown, asked = nodes or (None, definition.type, details)
+            leaves = self._leaves(shown, asked) if access.leaves else None
+            type_ = Written() if leaves else self._type(shown, asked, rows=True)
+            type_ = Nodes(name, type_) if name is not None else type_
         return Loaded(
             definition,
             access,
-            access.kind(definition.type),
+            kind,
             is_list_type(get_nullable_type(definition.type)),
             attrgetter(access.by),
             type_,
             type_.looked_at,
             self._arguments(definition, details[0]),
+            leaves,
         )
+
+    def _only_nodes(
+        self, definition: GraphQLField, details: list[FieldDetails]
+    ) -> tuple[str, GraphQLOutputType, list[FieldDetails]] | None:
+        """By which name the nodes of a connection are asked for, if nothing else of it is."""
+        connection = get_nullable_type(definition.type)
+        assert isinstance(connection, GraphQLObjectType)
+        grouped = self._grouped(connection, details)
+        if [each[0].node.name.value for each in grouped.values()] != ["nodes"]:
+            return None
+        ((name, asked),) = grouped.items()
+        return name, connection.fields["nodes"].type, asked
+
+    def _leaves(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Leaves | None:
+        """What is selected of the objects of a list, if PostgreSQL can write all of it."""
+        parent = get_named_type(type_)
+        assert isinstance(parent, GraphQLObjectType)
+        grouped = self._grouped(parent, details)
+        leaves = Leaves(
+            Leaf(name, leaf)
+            for name, each in grouped.items()
+            if (leaf := self._leaf(parent, each[0].node.name.value)) is not None
+        )
+        if len(leaves) < len(grouped):
+            return None
+        self._size += len(grouped)
+        return leaves
+
+    def _leaf(self, parent: GraphQLObjectType, name: str) -> str | None:
+        """The attribute that a field shows as PostgreSQL would write it."""
+        definition = parent.fields.get(name)
+        if definition is None or not is_written(definition.type):
+            return None
+        field: StrawberryField = definition.extensions["strawberry-definition"]
+        found = look_up(_definition(parent).origin, field.python_name)
+        return found.leaf if found else None
 
     def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
         return Arguments(self._strawberry, definition, details, self._operation)
@@ -224,7 +285,7 @@ class Compiler:
         if isinstance(type_, GraphQLList):
             return List(nullable, self._type(type_.of_type, details, rows=rows))
         if is_leaf_type(type_):
-            return Leaf(nullable, type_)
+            return Scalar(nullable, type_)
         if isinstance(type_, GraphQLObjectType):
             return (Rows if rows else Objects)(nullable, self._of(type_, details))
         assert isinstance(type_, GraphQLInterfaceType | GraphQLUnionType)
@@ -232,10 +293,14 @@ class Compiler:
         return Abstract(nullable, {_class_of(each): self._of(each, details) for each in possible})
 
     def _of(self, type_: GraphQLObjectType, details: list[FieldDetails]) -> Selection:
-        collected = collect_subfields(
+        return self._selection(type_, self._grouped(type_, details))
+
+    def _grouped(
+        self, type_: GraphQLObjectType, details: list[FieldDetails]
+    ) -> dict[str, list[FieldDetails]]:
+        return collect_subfields(
             self._schema, self._details, self._variables, self._operation, type_, details
-        )
-        return self._selection(type_, collected.grouped_field_set)
+        ).grouped_field_set
 
 
 def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
@@ -253,7 +318,7 @@ def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
             names = kind.keys if isinstance(field, Resolved) else _needs(kind, field.name)
         else:
             loads = isinstance(field, Resolved) and field.field.is_async
-            names = () if loads or isinstance(field.type, Leaf) else field.type.looked_at
+            names = () if loads or isinstance(field.type, Scalar) else field.type.looked_at
         if names is None:
             return None
         found.update(names)

@@ -128,7 +128,7 @@ class Run:
                 columns.append([field.name] * len(part.answers))
             elif isinstance(field, Loaded):
                 further = field.access.given(**field.arguments.given(self._variables))
-                path = (field.access.batch, further.which + further.page)
+                path = Path(field.access.batch, further.which + further.page, field.leaves)
                 columns.append([])
                 keys = list(map(field.read, part.rows))
                 wanted.append(Wanted(field, further, path, keys, columns[-1]))
@@ -219,11 +219,15 @@ class Run:
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
         field = wanted.field
-        if field.access.counts is not None:
+        if field.leaves is not None:
+            pass
+        elif field.kind is not None:
             found = [
                 field.access.connection(field.kind, page, self._loaders, key, wanted.further)
                 for page, key in zip(found, wanted.keys, strict=True)
             ]
+        elif field.access.counts is not None:
+            found = [page.rows for page in found]
         elif field.many:
             found = [each or () for each in found]
         wanted.column.extend(found)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -13,10 +14,12 @@ from websockets.asyncio.client import connect
 from lifecycle import migrate
 from lifecycle.access.rules import Role
 from lifecycle.principals import terminal
+from schema.admission import MAX_MUTATIONS
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, a_database, in_thread, serving
 from tests.factories import a_version, a_version_in
+from tests.following import until
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
 
 # Who may do it, besides ADMIN.
@@ -131,6 +134,56 @@ async def test_what_is_no_token_is_refused(signed: Live, header: str, message: s
 
     assert [error["message"] for error in answer["errors"]] == [message]
     assert answer["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def guessed(service: Live, token: str, address: str) -> tuple[int, str]:
+    """With what a websocket is closed that signs in by this token."""
+    async with connect(
+        service.url.replace("http", "ws", 1) + "/graphql",
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        additional_headers={"X-Forwarded-For": address},
+        proxy=None,
+    ) as connection:
+        payload = {"authorization": f"Bearer {token}"}
+        await Socket(connection).send({"type": "connection_init", "payload": payload})
+        await connection.wait_closed()
+    return connection.close_code or 0, connection.close_reason or ""
+
+
+async def test_who_sends_token_after_token_that_is_none_is_not_looked_for_any_more(
+    database_url: str,
+) -> None:
+    message = "You may send 10 tokens that are none a second; wait a little."
+    told = {"code": "LIMIT_EXCEEDED", "name": "signIns", "limit": 10, "value": 11, "retryAfter": 1}
+    async with serving(database_url, sign_in="tokens") as service:
+        good, other = await a_token(service, "VIEWER"), await a_token(service, "VIEWER")
+
+        async def send(token: str, address: str = "192.0.2.1") -> tuple[int, Json]:
+            headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+            response = await nobody.http.post("/graphql", json={"query": ME}, headers=headers)
+            return response.status_code, response.json()
+
+        async with Graph(service.url) as nobody:
+            assert (await send(good))[0] == 200
+            # Given ten seconds' worth of guesses from one address, and what is no guess
+            guesses = (f"lct_{n:043}" for n in count())
+            answers = await asyncio.gather(*[send(next(guesses)) for _ in range(50)])
+            assert {status for status, _ in answers} == {401}
+            for _ in range(20):
+                assert (await send(good))[0] == 200
+            async with asyncio.timeout(PATIENCE):
+                while (answer := await send(next(guesses)))[0] == 401:
+                    pass
+
+            # Then more are refused, over whichever transport,
+            assert answer == (429, {"errors": [{"message": message, "extensions": told}]})
+            async with asyncio.timeout(PATIENCE):
+                while await guessed(service, next(guesses), "192.0.2.1") != (4429, message):
+                    await asyncio.gather(*[send(next(guesses)) for _ in range(20)])
+            # but who is known goes on, and so does whoever comes from elsewhere.
+            assert (await send(good))[0] == 200
+            assert (await send(other, "192.0.2.2"))[0] == 200
+            assert (await send(next(guesses), "192.0.2.2"))[0] == 401
 
 
 async def test_by_get_and_over_sse_the_same_is_asked_for(signed: Live) -> None:
@@ -584,6 +637,133 @@ async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
 
     assert (refused["code"], refused["path"]) == ("ALREADY_EXISTS", ["name"])
     assert done["__typename"] == "CreateApiTokenSuccess"
+
+
+async def a_token_by(maker: Graph, role: str, model: str, name: str) -> str:
+    """A token that this client makes."""
+    input = {"name": name, "grants": [{"role": role, "modelName": model}]}
+    return str((await maker.mutate("createApiToken", input, "token"))["token"])
+
+
+@pytest.mark.parametrize("registers", ["maker", "first", "second"])
+@pytest.mark.parametrize("approves", ["maker", "first", "second", "made by the first"])
+async def test_nobody_approves_what_is_their_own_by_a_token_that_they_have_made(
+    signed: Live, graph: Graph, unique: str, registers: str, approves: str
+) -> None:
+    # Given a maker of two services, of which one has made a third
+    await a_version(graph, unique)
+    tokens = {"maker": await a_token(signed, "ADMIN", unique, name=f"{unique}-maker")}
+    for name, maker in (("first", "maker"), ("second", "maker"), ("made by the first", "first")):
+        async with Graph(signed.url, token=tokens[maker]) as client:
+            tokens[name] = await a_token_by(client, "ADMIN", unique, f"{unique}-{name}")
+    async with (
+        Graph(signed.url, token=tokens[registers]) as author,
+        Graph(signed.url, token=tokens[approves]) as approver,
+        Graph(signed.url, token=await a_token(signed, "APPROVER", unique)) as other,
+    ):
+        # When one of them approves what another has registered
+        version = await a_version(author, unique)
+        input = {"modelVersion": {"id": version["id"]}}
+        await author.mutate("submitForApproval", input)
+        decision = {**input, "decision": "APPROVE"}
+        error = await approver.error(document("decideApproval"), {"input": decision})
+
+        # Then that is refused, but not to somebody else's.
+        assert error["extensions"]["code"] == "FORBIDDEN"
+        who = f"service:{unique}-{approves}"
+        if registers != approves:
+            who = f"{who} stands for service:{unique}-{registers}, who"
+        assert error["message"] == (
+            f"{who} registered this version; somebody else has to approve it."
+        )
+        assert (await other.mutate("decideApproval", decision))["__typename"].endswith("Success")
+
+
+async def test_two_tokens_of_one_maker_are_one_of_two_who_have_to_approve(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version(graph, unique)
+    rules = [{"approvals": {"count": 2}}]
+    admin = {"Lifecycle-Actor": "admin"}
+    policy = {"modelName": unique, "stage": "PRODUCTION", "rules": rules}
+    await graph.mutate("setStagePolicy", policy, **admin)
+    input = {"modelVersion": {"id": version["id"]}}
+    await graph.mutate("submitForApproval", input)
+    decision = {**input, "decision": "APPROVE"}
+    maker = await a_token(signed, "ADMIN", unique, name=f"{unique}-maker")
+    async with Graph(signed.url, token=maker) as client:
+        made = await a_token_by(client, "APPROVER", unique, f"{unique}-made")
+        first = await client.mutate("decideApproval", decision, "approval { status }")
+    async with Graph(signed.url, token=made) as client:
+        second = await client.mutate("decideApproval", decision, "approval { status }")
+
+    assert first["approval"] == {"status": "PENDING"}
+    assert (second["code"], second["message"]) == (
+        "CONFLICT",
+        f"service:{unique}-made stands for service:{unique}-maker, who has approved it already; "
+        "2 people must.",
+    )
+
+
+async def test_who_may_not_move_to_staging_does_not_do_so_by_an_approval(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version(graph, unique)
+    input = {"modelVersion": {"id": version["id"]}}
+    await graph.mutate("submitForApproval", input)
+    decision = {**input, "decision": "APPROVE"}
+    narrow = await a_token(signed, "APPROVER", unique, stages=["PRODUCTION"])
+    async with Graph(signed.url, token=narrow) as client:
+        error = await client.error(document("decideApproval"), {"input": decision})
+        seen = await client.query(
+            "query ($id: ID!) { modelVersion(by: { id: $id }) { stage approval { status } } }",
+            {"id": version["id"]},
+        )
+        # What is there already is moved nowhere.
+        await graph.mutate("setStage", {**input, "stage": "STAGING"})
+        approved = await client.mutate("decideApproval", decision)
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert error["message"].endswith(
+        "may not move versions of this model: that takes the role CONTRIBUTOR or APPROVER or "
+        "DEPLOYER or ADMIN for STAGING."
+    )
+    assert seen["modelVersion"] == {"stage": "EXPERIMENTAL", "approval": {"status": "NEEDS_REVIEW"}}
+    assert approved["__typename"] == "DecideApprovalSuccess"
+
+
+async def test_what_waited_for_its_turn_while_its_token_was_revoked_is_not_done(
+    signed: Live, sql: asyncpg.Connection, unique: str
+) -> None:
+    token = await a_token(signed, "CONTRIBUTOR", name=unique)
+    gate = signed.app.state.admission.mutations
+    async with Graph(signed.url, token=token) as client:
+        async with sql.transaction():
+            # Given changes that cannot go on, and one that waits for its turn
+            await sql.execute("LOCK TABLE experiment")
+            sent = [
+                asyncio.create_task(
+                    client.answer(
+                        document("createExperiment"), {"input": {"name": f"{unique}-{n}"}}
+                    )
+                )
+                for n in range(MAX_MUTATIONS + 1)
+            ]
+            await until(lambda: gate.waiting == 1)
+
+            # When the token is revoked, and the service knows
+            await terminal.revoke(signed.database.url, token[:10])
+            async with asyncio.timeout(PATIENCE):
+                while "errors" not in await client.answer(ME):
+                    pass
+
+        # Then those that had begun are done, and it is not.
+        answers = await asyncio.gather(*sent)
+    refused = [answer for answer in answers if "errors" in answer]
+    assert [answer["errors"][0]["message"] for answer in refused] == ["The API token was revoked."]
+    assert refused[0]["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+    made = await sql.fetchval("SELECT count(*) FROM experiment WHERE name LIKE $1", f"{unique}-%")
+    assert made == MAX_MUTATIONS
 
 
 # Grants

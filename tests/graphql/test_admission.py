@@ -53,7 +53,7 @@ async def test_of_a_burst_as_many_wait_as_may_and_the_rest_is_refused_at_once(
         burst = [send(graph, query) for _ in range(MAX_QUERIES + WAITING + 3)]
         await until(lambda: sum(task.done() for task in burst) >= 3)
         others = [await send(graph, query), await send(graph, "{ __typename }")]
-        async with socket(live.url) as opened:
+        async with socket(live.url, actor="tester") as opened:
             id = await opened.start(query)
             over_socket = await opened.receive()
         changed = await send(graph, UPDATE)
@@ -87,6 +87,29 @@ async def test_who_has_waited_too_long_is_refused(
     told = [answer.json() for answer in answers if answer.status_code == 503]
     assert told == [refused("Too many operations were before this one; try again.")] * WAITING
     assert sum(answer.status_code == 200 for answer in answers) == MAX_QUERIES
+
+
+async def test_whom_a_flood_is_not_from_is_answered_before_any_of_it_is_done(
+    live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    changing = live.app.state.admission.mutations
+    async with sql.transaction(), Graph(live.url, "eve") as eve:
+        # Given a principal who has all places, and all in line
+        await sql.execute("LOCK TABLE experiment")
+        flood = [send(graph, counted(unique)) for _ in range(MAX_QUERIES + WAITING)]
+        names = [f"{unique}-{n}" for n in range(MAX_MUTATIONS + WAITING)]
+        flood += [send(graph, CREATE, name=name) for name in names]
+        await until(lambda: changing.waiting == WAITING)
+        assert (await send(graph, UPDATE)).json() == refused(FULL)
+
+        # When another asks, and changes something
+        asked, changed = await send(eve, "{ __typename }"), await send(eve, UPDATE)
+
+        # Then that is done first.
+        assert asked.json() == {"data": {"__typename": "Query"}}
+        assert changed.json() == {"data": {"updateDriftEvent": {"__typename": "InvalidInput"}}}
+        assert not any(task.done() for task in flood)
+    assert {answer.status_code for answer in await asyncio.gather(*flood)} == {200}
 
 
 async def test_changes_that_wait_for_a_lock_keep_no_query_waiting(

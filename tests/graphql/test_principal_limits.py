@@ -2,7 +2,7 @@
 both executors, over each transport. What all together may have is in test_admission.py."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from typing import Any, cast
 
@@ -11,9 +11,10 @@ import httpx
 import orjson
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import ClientConnection, connect
 
 from schema.sockets import SocketHandler
-from tests.client import PATIENCE, Graph, Json, closed, socket
+from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, serving
 from tests.factories import a_deployment, a_run, a_version
 from tests.following import until
@@ -81,6 +82,12 @@ def exceeded(name: str, limit: int, message: str) -> Json:
     }
 
 
+def silent(url: str) -> connect:
+    """A websocket on which nothing has been said."""
+    address = url.replace("http", "ws", 1) + "/graphql"
+    return connect(address, subprotocols=["graphql-transport-ws"], proxy=None)  # type: ignore[list-item]
+
+
 TOO_MANY = exceeded("operations", 2, "You may have 2 operations at a time; end one first.")
 TOO_MANY_FOLLOWED = exceeded(
     "subscriptions", 2, "You may have 2 subscriptions at a time; end one first."
@@ -127,10 +134,16 @@ async def idle(hurried: Live) -> None:
     await until(lambda: not database.reading and not pool.checkedout())
 
 
-async def until_nobody_waits_for_locks(sql: asyncpg.Connection) -> None:
+async def until_nobody_reads(hurried: Live, sql: asyncpg.Connection) -> None:
+    """Wait until no connection is used to read, neither here nor in the database's eyes. In the
+    background somebody may want to write."""
+    await until(lambda: not hurried.database.reading)
     async with asyncio.timeout(PATIENCE):
         for _ in count():
-            if not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            if not await sql.fetchval(
+                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+                "WHERE NOT granted AND application_name = 'lifecycle-read'"
+            ):
                 return
             await asyncio.sleep(0.01)
 
@@ -155,8 +168,7 @@ async def test_a_query_that_takes_too_long_is_ended_and_lets_go_of_its_connectio
         streamed = await send(hasty, query, accept=STREAM)
 
         # Then it is ended, while what it waits for is still not there
-        await idle(hurried)
-        await until_nobody_waits_for_locks(sql)
+        await until_nobody_reads(hurried, sql)
 
     assert response.status_code == 422
     [error] = response.json()["errors"]
@@ -258,6 +270,81 @@ async def test_more_subscriptions_than_a_principal_may_have_are_refused_until_on
 
     # Nothing is counted that is over, however it ended.
     await until(lambda: limited.app.state.admission.subscriptions.taken == 0)
+
+
+TOO_MANY_OPEN = "You may have 2 websockets at a time; end one first."
+TOO_MANY_NEW = "You may have 2 websockets before connection_init at a time; end one first."
+
+
+async def test_more_websockets_than_a_principal_may_have_are_closed_until_one_ends(
+    database_url: str,
+) -> None:
+    async with serving(database_url, max_websockets=2) as service:
+        open_now = service.app.state.admission.websockets
+        async with socket(service.url, actor="ada"), socket(service.url, actor="ada") as last:
+            # Given as many as one may have, When another is opened
+            for _ in range(2):
+                with closed(4429, TOO_MANY_OPEN):
+                    async with socket(service.url, actor="ada"):
+                        pass
+
+            # Then it is closed, but not to another,
+            async with socket(service.url, actor="eve") as other:
+                await other.start("{ __typename }")
+                assert (await other.receive())["payload"] == {"data": {"__typename": "Query"}}
+            await until(lambda: open_now.taken == 2)
+            # until one ends.
+            await last.connection.close()
+            await until(lambda: open_now.taken == 1)
+            async with socket(service.url, actor="ada"):
+                pass
+        await until(lambda: open_now.taken == 0)
+
+
+async def test_from_one_address_only_so_many_websockets_say_nothing(database_url: str) -> None:
+    async with serving(database_url, max_websockets=2) as service:
+        admission = service.app.state.admission
+        async with silent(service.url) as first, silent(service.url):
+            with closed(1013, TOO_MANY_NEW):
+                async with socket(service.url):
+                    pass
+
+            # Who has said who it is does not count any more.
+            await Socket(first).send({"type": "connection_init"})
+            await until(lambda: (admission.newcomers.taken, admission.websockets.taken) == (1, 1))
+            async with socket(service.url, actor="ada"):
+                assert admission.websockets.taken == 2
+        await until(lambda: (admission.newcomers.taken, admission.websockets.taken) == (0, 0))
+
+
+@pytest.mark.parametrize("let_in", [True, False])
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection: connection.close(),
+        lambda connection: asyncio.sleep(0, connection.transport.abort()),
+        lambda connection: connection.send("{"),
+        lambda connection: connection.send(b"\xff", text=True),
+        lambda connection: connection.send('{"type": "subscribe"}'),
+        lambda connection: connection.send('{"type": "connection_init", "payload": {"actor": 1}}'),
+        lambda connection: connection.send('{"type": "connection_init", "payload": 1}'),
+    ],
+)
+async def test_a_websocket_does_not_count_once_it_has_ended_however_that_was(
+    database_url: str, end: Callable[[ClientConnection], Awaitable[None]], let_in: bool
+) -> None:
+    async with serving(database_url, max_websockets=2) as service:
+        admission = service.app.state.admission
+        async with silent(service.url) as connection:
+            if let_in:
+                await connection.send('{"type": "connection_init"}')
+                await until(lambda: admission.websockets.taken == 1)
+            else:
+                await until(lambda: admission.newcomers.taken == 1)
+
+            await end(connection)
+
+            await until(lambda: admission.websockets.taken + admission.newcomers.taken == 0)
 
 
 async def test_a_subscription_is_short_because_it_is_held_as_long_as_it_lasts(

@@ -71,7 +71,7 @@ async def test_services_are_killed_one_after_the_other_and_nobody_loses_anything
         ]
         async with (
             Balancer(services).running() as balancer,
-            httpx.AsyncClient(trust_env=False) as http,
+            httpx.AsyncClient(trust_env=False, verify=False) as http,
             asyncio.timeout(120),
         ):
             async with Graph(services[0].url) as graph:

@@ -66,7 +66,9 @@ def address(service: Process) -> str:
 
 
 def scrape(url: str) -> Scraped:
-    return Scraped(httpx.get(url, timeout=30, trust_env=False).raise_for_status().text)
+    return Scraped(
+        httpx.get(url, timeout=30, trust_env=False, verify=False).raise_for_status().text
+    )
 
 
 def workers(service: Process) -> list[psutil.Process]:
@@ -213,7 +215,7 @@ async def test_a_scrape_says_that_the_database_is_gone(tmp_path: Path) -> None:
 
 
 async def test_metrics_are_nowhere_unless_asked_for(served: Process) -> None:
-    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False, verify=False) as http:
         assert (await http.get("/metrics")).status_code == 404
     listening = {
         c.laddr.port
@@ -227,7 +229,7 @@ async def test_metrics_are_not_at_the_address_of_the_service(empty_database_url:
     options = ("--database-url", empty_database_url)
     with process(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
         address(service)
-        async with httpx.AsyncClient(base_url=service.url, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=service.url, trust_env=False, verify=False) as http:
             assert (await http.get("/metrics")).status_code == 404
 
 

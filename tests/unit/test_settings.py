@@ -24,6 +24,7 @@ GIVEN = Settings(
     max_seconds=0,
     max_operations=0,
     max_subscriptions=7,
+    max_websockets=9,
     max_rate=1_000_000,
     mlflow_uri="http://me:secret@mlflow:5000",
     mlflow_follow=86_400,

@@ -1,0 +1,113 @@
+"""Leaves: objects of which nothing is shown but columns, as JSON that PostgreSQL itself writes.
+
+Where `looked_at` is set to Leaves, lists are given as texts instead of rows. They are, byte for
+byte, what orjson makes of the same values: an answer must not depend on who wrote it.
+"""
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    DateTime,
+    Enum,
+    Float,
+    Text,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+Key = TypeVar("Key")
+
+# Numbers within these, and zero, PostgreSQL writes without an exponent, as orjson does.
+_SMALLEST, _LARGEST = 1e-4, 1e15
+_FIRST, _LAST = "timestamptz '0001-01-01 00:00Z'", "timestamptz '9999-12-31 23:59:59.999999Z'"
+
+
+class Leaf(NamedTuple):
+    """A field of each object: its name in the answer, and the attribute that it shows."""
+
+    name: str
+    attribute: str
+
+
+class Leaves(tuple[Leaf, ...]):
+    """The fields of each object, in their order."""
+
+    __slots__ = ()
+
+
+def written(entity: Any, leaves: Leaves, *order: Any) -> tuple[ColumnElement[Any], ...]:
+    """Aggregates: the objects as a JSON array, and what `by_key` has to know of it. A float that is
+    not finite is null. Raises TypeError for a column whose values cannot be written."""
+    text: ColumnElement[str] = literal("{", Text)
+    for n, leaf in enumerate(leaves):
+        column = getattr(entity, leaf.attribute)
+        text = text + literal(f'{"," if n else ""}"{leaf.name}":', Text) + _text(column)
+    columns = [getattr(entity, leaf.attribute) for leaf in leaves]
+    unusual = [_unusual(column) for column in columns if isinstance(column.type, Float)]
+    objects = func.string_agg(text + "}", aggregate_order_by(literal(",", Text), *order))
+    return objects, func.bool_or(or_(false(), *unusual))
+
+
+def by_key(found: Sequence[tuple[Key, str, bool]]) -> dict[Key, str]:
+    """The arrays of each key, from rows with what `written` gives."""
+    return {
+        key: orjson.dumps(orjson.loads(f"[{text}]")).decode() if unusual else f"[{text}]"
+        for key, text, unusual in found
+    }
+
+
+def _text(column: Any) -> ColumnElement[str]:
+    for kind, write in _WRITERS.items():
+        if isinstance(column.type, kind):
+            return func.coalesce(write(column), "null")
+    raise TypeError(f"{column} cannot be written as JSON.")
+
+
+def _string(column: Any) -> ColumnElement[str]:
+    return cast(func.to_json(cast(column, Text)), Text)
+
+
+def _plain(column: Any) -> ColumnElement[str]:
+    return cast(column, Text)
+
+
+def _moment(column: Any) -> ColumnElement[str]:
+    # The driver takes the first and the last moment that Python knows for the infinities.
+    known = func.greatest(func.least(column, literal_column(_LAST)), literal_column(_FIRST))
+    shown = case((column.is_not(None), known))
+    utc = func.to_char(func.timezone("UTC", shown), 'YYYY-MM-DD"T"HH24:MI:SS.US')
+    return literal('"', Text) + func.replace(utc, ".000000", "") + '+00:00"'
+
+
+def _float(column: Any) -> ColumnElement[str]:
+    text, size = cast(column, Text), func.abs(column)
+    whole = (size == func.trunc(size)) & (size < _LARGEST)
+    # PostgreSQL takes NaN for larger than infinity.
+    return case((whole, text + ".0"), (size < inf, text))
+
+
+def _unusual(column: Any) -> ColumnElement[bool]:
+    size = func.abs(column)
+    return or_(size >= _LARGEST, (size > 0) & (size < _SMALLEST))
+
+
+_WRITERS: dict[type, Callable[[Any], ColumnElement[str]]] = {
+    Enum: _string,
+    Text: _string,
+    BigInteger: _plain,
+    Boolean: _plain,
+    DateTime: _moment,
+    Float: _float,
+}

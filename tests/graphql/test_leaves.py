@@ -1,0 +1,154 @@
+"""Lists that PostgreSQL writes: the same bytes as from whoever writes them here."""
+
+import random
+import struct
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from math import inf, isfinite, nan
+from typing import Any
+
+import orjson
+import pytest
+import pytest_asyncio
+from sqlalchemy import ARRAY, BigInteger, Boolean, DateTime, Double, Text, column, func, literal
+from sqlalchemy import select as sql_select
+
+from lifecycle.leaves import Leaf, Leaves, by_key, written
+from lifecycle.statements import Prepared
+from tests import statements
+from tests.client import Graph
+from tests.conftest import Live, serving
+from tests.factories import a_deployment, a_run, a_version
+
+COUNT = 2_000
+TEXTS = ['"', "\\", "/", "\n\r\t\b\f\x01\x1f\x7f", "é€😀\u2028", "", "a" * 1_000, "null", "\ufeff"]
+NUMBERS = [
+    *(0.0, -0.0, 1.0, -1.0, 100.0, 0.1, 1 / 3, 1e-4, 9.99e-5, 1e-5, 1e-6, 3e-05, -2.5e-7),
+    *(5e-324, 2.2250738585072014e-308, 1e14, 999999999999999.9, 1e15, 1000000000000000.5, 1e16),
+    *(1e17, 123456789012345680.0, 1e21, 1e22, 1e100, 1.7976931348623157e308),
+]
+
+
+async def as_written(live: Live, values: Sequence[Any], type_: Any) -> str:
+    """A list of objects with one field, which has these values one after the other."""
+    given = func.unnest(literal(list(values), ARRAY(type_))).table_valued(
+        column("value", type_), with_ordinality="place"
+    )
+    rows = given.render_derived().c
+    leaves = Leaves([Leaf("value", "value")])
+    statement = sql_select(literal(1), *written(rows, leaves, rows.place))
+    async with live.database.read() as session:
+        found = await session.fetch(Prepared(statement))
+    return by_key(found)[1]
+
+
+def expected(values: Sequence[Any]) -> str:
+    return orjson.dumps([{"value": value} for value in values]).decode()
+
+
+async def test_numbers_have_the_digits_that_they_have_elsewhere(live: Live) -> None:
+    chance = random.Random(1)
+    numbers = [
+        *NUMBERS,
+        *(struct.unpack("d", chance.randbytes(8))[0] for _ in range(COUNT)),
+        *(chance.uniform(-1, 1) * 10 ** chance.randint(-6, 18) for _ in range(COUNT)),
+        *(float(round(chance.uniform(-1, 1) * 10 ** chance.randint(0, 18))) for _ in range(COUNT)),
+    ]
+    finite = [number for number in numbers if isfinite(number)]
+
+    assert await as_written(live, finite, Double) == expected(finite)
+    # One by one, because one unusual number has all of its list written anew.
+    usual = [number for number in finite if number == 0 or 1e-4 <= abs(number) < 1e15]
+    assert await as_written(live, usual, Double) == expected(usual)
+
+
+async def test_what_json_has_no_name_for_is_null(live: Live) -> None:
+    assert await as_written(live, [nan, inf, -inf, 1.0], Double) == expected([None] * 3 + [1.0])
+
+
+async def test_texts_moments_integers_and_booleans(live: Live) -> None:
+    chance = random.Random(2)
+    texts = [
+        *TEXTS,
+        *("".join(map(chr, chance.choices(range(1, 0xD7FF), k=20))) for _ in range(500)),
+    ]
+    begin = datetime(1, 1, 1, tzinfo=UTC)
+    moments = [
+        begin,
+        datetime(2026, 11, 22, 3, 14, 15, tzinfo=UTC),
+        datetime(2026, 11, 22, 3, 14, 15, 120000, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        *(begin + timedelta(microseconds=chance.randrange(10**17)) for _ in range(500)),
+    ]
+
+    assert await as_written(live, [*texts, None], Text) == expected([*texts, None])
+    assert await as_written(live, [*moments, None], DateTime(True)) == expected([*moments, None])
+    integers = [0, -1, 2**63 - 1, -(2**63), None]
+    assert await as_written(live, integers, BigInteger) == expected(integers)
+    assert await as_written(live, [True, False, None], Boolean) == expected([True, False, None])
+
+
+@pytest_asyncio.fixture(scope="module")
+async def stock(database_url: str) -> AsyncIterator[Graph]:
+    """The same data, from who writes everything here."""
+    async with serving(database_url, execution="stock") as other, Graph(other.url) as graph:
+        yield graph
+
+
+METRICS = [
+    {"key": "one", "value": 1.0, "step": 2**62},
+    {"key": "small", "value": 3e-05},
+    {"key": "large", "value": 1e20},
+    {"key": "none", "kind": "NAN"},
+    {"key": 'quoted "é" \\', "value": -0.25},
+]
+LISTS = """query ($ids: [ID!]!) { nodes(ids: $ids) {
+    ... on Run { a: metrics { key, v: value, step, timestamp }, metrics(keys: ["one"]) { key } }
+    ... on ModelVersion {
+        checklist { title status note decidedBy decidedAt }
+        deployments(first: 2) { nodes { environment at: createdAt } }
+        newest: deployments(first: 1) { all: nodes { status health endpoint createdAt } }
+    }
+} }"""
+
+
+async def test_lists_are_those_that_are_written_here(
+    live: Live, graph: Graph, stock: Graph, unique: str
+) -> None:
+    run = await a_run(graph, unique, metrics=METRICS)
+    other = await a_run(graph, unique)
+    versions = [await a_version(graph, f"{unique}-{n}") for n in range(2)]
+    for _ in range(3):
+        await a_deployment(graph, versions[0])
+    every = [run, other, *(each["id"] for each in versions)]
+
+    for ids in (every, [run, versions[0]["id"]], [other], [versions[1]["id"]]):
+        with statements.read(live.database) as asked:
+            found = await graph.answer(LISTS, {"ids": ids})
+        assert "errors" not in found
+        assert found == await stock.answer(LISTS, {"ids": ids})
+        assert any("string_agg" in sql for sql, _ in asked)
+
+
+PAGE = """query ($id: ID!, $cursor: String) {{ node(id: $id) {{
+    ... on ModelVersion {{ deployments({0}) {{ nodes {{ createdAt }} {1} }} }}
+}} }}"""
+
+
+@pytest.mark.parametrize("beyond", ["first: 2, after: $cursor", "first: 9, after: $cursor"])
+async def test_pages_of_leaves_go_on_where_others_do(
+    graph: Graph, stock: Graph, unique: str, beyond: str
+) -> None:
+    version = await a_version(graph, unique)
+    for _ in range(5):
+        await a_deployment(graph, version)
+    begin = PAGE.format("first: 2, after: $cursor", "pageInfo { endCursor }")
+    page = (await graph.query(begin, {"id": version["id"]}))["node"]["deployments"]
+    given = {"id": version["id"], "cursor": page["pageInfo"]["endCursor"]}
+
+    leaves = await graph.query(PAGE.format(beyond, ""), given)
+
+    assert leaves == await stock.query(PAGE.format(beyond, ""), given)
+    nodes = leaves["node"]["deployments"]["nodes"]
+    assert len(nodes) == (2 if "2" in beyond else 3)
+    assert not [node for node in nodes if node in page["nodes"]]
