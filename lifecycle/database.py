@@ -598,8 +598,9 @@ async def savepoint(session: WriteSession) -> AsyncIterator[None]:
             yield
     except LifecycleError:
         # What the block had changed is as it was before.
-        for row in list(session.sync_session):
-            await session.refresh(row)
+        with session.seeing_everything():
+            for row in list(session.sync_session):
+                await session.refresh(row)
         raise
 
 
