@@ -7,7 +7,8 @@ of its rows. Who executes it is `lifecycle.database`.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, lru_cache, partial
 from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
@@ -51,6 +52,17 @@ _KEPT = 1_000
 # bulk for a client is cut down to them. Leaves are not looked at, but shown as they are written.
 Names: TypeAlias = frozenset[str] | None
 looked_at: ContextVar[Names | Leaves] = ContextVar("looked_at", default=None)
+
+
+@contextmanager
+def looking_at(*names: str) -> Iterator[None]:
+    """Of rows that are read meanwhile, only these attributes will be looked at."""
+    token = looked_at.set(frozenset(names))
+    try:
+        yield
+    finally:
+        looked_at.reset(token)
+
 
 _DIALECT: Dialect = asyncpg.dialect(  # type: ignore[no-untyped-call]
     json_serializer=to_json, json_deserializer=orjson.loads

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
@@ -50,7 +48,7 @@ from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
-from lifecycle.statements import Prepared
+from lifecycle.statements import Prepared, looking_at
 from lifecycle.tables import Base
 
 # Whoever decides by a policy shares this lock, and whoever changes one has it alone: a decision is
@@ -421,7 +419,7 @@ async def decisions(
 
 
 _PRESENT_DECISIONS = Prepared(
-    select(ApprovalDecisionRow)
+    select(ApprovalDecisionRow.approval_id, ApprovalDecisionRow.actor, ApprovalDecisionRow.decision)
     .join(ApprovalRow, ApprovalRow.id == ApprovalDecisionRow.approval_id)
     .where(ApprovalRow.model_version_id == any_(PARENTS), ApprovalRow.superseded_at.is_(None))
     .order_by(ApprovalDecisionRow.approval_id, ApprovalDecisionRow.at, ApprovalDecisionRow.actor)
@@ -430,10 +428,13 @@ _PRESENT_DECISIONS = Prepared(
 
 async def present_decisions(
     session: ReadSession, version_ids: Sequence[UUID]
-) -> dict[UUID, list[ApprovalDecisionRow]]:
-    """What was said to each version's present approval, in order, by the approval's id."""
+) -> dict[UUID, list[tuple[str, Decision]]]:
+    """Who said what to each version's present approval, in order, by the approval's id."""
     rows = await session.fetch(_PRESENT_DECISIONS, {"parents": list(version_ids)})
-    return {id: list(said) for id, said in groupby(rows, attrgetter("approval_id"))}
+    found: dict[UUID, list[tuple[str, Decision]]] = {}
+    for id, actor, decision in rows:
+        found.setdefault(id, []).append((actor, decision))
+    return found
 
 
 async def supersede(session: WriteSession, version_id: UUID, moment: datetime) -> None:
@@ -466,23 +467,31 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
     return [id for id, model, policy_id in found if policy_id != in_force[model].id]
 
 
+# Of versions in production, runs, checklists and approvals.
+_LOOKED_AT = (
+    *("version", "status", "params", "dataset_facts", "title"),
+    *("submitted_by", "evidence_digest", "checklist_digest"),
+)
+
+
 async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, Facts]:
     """All that rules may look at, of each version: as locked as the caller holds it."""
     ids = [version.id for version in versions]
     model_ids = [version.model_id for version in versions]
     run_ids = [version.run_id for version in versions if version.run_id]
-    now, holders, metrics, of_runs, items, submitted, said = await together(
-        session,
-        [
-            clock,
-            lambda session: registry.holders(session, model_ids),
-            lambda session: registry.metrics_beside(session, ids, model_ids),
-            lambda session: runs.by_ids(session, run_ids),
-            lambda session: checklists(session, ids),
-            lambda session: approvals(session, ids),
-            lambda session: present_decisions(session, ids),
-        ],
-    )
+    with looking_at(*_LOOKED_AT):
+        now, holders, metrics, of_runs, items, submitted, said = await together(
+            session,
+            [
+                clock,
+                lambda session: registry.holders(session, model_ids),
+                lambda session: registry.metrics_beside(session, ids, model_ids),
+                lambda session: runs.by_ids(session, run_ids),
+                lambda session: checklists(session, ids),
+                lambda session: approvals(session, ids),
+                lambda session: present_decisions(session, ids),
+            ],
+        )
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])
@@ -514,9 +523,9 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 approval.status,
                 approval.submitted_by,
                 [
-                    row.actor
-                    for row in said.get(approval.id, [])
-                    if row.decision is Decision.APPROVE
+                    actor
+                    for actor, decision in said.get(approval.id, [])
+                    if decision is Decision.APPROVE
                 ],
                 approval.evidence_digest,
                 approval.checklist_digest,

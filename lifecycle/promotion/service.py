@@ -33,7 +33,7 @@ from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.service import RegisterModelVersion
 from lifecycle.registry.tables import ModelVersionRow
-from lifecycle.statements import to_json
+from lifecycle.statements import looking_at, to_json
 
 
 class SetStage(Command):
@@ -223,7 +223,10 @@ async def _making_way(
     session: ReadSession, version: ModelVersionRow, stage: Stage
 ) -> list[ModelVersionRow]:
     """What is displaced when a version comes into a stage."""
-    return await _holder(session, version) if stage is Stage.PRODUCTION else []
+    if stage is not Stage.PRODUCTION:
+        return []
+    with looking_at("model_name", "version", "stage", "stage_changed_at"):
+        return await _holder(session, version)
 
 
 async def _judged_by(
