@@ -370,13 +370,14 @@ class Lookup(Generic[Key, Row]):
         self._entity = entity
         self._column = column
         self._conditions = conditions
+        self._key = attrgetter(column.key)
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows by their keys; those that do not exist are absent."""
         one = len(keys) == 1
         wanted = {"key": keys[0]} if one else {"keys": list(keys)}
         rows = await _fetch(session, self._select, (_names(), one), wanted)
-        return dict(zip(map(attrgetter(self._column.key), rows), rows, strict=True))
+        return dict(zip(map(self._key, rows), rows, strict=True))
 
     def _select(self, names: Names, one: bool) -> Select[Any]:
         part, type_ = part_of(self._entity, names, self._column.key), self._column.type

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 import orjson
 import structlog
@@ -19,12 +20,14 @@ def configure(log_format: str | None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _add_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         # Plain, because the pretty ones show local variables, and with them what is secret.
         *(
-            [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+            (
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+            )
             if console
-            else [structlog.processors.format_exc_info, _to_json]
+            else (structlog.processors.format_exc_info, _to_json)
         ),
     ]
     structlog.configure(
@@ -81,7 +84,10 @@ def _add_name(logger: _Lines, _: str, event: EventDict) -> EventDict:
 
 
 def _to_json(_: _Lines, __: str, event: EventDict) -> str:
+    now = datetime.now(UTC)
+    event["timestamp"] = now
     try:
-        return orjson.dumps(event, default=str).decode()
+        return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z).decode()
     except TypeError:  # what is no UTF-8, or no number of 64 bits, is logged all the same
+        event["timestamp"] = now.isoformat().replace("+00:00", "Z")
         return json.dumps(event, default=str)

@@ -357,6 +357,8 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        # Not by a proxy, which would look for its logger anew for each line.
+        self._log = _log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -383,7 +385,7 @@ class RequestLog:
             await self._app(scope, receive, answer)
         finally:
             if scope["path"] not in _UNLOGGED:
-                _log.info(
+                self._log.info(
                     "request",
                     method=scope.get("method", "WEBSOCKET"),
                     path=scope["path"],

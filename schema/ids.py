@@ -3,6 +3,8 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
 
+# As the driver makes them of what it reads, and sends them without another step.
+from asyncpg.pgproto.pgproto import UUID as DriverUUID
 from strawberry import ID
 
 from lifecycle.errors import InvalidInput, Path
@@ -21,7 +23,7 @@ def split(global_id: str, path: Path = ("id",)) -> tuple[str, UUID]:
         kind, _, hexadecimal = urlsafe_b64decode(global_id.encode()).decode().partition(":")
         if not kind.isalpha() or len(kind) > _LONGEST_KIND:
             raise ValueError(kind)
-        return kind, UUID(hex=hexadecimal)
+        return kind, DriverUUID(hexadecimal)
     except ValueError:
         raise InvalidInput("This is not an id that this service gave.", path) from None
 

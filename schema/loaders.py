@@ -6,8 +6,8 @@ a read session of its own.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from strawberry.dataloader import DataLoader
@@ -116,6 +116,24 @@ class _Read:
             self._known[key] = found.get(key)
 
 
+class _Collected:
+    """As a generator it would take three times as long, and each field of each level has one."""
+
+    __slots__ = ("_former", "_loaders", "_names")
+
+    def __init__(self, loaders: "Loaders", names: Names) -> None:
+        self._loaders = loaders
+        self._names = names
+
+    def __enter__(self) -> None:
+        self._former = looked_at.set(self._names)
+        self._loaders.collecting = True
+
+    def __exit__(self, *_: object) -> None:
+        self._loaders.collecting = False
+        looked_at.reset(self._former)
+
+
 class Loaders:
     """The loaders of one GraphQL operation. What was loaded once is not loaded again."""
 
@@ -137,18 +155,11 @@ class Loaders:
         assert not kwargs
         return Load(self, Path(batch, args), key)
 
-    @contextmanager
-    def collected(self, names: Names) -> Iterator[None]:
+    def collected(self, names: Names) -> "_Collected":
         """While the block runs, coroutines give the loads that they wait for to whoever sends to
         them; of what they read, only these attributes will be looked at. The block must not wait
         for anything itself."""
-        former = looked_at.set(names)
-        self.collecting = True
-        try:
-            yield
-        finally:
-            self.collecting = False
-            looked_at.reset(former)
+        return _Collected(self, names)
 
     async def values(self, asked: "Asked") -> dict[Path, list[Any]]:
         """What is found for the keys of each access path, in their order; nothing for a key that

@@ -22,7 +22,7 @@ from cross_web import HTTPException
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
@@ -150,7 +150,7 @@ class View(GraphQL[Context, None]):
                 await websocket.close(4400, error.reason)
             return
         try:
-            response = await self._answer(Request(scope, _bounded(receive)))
+            response = await self._answer(Request(scope, receive))
         except HTTPException as error:
             response = _refusal(error)
         except LifecycleError as error:
@@ -333,7 +333,7 @@ async def _from_body(request: Request) -> dict[str, Any]:
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != _JSON:
         raise HTTPException(415, f"The body must be {_JSON}.")
-    asked = _parse(await request.body())
+    asked = _parse(await _body(request.receive))
     if not isinstance(asked, dict):
         raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
     return asked
@@ -386,20 +386,21 @@ def _response(result: ExecutionResult, media_type: str) -> Response:
     return Response(orjson.dumps(shown), status, headers=headers, media_type=media_type)
 
 
-def _bounded(receive: Receive) -> Receive:
-    """The body as it comes, until it is too long."""
-    received = 0
-
-    async def bounded() -> Message:
-        nonlocal received
+async def _body(receive: Receive) -> bytes:
+    """All of the body. Raises LimitExceeded as soon as it is too long, and ClientDisconnect."""
+    chunks, received, more = [], 0, True
+    while more:
         message = await receive()
-        received += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        received += len(chunk)
         if received > MAX_BODY_BYTES:
             what = f"The body may have {MAX_BODY_BYTES:,} bytes."
             raise LimitExceeded(what, "body", MAX_BODY_BYTES, received)
-        return message
-
-    return bounded
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
 
 
 def _misplaced(error: CannotGetOperationTypeError | InvalidOperationTypeError) -> HTTPException:

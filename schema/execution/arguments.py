@@ -6,13 +6,15 @@ for each request the marks are replaced. Where anything else depends on variable
 for each request.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any, cast
 
 from graphql import (
     GraphQLField,
+    GraphQLID,
+    GraphQLString,
     Node,
     OperationDefinitionNode,
     VariableNode,
@@ -21,7 +23,11 @@ from graphql import (
     type_from_ast,
 )
 from graphql.execution.collect_fields import FieldDetails
-from graphql.execution.values import VariableValues, get_argument_values
+from graphql.execution.get_variable_signature import (
+    GraphQLVariableSignature,
+    get_variable_signature,
+)
+from graphql.execution.values import VariableValues, VariableValueSource, get_argument_values
 from strawberry import Some
 from strawberry.schema import Schema
 from strawberry.types.arguments import convert_arguments
@@ -29,6 +35,38 @@ from strawberry.types.base import has_object_definition
 from strawberry.types.field import StrawberryField
 
 Values = Mapping[str, Any]
+
+_TEXTS = (GraphQLString, GraphQLID)
+
+
+class Texts:
+    """The variables of an operation, of which each is a text: they are what is given for them."""
+
+    def __init__(self, signatures: Sequence[GraphQLVariableSignature]) -> None:
+        self._signatures = [(signature.name, signature) for signature in signatures]
+
+    @classmethod
+    def of(cls, schema: Schema, operation: OperationDefinitionNode) -> "Texts | None":
+        """Those of this operation; None if it has others."""
+        definitions = operation.variable_definitions or ()
+        signatures = [get_variable_signature(schema._schema, each) for each in definitions]
+        texts = [
+            each
+            for each in signatures
+            if isinstance(each, GraphQLVariableSignature) and get_nullable_type(each.type) in _TEXTS
+        ]
+        return cls(texts) if len(texts) == len(signatures) else None
+
+    def given(self, values: Values) -> VariableValues | None:
+        """As graphql-core coerces them; None where one is missing, null or no text."""
+        sources, coerced = {}, {}
+        for name, signature in self._signatures:
+            value = values.get(name)
+            if type(value) is not str:
+                return None
+            sources[name] = VariableValueSource(signature, value)
+            coerced[name] = value
+        return VariableValues(sources, coerced)
 
 
 @dataclass(frozen=True, slots=True)

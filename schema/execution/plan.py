@@ -40,7 +40,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 
 from lifecycle.leaves import Leaf, Leaves
-from schema.execution.arguments import Arguments
+from schema.execution.arguments import Arguments, Texts
 from schema.execution.columns import (
     Abstract,
     List,
@@ -127,9 +127,11 @@ class Selection:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """A compiled operation. `size` is how many fields it has, with fragments expanded."""
+    """A compiled operation. `size` is how many fields it has, with fragments expanded; `texts` are
+    its variables, if they are all of that kind."""
 
     operation: OperationDefinitionNode
+    texts: Texts | None
     fragments: dict[str, FragmentDefinitionNode]
     root: Selection
     size: int
@@ -166,7 +168,8 @@ class Compiler:
             self._schema, self._details, self._variables, root, self._operation
         )
         selection = self._selection(root, collected.grouped_field_set)
-        return Plan(self._operation, self._fragments, selection, self._size)
+        texts = Texts.of(self._strawberry, self._operation)
+        return Plan(self._operation, texts, self._fragments, selection, self._size)
 
     def _selection(
         self, parent: GraphQLObjectType, grouped: dict[str, list[FieldDetails]]

@@ -119,14 +119,19 @@ async def _by_plan(
     try:
         if document.refusals(operation_name, variables):
             return None
-        values = get_variable_values(
-            schema._schema, operation.variable_definitions or (), variables
-        )
-        if isinstance(values, list):
-            return None
-        decided = [values.coerced.get(name) for name in document.conditions]
-        key = (document, operation_name, *decided)
-        plan = _plans.get(key)
+        plan, values = None, None
+        if not document.conditions:
+            plan = _plans.get((document, operation_name))
+            values = plan.texts.given(variables) if plan and plan.texts else None
+        if values is None:
+            found = get_variable_values(
+                schema._schema, operation.variable_definitions or (), variables
+            )
+            if isinstance(found, list):
+                return None
+            values = found
+        key = (document, operation_name, *map(values.coerced.get, document.conditions))
+        plan = plan or _plans.get(key)
         if plan is None:
             plan = Compiler(schema, document.node, operation, values).plan()
             _plans.keep(key, plan, plan.size)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
-from starlette.requests import Request
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -215,7 +214,7 @@ async def test_every_answer_says_how_it_may_be_used(
         async def broken(*_: object) -> None:
             raise RuntimeError("secret")
 
-        monkeypatch.setattr(Request, "body", broken)
+        monkeypatch.setattr(view, "_body", broken)
         answers.append(await client.post("/graphql", json=NAME))
 
     for response in answers:

@@ -12,14 +12,13 @@ import asyncpg
 import httpx
 import pytest
 from graphql import get_introspection_query
-from starlette.requests import Request
 from structlog.testing import capture_logs
 
 from lifecycle import migrate
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments import service
 from lifecycle.runs import metrics
-from schema import documents
+from schema import documents, view
 from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
 from tests.client import Graph, Json, socket
@@ -742,7 +741,7 @@ async def test_a_bug_is_masked_on_a_websocket_and_in_a_stream_too(
 async def test_a_bug_outside_of_graphql_is_a_plain_500(
     live: Live, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Request, "body", fail)
+    monkeypatch.setattr(view, "_body", fail)
 
     response = await post(http, {"query": NAME})
 
