@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 import asyncpg
@@ -39,20 +39,21 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
-    inspect,
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
 from lifecycle.access import visibility
 from lifecycle.access.visibility import Unrestrictable
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.statements import Columns, Prepared, Row, Values, prepared, to_json
-from lifecycle.tables import Base
+from lifecycle.tables import Base, WithId, mapped
 
 _log = structlog.get_logger(__name__)
 
@@ -197,25 +198,30 @@ class _ReplicaReader(_Reader):
 
 
 class _Asking(ReadSession):
-    """Has no connection: whoever drives the coroutines that read by it is given each statement, and
-    sends its rows."""
+    """Has no connection: whoever drives the coroutines that read by it is given the statements, and
+    sends the rows of each."""
 
     async def _rows(self, statement: Prepared[Row], values: Sequence[Any]) -> list[Row]:
-        return cast(list[Row], await _Asked(statement, values))
+        (rows,) = await _Asked([_Question(statement, values)])
+        return cast(list[Row], rows)
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         raise AssertionError("whoever drives it does so")
 
 
+class _Question(NamedTuple):
+    statement: Prepared[Any]
+    values: Sequence[Any]
+
+
 class _Asked:
-    __slots__ = ("statement", "values")
+    __slots__ = ("questions",)
 
-    def __init__(self, statement: Prepared[Any], values: Sequence[Any]) -> None:
-        self.statement = statement
-        self.values = values
+    def __init__(self, questions: Sequence[_Question]) -> None:
+        self.questions = questions
 
-    def __await__(self) -> Generator["_Asked", list[Any], list[Any]]:
-        return (yield self)
+    def __await__(self) -> Generator[Sequence[_Question], list[list[Any]], list[list[Any]]]:
+        return (yield self.questions)
 
 
 def _moved(by: int, parameter: re.Match[str]) -> str:
@@ -242,7 +248,8 @@ Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
 
 async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
     """What each of the reads returns. What they ask at the same time is one statement: a round
-    trip takes longer than most of what is asked. They must wait for nothing but their session.
+    trip takes longer than most of what is asked. They must wait for nothing but their session, of
+    which they may read together in turn.
     """
     if len(reads) == 1:
         return [await reads[0](session)]
@@ -251,24 +258,28 @@ async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
     going: list[tuple[int, Any]] = [(n, None) for n in range(len(reads))]
     try:
         while going:
-            asked, waiting = [], []
+            asked: list[_Question] = []
+            waiting = []
             for n, rows in going:
                 coroutine, context = coroutines[n]
                 try:
-                    asked.append(context.run(coroutine.send, rows))
-                    waiting.append(n)
+                    questions = context.run(coroutine.send, rows)
+                    asked += questions
+                    waiting.append((n, len(questions)))
                 except StopIteration as end:
                     results[n] = end.value
-            found = await _answered(session, asked)
-            going = list(zip(waiting, found, strict=True))
+            found = iter(await _answered(session, asked))
+            going = [(n, list(islice(found, questions))) for n, questions in waiting]
     finally:
         for coroutine, context in coroutines:
             context.run(coroutine.close)
     return results
 
 
-async def _answered(session: ReadSession, asked: Sequence[_Asked]) -> list[list[Any]]:
+async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[list[Any]]:
     """The rows of each statement, in one round trip for all that can be joined."""
+    if isinstance(session, _Asking):
+        return await _Asked(asked)
     joined = [each for each in asked if each.statement.columns]
     if len(joined) < 2:
         return [await session._rows(each.statement, each.values) for each in asked]
@@ -287,9 +298,39 @@ async def _answered(session: ReadSession, asked: Sequence[_Asked]) -> list[list[
 
 class WriteSession(AsyncSession, ReadSession):
     """A transaction. `fetch` sees what was changed in it; entities that are to be changed come by
-    the methods of SQLAlchemy, locked. `visible` are the models whose rows exist for it."""
+    the methods of SQLAlchemy, locked. `visible` are the models whose rows exist for it.
+
+    The transaction is the driver's; SQLAlchemy, which knows of none, has the same connection. So
+    what is prepared goes to the driver directly.
+    """
 
     visible: Models = None
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._driver: asyncpg.Connection
+        self._once_committed: list[Callable[[], object]] = []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """What the block does is committed when it ends, or has not happened."""
+        try:
+            self._driver = await self.run_sync(_driver_of)
+            try:
+                async with self._driver.transaction():
+                    yield
+                    await self._send()
+            finally:
+                if self._driver.is_in_transaction():  # cancelled while it was being undone
+                    self._driver.terminate()
+        finally:
+            await self.run_sync(Session.close)
+        for call in self._once_committed:
+            call()
+
+    def once_committed(self, call: Callable[[], object]) -> None:
+        """Call this when the transaction has committed, and never if it does not."""
+        self._once_committed.append(call)
 
     async def see_only(self, visible: frozenset[UUID]) -> None:
         """From now on only the rows of these models exist, whichever way they are read."""
@@ -303,7 +344,8 @@ class WriteSession(AsyncSession, ReadSession):
 
         def lock(state: ORMExecuteState) -> None:
             if self.visible is not None and isinstance(state.statement, Select):
-                state.statement = _lockable(state.statement, self.visible)
+                visible = {"visible": list(self.visible)}
+                state.statement = _lockable(state.statement).params(visible)
 
         event.listen(connection, "before_cursor_execute", narrow, retval=True)
         event.listen(self.sync_session, "do_orm_execute", lock)
@@ -318,12 +360,37 @@ class WriteSession(AsyncSession, ReadSession):
         finally:
             self.visible = visible
 
-    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
-        def run(session: Session) -> Sequence[Values]:
-            session.flush()
-            return session.connection().exec_driver_sql(sql, tuple(values)).all()
+    def know(self, row: WithId, values: Mapping[str, Any]) -> None:
+        """The entity of this row, if there is one here, has these values: a statement has given
+        them to the row."""
+        entity = self.identity_map.get(identity_key(mapped(row.__tablename__), row.id))
+        for name, value in values.items() if entity is not None else ():
+            set_committed_value(entity, name, value)
 
-        return await self.run_sync(run)
+    async def lock(
+        self, statement: Prepared[Row], parameters: Mapping[str, Any] = _NONE
+    ) -> list[Row]:
+        """The rows of a statement that locks them, as they stand: of those that exist here."""
+        if self.visible is not None:
+            statement = _locking(statement)
+            parameters = {**parameters, "visible": list(self.visible)}
+        return await self.fetch(statement, parameters)
+
+    async def _send(self) -> None:
+        """Send what entities have been changed to."""
+        if self.new or self.dirty or self.deleted:
+            await self.flush()
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        await self._send()
+        if self.visible is not None:
+            sql, values = _narrowed(sql, values, self.visible)
+        found: Sequence[Values] = await self._driver.fetch(sql, *values)
+        return found
+
+
+def _driver_of(session: Session) -> asyncpg.Connection:
+    return session.connection().connection.driver_connection
 
 
 def _narrowed(sql: str, values: Sequence[Any], visible: frozenset[UUID]) -> Any:
@@ -332,8 +399,14 @@ def _narrowed(sql: str, values: Sequence[Any], visible: frozenset[UUID]) -> Any:
     return sql, (*values, list(visible)) if restricted else values
 
 
-def _lockable(statement: Select[Any], visible: frozenset[UUID]) -> Select[Any]:
-    """The statement with the condition that what it locks is visible; others are left alone."""
+@lru_cache(_STATEMENTS)
+def _locking(statement: Prepared[Row]) -> Prepared[Row]:
+    return Prepared(_lockable(statement.statement))
+
+
+def _lockable(statement: Select[Any]) -> Select[Any]:
+    """The statement with the condition that what it locks is visible, which is the parameter
+    `visible`; others are left alone."""
     if statement._for_update_arg is None:
         return statement
     for table in statement.get_final_froms():
@@ -342,7 +415,7 @@ def _lockable(statement: Select[Any], visible: frozenset[UUID]) -> Select[Any]:
         if table.name not in visibility.OPEN:
             ids = visibility.ids_of(table.name, ":visible")
             condition = text(f"{table.name}.id IN ({ids})")
-            models = bindparam("visible", list(visible), ARRAY(Uuid))
+            models = bindparam("visible", type_=ARRAY(Uuid))
             statement = statement.where(condition.bindparams(models))
     return statement
 
@@ -364,23 +437,25 @@ Watch: TypeAlias = Callable[[Statement], None]
 
 def _report(connection: asyncpg.Connection, pool: str, watch: Watch) -> None:
     def done(record: Any) -> None:
-        # SQLAlchemy reports its own, but for the beginning and the end of transactions.
-        if pool != "write" or not record.args:
-            watch(Statement(record.query, record.elapsed, pool, record.exception))
+        watch(Statement(record.query, record.elapsed, pool, record.exception))
 
     connection.add_query_logger(done)
 
 
 def _report_writes(engine: Engine, watch: Watch) -> None:
+    """Report what the driver does not: what SQLAlchemy has prepared, which is all but what it
+    executes with many parameters at once."""
+
     def begin(_: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:
         context.began = time.perf_counter()
 
-    def end(_: Any, __: Any, sql: str, ___: Any, context: Any, ____: Any) -> None:
-        watch(Statement(sql, time.perf_counter() - context.began, "write", None))
+    def end(_: Any, __: Any, sql: str, ___: Any, context: Any, many: bool) -> None:
+        if not many:
+            watch(Statement(sql, time.perf_counter() - context.began, "write", None))
 
     def fail(failure: ExceptionContext) -> None:
         context: Any = failure.execution_context
-        if context is not None and failure.statement is not None:
+        if context is not None and failure.statement is not None and not context.executemany:
             took = time.perf_counter() - context.began
             watch(Statement(failure.statement, took, "write", failure.original_exception))
 
@@ -514,17 +589,6 @@ async def clock(session: ReadSession) -> datetime:
     return now
 
 
-def once_committed(session: WriteSession, call: Callable[[], object]) -> None:
-    """Call this when the session's transaction has committed, and never if it does not."""
-
-    def committed(of: Session) -> None:
-        # The end of a savepoint is told in the same way.
-        if not of.in_nested_transaction():
-            call()
-
-    event.listen(session.sync_session, "after_commit", committed)
-
-
 @asynccontextmanager
 async def savepoint(session: WriteSession) -> AsyncIterator[None]:
     """When the block fails as expected, nothing of it has happened, and the transaction can go
@@ -533,9 +597,9 @@ async def savepoint(session: WriteSession) -> AsyncIterator[None]:
         async with session.begin_nested():
             yield
     except LifecycleError:
-        # What the block had changed is forgotten; the next to look at it could not load it.
-        for row in list(session.sync_session):
-            if inspect(row).expired_attributes:
+        # What the block had changed is as it was before.
+        with session.seeing_everything():
+            for row in list(session.sync_session):
                 await session.refresh(row)
         raise
 
@@ -567,9 +631,12 @@ class Database:
             pool_timeout=_POOL_SECONDS,
             # Errors that are logged must not show what was written.
             hide_parameters=True,
+            # Transactions are the driver's.
+            isolation_level="AUTOCOMMIT",
             json_serializer=to_json,
             json_deserializer=orjson.loads,
         )
+        event.listen(self.write_engine.sync_engine, "checkout", _check_open)
         if watch is not None:
             _report_writes(self.write_engine.sync_engine, watch)
         self._readers = _Connections(url, _READERS, watch)
@@ -603,6 +670,9 @@ class Database:
             default_transaction_isolation="read committed",
             lock_timeout="10s",
             statement_timeout="30s",
+            # What is written is found by keys, one as good as another: to plan that again for each
+            # takes longer than to do it.
+            plan_cache_mode="force_generic_plan",
             idle_in_transaction_session_timeout="60s",
         )
         if self._watch is not None:
@@ -652,7 +722,8 @@ class Database:
         token, mine = _writing.set(True), object()
         self._under_way.add(mine)
         try:
-            async with self._write.begin() as session:
+            session = self._write()
+            async with session.transaction():
                 if self._visible is not None:
                     await session.see_only(self._visible)
                 yield session
@@ -705,11 +776,19 @@ class Database:
         await self.write_engine.dispose()
 
 
+def _check_open(connection: Any, _: object, __: object) -> None:
+    """Have the pool make another connection in place of one that was lost."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
 def _expected(error: Exception) -> Exception | None:
     """What an error of the driver means to a caller; None for everything else."""
     if isinstance(error, LifecycleError):
         return None
     if isinstance(error, IntegrityError):
+        return _violation(getattr(error.orig, "__cause__", None))
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return _violation(error)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Unavailable("The database is not available; try again.")
@@ -727,7 +806,9 @@ def _expected(error: Exception) -> Exception | None:
         if state[:2] in ("08", "28", "3D", "53", "57") or state == "55000":
             return Unavailable("The database is not available; try again.")
         return None
-    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
+    # The last is what the driver says of a connection that is just being closed.
+    gone = OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError
+    if isinstance(error, gone):
         return Unavailable("The database is not available; try again.")
     return None
 
@@ -739,8 +820,7 @@ def _is_missing(error: Exception) -> bool:
     return isinstance(_expected(error), Unavailable | _Retry)
 
 
-def _violation(error: IntegrityError) -> LifecycleError | None:
-    cause = getattr(error.orig, "__cause__", None)
+def _violation(cause: BaseException | None) -> LifecycleError | None:
     name = getattr(cause, "constraint_name", None)
     # "Key (name)=(churn) already exists."
     value = (getattr(cause, "detail", None) or "").partition("=(")[2].rpartition(")")[0]

@@ -1,4 +1,4 @@
-"""Statements that read, as the driver takes them: compiled once, with rows that are plain tuples.
+"""Statements as the driver takes them: compiled once, with rows that are plain tuples.
 
 What is asked is written with SQLAlchemy like everything else. What SQLAlchemy would do again for
 each execution (finding the compiled form, keeping track of objects, layers of results) is most of
@@ -7,13 +7,24 @@ of its rows. Who executes it is `lifecycle.database`.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, lru_cache, partial
 from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 import orjson
-from sqlalchemy import ARRAY, ColumnElement, Dialect, Enum, Float, Select, TextClause, inspect
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Dialect,
+    Enum,
+    Float,
+    Insert,
+    Select,
+    TextClause,
+    inspect,
+)
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.orm import Bundle
 from sqlalchemy.sql.cache_key import CacheKey
@@ -42,6 +53,24 @@ _KEPT = 1_000
 Names: TypeAlias = frozenset[str] | None
 looked_at: ContextVar[Names | Leaves] = ContextVar("looked_at", default=None)
 
+
+def names_looked_at() -> Names:
+    """What will be looked at of rows, which are not shown as leaves."""
+    names = looked_at.get()
+    assert not isinstance(names, Leaves)
+    return names
+
+
+@contextmanager
+def looking_at(*names: str) -> Iterator[None]:
+    """Of rows that are read meanwhile, only these attributes will be looked at."""
+    token = looked_at.set(frozenset(names))
+    try:
+        yield
+    finally:
+        looked_at.reset(token)
+
+
 _DIALECT: Dialect = asyncpg.dialect(  # type: ignore[no-untyped-call]
     json_serializer=to_json, json_deserializer=orjson.loads
 )
@@ -52,7 +81,8 @@ class Prepared(Generic[Row]):
 
     Of one thing selected, an entity or a column, the rows are that thing; of several they are
     tuples with names. What stands for an entity has its attributes, and `__tablename__`, but cannot
-    be changed and belongs to no session. What plain text gives comes as the driver has it.
+    be changed and belongs to no session. What plain text and changes give comes as the driver has
+    it.
     """
 
     @overload
@@ -60,7 +90,7 @@ class Prepared(Generic[Row]):
     @overload
     def __init__(self: "Prepared[tuple[*Columns]]", statement: Select[*Columns]) -> None: ...
     @overload
-    def __init__(self: "Prepared[Any]", statement: TextClause) -> None: ...
+    def __init__(self: "Prepared[Any]", statement: TextClause | Insert) -> None: ...
     def __init__(self, statement: Any) -> None:
         self.statement = statement
         self._cache_key: CacheKey | None = None
@@ -107,9 +137,9 @@ class Prepared(Generic[Row]):
     @cached_property
     def rows(self) -> Callable[[Sequence[Values]], list[Row]]:
         """What becomes of the rows as they come from the driver."""
-        if isinstance(self.statement, TextClause):
-            return _as_tuples
-        return _reader(self.statement)
+        if isinstance(self.statement, Select):
+            return _reader(self.statement)
+        return _as_tuples
 
     @cached_property
     def rows_of(self) -> Callable[[Sequence[Values]], list[Row]]:
@@ -119,7 +149,7 @@ class Prepared(Generic[Row]):
     @cached_property
     def columns(self) -> int:
         """How many columns PostgreSQL can give as an array each; 0 if it cannot."""
-        if isinstance(self.statement, TextClause):
+        if not isinstance(self.statement, Select):
             return 0
         columns = list(self.statement.selected_columns)
         return 0 if any(isinstance(each.type, ARRAY) for each in columns) else len(columns)

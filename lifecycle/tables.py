@@ -5,6 +5,7 @@ The tables themselves are in each noun's `tables.py`; importing `lifecycle.metad
 
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +55,13 @@ class Base(DeclarativeBase):
     }
     # Server-side values come back with the statement; no later attribute access asks again.
     __mapper_args__ = {"eager_defaults": True}
+
+
+@lru_cache
+def mapped(table_name: str) -> type[Base]:
+    """The class whose rows are in this table."""
+    classes: list[type[Base]] = [mapper.class_ for mapper in Base.registry.mappers]
+    return next(found for found in classes if found.__tablename__ == table_name)
 
 
 class WithId(Base):

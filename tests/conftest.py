@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import uvicorn
+from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
 
 from lifecycle import embedded, migrate
@@ -64,19 +65,24 @@ def in_thread(function: Callable[[], object]) -> None:
         pool.submit(function).result()
 
 
-@contextmanager
-def a_database(server_url: str) -> Iterator[str]:
-    """An empty database on the server, dropped afterwards."""
-    name = f"test_{uuid4().hex}"
+def execute(url: str, statement: str) -> None:
+    """Run a statement on a connection of its own."""
 
-    async def run(statement: str) -> None:
-        connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
+    async def run() -> None:
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         await connection.execute(statement)
         await connection.close()
 
-    in_thread(lambda: asyncio.run(run(f"CREATE DATABASE {name}")))
+    in_thread(lambda: asyncio.run(run()))
+
+
+@contextmanager
+def a_database(server_url: str, template: str = "template1") -> Iterator[str]:
+    """A database on the server that is a copy of another, dropped afterwards."""
+    name = f"test_{uuid4().hex}"
+    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield re.sub(r"/[^/?]*(\?|$)", rf"/{name}\1", server_url, count=1)
-    in_thread(lambda: asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)")))
+    execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -86,11 +92,38 @@ def empty_database_url(server_url: str) -> Iterator[str]:
         yield url
 
 
+MakeDatabase = Callable[[], AbstractContextManager[str]]
+
+
 @pytest.fixture(scope="session")
-def database_url(server_url: str) -> Iterator[str]:
+def migrated(server_url: str) -> Iterator[MakeDatabase]:
+    """Makes databases with tables, each dropped when its block ends. They are copies of one that
+    was migrated, with journals of their own."""
+    with a_database(server_url) as template:
+        in_thread(lambda: migrate.upgrade(template))
+        name = make_url(template).database
+        assert name is not None
+
+        @contextmanager
+        def copied() -> Iterator[str]:
+            with a_database(server_url, name) as url:
+                execute(url, "UPDATE journal_head SET journal_id = gen_random_uuid()")
+                yield url
+
+        yield copied
+
+
+@pytest.fixture
+def own_database_url(migrated: MakeDatabase) -> Iterator[str]:
+    """A migrated database for one test."""
+    with migrated() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(migrated: MakeDatabase) -> Iterator[str]:
     """The migrated database that all tests share."""
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+    with migrated() as url:
         yield url
 
 

@@ -32,15 +32,22 @@ def read(database: Database) -> Iterator[list[Statement]]:
 def written(database: Database) -> Iterator[list[str]]:
     """The statements of transactions while the block lasts, but for the search for lost runs."""
     found: list[str] = []
+    run = databases.WriteSession._run
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if "SKIP LOCKED" not in statement:
             found.append(statement)
 
+    async def noted(self: Any, sql: str, values: Sequence[Any]) -> Any:
+        if self.bind is database.write_engine:
+            note(None, None, sql)
+        return await run(self, sql, values)
+
     engine = database.write_engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     try:
-        yield found
+        with patch.object(databases.WriteSession, "_run", noted):
+            yield found
     finally:
         event.remove(engine, "before_cursor_execute", note)
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
-from lifecycle.database import WriteSession, clock, once_committed, savepoint
+from lifecycle.database import WriteSession, clock, savepoint
 from lifecycle.deployments import repository as deployments
 from lifecycle.deployments import service as deployments_service
 from lifecycle.deployments.rules import LIVE, Environment
@@ -368,7 +368,7 @@ async def _add(
         "feature": row.feature,
     }
     await journal.append(session, origin, "drift_event.recorded", row.id, after=facts)
-    once_committed(session, lambda: _log.warning("drift.recorded", **facts))
+    session.once_committed(lambda: _log.warning("drift.recorded", **facts))
     system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key, row.id)
     for action in rules.respond(policy_of(policy), row.severity):
         await _respond(session, system, version, row, action)

@@ -2,22 +2,39 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import Table, bindparam, insert, select, text
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command
 from lifecycle.database import WriteSession
 from lifecycle.errors import IdempotencyConflict, NotFound
 from lifecycle.idempotency.tables import IdempotencyKeyRow
-from lifecycle.tables import Base, WithId
+from lifecycle.statements import Prepared
+from lifecycle.tables import WithId, mapped
 
 C = TypeVar("C", bound=Command)
 R = TypeVar("R", bound=WithId)
 
 UseCase = Callable[[WriteSession, Origin, C], Awaitable[R]]
+
+# Held until the transaction ends. Keys that share a hash merely wait for each other.
+_HOLD = Prepared(text("SELECT pg_advisory_xact_lock(hashtextextended(:whose, 0))"))
+_KNOWN = Prepared(
+    select(IdempotencyKeyRow).where(
+        IdempotencyKeyRow.actor == bindparam("actor"), IdempotencyKeyRow.key == bindparam("key")
+    )
+)
+_USED = Prepared(
+    insert(cast(Table, IdempotencyKeyRow.__table__)).values(
+        {
+            name: bindparam(name)
+            for name in ("actor", "key", "operation", "fingerprint", "table_name", "row_id")
+        }
+    )
+)
 
 
 async def once(session: WriteSession, origin: Origin, use_case: UseCase[C, R], command: C) -> R:
@@ -31,36 +48,25 @@ async def once(session: WriteSession, origin: Origin, use_case: UseCase[C, R], c
     if key is None:
         return await use_case(session, origin, command)
     operation, fingerprint = type(command).__name__, _fingerprint(command)
-    # Held until the transaction ends. Keys that share a hash merely wait for each other.
-    await session.execute(
-        select(func.pg_advisory_xact_lock(func.hashtextextended(f"{origin.actor}\n{key}", 0)))
-    )
-    known = await session.get(IdempotencyKeyRow, (origin.actor, key))
+    used: dict[str, Any] = {"actor": origin.actor, "key": key}
+    await session.fetch(_HOLD, {"whose": f"{origin.actor}\n{key}"})
+    known = await session.fetch_one(_KNOWN, used)
     if known is None:
         row = await use_case(session, origin, command)
-        session.add(
-            IdempotencyKeyRow(
-                actor=origin.actor,
-                key=key,
-                operation=operation,
-                fingerprint=fingerprint,
-                table_name=row.__tablename__,
-                row_id=row.id,
-            )
-        )
+        used |= {
+            "operation": operation,
+            "fingerprint": fingerprint,
+            "table_name": row.__tablename__,
+            "row_id": row.id,
+        }
+        await session.fetch(_USED, used)
         return row
     if known.operation != operation or known.fingerprint != fingerprint:
         raise IdempotencyConflict(key)
-    there = await session.get(_mapped(known.table_name), known.row_id)
+    there = await session.get(mapped(known.table_name), known.row_id)
     if there is None:
         raise NotFound("object", "that this key stood for", ("idempotency_key",))
     return cast(R, there)
-
-
-def _mapped(table_name: str) -> type[Base]:
-    """The class whose rows are in this table."""
-    classes: list[type[Base]] = [mapper.class_ for mapper in Base.registry.mappers]
-    return next(found for found in classes if found.__tablename__ == table_name)
 
 
 def _fingerprint(command: Command) -> bytes:

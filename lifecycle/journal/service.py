@@ -2,18 +2,52 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Table, insert
+from sqlalchemy import DateTime, Table, bindparam, func, insert, select, update
 
 from lifecycle.access.origin import Origin
 from lifecycle.database import WriteSession
 from lifecycle.journal.tables import EventRow
-from lifecycle.tables import Revised
+from lifecycle.statements import Prepared
+from lifecycle.tables import Base, Revised
 
-# Without the ORM, and made once: a row of the journal is written, and never looked at again.
-_INSERT = insert(cast(Table, EventRow.__table__)).inline()
+_SAID = (
+    *("type", "subject_kind", "subject_id", "actor", "request_id", "idempotency_key"),
+    *("reason", "before", "after"),
+)
+_RECORD = (
+    insert(cast(Table, EventRow.__table__))
+    .values(
+        {
+            **{name: bindparam(f"event_{name}") for name in _SAID},
+            "at": func.coalesce(
+                bindparam("event_at", type_=DateTime(timezone=True)), func.clock_timestamp()
+            ),
+        }
+    )
+    .inline()
+)
+_APPEND = Prepared(_RECORD)
+
+
+@lru_cache(1_000)
+def _changing(table_name: str, fields: frozenset[str]) -> Prepared[tuple[int, datetime]]:
+    """Changes these fields of a row, and records it; gives its revision and the time."""
+    table = Base.metadata.tables[table_name]
+    new = {field: bindparam(f"new_{field}", type_=table.c[field].type) for field in fields}
+    changed = (
+        update(table)
+        .where(table.c.id == bindparam("row_id"))
+        .values(new | {"revision": table.c.revision + 1})
+        .returning(table.c.revision, table.c.updated_at)
+        .cte("changed")
+    )
+    return Prepared(
+        select(changed.c.revision, changed.c.updated_at).add_cte(_RECORD.cte("recorded"))
+    )
 
 
 async def append(
@@ -32,20 +66,35 @@ async def append(
     `type` is the subject's kind and what happened to it: "deployment.status_changed". What has a
     cause says so in `after`.
     """
+    await session.fetch(
+        _APPEND, _event(origin, type, subject_id, before=before, after=after, reason=reason, at=at)
+    )
+
+
+def _event(
+    origin: Origin,
+    type: str,
+    subject_id: UUID,
+    *,
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any] | None,
+    reason: str | None,
+    at: datetime | None,
+) -> dict[str, Any]:
     if origin.cause_id is not None:
         after = {**(after or {}), "cause_id": origin.cause_id}
-    event = {
-        "type": type,
-        "subject_kind": type.partition(".")[0],
-        "subject_id": subject_id,
-        "actor": origin.actor,
-        "request_id": origin.request_id,
-        "idempotency_key": origin.idempotency_key,
-        "reason": reason,
-        "before": before,
-        "after": after,
+    return {
+        "event_type": type,
+        "event_subject_kind": type.partition(".")[0],
+        "event_subject_id": subject_id,
+        "event_at": at,
+        "event_actor": origin.actor,
+        "event_request_id": origin.request_id,
+        "event_idempotency_key": origin.idempotency_key,
+        "event_reason": reason,
+        "event_before": before,
+        "event_after": after,
     }
-    await session.execute(_INSERT, {**event, "at": at} if at else event)
 
 
 async def change(
@@ -70,12 +119,7 @@ async def change(
     if not changed:
         return False
     before = {field: getattr(row, field) for field in changed}
-    for field, value in changed.items():
-        setattr(row, field, value)
-    row.revision += 1
-    await session.flush()
-    await append(
-        session,
+    event = _event(
         origin,
         type or f"{row.__tablename__}.updated",
         row.id,
@@ -84,4 +128,8 @@ async def change(
         reason=reason,
         at=at,
     )
+    statement = _changing(row.__tablename__, frozenset(changed))
+    new = {f"new_{field}": value for field, value in changed.items()}
+    ((revision, updated_at),) = await session.fetch(statement, {"row_id": row.id, **new, **event})
+    session.know(row, {**changed, "revision": revision, "updated_at": updated_at})
     return True

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import ARRAY, DateTime, Uuid, any_, bindparam, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import any_, bindparam, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from lifecycle.database import ReadSession, WriteSession, clock, together
 from lifecycle.pages import (
@@ -48,7 +48,8 @@ from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
-from lifecycle.statements import Prepared
+from lifecycle.statements import Prepared, looking_at
+from lifecycle.tables import Base
 
 # Whoever decides by a policy shares this lock, and whoever changes one has it alone: a decision is
 # made before a change or after it. Any constant will do that nothing else on the
@@ -60,22 +61,36 @@ RULES: TypeAdapter[Rules] = TypeAdapter(Rules)
 _CHECKS: TypeAdapter[tuple[Check, ...]] = TypeAdapter(tuple[Check, ...])
 
 
-_CLOSE = text("""
-UPDATE stage_assignment SET valid_to = :moment
-WHERE model_version_id = ANY(:version_ids) AND valid_to IS NULL
-""").bindparams(
-    bindparam("version_ids", type_=ARRAY(Uuid)),
-    bindparam("moment", type_=DateTime(timezone=True)),
+_HOLD = Prepared(text(f"SELECT pg_advisory_xact_lock_shared({_POLICIES})"))
+
+_MOMENT = Prepared(
+    select(
+        func.greatest(
+            func.clock_timestamp(),
+            func.max(StageAssignmentRow.valid_from) + text("interval '1 microsecond'"),
+        )
+    ).where(StageAssignmentRow.model_id == bindparam("model_id"))
 )
 
-_MOMENT = text("""
-SELECT greatest(clock_timestamp(), max(valid_from) + interval '1 microsecond')
-FROM stage_assignment WHERE model_id = :model_id
-""").bindparams(bindparam("model_id", type_=Uuid))
-
-
-_USE = text("UPDATE approval SET used_at = :moment WHERE id = :id AND used_at IS NULL").bindparams(
-    bindparam("id", type_=Uuid), bindparam("moment", type_=DateTime(timezone=True))
+_CLOSE = """
+UPDATE stage_assignment SET valid_to = :moment
+WHERE model_version_id = ANY(:version_ids) AND valid_to IS NULL
+"""
+_LEAVE = Prepared(text(_CLOSE))
+# One statement for all that a move writes into tables of its own. What is entered waits for what is
+# closed, because the entries must not overlap; foreign keys are checked when all is there.
+_ENTER = Prepared(
+    text(f"""
+WITH closed AS ({_CLOSE} RETURNING id), used AS (
+    UPDATE approval SET used_at = :moment WHERE id = :approval_id AND used_at IS NULL
+), reported AS (
+    INSERT INTO validation_report
+    SELECT * FROM jsonb_populate_recordset(CAST(NULL AS validation_report), :reports)
+)
+INSERT INTO stage_assignment
+SELECT * FROM jsonb_populate_recordset(CAST(NULL AS stage_assignment), :entries)
+WHERE (SELECT count(*) FROM closed) > 0
+""").bindparams(bindparam("reports", type_=JSONB), bindparam("entries", type_=JSONB))
 )
 
 
@@ -159,17 +174,41 @@ async def displaced_by(session: ReadSession, entry_ids: Sequence[UUID]) -> dict[
     return found
 
 
-async def close_entries(
-    session: WriteSession, version_ids: Sequence[UUID], moment: datetime
+async def enter(
+    session: WriteSession,
+    entries: Sequence[StageAssignmentRow],
+    report: ValidationReportRow | None,
+    moment: datetime,
 ) -> None:
-    """End these versions' present entries. The caller holds the versions locked."""
-    await session.execute(_CLOSE, {"version_ids": list(version_ids), "moment": moment})
+    """End the present entries of these entries' versions, and store these, with what the policy
+    found. The approval that lets one in is used now, unless it was before. The caller holds the
+    versions locked."""
+    await session.fetch(
+        _ENTER,
+        {
+            "entries": [_record(entry) for entry in entries],
+            "reports": [_record(report)] if report else [],
+            "version_ids": [entry.model_version_id for entry in entries],
+            "approval_id": next((each.approval_id for each in entries if each.approval_id), None),
+            "moment": moment,
+        },
+    )
 
 
-async def moment(session: WriteSession, model_id: UUID) -> datetime:
+def _record(row: Base) -> dict[str, Any]:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
+async def leave(session: WriteSession, version_id: UUID, moment: datetime) -> None:
+    """End a version's present entry, after which there is none. The caller holds it locked."""
+    await session.fetch(_LEAVE, {"version_ids": [version_id], "moment": moment})
+
+
+async def moment(session: ReadSession, model_id: UUID) -> datetime:
     """When a stage of the model changes now: after every change so far, even if the clock was set
     back. The caller holds the model locked."""
-    now: datetime = (await session.scalars(_MOMENT, {"model_id": model_id})).one()
+    now: datetime
+    (now,) = await session.fetch(_MOMENT, {"model_id": model_id})
     return now
 
 
@@ -205,7 +244,7 @@ async def item(session: WriteSession, id: UUID) -> ChecklistItemRow | None:
 
 async def hold_policies(session: WriteSession) -> None:
     """No policy changes until the transaction ends. To be called before any row is locked."""
-    await session.execute(text(f"SELECT pg_advisory_xact_lock_shared({_POLICIES})"))
+    await session.fetch(_HOLD)
 
 
 async def hold_policies_alone(session: WriteSession) -> None:
@@ -227,18 +266,21 @@ async def last_policy(
     )
 
 
+_IN_FORCE = Prepared(
+    select(StagePolicyRow)
+    .ext(distinct_on(StagePolicyRow.model_id))
+    .where(StagePolicyRow.stage == bindparam("stage"))
+    .where(or_(StagePolicyRow.model_id.is_(None), StagePolicyRow.model_id == any_(PARENTS)))
+    .order_by(StagePolicyRow.model_id, StagePolicyRow.version.desc())
+)
+
+
 async def policies_in_force(
     session: ReadSession, model_ids: Sequence[UUID], stage: Stage
 ) -> dict[UUID, StagePolicyRow]:
     """The policy that holds for each of the models: its own, else the general one."""
-    statement = (
-        select(StagePolicyRow)
-        .ext(distinct_on(StagePolicyRow.model_id))
-        .where(StagePolicyRow.stage == stage)
-        .where(or_(StagePolicyRow.model_id.is_(None), among(StagePolicyRow.model_id, model_ids)))
-        .order_by(StagePolicyRow.model_id, StagePolicyRow.version.desc())
-    )
-    rows = {row.model_id: row for row in await session.fetch(statement)}
+    wanted = {"parents": list(model_ids), "stage": stage}
+    rows = {row.model_id: row for row in await session.fetch(_IN_FORCE, wanted)}
     own = {id: row for id, row in rows.items() if row.rules is not None}
     return {id: own.get(id) or rows[None] for id in model_ids}
 
@@ -341,12 +383,6 @@ async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalR
     )
 
 
-async def use_approval(session: WriteSession, id: UUID, moment: datetime) -> None:
-    """Remember that an approval let its version into production, if it is the first time. The
-    caller holds the version locked."""
-    await session.execute(_USE, {"id": id, "moment": moment})
-
-
 _APPROVALS = Children(
     select(ApprovalRow),
     ApprovalRow.model_version_id,
@@ -382,6 +418,25 @@ async def decisions(
     return await _DECISIONS.fetch(session, approval_ids)
 
 
+_PRESENT_DECISIONS = Prepared(
+    select(ApprovalDecisionRow.approval_id, ApprovalDecisionRow.actor, ApprovalDecisionRow.decision)
+    .join(ApprovalRow, ApprovalRow.id == ApprovalDecisionRow.approval_id)
+    .where(ApprovalRow.model_version_id == any_(PARENTS), ApprovalRow.superseded_at.is_(None))
+    .order_by(ApprovalDecisionRow.approval_id, ApprovalDecisionRow.at, ApprovalDecisionRow.actor)
+)
+
+
+async def present_decisions(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, list[tuple[str, Decision]]]:
+    """Who said what to each version's present approval, in order, by the approval's id."""
+    rows = await session.fetch(_PRESENT_DECISIONS, {"parents": list(version_ids)})
+    found: dict[UUID, list[tuple[str, Decision]]] = {}
+    for id, actor, decision in rows:
+        found.setdefault(id, []).append((actor, decision))
+    return found
+
+
 async def supersede(session: WriteSession, version_id: UUID, moment: datetime) -> None:
     """End the present approval's being so. The caller holds the version locked."""
     await session.execute(
@@ -412,30 +467,31 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
     return [id for id, model, policy_id in found if policy_id != in_force[model].id]
 
 
+# Of versions in production, runs, checklists and approvals.
+_LOOKED_AT = (
+    *("version", "status", "params", "dataset_facts", "title"),
+    *("submitted_by", "evidence_digest", "checklist_digest"),
+)
+
+
 async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, Facts]:
     """All that rules may look at, of each version: as locked as the caller holds it."""
     ids = [version.id for version in versions]
     model_ids = [version.model_id for version in versions]
     run_ids = [version.run_id for version in versions if version.run_id]
-    now, holders, of_runs, items, submitted = await together(
-        session,
-        [
-            clock,
-            lambda session: registry.holders(session, model_ids),
-            lambda session: runs.by_ids(session, run_ids),
-            lambda session: checklists(session, ids),
-            lambda session: approvals(session, ids),
-        ],
-    )
-    measured = [*ids, *(row.id for row in holders.values())]
-    approval_ids = [row.id for row in submitted.values()]
-    metrics, said = await together(
-        session,
-        [
-            lambda session: registry.metrics(session, measured),
-            lambda session: decisions(session, approval_ids),
-        ],
-    )
+    with looking_at(*_LOOKED_AT):
+        now, holders, metrics, of_runs, items, submitted, said = await together(
+            session,
+            [
+                clock,
+                lambda session: registry.holders(session, model_ids),
+                lambda session: registry.metrics_beside(session, ids, model_ids),
+                lambda session: runs.by_ids(session, run_ids),
+                lambda session: checklists(session, ids),
+                lambda session: approvals(session, ids),
+                lambda session: present_decisions(session, ids),
+            ],
+        )
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])
@@ -467,9 +523,9 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 approval.status,
                 approval.submitted_by,
                 [
-                    row.actor
-                    for row in said.get(approval.id, [])
-                    if row.decision is Decision.APPROVE
+                    actor
+                    for actor, decision in said.get(approval.id, [])
+                    if decision is Decision.APPROVE
                 ],
                 approval.evidence_digest,
                 approval.checklist_digest,

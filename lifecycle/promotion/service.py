@@ -5,16 +5,17 @@ that the stages of one model change one after the other.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Name, Text
-from lifecycle.database import ReadSession, WriteSession
+from lifecycle.database import ReadSession, WriteSession, together
 from lifecycle.errors import Conflict, InUse, NotFound, Path, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.promotion import evaluation, repository, rules
@@ -32,6 +33,7 @@ from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.service import RegisterModelVersion
 from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.statements import looking_at, to_json
 
 
 class SetStage(Command):
@@ -66,7 +68,7 @@ async def register(
     version = await registry_service.add_version(
         session, origin, model, command, Stage.EXPERIMENTAL, now
     )
-    session.add(_entry(version, origin, StageCause.REGISTERED, None, now))
+    session.add(_entry(version, version.stage, origin, StageCause.REGISTERED, None, now))
     session.add_all(
         ChecklistItemRow(
             model_version_id=version.id, place=place, title=title, created_by=origin.actor
@@ -85,7 +87,7 @@ async def set_stage(session: WriteSession, origin: Origin, command: SetStage) ->
     there, or out of production.
     """
     await repository.hold_policies(session)
-    version = await registry_service.locked_with_model(session, command.model_version)
+    version = await registry_service.row_with_model(session, command.model_version)
     _check_may_move(origin, version, command.stage)
     await _check_expected(session, version, command)
     return await move(session, origin, version, command.stage, StageCause.REQUESTED, command.reason)
@@ -176,23 +178,26 @@ async def move(
     is archived in the same moment. Raises InvalidTransition, GateFailed, ApprovalRequired.
     """
     rules.check_move(version.stage, stage, cause)
+    moment, displaced, judged = await together(
+        session,
+        [
+            lambda session: repository.moment(session, version.model_id),
+            lambda session: _making_way(session, version, stage),
+            lambda session: _judged_by(session, version, stage),
+        ],
+    )
     approval_id = report = None
-    if rules.is_guarded(version.stage, stage):
-        policy, facts = await judged_by(session, version, stage)
+    if judged is not None:
+        policy, facts = judged
         if cause is StageCause.ROLLED_BACK:
             policy = evaluation.without_rules(policy)
         found = evaluation.evaluate(policy, facts)
         evaluation.enforce(found, facts)
         if found.checks:
-            report = await store_report(session, origin, version, policy, found)
+            report = _report(origin, version, policy, found)
         if stage is Stage.PRODUCTION and facts.approval:
             approval_id = facts.approval.id
         cause = _said_openly(cause, facts)
-    displaced: Sequence[ModelVersionRow] = ()
-    if stage is Stage.PRODUCTION:
-        displaced = await registry.making_way(session, version.model_id)
-    moment = await repository.moment(session, version.model_id)
-    await repository.close_entries(session, [row.id for row in (*displaced, version)], moment)
     pushed_out = [
         await _record(
             session,
@@ -210,12 +215,27 @@ async def move(
     )
     for each in pushed_out:
         each.replaced_by_id = entry.id
-    # In this order, because the others refer to it.
-    session.add_all([entry, *pushed_out])
-    await session.flush()
-    if approval_id is not None:
-        await repository.use_approval(session, approval_id, moment)
+    await repository.enter(session, [entry, *pushed_out], report, moment)
     return entry
+
+
+async def _making_way(
+    session: ReadSession, version: ModelVersionRow, stage: Stage
+) -> list[ModelVersionRow]:
+    """What is displaced when a version comes into a stage."""
+    if stage is not Stage.PRODUCTION:
+        return []
+    with looking_at("model_name", "version", "stage", "stage_changed_at"):
+        return await _holder(session, version)
+
+
+async def _judged_by(
+    session: ReadSession, version: ModelVersionRow, stage: Stage
+) -> tuple[Policy, Facts] | None:
+    """What `judged_by` says; None when nothing guards the way to a stage."""
+    if not rules.is_guarded(version.stage, stage):
+        return None
+    return await judged_by(session, version, stage)
 
 
 def _said_openly(cause: StageCause, facts: Facts) -> StageCause:
@@ -230,8 +250,13 @@ async def judged_by(
 ) -> tuple[Policy, Facts]:
     """The policy that guards a stage for a version, and what it looks at: as locked as the caller
     holds them."""
-    policies = await repository.policies_in_force(session, [version.model_id], stage)
-    facts = await repository.facts(session, [version])
+    policies, facts = await together(
+        session,
+        [
+            lambda session: repository.policies_in_force(session, [version.model_id], stage),
+            lambda session: repository.facts(session, [version]),
+        ],
+    )
     return repository.policy_of(policies[version.model_id]), facts[version.id]
 
 
@@ -252,19 +277,27 @@ async def store_report(
     report: Report,
 ) -> ValidationReportRow:
     """Keep what a policy found about a version."""
-    row = ValidationReportRow(
+    row = _report(origin, version, policy, report)
+    session.add(row)
+    await session.flush()
+    return row
+
+
+def _report(
+    origin: Origin, version: ModelVersionRow, policy: Policy, report: Report
+) -> ValidationReportRow:
+    return ValidationReportRow(
+        id=uuid7(),
         model_version_id=version.id,
         stage=report.stage,
         policy_id=policy.id,
         policy_version=policy.version,
         passed=report.passed,
-        checks=[asdict(check) for check in report.checks],
+        checks=orjson.loads(to_json(report.checks)),
         recommendations=report.recommendations,
         created_by=origin.actor,
+        created_at=report.at,
     )
-    session.add(row)
-    await session.flush()
-    return row
 
 
 async def delete(
@@ -287,7 +320,7 @@ async def delete(
     if version.stage is not Stage.ARCHIVED:
         await move(session, origin, version, Stage.ARCHIVED, StageCause.REQUESTED, command.reason)
     moment = await repository.moment(session, version.model_id)
-    await repository.close_entries(session, [version.id], moment)
+    await repository.leave(session, version.id, moment)
     await journal.change(
         session,
         origin,
@@ -326,8 +359,8 @@ async def _record(
     approval_id: UUID | None = None,
     report: ValidationReportRow | None = None,
 ) -> StageAssignmentRow:
-    """Change the stage of a version whose entry in the history is closed. Returns the next entry,
-    which the caller stores."""
+    """Change the stage of a version. Returns the next entry in its history, which the caller
+    stores."""
     await journal.change(
         session,
         origin,
@@ -344,7 +377,7 @@ async def _record(
         },
         reason=reason,
     )
-    entry = _entry(version, origin, cause, reason, moment)
+    entry = _entry(version, stage, origin, cause, reason, moment)
     entry.follows = moment
     entry.approval_id = approval_id
     entry.report_id = report.id if report else None
@@ -352,13 +385,18 @@ async def _record(
 
 
 def _entry(
-    version: ModelVersionRow, origin: Origin, cause: StageCause, reason: str | None, now: datetime
+    version: ModelVersionRow,
+    stage: Stage,
+    origin: Origin,
+    cause: StageCause,
+    reason: str | None,
+    now: datetime,
 ) -> StageAssignmentRow:
     return StageAssignmentRow(
         id=uuid7(),
         model_id=version.model_id,
         model_version_id=version.id,
-        stage=version.stage,
+        stage=stage,
         valid_from=now,
         actor=origin.actor,
         reason=reason,

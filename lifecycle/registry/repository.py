@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import TypeVarTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
+    ARRAY,
     BindParameter,
     ColumnElement,
     Select,
+    Uuid,
     and_,
+    any_,
     bindparam,
     delete,
+    func,
+    literal_column,
     or_,
     select,
 )
@@ -27,6 +34,7 @@ from lifecycle.commands import Name
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.pages import (
     LISTS,
+    PARENTS,
     Children,
     Listing,
     Lookup,
@@ -41,7 +49,7 @@ from lifecycle.pages import (
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
 from lifecycle.runs.metrics import MetricValue
-from lifecycle.statements import Prepared
+from lifecycle.statements import Names, Prepared, names_looked_at, part_of
 
 Columns = TypeVarTuple("Columns")
 
@@ -54,9 +62,9 @@ _VERSIONS_OF_RUNS = Children(
     ModelVersionRow.created_at,
     ModelVersionRow.id,
 )
-_HOLDERS = Lookup(
-    ModelVersionRow, ModelVersionRow.model_id, ModelVersionRow.stage == Stage.PRODUCTION
-)
+# Said by its name and not by a parameter, so that PostgreSQL knows that the index serves it.
+_PRODUCTION = ModelVersionRow.stage == literal_column(f"'{Stage.PRODUCTION}'")
+_HOLDERS = Lookup(ModelVersionRow, ModelVersionRow.model_id, _PRODUCTION)
 _METRICS = Children(
     select(VersionMetricRow), VersionMetricRow.model_version_id, VersionMetricRow.key
 )
@@ -68,7 +76,7 @@ def _held(statement: Select[*Columns]) -> Select[*Columns]:
 
 
 def _in_production(model_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
-    return and_(ModelVersionRow.model_id == model_id, ModelVersionRow.stage == Stage.PRODUCTION)
+    return and_(ModelVersionRow.model_id == model_id, _PRODUCTION)
 
 
 def _with_holder(meant: Select[ModelVersionRow]) -> Select[ModelVersionRow, bool]:
@@ -98,16 +106,15 @@ _MEANT = {
     .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
     .limit(1),
 }
-_FIND = {how: Prepared(meant) for how, meant in _MEANT.items()}
 _BY_NAME = select(ModelRow.id).where(ModelRow.name == bindparam("model_name"))
 # The model of a version never changes.
 _MODEL_ID = select(ModelVersionRow.model_id).where(ModelVersionRow.id == bindparam("id"))
 _LOCK_MODEL = {
-    "id": _held(select(ModelRow.id).where(ModelRow.id == _MODEL_ID.scalar_subquery())),
-    "name_version": _held(_BY_NAME),
-    "in_stage": _held(_BY_NAME),
+    "id": Prepared(_held(select(ModelRow.id).where(ModelRow.id == _MODEL_ID.scalar_subquery()))),
+    "name_version": Prepared(_held(_BY_NAME)),
+    "in_stage": Prepared(_held(_BY_NAME)),
 }
-_LOCK_WITH_HOLDER = {how: _held(_with_holder(meant)) for how, meant in _MEANT.items()}
+_LOCK_WITH_HOLDER = {how: Prepared(_held(_with_holder(meant))) for how, meant in _MEANT.items()}
 
 
 class _Selector(BaseModel):
@@ -192,7 +199,12 @@ def _meant(selector: VersionSelector) -> tuple[str, dict[str, object]]:
 async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, unless it was deleted."""
     how, names = _meant(selector)
-    return await session.fetch_one(_FIND[how], names)
+    return await session.fetch_one(_find(how, names_looked_at()), names)
+
+
+@lru_cache(LISTS)
+def _find(how: str, names: Names) -> Prepared[ModelVersionRow]:
+    return Prepared(_MEANT[how].with_only_columns(part_of(ModelVersionRow, names)))
 
 
 async def lock_version(session: WriteSession, selector: VersionSelector) -> ModelVersionRow | None:
@@ -213,7 +225,8 @@ async def lock_model_of(session: WriteSession, selector: VersionSelector) -> UUI
     """The id of the model of the version that is meant; the model is held until the transaction
     ends. Whether there is such a version is seen once it is held."""
     how, names = _meant(selector)
-    return await session.scalar(_LOCK_MODEL[how], names)
+    found = await session.lock(_LOCK_MODEL[how], names)
+    return found[0] if found else None
 
 
 async def lock_with_holder(
@@ -226,7 +239,17 @@ async def lock_with_holder(
     decision.
     """
     how, names = _meant(selector)
-    rows = await session.execute(_LOCK_WITH_HOLDER[how], {**names, "model_id": model_id})
+    statement = _LOCK_WITH_HOLDER[how].statement
+    rows = await session.execute(statement, {**names, "model_id": model_id})
+    return next((row for row, is_it in rows if is_it), None)
+
+
+async def row_with_holder(
+    session: WriteSession, model_id: UUID, selector: VersionSelector
+) -> ModelVersionRow | None:
+    """The same as a plain row: for whoever changes no attribute of it."""
+    how, names = _meant(selector)
+    rows = await session.lock(_LOCK_WITH_HOLDER[how], {**names, "model_id": model_id})
     return next((row for row, is_it in rows if is_it), None)
 
 
@@ -245,11 +268,6 @@ async def lock_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID
 async def in_production(session: ReadSession, model_id: UUID) -> UUID | None:
     """The id of the version that is in production now."""
     return await session.fetch_one(select(ModelVersionRow.id).where(_in_production(model_id)))
-
-
-async def making_way(session: WriteSession, model_id: UUID) -> Sequence[ModelVersionRow]:
-    """The version in production, if there is one, to be moved: the caller has locked it."""
-    return (await session.scalars(select(ModelVersionRow).where(_in_production(model_id)))).all()
 
 
 async def holders(session: ReadSession, model_ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
@@ -392,6 +410,36 @@ async def metrics(
 ) -> Mapping[UUID, Sequence[MetricValue]]:
     """Each version's metrics, by key."""
     return await _METRICS.fetch(session, version_ids)
+
+
+_METRICS_BESIDE = Prepared(
+    select(VersionMetricRow)
+    .where(
+        VersionMetricRow.model_version_id
+        == any_(
+            PARENTS.concat(
+                func.array(
+                    select(ModelVersionRow.id)
+                    .where(
+                        ModelVersionRow.model_id == any_(bindparam("models", type_=ARRAY(Uuid))),
+                        _PRODUCTION,
+                    )
+                    .scalar_subquery()
+                )
+            )
+        )
+    )
+    .order_by(VersionMetricRow.model_version_id, VersionMetricRow.key)
+)
+
+
+async def metrics_beside(
+    session: ReadSession, version_ids: Sequence[UUID], model_ids: Sequence[UUID]
+) -> Mapping[UUID, Sequence[MetricValue]]:
+    """The metrics of each version, and of those that are in production of these models, by key."""
+    wanted = {"parents": list(version_ids), "models": list(model_ids)}
+    rows = await session.fetch(_METRICS_BESIDE, wanted)
+    return {id: list(found) for id, found in groupby(rows, attrgetter("model_version_id"))}
 
 
 async def remove_metrics(session: WriteSession, version_id: UUID) -> None:

@@ -1,6 +1,6 @@
 """What can be done with models and versions as such; stages and checklists are promotion's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -211,8 +211,23 @@ async def locked(session: WriteSession, selector: VersionSelector) -> ModelVersi
 async def locked_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
     """The version that is meant, held until the transaction ends along with its model and the
     version that is in production: ready to be moved. Raises NotFound."""
+    return await _with_model(session, selector, repository.lock_with_holder)
+
+
+async def row_with_model(session: WriteSession, selector: VersionSelector) -> ModelVersionRow:
+    """The same as a plain row: for whoever changes no attribute of it. Raises NotFound."""
+    return await _with_model(session, selector, repository.row_with_holder)
+
+
+async def _with_model(
+    session: WriteSession,
+    selector: VersionSelector,
+    lock: Callable[
+        [WriteSession, UUID, VersionSelector], Coroutine[Any, Any, ModelVersionRow | None]
+    ],
+) -> ModelVersionRow:
     model_id = await repository.lock_model_of(session, selector)
-    row = await repository.lock_with_holder(session, model_id, selector) if model_id else None
+    row = await lock(session, model_id, selector) if model_id else None
     if row is None:
         raise NotFound("version", selector, ("model_version",))
     return row

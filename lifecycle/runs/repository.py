@@ -20,6 +20,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     select,
     true,
 )
@@ -110,12 +111,16 @@ async def hold(session: WriteSession, id: UUID) -> RunRow | None:
     return await session.get(RunRow, id, with_for_update={"read": True}, populate_existing=True)
 
 
+# Said by its name and not by a parameter, so that PostgreSQL knows that the index serves it.
+_RUNNING: ColumnElement[RunStatus] = literal_column(f"'{RunStatus.RUNNING}'")
+
+
 async def lock_silent(session: WriteSession, limit: int) -> Sequence[RunRow]:
     """Running runs whose lease has run out and that nobody else is changing now, held."""
     silent = RunRow.last_reported_at + func.make_interval(0, 0, 0, 0, 0, 0, RunRow.lease_seconds)
     rows = await session.scalars(
         select(RunRow)
-        .where(RunRow.status == RunStatus.RUNNING, silent < func.clock_timestamp())
+        .where(RunRow.status == _RUNNING, silent < func.clock_timestamp())
         .order_by(RunRow.id)
         .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)

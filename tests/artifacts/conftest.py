@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lifecycle import migrate
 from tests.client import Graph
-from tests.conftest import Live, a_database, in_thread, serving
+from tests.conftest import Live, MakeDatabase, serving
 from tests.objectstore import Store, an_object_store
 
 
@@ -38,9 +37,8 @@ async def keeping(
 
 
 @pytest.fixture(scope="session")
-def artifact_database_url(server_url: str) -> Iterator[str]:
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+def artifact_database_url(migrated: MakeDatabase) -> Iterator[str]:
+    with migrated() as url:
         yield url
 
 
@@ -64,9 +62,8 @@ async def on_disk(
 
 
 @pytest_asyncio.fixture(scope="session")
-async def in_s3(server_url: str, store: Store) -> AsyncIterator[Kept]:
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+async def in_s3(migrated: MakeDatabase, store: Store) -> AsyncIterator[Kept]:
+    with migrated() as url:
         async with keeping(url, "s3://internal/below/this", "s3://external") as kept:
             yield kept
 

@@ -40,11 +40,13 @@ class Request:
             raise WrongAnswer(f"{status.decode()} {body[:1000].decode(errors='replace')}")
 
 
-def post(port: int, path: str, content: object, contains: bytes = b"") -> Request:
-    """A POST of JSON to a server on this machine."""
+def post(
+    port: int, path: str, content: object, contains: bytes = b"", method: str = "POST"
+) -> Request:
+    """A POST of JSON to a server on this machine, or another method with a body."""
     body = content if isinstance(content, bytes) else orjson.dumps(content)
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return Request(head.encode() + body, contains=contains)

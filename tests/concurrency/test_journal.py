@@ -16,12 +16,11 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
-from lifecycle import migrate
 from lifecycle.journal import feed as feed_module
 from lifecycle.journal import sequencer
 from lifecycle.journal.repository import Event, EventFilter
 from tests.client import PATIENCE, Graph, Json, Socket, socket
-from tests.conftest import Live, in_thread, serving
+from tests.conftest import Live, serving
 from tests.factories import a_run
 from tests.following import (
     RUN,
@@ -401,11 +400,10 @@ async def test_a_slow_subscriber_is_bounded_and_gets_everything_in_the_end(
 
 
 async def test_a_slow_subscriber_is_told_when_what_it_missed_is_no_longer_kept(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    direct = await connect(empty_database_url)
-    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+    direct = await connect(own_database_url)
+    async with serving(own_database_url) as live, Graph(live.url) as graph:
         run = await a_run(graph, unique)
         with live.feed.follow(EventFilter("run", frozenset({"run.metrics_logged"}))) as follower:
             stream = follower.live()

@@ -11,10 +11,9 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from lifecycle import migrate
 from lifecycle.journal.verification import verify
 from tests.client import Graph, Json, Socket, socket
-from tests.conftest import Live, Process, in_thread, process, serving
+from tests.conftest import Live, Process, process, serving
 from tests.factories import a_run
 from tests.following import (
     RUN,
@@ -155,12 +154,11 @@ async def test_a_service_that_is_told_to_stop_says_so_and_stops(
 
 
 async def test_a_sequencer_that_hangs_is_replaced_and_finds_its_way_back(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    with process("--database-url", empty_database_url) as frozen:
+    with process("--database-url", own_database_url) as frozen:
         async with (
-            serving(empty_database_url) as live,
+            serving(own_database_url) as live,
             Graph(live.url) as graph,
             aclosing(items("socket", live.url, RUN, id=await a_run(graph, unique))) as stream,  # type: ignore[type-var]
         ):

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from lifecycle import migrate
 from tests.client import Graph
-from tests.conftest import in_thread, serving
+from tests.conftest import serving
 from tests.faults.bad_requests import send
 from tests.following import until
 
@@ -21,10 +20,9 @@ NUMBER = 2_000
 
 @pytest.mark.parametrize("execution", ["compiled", "stock"])
 async def test_bad_requests_are_answered_or_closed_and_leave_nothing(
-    empty_database_url: str, execution: str
+    own_database_url: str, execution: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    async with serving(empty_database_url, execution=execution) as live, Graph(live.url) as graph:
+    async with serving(own_database_url, execution=execution) as live, Graph(live.url) as graph:
         # Given a service that has seen some of each kind
         await send(live.url, range(NUMBER, NUMBER + 100))
         database, admission = live.database, live.app.state.admission

@@ -4,18 +4,16 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from lifecycle import migrate
 from tests.client import Graph
-from tests.conftest import Live, a_database, in_thread, serving
+from tests.conftest import Live, MakeDatabase, serving
 from tests.mirror import MLFLOW
 
 
 @pytest_asyncio.fixture(scope="session")
-async def quiet(server_url: str) -> AsyncIterator[Live]:
+async def quiet(migrated: MakeDatabase) -> AsyncIterator[Live]:
     """The service on a database of its own, with an MLflow server that is not there. The tests that
     use it run one after the other."""
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+    with migrated() as url:
         async with serving(url, mlflow_uri=MLFLOW) as service:
             yield service
 

@@ -40,7 +40,7 @@ from schema.execution.schema import CompiledSchema
 from schema.root import Schema, schema
 from schema.runs import Run
 from tests.client import Graph
-from tests.conftest import Live, a_database, in_thread, serving
+from tests.conftest import Live, MakeDatabase, serving
 from tests.factories import a_run
 from tests.graphql.test_statements import MANY, _ids, enrich
 from tests.mirror import MLFLOW
@@ -338,12 +338,9 @@ class Comparison:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def world(server_url: str) -> AsyncIterator[World]:
+async def world(migrated: MakeDatabase) -> AsyncIterator[World]:
     """On a database that nobody else writes to."""
-    from lifecycle import migrate
-
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+    with migrated() as url:
         async with serving(url, mlflow_uri=MLFLOW) as live, Graph(live.url) as graph:
             names = [f"e-{number}" for number in range(MANY)]
             for number, name in enumerate(names):

@@ -14,7 +14,6 @@ import pytest
 from graphql import get_introspection_query
 from structlog.testing import capture_logs
 
-from lifecycle import migrate
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments import service
 from lifecycle.runs import metrics
@@ -22,7 +21,7 @@ from schema import documents, view
 from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
 from tests.client import Graph, Json, socket
-from tests.conftest import Live, in_thread, serving
+from tests.conftest import Live, serving
 from tests.following import until
 from tests.mirror import MLFLOW
 
@@ -754,16 +753,15 @@ async def test_a_bug_outside_of_graphql_is_a_plain_500(
 
 
 async def test_without_its_database_the_service_says_so_and_recovers_by_itself(
-    empty_database_url: str, server_url: str
+    own_database_url: str, server_url: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    found = re.search(r"/(test_\w+)", empty_database_url)
+    found = re.search(r"/(test_\w+)", own_database_url)
     assert found
     name = found[1]
     admin = await asyncpg.connect(server_url.replace("+asyncpg", ""))
     unavailable = {"code": "UNAVAILABLE", "message": "The database is not available; try again."}
 
-    async with serving(empty_database_url, mlflow_uri=MLFLOW) as live, Graph(live.url) as graph:
+    async with serving(own_database_url, mlflow_uri=MLFLOW) as live, Graph(live.url) as graph:
         await graph.done("createExperiment", {"name": "a"}, "experiment { id }")
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await admin.execute(

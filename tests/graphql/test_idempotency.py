@@ -98,6 +98,12 @@ async def world(quiet: Live, quiet_graph: Graph, unique: str) -> World:
     return await a_world(quiet, quiet_graph, unique)
 
 
+@pytest.fixture(scope="module")
+async def shared(quiet: Live, quiet_graph: Graph) -> World:
+    """A world to which tests only add, each under keys of its own."""
+    return await a_world(quiet, quiet_graph, "idempotency")
+
+
 def otherwise(mutation: str, world: World) -> Json:
     """What would be acceptable too, but is something else."""
     if mutation == "completeArtifactUpload":
@@ -149,10 +155,10 @@ async def test_a_key_stands_for_what_it_did_the_first_time(
 
 
 async def test_ten_calls_at_once_with_one_key_make_one_object(
-    quiet: Live, quiet_graph: Graph, world: World
+    quiet: Live, quiet_graph: Graph, shared: World, unique: str
 ) -> None:
     before = await contents(quiet.database)
-    input = {"experimentName": world.name, "idempotencyKey": world.name}
+    input = {"experimentName": shared.name, "idempotencyKey": unique}
 
     runs = await asyncio.gather(
         *(quiet_graph.done("logRun", input, "run { id }") for _ in range(10))
@@ -169,9 +175,9 @@ async def test_ten_calls_at_once_with_one_key_make_one_object(
 
 
 async def test_the_order_of_fields_does_not_make_another_input(
-    quiet_graph: Graph, world: World
+    quiet_graph: Graph, shared: World, unique: str
 ) -> None:
-    input = {**inputs(world)["logRun"], "idempotencyKey": world.name}
+    input = {**inputs(shared)["logRun"], "idempotencyKey": unique}
 
     first = await send(quiet_graph, "logRun", input)
     again = await send(quiet_graph, "logRun", dict(reversed(input.items())))
@@ -180,9 +186,9 @@ async def test_the_order_of_fields_does_not_make_another_input(
 
 
 async def test_a_field_that_is_null_is_not_one_that_is_absent(
-    quiet_graph: Graph, world: World
+    quiet_graph: Graph, shared: World, unique: str
 ) -> None:
-    input = {"name": world.name, "idempotencyKey": world.name}
+    input = {"name": shared.name, "idempotencyKey": unique}
     await send(quiet_graph, "updateExperiment", input)
 
     result = await send(quiet_graph, "updateExperiment", {**input, "description": None})
@@ -190,17 +196,19 @@ async def test_a_field_that_is_null_is_not_one_that_is_absent(
     assert result["__typename"] == "IdempotencyConflict"
 
 
-async def test_actors_do_not_share_keys(quiet: Live, quiet_graph: Graph, world: World) -> None:
-    input = {"experimentName": world.name, "idempotencyKey": world.name}
+async def test_actors_do_not_share_keys(
+    quiet: Live, quiet_graph: Graph, shared: World, unique: str
+) -> None:
+    input = {"experimentName": shared.name, "idempotencyKey": unique}
     selection = "run { id createdBy }"
 
     mine = await quiet_graph.done("logRun", input, selection)
     async with Graph(quiet.url, actor="somebody else") as other:
         theirs = await other.done("logRun", input, selection)
         different = await other.done(
-            "logRun", {**input, "name": "n", "idempotencyKey": f"{world.name}-2"}, selection
+            "logRun", {**input, "name": "n", "idempotencyKey": f"{unique}-2"}, selection
         )
-    unclaimed = {"experimentName": world.name, "idempotencyKey": f"{world.name}-2"}
+    unclaimed = {"experimentName": shared.name, "idempotencyKey": f"{unique}-2"}
     mine_too = await quiet_graph.done("logRun", unclaimed, selection)
 
     assert mine["createdBy"] == "tester"
@@ -223,9 +231,9 @@ async def test_another_process_knows_the_keys_of_the_first(
 
 
 async def test_two_processes_agree_on_a_key_that_both_get_at_once(
-    quiet: Live, quiet_graph: Graph, world: World
+    quiet: Live, quiet_graph: Graph, shared: World, unique: str
 ) -> None:
-    input = {**inputs(world)["logRun"], "idempotencyKey": world.name}
+    input = {**inputs(shared)["logRun"], "idempotencyKey": unique}
 
     async with serving(quiet.database.url) as another, Graph(another.url) as graph:
         first, second = await asyncio.gather(
@@ -265,8 +273,8 @@ async def test_a_refused_call_does_not_use_up_its_key(
     assert second["__typename"].endswith("Success"), second
 
 
-async def test_without_a_key_each_call_is_new(quiet_graph: Graph, world: World) -> None:
-    input = {"experimentName": world.name}
+async def test_without_a_key_each_call_is_new(quiet_graph: Graph, shared: World) -> None:
+    input = {"experimentName": shared.name}
 
     first = await quiet_graph.done("logRun", input, "run { id }")
     second = await quiet_graph.done("logRun", input, "run { id }")
@@ -277,12 +285,12 @@ async def test_without_a_key_each_call_is_new(quiet_graph: Graph, world: World) 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 251, "a\x00b", "a\nb"])
 async def test_a_key_must_be_a_short_line_of_text(
-    quiet: Live, quiet_graph: Graph, world: World, key: str
+    quiet: Live, quiet_graph: Graph, shared: World, key: str
 ) -> None:
     before = await contents(quiet.database)
 
     result = await send(
-        quiet_graph, "logRun", {"experimentName": world.name, "idempotencyKey": key}
+        quiet_graph, "logRun", {"experimentName": shared.name, "idempotencyKey": key}
     )
 
     assert (result["__typename"], result["path"]) == ("InvalidInput", ["idempotencyKey"])

@@ -216,6 +216,7 @@ LISTS = [
         'logRunOutput(input: { runId: "RUN", lines: [{ message: "m" }] })',
     ),
 ]
+BOUNDS = {"first": "Int", "last": "Int", "after": "String", "before": "String"}
 by_field = pytest.mark.parametrize("listed", LISTS, ids=str)
 
 
@@ -251,11 +252,14 @@ class Grown:
             document = document.replace(word, value)
         return document
 
-    async def page(self, listed: List, args: str, order: str = "") -> Json:
-        """One page of a list; `args` are its bounds."""
-        args = f"{', orderBy: ' + order if order else ''}, {args}"
+    async def page(self, listed: List, order: str = "", /, **bounds: int | str) -> Json:
+        """One page of a list."""
+        declared = " ".join(f"${name}: {BOUNDS[name]}" for name in bounds)
+        args = "".join(f", {name}: ${name}" for name in bounds)
+        args = f"{', orderBy: ' + order if order else ''}{args}"
         query = listed.query.replace("FIELDS", FIELDS.replace("NODE", listed.node))
-        found: Any = await self.graph.query(f"{{ {self.filled(query, ARGS=args)} }}")
+        query = f"query ({declared}) {{ {self.filled(query, ARGS=args)} }}"
+        found: Any = await self.graph.query(query, bounds)
         while "pageInfo" not in found:
             found = next(iter(found.values()))
         check(found)
@@ -263,7 +267,7 @@ class Grown:
 
     async def everything(self, listed: List, order: str = "") -> list[Json]:
         """The items of a list in one page."""
-        found = await self.page(listed, "first: 100", order)
+        found = await self.page(listed, order, first=100)
         items: list[Json] = found["nodes"]
         assert SIZE <= len(items) == found["totalCount"] < 100
         return items
@@ -358,15 +362,15 @@ async def tie(live: Live, name: str) -> None:
 async def forward(grown: Grown, listed: List, order: str = "", *, growing: bool) -> list[Json]:
     """All items, two at a time, from the start."""
     found: list[Json] = []
-    after = ""
+    after: dict[str, str] = {}
     for number in itertools.count():
-        page = await grown.page(listed, f"first: 2{after}", order)
+        page = await grown.page(listed, order, first=2, **after)
         found += page["nodes"]
         assert page["pageInfo"]["hasPreviousPage"] == (number > 0)
         if not page["pageInfo"]["hasNextPage"]:
             return found
         assert len(page["nodes"]) == 2
-        after = f', after: "{page["pageInfo"]["endCursor"]}"'
+        after = {"after": page["pageInfo"]["endCursor"]}
         if growing and number < 2:
             await grown.grow(listed)
     raise AssertionError
@@ -375,15 +379,15 @@ async def forward(grown: Grown, listed: List, order: str = "", *, growing: bool)
 async def backward(grown: Grown, listed: List, order: str = "", *, growing: bool) -> list[Json]:
     """All items, two at a time, from the end."""
     found: list[Json] = []
-    before = ""
+    before: dict[str, str] = {}
     for number in itertools.count():
-        page = await grown.page(listed, f"last: 2{before}", order)
+        page = await grown.page(listed, order, last=2, **before)
         found = page["nodes"] + found
         assert page["pageInfo"]["hasNextPage"] == (number > 0)
         if not page["pageInfo"]["hasPreviousPage"]:
             return found
         assert len(page["nodes"]) == 2
-        before = f', before: "{page["pageInfo"]["startCursor"]}"'
+        before = {"before": page["pageInfo"]["startCursor"]}
         if growing and number < 2:
             await grown.grow(listed)
     raise AssertionError
@@ -407,28 +411,28 @@ async def test_a_page_says_exactly_whether_there_is_more(grown: Grown, listed: L
     whole = await grown.everything(listed)
     size = len(whole)
 
-    async def borders(args: str) -> tuple[int, bool, bool]:
-        page = await grown.page(listed, args)
+    async def borders(**bounds: int | str) -> tuple[int, bool, bool]:
+        page = await grown.page(listed, **bounds)
         info = page["pageInfo"]
         assert page["totalCount"] == size
         return len(page["nodes"]), info["hasPreviousPage"], info["hasNextPage"]
 
-    every = (await grown.page(listed, "first: 100"))["edges"]
+    every = (await grown.page(listed, first=100))["edges"]
     first, second, last = every[0]["cursor"], every[1]["cursor"], every[-1]["cursor"]
-    assert await borders(f"first: {size}") == (size, False, False)
-    assert await borders(f"first: {size - 1}") == (size - 1, False, True)
-    assert await borders(f'first: {size - 1}, after: "{first}"') == (size - 1, True, False)
-    assert await borders(f'first: {size - 2}, after: "{first}"') == (size - 2, True, True)
-    assert await borders(f'first: 1, after: "{last}"') == (0, True, False)
-    assert await borders(f'after: "{last}"') == (0, True, False)
+    assert await borders(first=size) == (size, False, False)
+    assert await borders(first=size - 1) == (size - 1, False, True)
+    assert await borders(first=size - 1, after=first) == (size - 1, True, False)
+    assert await borders(first=size - 2, after=first) == (size - 2, True, True)
+    assert await borders(first=1, after=last) == (0, True, False)
+    assert await borders(after=last) == (0, True, False)
     if not listed.backward:
         return
-    assert await borders(f"last: {size}") == (size, False, False)
-    assert await borders(f"last: {size - 1}") == (size - 1, True, False)
-    assert await borders(f'last: {size - 1}, before: "{last}"') == (size - 1, False, True)
-    assert await borders(f'last: {size - 2}, before: "{last}"') == (size - 2, True, True)
-    assert await borders(f'last: 1, before: "{first}"') == (0, False, True)
-    assert await borders(f'before: "{second}"') == (1, False, True)
+    assert await borders(last=size) == (size, False, False)
+    assert await borders(last=size - 1) == (size - 1, True, False)
+    assert await borders(last=size - 1, before=last) == (size - 1, False, True)
+    assert await borders(last=size - 2, before=last) == (size - 2, True, True)
+    assert await borders(last=1, before=first) == (0, False, True)
+    assert await borders(before=second) == (1, False, True)
 
 
 ORDERED = [(listed, order) for listed in LISTS for order in listed.orders]
@@ -505,7 +509,7 @@ SAME = [
 
 
 async def test_a_cursor_of_another_list_is_refused(grown: Grown) -> None:
-    cursors = [(await grown.page(listed, "first: 1"))["pageInfo"]["endCursor"] for listed in LISTS]
+    cursors = [(await grown.page(listed, first=1))["pageInfo"]["endCursor"] for listed in LISTS]
 
     for (n, listed), distance in itertools.product(enumerate(LISTS), (1, 4, 9)):
         other = (n + distance) % len(LISTS)
@@ -517,7 +521,7 @@ async def test_a_cursor_of_another_list_is_refused(grown: Grown) -> None:
 @pytest.mark.parametrize("listed", [listed for listed in LISTS if listed.orders], ids=str)
 async def test_a_cursor_of_another_ordering_is_refused(grown: Grown, listed: List) -> None:
     cursors = {
-        order: (await grown.page(listed, "first: 1", order))["pageInfo"]["endCursor"]
+        order: (await grown.page(listed, order, first=1))["pageInfo"]["endCursor"]
         for order in listed.orders
     }
 

@@ -183,7 +183,8 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
     # Then
     assert found == alone
     assert [len(rows) for rows in found] == [1, 1, 0]
-    assert len(asked) == 2
+    # The feed looks at the journal at any time.
+    assert len([sql for sql, _ in asked if "journal_head" not in sql]) == 2
 
 
 async def test_a_read_that_fails_fails_all_that_were_asked_with_it(live: Live) -> None:

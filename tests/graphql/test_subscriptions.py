@@ -16,10 +16,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed
 
-from lifecycle import migrate
 from schema.view import View
 from tests.client import Graph, Json, Socket, socket
-from tests.conftest import Live, in_thread, serving
+from tests.conftest import Live, serving
 from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in
 from tests.following import (
     DEPLOYMENTS,
@@ -333,10 +332,9 @@ async def test_a_cursor_of_another_journal_has_expired(
 
 
 async def test_a_cursor_older_than_what_is_kept_has_expired(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+    async with serving(own_database_url) as live, Graph(live.url) as graph:
         run = await a_run(graph, unique)
         async with aclosing(items("socket", live.url, RUN, id=run)) as stream:  # type: ignore[type-var]
             await present(stream)
@@ -344,7 +342,7 @@ async def test_a_cursor_older_than_what_is_kept_has_expired(
                 await write_line(graph, run, str(n))
             happened = await take(stream, 4)
         oldest = place(happened[1]["cursor"])
-        direct = await connect(empty_database_url)
+        direct = await connect(own_database_url)
         async with direct.transaction():
             await direct.execute("UPDATE journal_head SET trimmed_through = $1", oldest)
             await direct.execute("DELETE FROM event WHERE position <= $1", oldest)

@@ -28,12 +28,11 @@ from graphql import (
 )
 from graphql.pyutils import Undefined
 
-from lifecycle import migrate
 from lifecycle.tracking.rules import SyncState
 from schema import ids
 from schema.root import schema
 from tests.client import Graph, Json
-from tests.conftest import Live, a_database, in_thread, serving
+from tests.conftest import Live, MakeDatabase, serving
 from tests.graphql.test_statements import enrich, object_type
 from tests.mirror import MLFLOW, a_mirror
 from tests.mutations import (
@@ -308,9 +307,8 @@ class Scene:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def scene(server_url: str) -> AsyncIterator[Scene]:
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+async def scene(migrated: MakeDatabase) -> AsyncIterator[Scene]:
+    with migrated() as url:
         async with (
             serving(url, mlflow_uri=MLFLOW, administrators=frozenset({ADMIN, SEER})) as live,
             Graph(live.url) as graph,

@@ -18,7 +18,7 @@ from lifecycle.__main__ import main
 from lifecycle.journal import sequencer
 from lifecycle.journal.chain import DIGEST
 from tests.client import Graph
-from tests.conftest import a_database, in_thread, serving
+from tests.conftest import MakeDatabase, in_thread, serving
 from tests.following import connect, until
 
 WHOLE = re.compile(r"The journal is whole: (\d+) entries through position (\d+)\.\nHead: (.*)\n$")
@@ -76,10 +76,9 @@ async def write(connection: asyncpg.Connection, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(server_url: str) -> Iterator[str]:
+def written(migrated: MakeDatabase) -> Iterator[str]:
     """A database with ten entries, chained in three turns."""
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
+    with migrated() as url:
 
         async def fill() -> None:
             connection = await connect(url)
@@ -343,12 +342,11 @@ async def test_a_database_with_events_is_chained_from_its_upgrade_on(
 
 
 async def test_writers_at_once_in_two_processes_make_one_chain(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
     async with (
-        serving(empty_database_url) as one,
-        serving(empty_database_url) as two,
+        serving(own_database_url) as one,
+        serving(own_database_url) as two,
         Graph(one.url) as first,
         Graph(two.url) as second,
     ):
@@ -362,7 +360,7 @@ async def test_writers_at_once_in_two_processes_make_one_chain(
         await asyncio.gather(*(write(writer) for writer in range(20)))
         await until(lambda: one.feed.head == 200)
         anchor = (await first.query("{ auditHead { anchor } }"))["auditHead"]["anchor"]
-        assert head(verify(empty_database_url)) == anchor
+        assert head(verify(own_database_url)) == anchor
 
 
 def test_what_cannot_be_verified_is_said_in_one_line(empty_database_url: str) -> None:

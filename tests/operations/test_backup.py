@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from lifecycle import embedded, migrate
+from lifecycle import embedded
 from lifecycle.journal.verification import verify
 from tests.client import Graph, Json
-from tests.conftest import a_database, in_thread, serving
+from tests.conftest import a_database, serving
 from tests.factories import a_run, a_version_in
 from tests.following import RUN, connect, items, present, said, take, write_line
 
@@ -42,12 +42,11 @@ async def everything(url: str, run: str) -> Json:
 
 
 async def test_a_backup_that_was_made_while_it_was_written_to_is_whole_when_it_is_restored(
-    server_url: str, empty_database_url: str, unique: str, tmp_path: Path
+    server_url: str, own_database_url: str, unique: str, tmp_path: Path
 ) -> None:
     # given: a service at work, with a subscriber
-    in_thread(lambda: migrate.upgrade(empty_database_url))
     dump = tmp_path / "lifecycle.dump"
-    async with serving(empty_database_url) as first, Graph(first.url) as graph:
+    async with serving(own_database_url) as first, Graph(first.url) as graph:
         run = await a_run(graph, unique)
         await a_version_in(graph, unique, "PRODUCTION")
         async with aclosing(items("socket", first.url, RUN, id=run)) as stream:  # type: ignore[type-var]
@@ -66,7 +65,7 @@ async def test_a_backup_that_was_made_while_it_was_written_to_is_whole_when_it_i
 
         # when
         await asyncio.to_thread(
-            tool, "pg_dump", "--format=custom", f"--file={dump}", place(empty_database_url)
+            tool, "pg_dump", "--format=custom", f"--file={dump}", place(own_database_url)
         )
         done.set()
         written = await writing

@@ -8,10 +8,9 @@ from itertools import count
 import httpx
 import pytest
 
-from lifecycle import migrate
 from lifecycle.journal.verification import verify
 from tests.client import Graph, Json
-from tests.conftest import in_thread, process
+from tests.conftest import process
 from tests.factories import a_run
 from tests.following import (
     GONE,
@@ -33,12 +32,11 @@ pytestmark = pytest.mark.slow
 
 
 async def test_what_is_written_in_one_is_seen_in_the_others(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
     with ExitStack() as stack:
         services = [
-            stack.enter_context(process("--database-url", empty_database_url)) for _ in range(3)
+            stack.enter_context(process("--database-url", own_database_url)) for _ in range(3)
         ]
         async with AsyncExitStack() as clients:
             graphs = [await clients.enter_async_context(Graph(each.url)) for each in services]
@@ -62,12 +60,11 @@ async def test_what_is_written_in_one_is_seen_in_the_others(
 
 
 async def test_services_are_killed_one_after_the_other_and_nobody_loses_anything(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
     with ExitStack() as stack:
         services = [
-            stack.enter_context(process("--database-url", empty_database_url)) for _ in range(3)
+            stack.enter_context(process("--database-url", own_database_url)) for _ in range(3)
         ]
         async with (
             Balancer(services).running() as balancer,
@@ -128,7 +125,7 @@ async def test_services_are_killed_one_after_the_other_and_nobody_loses_anything
             with pytest.raises(GONE):
                 await http.get(f"{services[0].url}/healthz")
 
-    direct = await connect(empty_database_url)
+    direct = await connect(own_database_url)
     kept = await direct.fetch(
         "SELECT position FROM event WHERE subject_id = $1 AND type = 'run.output_logged' "
         "ORDER BY position",
@@ -138,4 +135,4 @@ async def test_services_are_killed_one_after_the_other_and_nobody_loses_anything
     for got in seen:
         assert said(got) == written
         assert [place(item["cursor"]) for item in got] == [row[0] for row in kept]
-    assert (await verify(empty_database_url)).faults == []
+    assert (await verify(own_database_url)).faults == []

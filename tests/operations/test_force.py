@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from lifecycle import migrate
 from lifecycle.journal.verification import verify
 from tests.client import Graph, Json
-from tests.conftest import Live, Process, in_thread, process, serving
+from tests.conftest import Live, Process, process, serving
 from tests.factories import a_run
 from tests.following import (
     GONE,
@@ -133,10 +132,9 @@ def kill(service: Process) -> None:
 
 
 async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and_halves_none(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    options = ("--workers", "2", "--database-url", empty_database_url)
+    options = ("--workers", "2", "--database-url", own_database_url)
     with ExitStack() as stack:
         service = stack.enter_context(process(*options))
         port = str(urlsplit(service.url).port)
@@ -155,7 +153,7 @@ async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and
         await asyncio.to_thread(service.stop)
 
     # then
-    direct = await connect(empty_database_url)
+    direct = await connect(own_database_url)
     written = [row[0] for row in await direct.fetch(WRITTEN)]
     halves = {what: await direct.fetch(query) for what, query in HALVES.items()}
     versions = await direct.fetch("SELECT model_name, version FROM model_version")
@@ -166,18 +164,17 @@ async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and
     for n in range(4):
         numbers = sorted(int(row[1]) for row in versions if row[0] == f"{unique}-{n}")
         assert numbers == list(range(1, len(numbers) + 1))
-    verdict = await verify(empty_database_url)
+    verdict = await verify(own_database_url)
     assert (verdict.faults, verdict.not_chained) == ([], 0)
 
 
 async def test_connections_are_cut_at_random_and_each_event_comes_once(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
     chance = random.Random(20_261_121)
     with ExitStack() as stack:
         services = [
-            stack.enter_context(process("--database-url", empty_database_url)) for _ in range(2)
+            stack.enter_context(process("--database-url", own_database_url)) for _ in range(2)
         ]
         async with Balancer(services).running() as balancer:
             async with Graph(services[0].url) as graph:
@@ -218,7 +215,7 @@ async def test_connections_are_cut_at_random_and_each_event_comes_once(
             async with asyncio.timeout(120):
                 await asyncio.gather(*following)
 
-    direct = await connect(empty_database_url)
+    direct = await connect(own_database_url)
     positions = [
         row[0]
         for row in await direct.fetch(
@@ -235,13 +232,12 @@ async def test_connections_are_cut_at_random_and_each_event_comes_once(
 
 
 async def test_when_all_connections_are_taken_the_others_wait_or_are_told_and_then_it_goes_on(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    in_thread(lambda: migrate.upgrade(empty_database_url))
     make = "mutation ($n: String!) { createExperiment(input: {name: $n}) { __typename } }"
-    async with serving(empty_database_url) as live, Graph(live.url) as graph:
+    async with serving(own_database_url) as live, Graph(live.url) as graph:
         await graph.done("createExperiment", {"name": unique}, "experiment { id }")
-        direct = await connect(empty_database_url)
+        direct = await connect(own_database_url)
 
         # when: everybody who reads or writes experiments waits for somebody who takes too long
         async with direct.transaction():

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 
-from lifecycle import migrate, retention
+from lifecycle import retention
 from lifecycle.__main__ import main
 from lifecycle.journal.verification import verify
 from lifecycle.retention import Policy, Removed
@@ -30,10 +30,9 @@ LOG = """query ($id: ID!) { node(id: $id) { ... on Run {
 
 
 @pytest_asyncio.fixture
-async def live(empty_database_url: str) -> AsyncIterator[Live]:
+async def live(own_database_url: str) -> AsyncIterator[Live]:
     """A service that nobody else uses."""
-    in_thread(lambda: migrate.upgrade(empty_database_url))
-    async with serving(empty_database_url) as service:
+    async with serving(own_database_url) as service:
         yield service
 
 

@@ -21,7 +21,6 @@ import pytest_asyncio
 
 from tests.client import PATIENCE
 from tests.tracking.faults import Faults
-from tests.tracking.working import migrated
 
 _ENVIRONMENTS = Path(__file__).parents[2] / ".mlflow"
 NEWEST = "3"
@@ -165,13 +164,6 @@ def any_mlflow(
     """Each line of MLflow in turn, shared by all tests."""
     line: Any = request.param
     return _server(_servers, line, tmp_path_factory)
-
-
-@pytest.fixture
-def own_database_url(server_url: str) -> Iterator[str]:
-    """A migrated database for one test, in which a worker finds nothing of others."""
-    with migrated(server_url) as url:
-        yield url
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
 
-from lifecycle import migrate
 from tests.client import Graph, Json
-from tests.conftest import a_database, in_thread, serving
+from tests.conftest import MakeDatabase, serving
 from tests.tracking.conftest import LINES, Mlflow, an_mlflow
 from tests.tracking.faults import Faults
 
@@ -142,9 +141,8 @@ async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Proce
     )
 
 
-async def a_world(stack: AsyncExitStack, server_url: str, mlflow: Mlflow) -> World:
-    database_url = stack.enter_context(a_database(server_url))
-    in_thread(lambda: migrate.upgrade(database_url))
+async def a_world(stack: AsyncExitStack, migrated: MakeDatabase, mlflow: Mlflow) -> World:
+    database_url = stack.enter_context(migrated())
     faults = await stack.enter_async_context(Faults(mlflow.url))
     live = await stack.enter_async_context(serving(database_url, mlflow_uri=faults.url))
     graph = await stack.enter_async_context(Graph(live.url))
@@ -152,12 +150,12 @@ async def a_world(stack: AsyncExitStack, server_url: str, mlflow: Mlflow) -> Wor
 
 
 @pytest_asyncio.fixture(params=LINES, scope="module")
-async def world(request: pytest.FixtureRequest, server_url: str) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, migrated: MakeDatabase) -> AsyncIterator[World]:
     """A filled server of each line, imported once; one of its experiments was here before."""
     line: Any = request.param
     async with AsyncExitStack() as stack:
         mlflow = await asyncio.to_thread(stack.enter_context, an_mlflow(line))
-        world = await a_world(stack, server_url, mlflow)
+        world = await a_world(stack, migrated, mlflow)
         await world.train(PLAIN, "fill", "t")
         here = {"name": "t/here-too", "tags": [{"key": "kept", "value": "yes"}]}
         await world.graph.done("createExperiment", here, "experiment { id }")
@@ -167,10 +165,10 @@ async def world(request: pytest.FixtureRequest, server_url: str) -> AsyncIterato
 
 
 @pytest_asyncio.fixture
-async def empty(mlflow: Mlflow, server_url: str) -> AsyncIterator[World]:
+async def empty(mlflow: Mlflow, migrated: MakeDatabase) -> AsyncIterator[World]:
     """The newest MLflow, whatever is in it, and a service that knows nothing of it."""
     async with AsyncExitStack() as stack:
-        yield await a_world(stack, server_url, mlflow)
+        yield await a_world(stack, migrated, mlflow)
 
 
 def pairs(given: list[Json]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 the objects of all other tests to MLflow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
@@ -12,9 +12,8 @@ import asyncpg
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from lifecycle import migrate
 from tests.client import PATIENCE, Graph, Json
-from tests.conftest import a_database, in_thread, serving
+from tests.conftest import serving
 from tests.following import connect
 
 T = TypeVar("T")
@@ -27,14 +26,6 @@ SELECT NOT EXISTS (SELECT FROM event WHERE position IS NULL)
    AND (SELECT position FROM journal_head) = (SELECT position FROM mlflow_server)
    AND NOT EXISTS (SELECT FROM mlflow_item WHERE due_at IS NOT NULL OR lease_id IS NOT NULL)
 """
-
-
-@contextmanager
-def migrated(server_url: str) -> Iterator[str]:
-    """A database with tables, dropped afterwards."""
-    with a_database(server_url) as url:
-        in_thread(lambda: migrate.upgrade(url))
-        yield url
 
 
 @dataclass

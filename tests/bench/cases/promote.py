@@ -3,7 +3,8 @@ model of its own.
 
 Of a model two versions take turns: the one that comes into production displaces the other, which
 then comes back to staging. MLflow has no gates and no history; what it can do is to move an alias
-and to set a tag for the stage of each version concerned, which are five calls for two moves.
+and to set a tag for the stage of each version concerned, which are six calls for two moves. What
+its client would have to read to decide by itself is not counted.
 """
 
 import asyncio
@@ -85,11 +86,17 @@ def _mlflow(port: int, writer: int) -> Iterator[Request]:
         content = {"name": name, "alias": alias, "version": version}
         return post(port, f"{_API}/registered-models/alias", content)
 
+    def no_alias(alias: str) -> Request:
+        content = {"name": name, "alias": alias}
+        return post(port, f"{_API}/registered-models/alias", content, method="DELETE")
+
     def tag(version: str, stage: str) -> Request:
         content = {"name": name, "version": version, "key": "stage", "value": stage}
         return post(port, f"{_API}/model-versions/set-tag", content)
 
     for mine, other in cycle([("2", "1"), ("1", "2")]):
+        # Nothing is in staging until the other is.
+        yield no_alias("staging")
         yield alias("production", mine)
         yield tag(mine, "PRODUCTION")
         yield tag(other, "ARCHIVED")
@@ -106,7 +113,7 @@ async def run(bench: Bench) -> Outcome:
     turns = {
         "service": bench.turn(service.port, [_service(service.port, each) for each in ids]),
         "mlflow": bench.turn(
-            mlflow.port, [_mlflow(mlflow.port, writer) for writer in writers], per_answer=2 / 5
+            mlflow.port, [_mlflow(mlflow.port, writer) for writer in writers], per_answer=2 / 6
         ),
     }
     figures = await in_rounds(turns, bench.rounds, bench.random)
