@@ -38,7 +38,14 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
 from lifecycle.leaves import Leaves, by_key, written
-from lifecycle.statements import Names, Prepared, looked_at, part_of, prepared
+from lifecycle.statements import (
+    Names,
+    Prepared,
+    looked_at,
+    names_looked_at,
+    part_of,
+    prepared,
+)
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -241,7 +248,7 @@ class Listing(Generic[Row]):
 
     async def page(self, session: ReadSession, request: PageRequest) -> Page[Row]:
         """One page. Raises InvalidInput when the cursor is not of this list."""
-        shape = (_names(), request.backward, request.cursor is not None)
+        shape = (names_looked_at(), request.backward, request.cursor is not None)
         rows = await _fetch(session, self._page, shape, self._bounds(request))
         # Of one thing selected, the rows are that thing.
         apart = [row[1:] for row in rows] if self._apart else [()] * len(rows)
@@ -376,7 +383,7 @@ class Lookup(Generic[Key, Row]):
         """The rows by their keys; those that do not exist are absent."""
         one = len(keys) == 1
         wanted = {"key": keys[0]} if one else {"keys": list(keys)}
-        rows = await _fetch(session, self._select, (_names(), one), wanted)
+        rows = await _fetch(session, self._select, (names_looked_at(), one), wanted)
         return dict(zip(map(self._key, rows), rows, strict=True))
 
     def _select(self, names: Names, one: bool) -> Select[Any]:
@@ -438,13 +445,6 @@ def _of(parents: Sequence[UUID]) -> dict[str, Any]:
     how many an array has it wants to know anew each time, and for a few children that takes longer
     than to find them."""
     return {"parents": list(parents), "parent": parents[0]} if parents else {"parents": []}
-
-
-def _names() -> Names:
-    """What will be looked at of rows that are not shown as leaves."""
-    names = looked_at.get()
-    assert not isinstance(names, Leaves)
-    return names
 
 
 async def _fetch(

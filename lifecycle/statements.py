@@ -54,6 +54,13 @@ Names: TypeAlias = frozenset[str] | None
 looked_at: ContextVar[Names | Leaves] = ContextVar("looked_at", default=None)
 
 
+def names_looked_at() -> Names:
+    """What will be looked at of rows, which are not shown as leaves."""
+    names = looked_at.get()
+    assert not isinstance(names, Leaves)
+    return names
+
+
 @contextmanager
 def looking_at(*names: str) -> Iterator[None]:
     """Of rows that are read meanwhile, only these attributes will be looked at."""

@@ -14,7 +14,7 @@ from strawberry.dataloader import DataLoader
 
 from lifecycle.database import Database, ReadSession, together
 from lifecycle.leaves import Leaves
-from lifecycle.statements import Names, looked_at
+from lifecycle.statements import Names, looked_at, names_looked_at
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -55,9 +55,7 @@ class Load(Generic[Value]):
         self._loaders = loaders
         self.path = path
         self.key = key
-        names = looked_at.get()
-        assert not isinstance(names, Leaves)
-        self.names: Names = names
+        self.names: Names = names_looked_at()
 
     def __await__(self) -> Generator[Any, Any, Value | None]:
         if self._loaders.collecting:

@@ -1,1 +1,1 @@
-"""Who is asking. What they may do joins here with sign-in."""
+"""Who is asking, what they may do, and which rows exist for them."""

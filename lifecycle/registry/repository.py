@@ -49,7 +49,7 @@ from lifecycle.pages import (
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
 from lifecycle.runs.metrics import MetricValue
-from lifecycle.statements import Prepared
+from lifecycle.statements import Names, Prepared, names_looked_at, part_of
 
 Columns = TypeVarTuple("Columns")
 
@@ -106,7 +106,6 @@ _MEANT = {
     .order_by(ModelVersionRow.stage_changed_at.desc(), ModelVersionRow.id.desc())
     .limit(1),
 }
-_FIND = {how: Prepared(meant) for how, meant in _MEANT.items()}
 _BY_NAME = select(ModelRow.id).where(ModelRow.name == bindparam("model_name"))
 # The model of a version never changes.
 _MODEL_ID = select(ModelVersionRow.model_id).where(ModelVersionRow.id == bindparam("id"))
@@ -200,7 +199,12 @@ def _meant(selector: VersionSelector) -> tuple[str, dict[str, object]]:
 async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionRow | None:
     """The version that is meant, unless it was deleted."""
     how, names = _meant(selector)
-    return await session.fetch_one(_FIND[how], names)
+    return await session.fetch_one(_find(how, names_looked_at()), names)
+
+
+@lru_cache(LISTS)
+def _find(how: str, names: Names) -> Prepared[ModelVersionRow]:
+    return Prepared(_MEANT[how].with_only_columns(part_of(ModelVersionRow, names)))
 
 
 async def lock_version(session: WriteSession, selector: VersionSelector) -> ModelVersionRow | None:

@@ -218,17 +218,15 @@ class Run:
 
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
-        field = wanted.field
-        if field.leaves is not None:
-            pass
-        elif field.kind is not None:
+        field, access = wanted.field, wanted.field.access
+        if field.kind is not None:
             found = [
-                field.access.connection(field.kind, page, self._loaders, key, wanted.further)
+                access.connection(field.kind, page, self._loaders, key, wanted.further)
                 for page, key in zip(found, wanted.keys, strict=True)
             ]
-        elif field.access.counts is not None:
+        elif field.leaves is None and access.counts is not None:
             found = [page.rows for page in found]
-        elif field.many:
+        elif field.leaves is None and field.many:
             found = [each or () for each in found]
         wanted.column.extend(found)
 
