@@ -316,10 +316,18 @@ class WriteSession(AsyncSession, ReadSession):
         """What the block does is committed when it ends, or has not happened."""
         try:
             self._driver = await self.run_sync(_driver_of)
+            transaction = self._driver.transaction()
             try:
-                async with self._driver.transaction():
+                await transaction.start()
+                try:
                     yield
                     await self._send()
+                except BaseException:
+                    # SQLAlchemy closes a connection on which one of its statements is cancelled.
+                    if not self._driver.is_closed():
+                        await transaction.rollback()
+                    raise
+                await transaction.commit()
             finally:
                 if self._driver.is_in_transaction():  # cancelled while it was being undone
                     self._driver.terminate()
