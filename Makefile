@@ -64,8 +64,9 @@ demo: setup ## A model's life on real data, against a running service
 test: setup web browser mlflow ## The tests, some minutes; on LIFECYCLE_TEST_DATABASE_URL, if set
 	$(RUN) pytest $(ARGS)
 
+# They wait more than they work, so three at a time.
 test-slow: setup web browser mlflow ## Those that kill processes, fill queues, wait for MLflow
-	$(RUN) pytest -m slow $(ARGS)
+	$(RUN) pytest -m slow -n 3 $(ARGS)
 
 faults: setup ## A hundred thousand bad requests; tests/faults/README.md
 	@$(RUN) python -m tests.faults $(ARGS)

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select, update
@@ -366,7 +367,7 @@ async def test_what_a_run_cannot_be_made_of_is_refused(
 
 async def test_a_parent_must_be_a_run_that_exists(graph: Graph, unique: str) -> None:
     run = ids.decode("Run", await a_run(graph, unique))
-    unknown = ids.encode("Run", type(run)(int=run.int ^ 1))
+    unknown = ids.encode("Run", UUID(int=run.int ^ 1))
     input = {"experimentName": unique, "parentId": unknown}
 
     assert await graph.mutate("logRun", input) == {
@@ -397,7 +398,7 @@ async def test_the_longest_path_of_an_artifact_may_consist_of_any_characters(
 
 async def test_an_unknown_run_is_null(graph: Graph, unique: str) -> None:
     run = ids.decode("Run", await a_run(graph, unique))
-    unknown = ids.encode("Run", type(run)(int=run.int ^ 1))
+    unknown = ids.encode("Run", UUID(int=run.int ^ 1))
 
     found = await graph.query("query ($i: ID!) { run(id: $i) { id } }", {"i": unknown})
 
@@ -696,7 +697,7 @@ async def test_what_is_no_line_is_refused_as_a_whole(
 
 async def test_lines_of_an_unknown_run_are_refused(graph: Graph, unique: str) -> None:
     run = ids.decode("Run", await a_run(graph, unique))
-    unknown = ids.encode("Run", type(run)(int=run.int ^ 1))
+    unknown = ids.encode("Run", UUID(int=run.int ^ 1))
 
     result = await graph.mutate("logRunOutput", {"runId": unknown, "lines": [{"message": "m"}]})
 

@@ -139,9 +139,9 @@ async def test_whoever_watches_is_told_of_each_round(
             await work.quiet()
         await database.close()
 
-    # Then each object is done.
+    # Then each object is done, and what others have in that server may be, too.
     done = {each.kind for each in rounds if each.settled is Settled.DONE}
-    assert done == {TrackedKind.EXPERIMENT, TrackedKind.RUN}
+    assert done >= {TrackedKind.EXPERIMENT, TrackedKind.RUN}
     assert {each.what for each in rounds} >= {"poll", "item"}
     assert Settled.FAILED not in {each.settled for each in rounds}
     assert all(each.seconds >= 0 for each in rounds)
