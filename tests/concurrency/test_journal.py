@@ -560,6 +560,8 @@ async def test_silence_costs_about_a_look_a_second_and_no_events_are_read_for_no
 ) -> None:
     run = await a_run(graph, unique)
     assert live.feed.subscribers == 0
+    # The run's own events are announced a little later, and looked at then.
+    await asyncio.sleep(1)
     with read(live.database) as statements:
         await asyncio.sleep(2.2)
         assert len(statements) <= 4
