@@ -203,7 +203,7 @@ class _Asking(ReadSession):
 
     async def _rows(self, statement: Prepared[Row], values: Sequence[Any]) -> list[Row]:
         (rows,) = await _Asked([_Question(statement, values)])
-        return cast(list[Row], rows)
+        return cast("list[Row]", rows)
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         raise AssertionError("whoever drives it does so")

@@ -266,7 +266,7 @@ class Listing(Generic[Row]):
         if isinstance(names, Leaves):
             values["limit"] = request.size
             texts = by_key(await _fetch(session, self._leaves, shape, values))
-            return cast(dict[UUID, Page[Row]], texts)
+            return cast("dict[UUID, Page[Row]]", texts)
         found: dict[UUID, tuple[list[Row], list[Sequence[Any]]]] = {id: ([], []) for id in parents}
         for parent, row, *others in await _fetch(session, self._pages, shape, values):
             rows, apart = found[parent]
@@ -413,7 +413,7 @@ class Children(Generic[Row]):
         names, one = looked_at.get(), len(parents) == 1
         if isinstance(names, Leaves):
             texts = by_key(await _fetch(session, self._leaves, (names, one), wanted))
-            return cast(dict[UUID, list[Row]], texts)
+            return cast("dict[UUID, list[Row]]", texts)
         rows = await _fetch(session, self._select, (names, one), wanted)
         parent = attrgetter(self._parent.key)
         return {parent: list(children) for parent, children in groupby(rows, parent)}

@@ -36,7 +36,7 @@ from schema.errors import (
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
-from schema.loaded import forward, loaded
+from schema.loaded import forward, found, loaded
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
 from schema.pagination import (
@@ -392,13 +392,9 @@ async def deployment_by_id(info: Info, id: UUID | None) -> Deployment | None:
 
 @strawberry.type
 class DeploymentQueries:
-    @strawberry.field(description="One deployment, or null.")
-    async def deployment(
-        self,
-        info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="Its global id.")],
-    ) -> Deployment | None:
-        return await deployment_by_id(info, ids.decode("Deployment", id))
+    deployment: Deployment | None = found(
+        repository.by_ids, key=ids.of("Deployment"), description="One deployment, or null."
+    )
 
     @strawberry.field(description="Deployments, newest first unless ordered otherwise.")
     async def deployments(

@@ -8,10 +8,11 @@ directives depend on; arguments are filled in for each request.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from graphql import (
     DocumentNode,
+    FieldNode,
     FragmentDefinitionNode,
     GraphQLField,
     GraphQLInterfaceType,
@@ -37,7 +38,6 @@ from graphql.execution.values import VariableValues
 from strawberry.schema import Schema
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
-from strawberry.types.fields.resolver import StrawberryResolver
 
 from lifecycle.leaves import Leaf, Leaves
 from schema.execution.arguments import Arguments, Texts
@@ -53,7 +53,7 @@ from schema.execution.columns import (
     Written,
     is_written,
 )
-from schema.loaded import Access, access_of
+from schema.loaded import Access, Finding, declared
 from schema.rows import HoldsRows, OfRow, look_up
 
 
@@ -94,21 +94,34 @@ class Loaded:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Resolved:
-    """A field with a resolver, as it is asked for here. `names` are the attributes of the rows that
-    it gives which will be looked at; None if that may be any."""
+class Found:
+    """A field that says how its one object is found by its arguments. `names` are those of
+    Loaded."""
 
-    parent: GraphQLObjectType
-    definition: GraphQLField
-    field: StrawberryField
-    resolve: StrawberryResolver[Any]
-    details: list[FieldDetails]
+    finding: Finding
     type: Type
     names: frozenset[str] | None
     arguments: Arguments
 
 
-Field = TypeName | Attribute | Loaded | Resolved
+@dataclass(frozen=True, eq=False, slots=True)
+class Resolved:
+    """A field with a resolver, as it is asked for here. `info` is the argument that is told about
+    the field, if there is one. `names` are the attributes of the rows that it gives which will be
+    looked at; None if that may be any."""
+
+    parent: GraphQLObjectType
+    definition: GraphQLField
+    field: StrawberryField
+    method: Callable[..., Any]
+    info: str | None
+    nodes: list[FieldNode]
+    type: Type
+    names: frozenset[str] | None
+    arguments: Arguments
+
+
+Field = TypeName | Attribute | Loaded | Found | Resolved
 
 
 @dataclass(eq=False, slots=True)
@@ -191,17 +204,28 @@ class Compiler:
         if field.is_basic_field:
             return self._attribute(parent, field.python_name, self._type(definition.type, details))
         resolve = field.base_resolver
-        access = access_of(resolve) if resolve else None
-        if access is not None:
-            return self._loaded(access, definition, details)
-        type_ = self._type(definition.type, details)
+        how = declared(resolve) if resolve else None
+        if isinstance(how, Access):
+            return self._loaded(how, definition, details)
+        arguments = self._arguments(definition, details[0])
+        type_ = self._type(definition.type, details, rows=how is not None)
+        if how is not None:
+            return Found(how, type_, type_.looked_at, arguments)
         if field.extensions or resolve is None:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
             raise Unusual("a resolver that is no method")
-        arguments = self._arguments(definition, details[0])
+        info = resolve.info_parameter
         return Resolved(
-            parent, definition, field, resolve, details, type_, type_.looked_at, arguments
+            parent,
+            definition,
+            field,
+            cast("Callable[..., Any]", resolve.wrapped_func),
+            info.name if info else None,
+            [each.node for each in details],
+            type_,
+            type_.looked_at,
+            arguments,
         )
 
     def _attribute(self, parent: GraphQLObjectType, name: str, type_: Type) -> Attribute:
@@ -313,7 +337,7 @@ def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
     found: set[str] = set()
     for field in fields:
         names: Iterable[str] | None
-        if isinstance(field, TypeName):
+        if isinstance(field, TypeName | Found):
             names = ()
         elif isinstance(field, Loaded):
             names = (field.access.by,)

@@ -6,7 +6,7 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -25,7 +25,7 @@ from graphql.execution.values import VariableValues
 
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
-from schema.execution.plan import Attribute, Loaded, Plan, Resolved, TypeName
+from schema.execution.plan import Attribute, Found, Loaded, Plan, Resolved, TypeName
 from schema.loaded import Further
 from schema.loaders import Asked, Load, Path
 
@@ -43,11 +43,11 @@ class Begun:
 class Wanted:
     """A field whose values are to be loaded, by these keys, into this column."""
 
-    field: Loaded
-    further: Further
+    field: Loaded | Found
     path: Path
     keys: list[Any]
     column: list[Any]
+    further: Further | None = None
 
 
 # A coroutine by its field and its place: with what it goes on, and what it waits for.
@@ -131,11 +131,15 @@ class Run:
                 path = Path(field.access.batch, further.which + further.page, field.leaves)
                 columns.append([])
                 keys = list(map(field.read, part.rows))
-                wanted.append(Wanted(field, further, path, keys, columns[-1]))
+                wanted.append(Wanted(field, path, keys, columns[-1], further))
+            elif isinstance(field, Found):
+                key = field.finding.key(**field.arguments.given(self._variables))
+                columns.append([])
+                keys = [key] * len(part.answers)
+                wanted.append(Wanted(field, Path(field.finding.batch, ()), keys, columns[-1]))
             else:
                 arguments = self._arguments(field)
-                method = cast(Callable[..., Any], field.resolve.wrapped_func)
-                columns.append([method(each, **arguments) for each in part.objects])
+                columns.append([field.method(each, **arguments) for each in part.objects])
                 if field.field.is_async:
                     begun.append(Begun(field, columns[-1]))
         return columns
@@ -143,11 +147,11 @@ class Run:
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""
         arguments = field.arguments.given(self._variables)
-        if field.resolve.info_parameter is None:
+        if field.info is None:
             return arguments
         raw = _ResolveInfo(
-            field_name=field.details[0].node.name.value,
-            field_nodes=[each.node for each in field.details],
+            field_name=field.nodes[0].name.value,
+            field_nodes=field.nodes,
             return_type=field.definition.type,
             parent_type=field.parent,
             schema=self._schema._schema,
@@ -157,8 +161,8 @@ class Run:
             variable_values=self._variables.coerced,
             context=self._context,
         )
-        info: Any = strawberry.Info(_raw_info=cast(Any, raw), _field=field.field)
-        return {**arguments, field.resolve.info_parameter.name: info}
+        info: Any = strawberry.Info(_raw_info=cast("Any", raw), _field=field.field)
+        return {**arguments, field.info: info}
 
     async def _together(self, begun: list[Begun], wanted: list[Wanted]) -> None:
         """Put the results in the places of the coroutines, which are under way at the same time,
@@ -218,8 +222,13 @@ class Run:
 
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
-        field, access = wanted.field, wanted.field.access
+        field = wanted.field
+        if isinstance(field, Found):
+            wanted.column.extend(found)
+            return
+        access = field.access
         if field.kind is not None:
+            assert wanted.further is not None
             found = [
                 access.connection(field.kind, page, self._loaders, key, wanted.further)
                 for page, key in zip(found, wanted.keys, strict=True)
