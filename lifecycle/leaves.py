@@ -1,7 +1,8 @@
 """Leaves: objects of which nothing is shown but columns, as JSON that PostgreSQL itself writes.
 
-Where `looked_at` is set to Leaves, lists are given as texts instead of rows. They are, byte for
-byte, what orjson makes of the same values: an answer must not depend on who wrote it.
+Where `looked_at` is set to Leaves, objects and lists of them are given as texts instead of rows.
+They are, byte for byte, what orjson makes of the same values: an answer must not depend on who
+wrote it.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +36,12 @@ _FIRST, _LAST = "timestamptz '0001-01-01 00:00Z'", "timestamptz '9999-12-31 23:5
 
 
 class Leaf(NamedTuple):
-    """A field of each object: its name in the answer, and the attribute that it shows."""
+    """A field of each object: its name in the answer, and the attribute that it shows. With a
+    `kind` it shows the global id of an object of that kind, or, without an attribute, the kind."""
 
     name: str
-    attribute: str
+    attribute: str | None
+    kind: str | None = None
 
 
 class Leaves(tuple[Leaf, ...]):
@@ -47,25 +50,46 @@ class Leaves(tuple[Leaf, ...]):
     __slots__ = ()
 
 
-def written(entity: Any, leaves: Leaves, *order: Any) -> tuple[ColumnElement[Any], ...]:
-    """Aggregates: the objects as a JSON array, and what `by_key` has to know of it. A float that is
+def written(entity: Any, leaves: Leaves) -> tuple[ColumnElement[Any], ...]:
+    """Two columns: each row's object as JSON, and what `by_key` has to know of it. A float that is
     not finite is null. Raises TypeError for a column whose values cannot be written."""
-    text: ColumnElement[str] = literal("{", Text)
-    for n, leaf in enumerate(leaves):
-        column = getattr(entity, leaf.attribute)
-        text = text + literal(f'{"," if n else ""}"{leaf.name}":', Text) + _text(column)
-    columns = [getattr(entity, leaf.attribute) for leaf in leaves]
-    unusual = [_unusual(column) for column in columns if isinstance(column.type, Float)]
-    objects = func.string_agg(text + "}", aggregate_order_by(literal(",", Text), *order))
-    return objects, func.bool_or(or_(false(), *unusual))
+    text: ColumnElement[str] = literal("", Text)
+    before = "{"
+    unusual: list[ColumnElement[bool]] = []
+    for name, attribute, kind in leaves:
+        before += f'"{name}":'
+        if attribute is None:
+            before += f'"{kind}",'
+            continue
+        column = getattr(entity, attribute)
+        text = text + literal(before, Text) + (_text(column) if kind is None else _id(column, kind))
+        before = ","
+        if isinstance(column.type, Float):
+            unusual.append(_unusual(column))
+    return text + literal(before.removesuffix(",") + "}", Text), or_(false(), *unusual)
+
+
+def written_together(entity: Any, leaves: Leaves, *order: Any) -> tuple[ColumnElement[Any], ...]:
+    """Aggregates: the same for the JSON array of all objects, in this order."""
+    text, unusual = written(entity, leaves)
+    objects = func.string_agg(text, aggregate_order_by(literal(",", Text), *order))
+    return literal("[", Text) + objects + "]", func.bool_or(unusual)
 
 
 def by_key(found: Sequence[tuple[Key, str, bool]]) -> dict[Key, str]:
-    """The arrays of each key, from rows with what `written` gives."""
+    """The texts of each key, from rows with what is written."""
     return {
-        key: orjson.dumps(orjson.loads(f"[{text}]")).decode() if unusual else f"[{text}]"
+        key: orjson.dumps(orjson.loads(text)).decode() if unusual else text
         for key, text, unusual in found
     }
+
+
+def _id(column: Any, kind: str) -> ColumnElement[str]:
+    """As `schema.ids` encodes it."""
+    plain = literal(f"{kind}:", Text) + func.replace(cast(column, Text), "-", "")
+    encoded = func.encode(func.convert_to(plain, "UTF8"), "base64")
+    # What is long PostgreSQL breaks into lines.
+    return literal('"', Text) + func.translate(encoded, "+/\n", "-_") + '"'
 
 
 def _text(column: Any) -> ColumnElement[str]:

@@ -46,6 +46,7 @@ class DataSet(Node, OfRow[DataSetRow]):
         by="id",
         given=runs_wanted,
         counts=runs.counts_of_data_sets,
+        leaves=True,
         description="The runs whose facts name it, newest first unless ordered otherwise.",
     )
 

@@ -105,6 +105,7 @@ class Experiment(Node, OfRow[ExperimentRow]):
         by="id",
         given=runs_wanted,
         counts=runs.counts_of_experiments,
+        leaves=True,
         description="Its runs, newest first unless ordered otherwise.",
     )
 
@@ -215,7 +216,10 @@ UpdateExperimentResult = Annotated[
 @strawberry.type
 class ExperimentQueries:
     experiment: Experiment | None = found(
-        repository.by_names, key=its_name, description="The experiment of this name, or null."
+        repository.by_names,
+        key=its_name,
+        leaves=True,
+        description="The experiment of this name, or null.",
     )
 
     @strawberry.field(description="Experiments, newest first unless ordered otherwise.")

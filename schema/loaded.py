@@ -43,8 +43,7 @@ class Access:
     """How what a field shows is found: `batch` gives a row, or a list of rows, for the attribute
     `by` of the object's row, and nothing where that is null. `given` makes the batch's further
     arguments of the field's, or raises InvalidInput. If there are `counts`, which give the length
-    of a whole list, the batch gives pages. With `leaves` it gives lists that are written as well.
-    """
+    of a whole list, the batch gives pages. With `leaves` what it gives may come written as well."""
 
     batch: Batch[Any, ..., Any]
     by: str
@@ -91,10 +90,12 @@ class Access:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How the one object is found that a field shows whatever its own object is: `batch` gives its
-    row for the key that `key` makes of the field's arguments, or raises InvalidInput for."""
+    row for the key that `key` makes of the field's arguments, or raises InvalidInput for. With
+    `leaves` what it gives may come written as well."""
 
     batch: Batch[Any, [], Any]
     key: Callable[..., Any]
+    leaves: bool = False
 
     async def resolve(self, info: Info, arguments: dict[str, Any]) -> Any:
         """What the field shows."""
@@ -132,10 +133,12 @@ def loaded(
     return _field(resolve, access, access.given, description)
 
 
-def found(batch: Batch[Key, [], Any], *, key: Callable[..., Key], description: str) -> Any:
+def found(
+    batch: Batch[Key, [], Any], *, key: Callable[..., Key], leaves: bool = False, description: str
+) -> Any:
     """A field, of the type that the class says or null, that shows what `Finding` finds. Its
     arguments are those of `key`."""
-    finding = Finding(batch, key)
+    finding = Finding(batch, key, leaves)
 
     async def resolve(self, info: Info, **arguments: Any):  # type: ignore[no-untyped-def]
         return await finding.resolve(info, arguments)

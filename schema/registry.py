@@ -162,6 +162,7 @@ class Model(Node, OfRow[ModelRow]):
         by="id",
         given=_versions,
         counts=repository.version_counts_of_models,
+        leaves=True,
         description="Its versions, newest first, without deleted ones.",
     )
 
@@ -254,12 +255,14 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     model: Model = loaded(
         repository.models_by_ids,
         by="model_id",
+        leaves=True,
         description="The model that it is a version of.",
     )
 
     run: Annotated["Run", strawberry.lazy("schema.runs")] | None = loaded(
         runs.by_ids,
         by="run_id",
+        leaves=True,
         description="The run that it came out of.",
     )
 
@@ -343,6 +346,7 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         by="id",
         given=forward,
         counts=drift.counts_of_versions,
+        leaves=True,
         description="Drift that was observed, newest first.",
     )
 
@@ -589,7 +593,10 @@ def _selected(
 @strawberry.type
 class RegistryQueries:
     model: Model | None = found(
-        repository.models_by_names, key=its_name, description="The model of this name, or null."
+        repository.models_by_names,
+        key=its_name,
+        leaves=True,
+        description="The model of this name, or null.",
     )
 
     @strawberry.field(description="Models, by name.")

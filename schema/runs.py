@@ -171,18 +171,21 @@ class Run(Node, OfRow[RunRow]):
     experiment: Annotated["Experiment", strawberry.lazy("schema.experiments")] = loaded(
         experiments.by_ids,
         by="experiment_id",
+        leaves=True,
         description="The experiment it belongs to.",
     )
 
     parent: Annotated["Run", strawberry.lazy("schema.runs")] | None = loaded(
         repository.by_ids,
         by="parent_id",
+        leaves=True,
         description="The run that it is a part of.",
     )
 
     data_set: Annotated["DataSet", strawberry.lazy("schema.datasets")] | None = loaded(
         datasets.by_ids,
         by="data_set_id",
+        leaves=True,
         description="The data set that `datasetFacts` names, if they name one.",
     )
 
@@ -526,7 +529,9 @@ def run_order(given: Sequence[RunOrderInput] | None) -> tuple[RunOrder, ...]:
 
 @strawberry.type
 class RunQueries:
-    run: Run | None = found(repository.by_ids, key=ids.of("Run"), description="One run, or null.")
+    run: Run | None = found(
+        repository.by_ids, key=ids.of("Run"), leaves=True, description="One run, or null."
+    )
 
     @strawberry.field(description="Runs of all experiments, newest first unless ordered otherwise.")
     async def runs(

@@ -211,6 +211,13 @@ class Rows(Objects):
 
 
 class Written(Type):
+    """An object that comes as the text that is shown."""
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        return list(map(orjson.Fragment, values))
+
+
+class WrittenList(Type):
     """A list that comes as the text that is shown; where it is empty, as nothing."""
 
     def __init__(self) -> None:

@@ -51,6 +51,7 @@ from schema.execution.columns import (
     Type,
     Unusual,
     Written,
+    WrittenList,
     is_written,
 )
 from schema.loaded import Access, Finding, declared
@@ -80,7 +81,7 @@ class Loaded:
     """A field that says how its objects are found: for each key, which `read` gives, many of them,
     or one. `names` are the attributes of their rows that will be looked at; None if that may be
     any. Pages are shown as connections of objects of that `kind`, or as they are, when it is None:
-    then only their nodes are asked for. Lists with `leaves` come written."""
+    then only their nodes are asked for. What has `leaves` comes written."""
 
     definition: GraphQLField
     access: Access
@@ -95,13 +96,13 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Found:
-    """A field that says how its one object is found by its arguments. `names` are those of
-    Loaded."""
+    """A field that says how its one object is found by its arguments; the rest as of Loaded."""
 
     finding: Finding
     type: Type
     names: frozenset[str] | None
     arguments: Arguments
+    leaves: Leaves | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -208,9 +209,10 @@ class Compiler:
         if isinstance(how, Access):
             return self._loaded(how, definition, details)
         arguments = self._arguments(definition, details[0])
-        type_ = self._type(definition.type, details, rows=how is not None)
         if how is not None:
-            return Found(how, type_, type_.looked_at, arguments)
+            leaves, type_ = self._shown(how.leaves, definition.type, details)
+            return Found(how, type_, type_.looked_at, arguments, leaves)
+        type_ = self._type(definition.type, details)
         if field.extensions or resolve is None:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
@@ -245,8 +247,7 @@ class Compiler:
             type_ = self._type(definition.type, details)
         else:
             name, shown, asked = nodes or (None, definition.type, details)
-            leaves = self._leaves(shown, asked) if access.leaves else None
-            type_ = Written() if leaves else self._type(shown, asked, rows=True)
+            leaves, type_ = self._shown(access.leaves, shown, asked)
             type_ = Nodes(name, type_) if name is not None else type_
         return Loaded(
             definition,
@@ -272,29 +273,48 @@ class Compiler:
         ((name, asked),) = grouped.items()
         return name, connection.fields["nodes"].type, asked
 
+    def _shown(
+        self, may_be_written: bool, type_: GraphQLOutputType, details: list[FieldDetails]
+    ) -> tuple[Leaves | None, Type]:
+        """How objects that come as rows, or lists of them, are shown: as leaves where they can
+        be."""
+        leaves = self._leaves(type_, details) if may_be_written else None
+        if leaves is None:
+            return None, self._type(type_, details, rows=True)
+        of = get_nullable_type(type_)
+        return leaves, WrittenList() if is_list_type(of) else Written(nullable=of is type_)
+
     def _leaves(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Leaves | None:
-        """What is selected of the objects of a list, if PostgreSQL can write all of it."""
+        """What is selected of objects, if PostgreSQL can write all of it."""
         parent = get_named_type(type_)
         assert isinstance(parent, GraphQLObjectType)
         grouped = self._grouped(parent, details)
         leaves = Leaves(
-            Leaf(name, leaf)
+            leaf
             for name, each in grouped.items()
-            if (leaf := self._leaf(parent, each[0].node.name.value)) is not None
+            if (leaf := self._leaf(parent, name, each[0].node.name.value)) is not None
         )
-        if len(leaves) < len(grouped):
+        # Of what shows nothing of its row nobody would know that it is there.
+        if len(leaves) < len(grouped) or all(leaf.attribute is None for leaf in leaves):
             return None
         self._size += len(grouped)
         return leaves
 
-    def _leaf(self, parent: GraphQLObjectType, name: str) -> str | None:
-        """The attribute that a field shows as PostgreSQL would write it."""
-        definition = parent.fields.get(name)
-        if definition is None or not is_written(definition.type):
+    def _leaf(self, parent: GraphQLObjectType, name: str, field_name: str) -> Leaf | None:
+        """The field of this name, if PostgreSQL would write it as it is shown."""
+        if field_name == "__typename":
+            return Leaf(name, None, parent.name)
+        definition = parent.fields.get(field_name)
+        if definition is None:
             return None
         field: StrawberryField = definition.extensions["strawberry-definition"]
-        found = look_up(_definition(parent).origin, field.python_name)
-        return found.leaf if found else None
+        kind = _definition(parent).origin
+        found = look_up(kind, field.python_name)
+        if found is None or found.leaf is None:
+            return None
+        if found.is_id:
+            return Leaf(name, found.leaf, kind.__name__)
+        return Leaf(name, found.leaf) if is_written(definition.type) else None
 
     def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
         return Arguments(self._strawberry, definition, details, self._operation)

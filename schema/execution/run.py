@@ -136,7 +136,8 @@ class Run:
                 key = field.finding.key(**field.arguments.given(self._variables))
                 columns.append([])
                 keys = [key] * len(part.answers)
-                wanted.append(Wanted(field, Path(field.finding.batch, ()), keys, columns[-1]))
+                path = Path(field.finding.batch, (), field.leaves)
+                wanted.append(Wanted(field, path, keys, columns[-1]))
             else:
                 arguments = self._arguments(field)
                 columns.append([field.method(each, **arguments) for each in part.objects])

@@ -13,7 +13,7 @@ import pytest_asyncio
 from sqlalchemy import ARRAY, BigInteger, Boolean, DateTime, Double, Text, column, func, literal
 from sqlalchemy import select as sql_select
 
-from lifecycle.leaves import Leaf, Leaves, by_key, written
+from lifecycle.leaves import Leaf, Leaves, by_key, written_together
 from lifecycle.statements import Prepared
 from tests import statements
 from tests.client import Graph
@@ -36,7 +36,7 @@ async def as_written(live: Live, values: Sequence[Any], type_: Any) -> str:
     )
     rows = given.render_derived().c
     leaves = Leaves([Leaf("value", "value")])
-    statement = sql_select(literal(1), *written(rows, leaves, rows.place))
+    statement = sql_select(literal(1), *written_together(rows, leaves, rows.place))
     async with live.database.read() as session:
         found = await session.fetch(Prepared(statement))
     return by_key(found)[1]
