@@ -146,6 +146,10 @@ class Prepared(Generic[Row]):
         """What becomes of the columns, where the driver gives those instead."""
         return _reader_of_columns(self.statement)
 
+    def place(self, attribute: str) -> int:
+        """Which of the columns shows this attribute of the one thing that is selected."""
+        return list(self.statement.selected_columns.keys()).index(attribute)
+
     @cached_property
     def columns(self) -> int:
         """How many columns PostgreSQL can give as an array each; 0 if it cannot."""

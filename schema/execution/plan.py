@@ -96,13 +96,15 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Found:
-    """A field that says how its one object is found by its arguments; the rest as of Loaded."""
+    """A field that says how its one object is found by its arguments. What is `ahead` is written,
+    and can be asked for along with the object. The rest as of Loaded."""
 
     finding: Finding
     type: Type
     names: frozenset[str] | None
     arguments: Arguments
     leaves: Leaves | None
+    ahead: tuple[Loaded, ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -211,7 +213,9 @@ class Compiler:
         arguments = self._arguments(definition, details[0])
         if how is not None:
             leaves, type_ = self._shown(how.leaves, definition.type, details)
-            return Found(how, type_, type_.looked_at, arguments, leaves)
+            next_ = type_.selection.fields if isinstance(type_, Rows) else ()
+            ahead = tuple(each for each in next_ if isinstance(each, Loaded) and each.leaves)
+            return Found(how, type_, type_.looked_at, arguments, leaves, ahead)
         type_ = self._type(definition.type, details)
         if field.extensions or resolve is None:
             raise Unusual("a field with extensions")

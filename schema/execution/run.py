@@ -27,7 +27,7 @@ from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
 from schema.execution.plan import Attribute, Found, Loaded, Plan, Resolved, TypeName
 from schema.loaded import Further
-from schema.loaders import Asked, Load, Path
+from schema.loaders import Ahead, Asked, Load, Path
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +47,6 @@ class Wanted:
     path: Path
     keys: list[Any]
     column: list[Any]
-    further: Further | None = None
 
 
 # A coroutine by its field and its place: with what it goes on, and what it waits for.
@@ -87,6 +86,7 @@ class Run:
         self._variables = variables
         self._context = context
         self._loaders = context.loaders
+        self._further: dict[Loaded, Further] = {}
 
     async def answer(self) -> dict[str, Any]:
         """The data. Raises Unusual, and whatever resolvers and serializers raise."""
@@ -127,11 +127,9 @@ class Run:
             elif isinstance(field, TypeName):
                 columns.append([field.name] * len(part.answers))
             elif isinstance(field, Loaded):
-                further = field.access.given(**field.arguments.given(self._variables))
-                path = Path(field.access.batch, further.which + further.page, field.leaves)
                 columns.append([])
                 keys = list(map(field.read, part.rows))
-                wanted.append(Wanted(field, path, keys, columns[-1], further))
+                wanted.append(Wanted(field, self._path(field), keys, columns[-1]))
             elif isinstance(field, Found):
                 key = field.finding.key(**field.arguments.given(self._variables))
                 columns.append([])
@@ -144,6 +142,21 @@ class Run:
                 if field.field.is_async:
                     begun.append(Begun(field, columns[-1]))
         return columns
+
+    def _path(self, field: Loaded) -> Path:
+        further = self._further.get(field)
+        if further is None:
+            further = field.access.given(**field.arguments.given(self._variables))
+            self._further[field] = further
+        return Path(field.access.batch, further.which + further.page, field.leaves)
+
+    def _ahead(self, wanted: list[Wanted]) -> list[Ahead]:
+        """What the next level will ask for, if this one is nothing but one object."""
+        if len(wanted) != 1 or not isinstance(wanted[0].field, Found) or len(wanted[0].keys) != 1:
+            return []
+        return [
+            Ahead(self._path(each), each.names, each.access.by) for each in wanted[0].field.ahead
+        ]
 
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""
@@ -177,7 +190,7 @@ class Run:
         going: list[Going] = [
             (each, index, None) for each in begun for index in range(len(each.column))
         ]
-        asked = Asked()
+        asked = Asked([] if begun else self._ahead(wanted))
         places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
         loading: list[Loading] = []
         pending: list[Pending] = []
@@ -229,9 +242,9 @@ class Run:
             return
         access = field.access
         if field.kind is not None:
-            assert wanted.further is not None
+            further = self._further[field]
             found = [
-                access.connection(field.kind, page, self._loaders, key, wanted.further)
+                access.connection(field.kind, page, self._loaders, key, further)
                 for page, key in zip(found, wanted.keys, strict=True)
             ]
         elif field.leaves is None and access.counts is not None:
