@@ -247,6 +247,7 @@ def _replaced(texts: Sequence[str], parameter: re.Match[str]) -> str:
 def _joined(statements: tuple[Prepared[Any], ...], later: tuple[_Place, ...]) -> str:
     """One statement that gives all columns of each of these, as arrays. To make rows of them takes
     the driver half as long as arrays of records; with one group alone PostgreSQL keeps the order.
+    With what is later the first gives one row, as it is, or there is nothing at all.
     """
     attributes = {(n, place): attribute for n, place, attribute in later}
     parts, numbers, begin = [], count(1), ""
@@ -261,7 +262,9 @@ def _joined(statements: tuple[Prepared[Any], ...], later: tuple[_Place, ...]) ->
         rows = f"({_PARAMETER.sub(partial(_replaced, texts), each.sql)})"
         names = ", ".join(f"c{column}" for column in range(each.columns))
         if later and n == 0:
-            begin, rows = f"WITH found ({names}) AS MATERIALIZED {rows} ", "found"
+            begin = f"WITH found ({names}) AS MATERIALIZED {rows} "
+            parts.append("found")
+            continue
         arrays = ", ".join(f"array_agg(c{column})" for column in range(each.columns))
         parts.append(f"(SELECT {arrays} FROM {rows} AS row ({names})) AS part_{n}")
     return f"{begin}SELECT * FROM {' CROSS JOIN '.join(parts)}"
@@ -315,12 +318,16 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
         return [await _alone(session, each) for each in asked]
     sql = _joined(tuple(each.statement for each in joined), tuple(later))
     values = (value for each in joined for value in each.values)
-    (found,) = await session._run(sql, [each for each in values if not isinstance(each, Later)])
-    columns = iter(found)
+    found = await session._run(sql, [each for each in values if not isinstance(each, Later)])
+    if not found:
+        return [[] for _ in asked]
+    columns = iter(found[0])
     rows = []
-    for each in asked:
-        if each.statement.columns:
-            own = list(islice(columns, each.statement.columns))
+    for n, each in enumerate(asked):
+        own = list(islice(columns, each.statement.columns))
+        if later and n == 0:
+            rows.append(each.statement.rows([own]))
+        elif own:
             rows.append(each.statement.rows_of(own) if own[0] is not None else [])
         else:
             rows.append(await _alone(session, each))

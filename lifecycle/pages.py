@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -302,7 +303,7 @@ class Listing(Generic[Row]):
         order = self._ordered(self._sort_values(children, child), backward=False)
         statement = select(parent, *written_together(child, leaves, *order))
         if one:
-            return statement.select_from(children).having(func.count() > 0)
+            return statement.select_from(children).having(func.count() > literal_column("0"))
         return statement.join(children, true()).group_by(parent)
 
     def _children(self, one: bool, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
