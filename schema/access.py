@@ -93,7 +93,8 @@ class ModelRights:
         description="Decide about approvals and items of checklists, but for a BYPASS."
     )
     administrate: bool = strawberry.field(
-        description="Set the model's policies, go past them, and grant roles for it."
+        description="Set the model's policies, go past them, and grant those roles for it that do "
+        "not approve."
     )
     report_drift: bool = strawberry.field(description="Record drift.")
     handle_drift: bool = strawberry.field(description="Say what becomes of drift.")
@@ -361,7 +362,8 @@ class AccessQueries:
 class AccessMutations:
     @strawberry.mutation(
         description="Give a role to a person or a group, for administrators: in place of what they "
-        "had of this role, for the same model. Everybody's rights follow within seconds."
+        "had of this role, for the same model. APPROVER and ADMIN are given by who administrates "
+        "everything. Everybody's rights follow within seconds."
     )
     async def grant_role(self, info: Info, input: Given[GrantRoleInput]) -> GrantRoleResult:
         row = await info.context.write(service.grant, parse(service.GrantRole, input))

@@ -625,6 +625,36 @@ async def test_a_token_never_has_more_than_who_makes_it_could_grant(
     assert more == ["FORBIDDEN", "FORBIDDEN"]
 
 
+async def test_who_administrates_one_model_gives_nobody_a_role_that_approves(
+    signed: Live, graph: Graph, root: Graph, unique: str
+) -> None:
+    # Or a second name of theirs would approve what the first has made.
+    await a_version(graph, unique)
+    other = f"{unique}@example.com"
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
+
+        async def grant(role: str) -> str | None:
+            grant = {"role": role, "modelName": unique}
+            return await _code(service, "grantRole", {"subject": other, "grant": grant})
+
+        given = {role: await grant(role) for role in Role}
+        kept = await root.done(
+            "grantRole",
+            {"subject": other, "grant": {"role": "APPROVER", "modelName": unique}},
+            "roleGrant { id }",
+        )
+        taken = await service.done("revokeRole", {"id": kept["id"]}, "roleGrant { revokedAt }")
+
+    assert given == {
+        "VIEWER": None,
+        "CONTRIBUTOR": None,
+        "APPROVER": "FORBIDDEN",
+        "DEPLOYER": None,
+        "ADMIN": "FORBIDDEN",
+    }
+    assert taken["revokedAt"] is not None
+
+
 async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
     signed: Live, graph: Graph, root: Graph, unique: str
 ) -> None:
