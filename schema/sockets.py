@@ -181,7 +181,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
                 _MAX_OPERATIONS,
                 _MAX_OPERATIONS + 1,
             )
-        self.context.admission.ask(self.context.origin.actor)
+        self.context.admission.ask(self.context.counted_as)
 
     async def _send_result_stream(
         self, operation: Operation[Context, None], result_source: StreamResult
