@@ -104,6 +104,8 @@ class Door:
     async def _found_out(
         self, sign_in: SignIn, connection: HTTPConnection, token: str
     ) -> Principal:
+        if not sign_in.is_guess(token):
+            return await sign_in.principal(token)
         address = _address(connection)
         # While it is looked for it counts as none: many may be sent at once.
         self._failures.take(address)

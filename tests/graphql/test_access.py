@@ -180,10 +180,41 @@ async def test_who_sends_token_after_token_that_is_none_is_not_looked_for_any_mo
             async with asyncio.timeout(PATIENCE):
                 while await guessed(service, next(guesses), "192.0.2.1") != (4429, message):
                     await asyncio.gather(*[send(next(guesses)) for _ in range(20)])
-            # but who is known goes on, and so does whoever comes from elsewhere.
+            # but who is known goes on, even when all is looked for anew because of a change,
             assert (await send(good))[0] == 200
+            await a_token(service, "VIEWER")
+            await until(lambda: service.app.state.sign_in.known(good) is None)
+            async with asyncio.timeout(PATIENCE):
+                while (await send(next(guesses)))[0] == 401:
+                    pass
+            assert (await send(good))[0] == 200
+            # and so does whoever comes from elsewhere.
             assert (await send(other, "192.0.2.2"))[0] == 200
             assert (await send(next(guesses), "192.0.2.2"))[0] == 401
+
+
+async def test_many_who_come_at_once_with_one_new_token_are_no_guesses(signed: Live) -> None:
+    token = await a_token(signed, "VIEWER")
+    async with Graph(signed.url, token=token) as client:
+        answers = await asyncio.gather(*[client.answer("{ __typename }") for _ in range(300)])
+
+    assert answers == [{"data": {"__typename": "Query"}}] * 300
+
+
+async def test_a_token_that_was_revoked_is_a_guess_again(signed: Live, root: Graph) -> None:
+    sign_in = signed.app.state.sign_in
+    input = {"name": f"s-{uuid4().hex[:8]}", "grants": [{"role": "VIEWER"}]}
+    made = await root.mutate("createApiToken", input, "token apiToken { id }")
+    async with Graph(signed.url, token=made["token"]) as client:
+        await client.query("{ __typename }")
+        assert not sign_in.is_guess(made["token"])
+
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in await client.answer("{ __typename }"):
+                pass
+
+    assert sign_in.is_guess(made["token"])
 
 
 async def test_by_get_and_over_sse_the_same_is_asked_for(signed: Live) -> None:
