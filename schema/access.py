@@ -242,6 +242,9 @@ class RoleGrantFilterInput:
 @strawberry.input(name="ApiTokenFilter", description="What is left out does not restrict.")
 class ApiTokenFilterInput:
     name: str | None = strawberry.field(default=None, description="Of exactly this service.")
+    created_by: str | None = strawberry.field(
+        default=None, description="Made by exactly this principal, who may have left since."
+    )
     revoked: bool = strawberry.field(default=False, description="Also those that were revoked.")
 
 
@@ -349,7 +352,7 @@ class AccessQueries:
         check(info.context.origin, Action.ADMINISTER, what="see the API tokens")
         request = PageRequest.parse(first, after, last, before)
         given = filter or ApiTokenFilterInput()
-        wanted = TokenFilter(given.name, given.revoked)
+        wanted = TokenFilter(given.name, given.created_by, given.revoked)
         return await listed(
             info,
             ApiToken.from_row,

@@ -916,6 +916,24 @@ async def test_pages_of_what_was_granted_are_the_whole_list(
     assert {page["totalCount"] for page in pages} == {5}
 
 
+async def test_what_somebody_has_made_is_found_when_they_leave(
+    signed: Live, root: Graph, unique: str
+) -> None:
+    mine, others = [], f"{unique}-others"
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", name=unique)) as maker:
+        for name in (f"{unique}-a", f"{unique}-b"):
+            input = {"name": name, "grants": [{"role": "VIEWER"}]}
+            mine.append(await maker.done("createApiToken", input, "apiToken { id }"))
+    await root.mutate("createApiToken", {"name": others, "grants": [{"role": "VIEWER"}]})
+
+    query = (
+        "query ($by: String!) { apiTokens(filter: { createdBy: $by }) { totalCount nodes { id } }}"
+    )
+    found = await root.query(query, {"by": f"service:{unique}"})
+
+    assert found["apiTokens"] == {"totalCount": 2, "nodes": mine[::-1]}
+
+
 # What lasts
 
 
