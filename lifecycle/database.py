@@ -20,7 +20,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
@@ -203,7 +203,7 @@ class _Asking(ReadSession):
 
     async def _rows(self, statement: Prepared[Row], values: Sequence[Any]) -> list[Row]:
         (rows,) = await _Asked([_Question(statement, values)])
-        return cast(list[Row], rows)
+        return cast("list[Row]", rows)
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         raise AssertionError("whoever drives it does so")
@@ -224,23 +224,50 @@ class _Asked:
         return (yield self.questions)
 
 
-def _moved(by: int, parameter: re.Match[str]) -> str:
-    return f"${int(parameter[1]) + by}"
+class Later:
+    """A parameter that is not known yet: an attribute of the one row that the first of the reads
+    gives that are asked together. What was read by it says nothing, if it `missed` that row."""
+
+    __slots__ = ("attribute", "missed")
+
+    def __init__(self, attribute: str) -> None:
+        self.attribute = attribute
+        self.missed = False
+
+
+# A parameter that is Later: of which statement, at which place, which attribute.
+_Place = tuple[int, int, str]
+
+
+def _replaced(texts: Sequence[str], parameter: re.Match[str]) -> str:
+    return texts[int(parameter[1]) - 1]
 
 
 @lru_cache(_STATEMENTS)
-def _joined(statements: tuple[Prepared[Any], ...]) -> str:
+def _joined(statements: tuple[Prepared[Any], ...], later: tuple[_Place, ...]) -> str:
     """One statement that gives all columns of each of these, as arrays. To make rows of them takes
     the driver half as long as arrays of records; with one group alone PostgreSQL keeps the order.
+    With what is later the first gives one row, as it is, or there is nothing at all.
     """
-    parts, before = [], 0
+    attributes = {(n, place): attribute for n, place, attribute in later}
+    parts, numbers, begin = [], count(1), ""
     for n, each in enumerate(statements):
-        moved = _PARAMETER.sub(partial(_moved, before), each.sql)
-        names = [f"c{column}" for column in range(each.columns)]
-        arrays = ", ".join(f"array_agg({name})" for name in names)
-        parts.append(f"(SELECT {arrays} FROM ({moved}) AS row ({', '.join(names)})) AS part_{n}")
-        before += each.parameters
-    return f"SELECT * FROM {' CROSS JOIN '.join(parts)}"
+        places = [attributes.get((n, place)) for place in range(each.parameters)]
+        texts = [
+            f"(SELECT c{statements[0].place(attribute)} FROM found)"
+            if attribute is not None
+            else f"${next(numbers)}"
+            for attribute in places
+        ]
+        rows = f"({_PARAMETER.sub(partial(_replaced, texts), each.sql)})"
+        names = ", ".join(f"c{column}" for column in range(each.columns))
+        if later and n == 0:
+            begin = f"WITH found ({names}) AS MATERIALIZED {rows} "
+            parts.append("found")
+            continue
+        arrays = ", ".join(f"array_agg(c{column})" for column in range(each.columns))
+        parts.append(f"(SELECT {arrays} FROM {rows} AS row ({names})) AS part_{n}")
+    return f"{begin}SELECT * FROM {' CROSS JOIN '.join(parts)}"
 
 
 Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
@@ -281,19 +308,38 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
     if isinstance(session, _Asking):
         return await _Asked(asked)
     joined = [each for each in asked if each.statement.columns]
-    if len(joined) < 2:
-        return [await session._rows(each.statement, each.values) for each in asked]
-    sql = _joined(tuple(each.statement for each in joined))
-    (found,) = await session._run(sql, [value for each in joined for value in each.values])
-    columns = iter(found)
+    later = [
+        (n, place, value.attribute)
+        for n, each in enumerate(joined)
+        for place, value in enumerate(each.values)
+        if isinstance(value, Later)
+    ]
+    if len(joined) < 2 or (later and joined[0] is not asked[0]):
+        return [await _alone(session, each) for each in asked]
+    sql = _joined(tuple(each.statement for each in joined), tuple(later))
+    values = (value for each in joined for value in each.values)
+    found = await session._run(sql, [each for each in values if not isinstance(each, Later)])
+    if not found:
+        return [[] for _ in asked]
+    columns = iter(found[0])
     rows = []
-    for each in asked:
-        if each.statement.columns:
-            own = list(islice(columns, each.statement.columns))
+    for n, each in enumerate(asked):
+        own = list(islice(columns, each.statement.columns))
+        if later and n == 0:
+            rows.append(each.statement.rows([own]))
+        elif own:
             rows.append(each.statement.rows_of(own) if own[0] is not None else [])
         else:
-            rows.append(await session._rows(each.statement, each.values))
+            rows.append(await _alone(session, each))
     return rows
+
+
+async def _alone(session: ReadSession, asked: _Question) -> list[Any]:
+    """The rows of a statement; none of one that is Later, which is not known yet."""
+    missed = [value for value in asked.values if isinstance(value, Later)]
+    for each in missed:
+        each.missed = True
+    return [] if missed else await session._rows(asked.statement, asked.values)
 
 
 class WriteSession(AsyncSession, ReadSession):

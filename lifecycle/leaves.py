@@ -1,11 +1,12 @@
 """Leaves: objects of which nothing is shown but columns, as JSON that PostgreSQL itself writes.
 
-Where `looked_at` is set to Leaves, lists are given as texts instead of rows. They are, byte for
-byte, what orjson makes of the same values: an answer must not depend on who wrote it.
+Where `looked_at` is set to Leaves, objects and lists of them are given as texts instead of rows.
+They are, byte for byte, what orjson makes of the same values: an answer must not depend on who
+wrote it.
 """
 
 from collections.abc import Callable, Sequence
-from math import inf
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -21,7 +22,6 @@ from sqlalchemy import (
     cast,
     false,
     func,
-    literal,
     literal_column,
     or_,
 )
@@ -30,15 +30,20 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 Key = TypeVar("Key")
 
 # Numbers within these, and zero, PostgreSQL writes without an exponent, as orjson does.
-_SMALLEST, _LARGEST = 1e-4, 1e15
-_FIRST, _LAST = "timestamptz '0001-01-01 00:00Z'", "timestamptz '9999-12-31 23:59:59.999999Z'"
+_SMALLEST: ColumnElement[float] = literal_column("float8 '1e-4'")
+_LARGEST: ColumnElement[float] = literal_column("float8 '1e15'")
+_INFINITY: ColumnElement[float] = literal_column("float8 'infinity'")
+_FIRST: ColumnElement[datetime] = literal_column("timestamptz '0001-01-01 00:00Z'")
+_LAST: ColumnElement[datetime] = literal_column("timestamptz '9999-12-31 23:59:59.999999Z'")
 
 
 class Leaf(NamedTuple):
-    """A field of each object: its name in the answer, and the attribute that it shows."""
+    """A field of each object: its name in the answer, and the attribute that it shows. With a
+    `kind` it shows the global id of an object of that kind, or, without an attribute, the kind."""
 
     name: str
-    attribute: str
+    attribute: str | None
+    kind: str | None = None
 
 
 class Leaves(tuple[Leaf, ...]):
@@ -47,31 +52,58 @@ class Leaves(tuple[Leaf, ...]):
     __slots__ = ()
 
 
-def written(entity: Any, leaves: Leaves, *order: Any) -> tuple[ColumnElement[Any], ...]:
-    """Aggregates: the objects as a JSON array, and what `by_key` has to know of it. A float that is
+def written(entity: Any, leaves: Leaves) -> tuple[ColumnElement[Any], ...]:
+    """Two columns: each row's object as JSON, and what `by_key` has to know of it. A float that is
     not finite is null. Raises TypeError for a column whose values cannot be written."""
-    text: ColumnElement[str] = literal("{", Text)
-    for n, leaf in enumerate(leaves):
-        column = getattr(entity, leaf.attribute)
-        text = text + literal(f'{"," if n else ""}"{leaf.name}":', Text) + _text(column)
-    columns = [getattr(entity, leaf.attribute) for leaf in leaves]
-    unusual = [_unusual(column) for column in columns if isinstance(column.type, Float)]
-    objects = func.string_agg(text + "}", aggregate_order_by(literal(",", Text), *order))
-    return objects, func.bool_or(or_(false(), *unusual))
+    text, before = _constant(""), "{"
+    unusual: list[ColumnElement[bool]] = []
+    for name, attribute, kind in leaves:
+        before += f'"{name}":'
+        if attribute is None:
+            before += f'"{kind}",'
+            continue
+        column = getattr(entity, attribute)
+        text = text + _constant(before) + (_text(column) if kind is None else _id(column, kind))
+        before = ","
+        if isinstance(column.type, Float):
+            unusual.append(_unusual(column))
+    return text + _constant(before.removesuffix(",") + "}"), or_(false(), *unusual)
+
+
+def written_together(entity: Any, leaves: Leaves, *order: Any) -> tuple[ColumnElement[Any], ...]:
+    """Aggregates: the same for the JSON array of all objects, in this order."""
+    text, unusual = written(entity, leaves)
+    objects = func.string_agg(text, aggregate_order_by(_constant(","), *order))
+    return _constant("[") + objects + _constant("]"), func.bool_or(unusual)
 
 
 def by_key(found: Sequence[tuple[Key, str, bool]]) -> dict[Key, str]:
-    """The arrays of each key, from rows with what `written` gives."""
+    """The texts of each key, from rows with what is written."""
     return {
-        key: orjson.dumps(orjson.loads(f"[{text}]")).decode() if unusual else f"[{text}]"
+        key: orjson.dumps(orjson.loads(text)).decode() if unusual else text
         for key, text, unusual in found
     }
+
+
+def _constant(text: str) -> ColumnElement[str]:
+    # Not as a parameter: there are a hundred, which would be sent and read with each execution.
+    return literal_column("'" + text.replace("'", "''") + "'", Text())
+
+
+def _id(column: Any, kind: str) -> ColumnElement[str]:
+    """As `schema.ids` encodes it."""
+    plain = func.replace(cast(column, Text), _constant("-"), _constant(""))
+    form = func.convert_to(_constant(f"{kind}:") + plain, _constant("UTF8"))
+    encoded = func.encode(form, _constant("base64"))
+    # What is long PostgreSQL breaks into lines.
+    usual = func.translate(encoded, _constant("+/\n"), _constant("-_"))
+    return _constant('"') + usual + _constant('"')
 
 
 def _text(column: Any) -> ColumnElement[str]:
     for kind, write in _WRITERS.items():
         if isinstance(column.type, kind):
-            return func.coalesce(write(column), "null")
+            return func.coalesce(write(column), _constant("null"))
     raise TypeError(f"{column} cannot be written as JSON.")
 
 
@@ -85,22 +117,26 @@ def _plain(column: Any) -> ColumnElement[str]:
 
 def _moment(column: Any) -> ColumnElement[str]:
     # The driver takes the first and the last moment that Python knows for the infinities.
-    known = func.greatest(func.least(column, literal_column(_LAST)), literal_column(_FIRST))
-    shown = case((column.is_not(None), known))
-    utc = func.to_char(func.timezone("UTC", shown), 'YYYY-MM-DD"T"HH24:MI:SS.US')
-    return literal('"', Text) + func.replace(utc, ".000000", "") + '+00:00"'
+    known = func.greatest(func.least(column, _LAST), _FIRST)
+    moment = func.timezone(_constant("UTC"), case((column.is_not(None), known)))
+    utc = func.to_char(moment, _constant('YYYY-MM-DD"T"HH24:MI:SS.US'))
+    return (
+        _constant('"')
+        + func.replace(utc, _constant(".000000"), _constant(""))
+        + _constant('+00:00"')
+    )
 
 
 def _float(column: Any) -> ColumnElement[str]:
     text, size = cast(column, Text), func.abs(column)
     whole = (size == func.trunc(size)) & (size < _LARGEST)
     # PostgreSQL takes NaN for larger than infinity.
-    return case((whole, text + ".0"), (size < inf, text))
+    return case((whole, text + _constant(".0")), (size < _INFINITY, text))
 
 
 def _unusual(column: Any) -> ColumnElement[bool]:
     size = func.abs(column)
-    return or_(size >= _LARGEST, (size > 0) & (size < _SMALLEST))
+    return or_(size >= _LARGEST, (size > literal_column("0")) & (size < _SMALLEST))
 
 
 _WRITERS: dict[type, Callable[[Any], ColumnElement[str]]] = {

@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -37,7 +38,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
-from lifecycle.leaves import Leaves, by_key, written
+from lifecycle.leaves import Leaves, by_key, written, written_together
 from lifecycle.statements import (
     Names,
     Prepared,
@@ -266,7 +267,7 @@ class Listing(Generic[Row]):
         if isinstance(names, Leaves):
             values["limit"] = request.size
             texts = by_key(await _fetch(session, self._leaves, shape, values))
-            return cast(dict[UUID, Page[Row]], texts)
+            return cast("dict[UUID, Page[Row]]", texts)
         found: dict[UUID, tuple[list[Row], list[Sequence[Any]]]] = {id: ([], []) for id in parents}
         for parent, row, *others in await _fetch(session, self._pages, shape, values):
             rows, apart = found[parent]
@@ -300,9 +301,9 @@ class Listing(Generic[Row]):
         parent, children, child = self._children(one, backward, resumed)
         # As they are shown, also where they were looked for from the end.
         order = self._ordered(self._sort_values(children, child), backward=False)
-        statement = select(parent, *written(child, leaves, *order))
+        statement = select(parent, *written_together(child, leaves, *order))
         if one:
-            return statement.select_from(children).having(func.count() > 0)
+            return statement.select_from(children).having(func.count() > literal_column("0"))
         return statement.join(children, true()).group_by(parent)
 
     def _children(self, one: bool, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
@@ -380,18 +381,27 @@ class Lookup(Generic[Key, Row]):
         self._key = attrgetter(column.key)
 
     async def fetch(self, session: ReadSession, keys: Sequence[Key]) -> dict[Key, Row]:
-        """The rows by their keys; those that do not exist are absent."""
-        one = len(keys) == 1
+        """The rows by their keys; those that do not exist are absent. Leaves come as texts."""
+        names, one = looked_at.get(), len(keys) == 1
         wanted = {"key": keys[0]} if one else {"keys": list(keys)}
-        rows = await _fetch(session, self._select, (names_looked_at(), one), wanted)
+        if isinstance(names, Leaves):
+            texts = by_key(await _fetch(session, self._leaves, (names, one), wanted))
+            return cast("dict[Key, Row]", texts)
+        rows = await _fetch(session, self._select, (names, one), wanted)
         return dict(zip(map(self._key, rows), rows, strict=True))
 
     def _select(self, names: Names, one: bool) -> Select[Any]:
-        part, type_ = part_of(self._entity, names, self._column.key), self._column.type
+        return self._of(one, part_of(self._entity, names, self._column.key))
+
+    def _leaves(self, leaves: Leaves, one: bool) -> Select[Any]:
+        return self._of(one, self._column, *written(self._entity, leaves))
+
+    def _of(self, one: bool, *shown: Any) -> Select[Any]:
+        type_ = self._column.type
         key: Any = (
             bindparam("key", type_=type_) if one else any_(bindparam("keys", type_=ARRAY(type_)))
         )
-        return select(part).where(self._column == key, *self._conditions)
+        return select(*shown).where(self._column == key, *self._conditions)
 
 
 class Children(Generic[Row]):
@@ -413,7 +423,7 @@ class Children(Generic[Row]):
         names, one = looked_at.get(), len(parents) == 1
         if isinstance(names, Leaves):
             texts = by_key(await _fetch(session, self._leaves, (names, one), wanted))
-            return cast(dict[UUID, list[Row]], texts)
+            return cast("dict[UUID, list[Row]]", texts)
         rows = await _fetch(session, self._select, (names, one), wanted)
         parent = attrgetter(self._parent.key)
         return {parent: list(children) for parent, children in groupby(rows, parent)}
@@ -424,7 +434,7 @@ class Children(Generic[Row]):
         return ordered.with_only_columns(part, maintain_column_froms=True)
 
     def _leaves(self, leaves: Leaves, one: bool) -> Select[Any]:
-        objects = written(self._entity, leaves, *self._order)
+        objects = written_together(self._entity, leaves, *self._order)
         return (
             self._own(one)
             .group_by(self._parent)

@@ -146,6 +146,10 @@ class Prepared(Generic[Row]):
         """What becomes of the columns, where the driver gives those instead."""
         return _reader_of_columns(self.statement)
 
+    def place(self, attribute: str) -> int:
+        """Which of the columns shows this attribute of the one thing that is selected."""
+        return list(self.statement.selected_columns.keys()).index(attribute)
+
     @cached_property
     def columns(self) -> int:
         """How many columns PostgreSQL can give as an array each; 0 if it cannot."""
@@ -172,8 +176,10 @@ def part_of(entity: Any, names: frozenset[str] | None, *always: str) -> Any:
 
 def _reader(statement: Select[Any]) -> Callable[[Sequence[Values]], list[Any]]:
     things, conversions = _things(statement), _conversions(statement)
-    if len(things) == 1 and not conversions:
+    if not conversions and len(things) == 1:
         return things[0][1]
+    if not conversions and all(make is _only for _, make in things):
+        return _maker(None, *(str(each["name"]) for each in statement.column_descriptions))
     read = _reader_of_columns(statement)
     return lambda found: read(list(zip(*found, strict=True))) if found else []
 

@@ -16,7 +16,7 @@ from lifecycle.runs import repository as runs
 from schema.context import Info
 from schema.experiments import runs_wanted
 from schema.impact import affected
-from schema.loaded import loaded
+from schema.loaded import Name, found, loaded
 from schema.nodes import Node
 from schema.pagination import After, Before, Connection, First, Last, listed
 from schema.rows import OfRow, shown
@@ -46,6 +46,7 @@ class DataSet(Node, OfRow[DataSetRow]):
         by="id",
         given=runs_wanted,
         counts=runs.counts_of_data_sets,
+        leaves=True,
         description="The runs whose facts name it, newest first unless ordered otherwise.",
     )
 
@@ -68,24 +69,24 @@ class DataSetFilterInput:
     )
 
 
+def _named(
+    name: Name,
+    digest: Annotated[
+        str | None,
+        strawberry.argument(
+            description="Its digest; without it the one that was logged without. `dataSets` "
+            "has all of a name."
+        ),
+    ] = None,
+) -> DataSetName:
+    return DataSetName(name, digest)
+
+
 @strawberry.type
 class DataSetQueries:
-    @strawberry.field(description="One data set, or null.")
-    async def data_set(
-        self,
-        info: Info,
-        name: Annotated[str, strawberry.argument(description="Its name.")],
-        digest: Annotated[
-            str | None,
-            strawberry.argument(
-                description="Its digest; without it the one that was logged without. `dataSets` "
-                "has all of a name."
-            ),
-        ] = None,
-    ) -> DataSet | None:
-        key = DataSetName(name, digest)
-        row = await info.context.loaders.load(repository.by_names, key)
-        return DataSet.from_row(row) if row else None
+    data_set: DataSet | None = found(
+        repository.by_names, key=_named, description="One data set, or null."
+    )
 
     @strawberry.field(description="Data sets, newest first.")
     async def data_sets(

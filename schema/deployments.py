@@ -36,7 +36,7 @@ from schema.errors import (
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
-from schema.loaded import forward, loaded
+from schema.loaded import forward, found, loaded
 from schema.logs import LogConnection, LogLineInput, log_connection
 from schema.nodes import Node
 from schema.pagination import (
@@ -138,6 +138,7 @@ class Deployment(Node, OfRow[DeploymentRow]):
     model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = loaded(
         registry.versions_by_ids,
         by="model_version_id",
+        leaves=True,
         description="The version that runs, even if it has since been deleted.",
     )
 
@@ -167,6 +168,7 @@ class Deployment(Node, OfRow[DeploymentRow]):
     rollback_from: Annotated["Deployment", strawberry.lazy("schema.deployments")] | None = loaded(
         repository.by_ids,
         by="rollback_from_id",
+        leaves=True,
         description="The deployment that this one replaced by rolling back.",
     )
 
@@ -187,6 +189,7 @@ class Deployment(Node, OfRow[DeploymentRow]):
         by="id",
         given=forward,
         counts=drift.counts_of_deployments,
+        leaves=True,
         description="Drift that was observed on it, newest first.",
     )
 
@@ -392,13 +395,12 @@ async def deployment_by_id(info: Info, id: UUID | None) -> Deployment | None:
 
 @strawberry.type
 class DeploymentQueries:
-    @strawberry.field(description="One deployment, or null.")
-    async def deployment(
-        self,
-        info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="Its global id.")],
-    ) -> Deployment | None:
-        return await deployment_by_id(info, ids.decode("Deployment", id))
+    deployment: Deployment | None = found(
+        repository.by_ids,
+        key=ids.of("Deployment"),
+        leaves=True,
+        description="One deployment, or null.",
+    )
 
     @strawberry.field(description="Deployments, newest first unless ordered otherwise.")
     async def deployments(

@@ -137,6 +137,7 @@ class DriftResponse(OfRow[DriftResponseRow]):
     deployment: Annotated["Deployment", strawberry.lazy("schema.deployments")] | None = loaded(
         deployments.by_ids,
         by="deployment_id",
+        leaves=True,
         description="The deployment that a rollback made.",
     )
 
@@ -169,18 +170,21 @@ class DriftEvent(Node, OfRow[DriftEventRow]):
     model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = loaded(
         registry.versions_by_ids,
         by="model_version_id",
+        leaves=True,
         description="The version that it was observed on.",
     )
 
     deployment: Annotated["Deployment", strawberry.lazy("schema.deployments")] | None = loaded(
         deployments.by_ids,
         by="deployment_id",
+        leaves=True,
         description="The deployment that it was observed on, if it was on one.",
     )
 
     policy: DriftPolicy | None = loaded(
         repository.policies_by_ids,
         by="policy_id",
+        leaves=True,
         description="The policy that held when it was recorded; null from before there were any.",
     )
 

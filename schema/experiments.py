@@ -30,7 +30,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
-from schema.loaded import Further, loaded
+from schema.loaded import Further, found, its_name, loaded
 from schema.logs import LogLine, lines_of
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -105,6 +105,7 @@ class Experiment(Node, OfRow[ExperimentRow]):
         by="id",
         given=runs_wanted,
         counts=runs.counts_of_experiments,
+        leaves=True,
         description="Its runs, newest first unless ordered otherwise.",
     )
 
@@ -214,12 +215,12 @@ UpdateExperimentResult = Annotated[
 
 @strawberry.type
 class ExperimentQueries:
-    @strawberry.field(description="The experiment of this name, or null.")
-    async def experiment(
-        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
-    ) -> Experiment | None:
-        row = await info.context.loaders.load(repository.by_names, name)
-        return Experiment.from_row(row) if row else None
+    experiment: Experiment | None = found(
+        repository.by_names,
+        key=its_name,
+        leaves=True,
+        description="The experiment of this name, or null.",
+    )
 
     @strawberry.field(description="Experiments, newest first unless ordered otherwise.")
     async def experiments(

@@ -1,11 +1,13 @@
 """Global ids: opaque to clients, a kind and a UUID to us."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Annotated
 from uuid import UUID
 
 # As the driver makes them of what it reads, and sends them without another step.
 from asyncpg.pgproto.pgproto import UUID as DriverUUID
-from strawberry import ID
+from strawberry import ID, argument
 
 from lifecycle.errors import InvalidInput, Path
 
@@ -26,6 +28,16 @@ def split(global_id: str, path: Path = ("id",)) -> tuple[str, UUID]:
         return kind, DriverUUID(hexadecimal)
     except ValueError:
         raise InvalidInput("This is not an id that this service gave.", path) from None
+
+
+def of(kind: str) -> Callable[[ID], UUID]:
+    """What makes of the argument `id` of a field the UUID of an object of this kind. Raises
+    InvalidInput as `decode`."""
+
+    def key(id: Annotated[ID, argument(description="Its global id.")]) -> UUID:
+        return decode(kind, id)
+
+    return key
 
 
 def decode(kind: str, global_id: str, path: Path = ("id",)) -> UUID:

@@ -1,4 +1,5 @@
-"""Fields that show what an access path finds for their object: declared, not written as resolvers.
+"""Fields that show what an access path finds, for their object or for their arguments: they are
+declared, not written as resolvers.
 
 Strawberry resolves them object by object, like all others. The compiled execution sees what is
 declared, and asks for all objects of a level without a call for each.
@@ -6,7 +7,7 @@ declared, and asks for all objects of a level without a call for each.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import strawberry
 from graphql import (
@@ -26,6 +27,8 @@ from schema.loaders import Batch, Loaders
 from schema.pagination import After, Before, Connection, First, Last, connection
 from schema.rows import OfRow
 
+Key = TypeVar("Key")
+
 
 class Further(NamedTuple):
     """What a batch is asked besides keys: `which` objects are meant, and, where it gives pages,
@@ -40,8 +43,7 @@ class Access:
     """How what a field shows is found: `batch` gives a row, or a list of rows, for the attribute
     `by` of the object's row, and nothing where that is null. `given` makes the batch's further
     arguments of the field's, or raises InvalidInput. If there are `counts`, which give the length
-    of a whole list, the batch gives pages. With `leaves` it gives lists that are written as well.
-    """
+    of a whole list, the batch gives pages. With `leaves` what it gives may come written as well."""
 
     batch: Batch[Any, ..., Any]
     by: str
@@ -85,12 +87,31 @@ class Access:
         return None if found is None else kind.from_row(found)
 
 
-_declared: dict[Callable[..., Any], Access] = {}
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How the one object is found that a field shows whatever its own object is: `batch` gives its
+    row for the key that `key` makes of the field's arguments, or raises InvalidInput for. With
+    `leaves` what it gives may come written as well."""
+
+    batch: Batch[Any, [], Any]
+    key: Callable[..., Any]
+    leaves: bool = False
+
+    async def resolve(self, info: Info, arguments: dict[str, Any]) -> Any:
+        """What the field shows."""
+        row = await info.context.loaders.load(self.batch, self.key(**arguments))
+        definition: StrawberryObjectDefinition = get_named_type(
+            info._raw_info.return_type
+        ).extensions["strawberry-definition"]
+        return None if row is None else definition.origin.from_row(row)
 
 
-def access_of(resolver: StrawberryResolver[Any]) -> Access | None:
+_declared: dict[Callable[..., Any], Access | Finding] = {}
+
+
+def declared(resolver: StrawberryResolver[Any]) -> Access | Finding | None:
     """How a field is declared; None if it is written as a resolver."""
-    return _declared.get(cast(Callable[..., Any], resolver.wrapped_func))
+    return _declared.get(cast("Callable[..., Any]", resolver.wrapped_func))
 
 
 def loaded(
@@ -109,10 +130,40 @@ def loaded(
     async def resolve(self, info: Info, **arguments: Any):  # type: ignore[no-untyped-def]
         return await access.resolve(self.row, info, arguments)
 
-    _declared[resolve] = access
+    return _field(resolve, access, access.given, description)
+
+
+def found(
+    batch: Batch[Key, [], Any], *, key: Callable[..., Key], leaves: bool = False, description: str
+) -> Any:
+    """A field, of the type that the class says or null, that shows what `Finding` finds. Its
+    arguments are those of `key`."""
+    finding = Finding(batch, key, leaves)
+
+    async def resolve(self, info: Info, **arguments: Any):  # type: ignore[no-untyped-def]
+        return await finding.resolve(info, arguments)
+
+    return _field(resolve, finding, key, description)
+
+
+def _field(
+    resolve: Callable[..., Any],
+    how: Access | Finding,
+    arguments: Callable[..., Any],
+    description: str,
+) -> StrawberryField:
+    _declared[resolve] = how
     field: StrawberryField = strawberry.field(resolver=resolve, description=description)
-    field.arguments = StrawberryResolver(access.given).arguments
+    field.arguments = StrawberryResolver(arguments).arguments
     return field
+
+
+Name = Annotated[str, strawberry.argument(description="Its name.")]
+
+
+def its_name(name: Name) -> str:
+    """The key of what has a name."""
+    return name
 
 
 def _nothing() -> Further:

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, ca
 
 from strawberry.dataloader import DataLoader
 
-from lifecycle.database import Database, ReadSession, together
+from lifecycle.database import Database, Later, ReadSession, together
 from lifecycle.leaves import Leaves
 from lifecycle.statements import Names, looked_at, names_looked_at
 
@@ -65,12 +65,21 @@ class Load(Generic[Value]):
         return cast("Value | None", value)
 
 
+class Ahead(NamedTuple):
+    """What will be asked next of the one object that is found, by which attribute of its row."""
+
+    path: Path
+    names: Names
+    by: str
+
+
 class Asked:
     """What is to be loaded at the same time: the keys of each access path, and what will be looked
-    at of what is found."""
+    at of what is found. If that is one object, what is `ahead` may be loaded along with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Sequence[Ahead] = ()) -> None:
         self.paths: dict[Path, tuple[Names, list[Any]]] = {}
+        self.ahead = ahead
 
     def add(self, path: Path, names: Names, keys: Sequence[Any]) -> int:
         """Ask for these keys too; from which place on they are among those of the path."""
@@ -102,16 +111,47 @@ class _Read:
 
     async def __call__(self, session: ReadSession) -> None:
         """Put what is found to what is known."""
-        batch, args, leaves = self._path
-        former = looked_at.set(self._names if leaves is None else leaves)
-        try:
-            found = await batch(session, self._keys, *args)
-        finally:
-            # Whoever gives this up may do so elsewhere, where it has set nothing.
-            with suppress(ValueError):
-                looked_at.reset(former)
+        found = await _read(session, self._path, self._names, self._keys)
         for key in self._keys:
             self._known[key] = found.get(key)
+
+    @property
+    def found(self) -> Any:
+        """What is there for the first of the keys."""
+        return self._known[self._keys[0]]
+
+
+class _ReadAhead:
+    """The read of what is asked next of the one object that another read finds."""
+
+    def __init__(self, ahead: Ahead) -> None:
+        self.ahead = ahead
+        self._later = Later(ahead.by)
+
+    async def __call__(self, session: ReadSession) -> None:
+        """Keep what is found."""
+        path, names, _ = self.ahead
+        self._found = await _read(session, path, names, [self._later])
+
+    def put(self, known: dict[Any, Any], row: Any) -> None:
+        """Put it to what is known, now that the object's row is."""
+        if row is not None and not self._later.missed:
+            key = getattr(row, self.ahead.by)
+            known[key] = self._found.get(key)
+
+
+async def _read(
+    session: ReadSession, path: Path, names: Names, keys: Sequence[Any]
+) -> Mapping[Any, Any]:
+    batch, args, leaves = path
+    former = looked_at.set(names if leaves is None else leaves)
+    try:
+        found: Mapping[Any, Any] = await batch(session, keys, *args)
+    finally:
+        # Whoever gives this up may do so elsewhere, where it has set nothing.
+        with suppress(ValueError):
+            looked_at.reset(former)
+    return found
 
 
 class _Collected:
@@ -171,8 +211,11 @@ class Loaders:
                 if _watch is not None:
                     _watch(len(unknown))
         if reads:
+            ahead = [_ReadAhead(each) for each in asked.ahead]
             async with self._database.read() as session:
-                await together(session, reads)
+                await together(session, [*reads, *ahead])
+            for each in ahead:
+                each.put(self._known.setdefault(each.ahead[:2], {None: None}), reads[0].found)
         return {
             path: [*map(self._known[path, names].__getitem__, keys)]
             for path, (names, keys) in asked.paths.items()

@@ -6,7 +6,7 @@ import strawberry
 from strawberry import Private
 
 from schema import ids
-from schema.rows import shown_by_kind
+from schema.rows import shown_id
 
 
 @strawberry.interface(description="An object with a global id.")
@@ -14,11 +14,7 @@ class Node:
     """Shows a row; see `rows`."""
 
     row: Private[Any]
-    id: strawberry.ID = shown_by_kind(
-        lambda kind: lambda row: ids.encode(kind.__name__, row.id),
-        needs=("id",),
-        description="Global and opaque; see `node`.",
-    )
+    id: strawberry.ID = shown_id(ids.encode, description="Global and opaque; see `node`.")
 
 
 @strawberry.type(description="A label.")

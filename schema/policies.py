@@ -77,6 +77,7 @@ class StagePolicy(Node, OfRow[StagePolicyRow]):
     model: Annotated["Model", strawberry.lazy("schema.registry")] | None = loaded(
         registry.models_by_ids,
         by="model_id",
+        leaves=True,
         description="The model whose own it is; null for the general policy.",
     )
 

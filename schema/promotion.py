@@ -253,6 +253,7 @@ class StageAssignment(OfRow[StageAssignmentRow]):
     model_version: Annotated["ModelVersion", strawberry.lazy("schema.registry")] = loaded(
         registry.versions_by_ids,
         by="model_version_id",
+        leaves=True,
         description="The version, even if it has since been deleted.",
     )
 

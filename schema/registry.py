@@ -49,7 +49,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
-from schema.loaded import Further, forward, loaded
+from schema.loaded import Further, forward, found, its_name, loaded
 from schema.metrics import Metric, MetricInput, finite
 from schema.nodes import Node, Tag, TagInput, tags_of
 from schema.pagination import (
@@ -162,6 +162,7 @@ class Model(Node, OfRow[ModelRow]):
         by="id",
         given=_versions,
         counts=repository.version_counts_of_models,
+        leaves=True,
         description="Its versions, newest first, without deleted ones.",
     )
 
@@ -254,12 +255,14 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     model: Model = loaded(
         repository.models_by_ids,
         by="model_id",
+        leaves=True,
         description="The model that it is a version of.",
     )
 
     run: Annotated["Run", strawberry.lazy("schema.runs")] | None = loaded(
         runs.by_ids,
         by="run_id",
+        leaves=True,
         description="The run that it came out of.",
     )
 
@@ -343,6 +346,7 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         by="id",
         given=forward,
         counts=drift.counts_of_versions,
+        leaves=True,
         description="Drift that was observed, newest first.",
     )
 
@@ -580,14 +584,20 @@ def _version_filter(given: ModelVersionFilterInput | None) -> VersionFilter:
     return VersionFilter(given.model_name, choices(given.stages), choices(given.approval_statuses))
 
 
+def _selected(
+    by: Annotated[ModelVersionSelector, strawberry.argument(description="Which version.")],
+) -> VersionSelector:
+    return parse(VersionSelector, by.plain(("by",)), ("by",))
+
+
 @strawberry.type
 class RegistryQueries:
-    @strawberry.field(description="The model of this name, or null.")
-    async def model(
-        self, info: Info, name: Annotated[str, strawberry.argument(description="Its name.")]
-    ) -> Model | None:
-        row = await info.context.loaders.load(repository.models_by_names, name)
-        return Model.from_row(row) if row else None
+    model: Model | None = found(
+        repository.models_by_names,
+        key=its_name,
+        leaves=True,
+        description="The model of this name, or null.",
+    )
 
     @strawberry.field(description="Models, by name.")
     async def models(
@@ -610,16 +620,9 @@ class RegistryQueries:
             lambda session: repository.models_count(session, wanted),
         )
 
-    @strawberry.field(description="One version, or null.")
-    async def model_version(
-        self,
-        info: Info,
-        by: Annotated[ModelVersionSelector, strawberry.argument(description="Which version.")],
-    ) -> ModelVersion | None:
-        selector = parse(VersionSelector, by.plain(("by",)), ("by",))
-        async with info.context.database.read() as session:
-            row = await repository.find(session, selector)
-        return ModelVersion.from_row(row) if row else None
+    model_version: ModelVersion | None = found(
+        repository.meant, key=_selected, description="One version, or null."
+    )
 
     @strawberry.field(description="Versions of all models, newest first unless ordered otherwise.")
     async def model_versions(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, TypeVar
+from uuid import UUID
 
 import strawberry
 from strawberry.types.field import StrawberryField
@@ -31,10 +32,12 @@ class HoldsRows:
 class Lookup(property):
     """How a field is found in the row of its object. `needs` are the attributes of the row that
     this looks at; None if that may be any. `leaf` is the attribute that it shows as it is, if it
-    does that, but for floats that are not finite, which are shown as null."""
+    does that, but for floats that are not finite, which are shown as null; or, if it `is_id`, as
+    the global id of an object of its class."""
 
     needs: tuple[str, ...] | None = None
     leaf: str | None = None
+    is_id = False
 
     def __init__(self, reader: Callable[[type], Callable[[Any], Any]]) -> None:
         super().__init__(lambda self: reader(type(self))(self.row))
@@ -72,11 +75,11 @@ def shown(
     return _field(look_up, needs, description, name)
 
 
-def shown_by_kind(
-    reader: Callable[[type], Callable[[Any], Any]], *, needs: tuple[str, ...], description: str
-) -> Any:
-    """A field that shows of a row what depends also on the class of its object."""
-    return _field(Lookup(reader), needs, description, None)
+def shown_id(encode: Callable[[str, UUID], str], *, description: str) -> Any:
+    """A field that shows the row's id as `encode` makes it global, with the name of the class."""
+    look_up = Lookup(lambda kind: lambda row: encode(kind.__name__, row.id))
+    look_up.leaf, look_up.is_id = "id", True
+    return _field(look_up, ("id",), description, None)
 
 
 def _field(

@@ -46,7 +46,7 @@ from schema.errors import (
 from schema.impact import affected
 from schema.inputs import ChangeInput, Given, WriteInput, choices, parse
 from schema.journal import CaughtUp, CursorExpired, Heartbeat
-from schema.loaded import Further, loaded
+from schema.loaded import Further, found, loaded
 from schema.logs import LogConnection, LogLine, LogLineInput, lines_of, log_connection
 from schema.metrics import Metric, MetricInput, MetricSeries, metrics_of
 from schema.nodes import Node, Tag, TagInput, tags_of
@@ -171,18 +171,21 @@ class Run(Node, OfRow[RunRow]):
     experiment: Annotated["Experiment", strawberry.lazy("schema.experiments")] = loaded(
         experiments.by_ids,
         by="experiment_id",
+        leaves=True,
         description="The experiment it belongs to.",
     )
 
     parent: Annotated["Run", strawberry.lazy("schema.runs")] | None = loaded(
         repository.by_ids,
         by="parent_id",
+        leaves=True,
         description="The run that it is a part of.",
     )
 
     data_set: Annotated["DataSet", strawberry.lazy("schema.datasets")] | None = loaded(
         datasets.by_ids,
         by="data_set_id",
+        leaves=True,
         description="The data set that `datasetFacts` names, if they name one.",
     )
 
@@ -526,13 +529,9 @@ def run_order(given: Sequence[RunOrderInput] | None) -> tuple[RunOrder, ...]:
 
 @strawberry.type
 class RunQueries:
-    @strawberry.field(description="One run, or null.")
-    async def run(
-        self,
-        info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="Its global id.")],
-    ) -> Run | None:
-        return await run_by_id(info, ids.decode("Run", id))
+    run: Run | None = found(
+        repository.by_ids, key=ids.of("Run"), leaves=True, description="One run, or null."
+    )
 
     @strawberry.field(description="Runs of all experiments, newest first unless ordered otherwise.")
     async def runs(

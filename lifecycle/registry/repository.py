@@ -6,7 +6,7 @@ Deleted versions are in no list and answer to no selector; by id they are found 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TypeVarTuple
@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from lifecycle.commands import Name
-from lifecycle.database import ReadSession, WriteSession
+from lifecycle.database import ReadSession, WriteSession, together
 from lifecycle.pages import (
     LISTS,
     PARENTS,
@@ -190,9 +190,9 @@ async def versions_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUI
 def _meant(selector: VersionSelector) -> tuple[str, dict[str, object]]:
     """Which of `_MEANT` a selector stands for, and the values of its parameters."""
     if selector.name_version is not None:
-        return "name_version", dict(selector.name_version)
+        return "name_version", vars(selector.name_version)
     if selector.in_stage is not None:
-        return "in_stage", dict(selector.in_stage)
+        return "in_stage", vars(selector.in_stage)
     return "id", {"id": selector.id}
 
 
@@ -200,6 +200,14 @@ async def find(session: ReadSession, selector: VersionSelector) -> ModelVersionR
     """The version that is meant, unless it was deleted."""
     how, names = _meant(selector)
     return await session.fetch_one(_find(how, names_looked_at()), names)
+
+
+async def meant(
+    session: ReadSession, selectors: Sequence[VersionSelector]
+) -> dict[VersionSelector, ModelVersionRow]:
+    """The versions that are meant; those that do not exist, or were deleted, are absent."""
+    found = await together(session, [partial(find, selector=each) for each in selectors])
+    return {each: row for each, row in zip(selectors, found, strict=True) if row is not None}
 
 
 @lru_cache(LISTS)

@@ -190,14 +190,14 @@ class Objects(Type):
 
     def __init__(self, nullable: bool, selection: "Selection") -> None:
         super().__init__(nullable)
-        self._selection = selection
+        self.selection = selection
         self.looked_at = selection.looked_at
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
-        if self._selection.required and kinds != {self._selection.kind}:
+        if self.selection.required and kinds != {self.selection.kind}:
             raise Unusual("an object of another class")
         answers: list[dict[str, Any]] = [{} for _ in values]
-        rest.append(Part(self._selection, answers, objects=values))
+        rest.append(Part(self.selection, answers, objects=values))
         return answers
 
 
@@ -206,11 +206,18 @@ class Rows(Objects):
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
         answers: list[dict[str, Any]] = [{} for _ in values]
-        rest.append(Part(self._selection, answers, rows=values))
+        rest.append(Part(self.selection, answers, rows=values))
         return answers
 
 
 class Written(Type):
+    """An object that comes as the text that is shown."""
+
+    def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        return list(map(orjson.Fragment, values))
+
+
+class WrittenList(Type):
     """A list that comes as the text that is shown; where it is empty, as nothing."""
 
     def __init__(self) -> None:

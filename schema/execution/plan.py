@@ -8,10 +8,11 @@ directives depend on; arguments are filled in for each request.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from graphql import (
     DocumentNode,
+    FieldNode,
     FragmentDefinitionNode,
     GraphQLField,
     GraphQLInterfaceType,
@@ -37,7 +38,6 @@ from graphql.execution.values import VariableValues
 from strawberry.schema import Schema
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
-from strawberry.types.fields.resolver import StrawberryResolver
 
 from lifecycle.leaves import Leaf, Leaves
 from schema.execution.arguments import Arguments, Texts
@@ -51,9 +51,10 @@ from schema.execution.columns import (
     Type,
     Unusual,
     Written,
+    WrittenList,
     is_written,
 )
-from schema.loaded import Access, access_of
+from schema.loaded import Access, Finding, declared
 from schema.rows import HoldsRows, OfRow, look_up
 
 
@@ -80,7 +81,7 @@ class Loaded:
     """A field that says how its objects are found: for each key, which `read` gives, many of them,
     or one. `names` are the attributes of their rows that will be looked at; None if that may be
     any. Pages are shown as connections of objects of that `kind`, or as they are, when it is None:
-    then only their nodes are asked for. Lists with `leaves` come written."""
+    then only their nodes are asked for. What has `leaves` comes written."""
 
     definition: GraphQLField
     access: Access
@@ -94,21 +95,36 @@ class Loaded:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Found:
+    """A field that says how its one object is found by its arguments. What is `ahead` is written,
+    and can be asked for along with the object. The rest as of Loaded."""
+
+    finding: Finding
+    type: Type
+    names: frozenset[str] | None
+    arguments: Arguments
+    leaves: Leaves | None
+    ahead: tuple[Loaded, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Resolved:
-    """A field with a resolver, as it is asked for here. `names` are the attributes of the rows that
-    it gives which will be looked at; None if that may be any."""
+    """A field with a resolver, as it is asked for here. `info` is the argument that is told about
+    the field, if there is one. `names` are the attributes of the rows that it gives which will be
+    looked at; None if that may be any."""
 
     parent: GraphQLObjectType
     definition: GraphQLField
     field: StrawberryField
-    resolve: StrawberryResolver[Any]
-    details: list[FieldDetails]
+    method: Callable[..., Any]
+    info: str | None
+    nodes: list[FieldNode]
     type: Type
     names: frozenset[str] | None
     arguments: Arguments
 
 
-Field = TypeName | Attribute | Loaded | Resolved
+Field = TypeName | Attribute | Loaded | Found | Resolved
 
 
 @dataclass(eq=False, slots=True)
@@ -191,17 +207,31 @@ class Compiler:
         if field.is_basic_field:
             return self._attribute(parent, field.python_name, self._type(definition.type, details))
         resolve = field.base_resolver
-        access = access_of(resolve) if resolve else None
-        if access is not None:
-            return self._loaded(access, definition, details)
+        how = declared(resolve) if resolve else None
+        if isinstance(how, Access):
+            return self._loaded(how, definition, details)
+        arguments = self._arguments(definition, details[0])
+        if how is not None:
+            leaves, type_ = self._shown(how.leaves, definition.type, details)
+            next_ = type_.selection.fields if isinstance(type_, Rows) else ()
+            ahead = tuple(each for each in next_ if isinstance(each, Loaded) and each.leaves)
+            return Found(how, type_, type_.looked_at, arguments, leaves, ahead)
         type_ = self._type(definition.type, details)
         if field.extensions or resolve is None:
             raise Unusual("a field with extensions")
         if not resolve.self_parameter or resolve.parent_parameter or resolve.root_parameter:
             raise Unusual("a resolver that is no method")
-        arguments = self._arguments(definition, details[0])
+        info = resolve.info_parameter
         return Resolved(
-            parent, definition, field, resolve, details, type_, type_.looked_at, arguments
+            parent,
+            definition,
+            field,
+            cast("Callable[..., Any]", resolve.wrapped_func),
+            info.name if info else None,
+            [each.node for each in details],
+            type_,
+            type_.looked_at,
+            arguments,
         )
 
     def _attribute(self, parent: GraphQLObjectType, name: str, type_: Type) -> Attribute:
@@ -221,8 +251,7 @@ class Compiler:
             type_ = self._type(definition.type, details)
         else:
             name, shown, asked = nodes or (None, definition.type, details)
-            leaves = self._leaves(shown, asked) if access.leaves else None
-            type_ = Written() if leaves else self._type(shown, asked, rows=True)
+            leaves, type_ = self._shown(access.leaves, shown, asked)
             type_ = Nodes(name, type_) if name is not None else type_
         return Loaded(
             definition,
@@ -248,29 +277,48 @@ class Compiler:
         ((name, asked),) = grouped.items()
         return name, connection.fields["nodes"].type, asked
 
+    def _shown(
+        self, may_be_written: bool, type_: GraphQLOutputType, details: list[FieldDetails]
+    ) -> tuple[Leaves | None, Type]:
+        """How objects that come as rows, or lists of them, are shown: as leaves where they can
+        be."""
+        leaves = self._leaves(type_, details) if may_be_written else None
+        if leaves is None:
+            return None, self._type(type_, details, rows=True)
+        of = get_nullable_type(type_)
+        return leaves, WrittenList() if is_list_type(of) else Written(nullable=of is type_)
+
     def _leaves(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Leaves | None:
-        """What is selected of the objects of a list, if PostgreSQL can write all of it."""
+        """What is selected of objects, if PostgreSQL can write all of it."""
         parent = get_named_type(type_)
         assert isinstance(parent, GraphQLObjectType)
         grouped = self._grouped(parent, details)
         leaves = Leaves(
-            Leaf(name, leaf)
+            leaf
             for name, each in grouped.items()
-            if (leaf := self._leaf(parent, each[0].node.name.value)) is not None
+            if (leaf := self._leaf(parent, name, each[0].node.name.value)) is not None
         )
-        if len(leaves) < len(grouped):
+        # Of what shows nothing of its row nobody would know that it is there.
+        if len(leaves) < len(grouped) or all(leaf.attribute is None for leaf in leaves):
             return None
         self._size += len(grouped)
         return leaves
 
-    def _leaf(self, parent: GraphQLObjectType, name: str) -> str | None:
-        """The attribute that a field shows as PostgreSQL would write it."""
-        definition = parent.fields.get(name)
-        if definition is None or not is_written(definition.type):
+    def _leaf(self, parent: GraphQLObjectType, name: str, field_name: str) -> Leaf | None:
+        """The field of this name, if PostgreSQL would write it as it is shown."""
+        if field_name == "__typename":
+            return Leaf(name, None, parent.name)
+        definition = parent.fields.get(field_name)
+        if definition is None:
             return None
         field: StrawberryField = definition.extensions["strawberry-definition"]
-        found = look_up(_definition(parent).origin, field.python_name)
-        return found.leaf if found else None
+        kind = _definition(parent).origin
+        found = look_up(kind, field.python_name)
+        if found is None or found.leaf is None:
+            return None
+        if found.is_id:
+            return Leaf(name, found.leaf, kind.__name__)
+        return Leaf(name, found.leaf) if is_written(definition.type) else None
 
     def _arguments(self, definition: GraphQLField, details: FieldDetails) -> Arguments:
         return Arguments(self._strawberry, definition, details, self._operation)
@@ -313,7 +361,7 @@ def _looked_at(kind: type, fields: Iterable[Field]) -> frozenset[str] | None:
     found: set[str] = set()
     for field in fields:
         names: Iterable[str] | None
-        if isinstance(field, TypeName):
+        if isinstance(field, TypeName | Found):
             names = ()
         elif isinstance(field, Loaded):
             names = (field.access.by,)

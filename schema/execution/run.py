@@ -6,7 +6,7 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -25,9 +25,9 @@ from graphql.execution.values import VariableValues
 
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
-from schema.execution.plan import Attribute, Loaded, Plan, Resolved, TypeName
+from schema.execution.plan import Attribute, Found, Loaded, Plan, Resolved, TypeName
 from schema.loaded import Further
-from schema.loaders import Asked, Load, Path
+from schema.loaders import Ahead, Asked, Load, Path
 
 
 @dataclass(eq=False, slots=True)
@@ -43,8 +43,7 @@ class Begun:
 class Wanted:
     """A field whose values are to be loaded, by these keys, into this column."""
 
-    field: Loaded
-    further: Further
+    field: Loaded | Found
     path: Path
     keys: list[Any]
     column: list[Any]
@@ -87,6 +86,7 @@ class Run:
         self._variables = variables
         self._context = context
         self._loaders = context.loaders
+        self._further: dict[Loaded, Further] = {}
 
     async def answer(self) -> dict[str, Any]:
         """The data. Raises Unusual, and whatever resolvers and serializers raise."""
@@ -127,27 +127,45 @@ class Run:
             elif isinstance(field, TypeName):
                 columns.append([field.name] * len(part.answers))
             elif isinstance(field, Loaded):
-                further = field.access.given(**field.arguments.given(self._variables))
-                path = Path(field.access.batch, further.which + further.page, field.leaves)
                 columns.append([])
                 keys = list(map(field.read, part.rows))
-                wanted.append(Wanted(field, further, path, keys, columns[-1]))
+                wanted.append(Wanted(field, self._path(field), keys, columns[-1]))
+            elif isinstance(field, Found):
+                key = field.finding.key(**field.arguments.given(self._variables))
+                columns.append([])
+                keys = [key] * len(part.answers)
+                path = Path(field.finding.batch, (), field.leaves)
+                wanted.append(Wanted(field, path, keys, columns[-1]))
             else:
                 arguments = self._arguments(field)
-                method = cast(Callable[..., Any], field.resolve.wrapped_func)
-                columns.append([method(each, **arguments) for each in part.objects])
+                columns.append([field.method(each, **arguments) for each in part.objects])
                 if field.field.is_async:
                     begun.append(Begun(field, columns[-1]))
         return columns
 
+    def _path(self, field: Loaded) -> Path:
+        further = self._further.get(field)
+        if further is None:
+            further = field.access.given(**field.arguments.given(self._variables))
+            self._further[field] = further
+        return Path(field.access.batch, further.which + further.page, field.leaves)
+
+    def _ahead(self, wanted: list[Wanted]) -> list[Ahead]:
+        """What the next level will ask for, if this one is nothing but one object."""
+        if len(wanted) != 1 or not isinstance(wanted[0].field, Found) or len(wanted[0].keys) != 1:
+            return []
+        return [
+            Ahead(self._path(each), each.names, each.access.by) for each in wanted[0].field.ahead
+        ]
+
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""
         arguments = field.arguments.given(self._variables)
-        if field.resolve.info_parameter is None:
+        if field.info is None:
             return arguments
         raw = _ResolveInfo(
-            field_name=field.details[0].node.name.value,
-            field_nodes=[each.node for each in field.details],
+            field_name=field.nodes[0].name.value,
+            field_nodes=field.nodes,
             return_type=field.definition.type,
             parent_type=field.parent,
             schema=self._schema._schema,
@@ -157,8 +175,8 @@ class Run:
             variable_values=self._variables.coerced,
             context=self._context,
         )
-        info: Any = strawberry.Info(_raw_info=cast(Any, raw), _field=field.field)
-        return {**arguments, field.resolve.info_parameter.name: info}
+        info: Any = strawberry.Info(_raw_info=cast("Any", raw), _field=field.field)
+        return {**arguments, field.info: info}
 
     async def _together(self, begun: list[Begun], wanted: list[Wanted]) -> None:
         """Put the results in the places of the coroutines, which are under way at the same time,
@@ -172,7 +190,7 @@ class Run:
         going: list[Going] = [
             (each, index, None) for each in begun for index in range(len(each.column))
         ]
-        asked = Asked()
+        asked = Asked([] if begun else self._ahead(wanted))
         places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
         loading: list[Loading] = []
         pending: list[Pending] = []
@@ -218,10 +236,15 @@ class Run:
 
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
-        field, access = wanted.field, wanted.field.access
+        field = wanted.field
+        if isinstance(field, Found):
+            wanted.column.extend(found)
+            return
+        access = field.access
         if field.kind is not None:
+            further = self._further[field]
             found = [
-                access.connection(field.kind, page, self._loaders, key, wanted.further)
+                access.connection(field.kind, page, self._loaders, key, further)
                 for page, key in zip(found, wanted.keys, strict=True)
             ]
         elif field.leaves is None and access.counts is not None:

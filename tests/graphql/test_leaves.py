@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf, isfinite, nan
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -13,8 +14,9 @@ import pytest_asyncio
 from sqlalchemy import ARRAY, BigInteger, Boolean, DateTime, Double, Text, column, func, literal
 from sqlalchemy import select as sql_select
 
-from lifecycle.leaves import Leaf, Leaves, by_key, written
+from lifecycle.leaves import Leaf, Leaves, by_key, written_together
 from lifecycle.statements import Prepared
+from schema import ids
 from tests import statements
 from tests.client import Graph
 from tests.conftest import Live, serving
@@ -36,7 +38,7 @@ async def as_written(live: Live, values: Sequence[Any], type_: Any) -> str:
     )
     rows = given.render_derived().c
     leaves = Leaves([Leaf("value", "value")])
-    statement = sql_select(literal(1), *written(rows, leaves, rows.place))
+    statement = sql_select(literal(1), *written_together(rows, leaves, rows.place))
     async with live.database.read() as session:
         found = await session.fetch(Prepared(statement))
     return by_key(found)[1]
@@ -122,11 +124,11 @@ async def test_lists_are_those_that_are_written_here(
         await a_deployment(graph, versions[0])
     every = [run, other, *(each["id"] for each in versions)]
 
-    for ids in (every, [run, versions[0]["id"]], [other], [versions[1]["id"]]):
+    for some in (every, [run, versions[0]["id"]], [other], [versions[1]["id"]]):
         with statements.read(live.database) as asked:
-            found = await graph.answer(LISTS, {"ids": ids})
+            found = await graph.answer(LISTS, {"ids": some})
         assert "errors" not in found
-        assert found == await stock.answer(LISTS, {"ids": ids})
+        assert found == await stock.answer(LISTS, {"ids": some})
         assert any("string_agg" in sql for sql, _ in asked)
 
 
@@ -152,3 +154,75 @@ async def test_pages_of_leaves_go_on_where_others_do(
     nodes = leaves["node"]["deployments"]["nodes"]
     assert len(nodes) == (2 if "2" in beyond else 3)
     assert not [node for node in nodes if node in page["nodes"]]
+
+
+VERSION = "query ($by: ModelVersionSelector!) { modelVersion(by: $by) { version id %s } }"
+AROUND = """
+    run { id __typename name at: startedAt } model { called: name }
+    metrics { key value } checklist { title }
+    deployments(first: 2) { nodes { id __typename environment } }
+"""
+
+
+async def test_one_object_with_ids_and_its_type(graph: Graph, stock: Graph, unique: str) -> None:
+    run = await a_run(graph, unique, name='quoted "é" \\')
+    ask = "query ($id: ID!) { run(id: $id) { id __typename again: name name commit: gitCommit } }"
+
+    found = await graph.answer(ask, {"id": run})
+
+    expected = {"id": run, "__typename": "Run", "again": 'quoted "é" \\', "name": 'quoted "é" \\'}
+    assert found == {"data": {"run": {**expected, "commit": None}}}
+    assert found == await stock.answer(ask, {"id": run})
+    missing = ids.encode("Run", uuid4())
+    assert await graph.answer(ask, {"id": missing}) == {"data": {"run": None}}
+
+
+async def test_one_object_of_which_only_the_type_is_asked_is_there_or_not(
+    graph: Graph, unique: str
+) -> None:
+    run = await a_run(graph, unique)
+    ask = "query ($id: ID!) { run(id: $id) { __typename } }"
+
+    assert await graph.query(ask, {"id": run}) == {"run": {"__typename": "Run"}}
+    assert await graph.query(ask, {"id": ids.encode("Run", uuid4())}) == {"run": None}
+
+
+async def test_an_object_and_what_is_around_it_are_asked_for_at_once(
+    live: Live, graph: Graph, stock: Graph, unique: str
+) -> None:
+    # Given a version with all of it, one with nothing, and one that does not exist
+    run = await a_run(graph, unique, metrics=METRICS)
+    full = await a_version(graph, f"{unique}-a", runId=run, checklist=["One", "Two"])
+    await a_deployment(graph, full)
+    bare = await a_version(graph, f"{unique}-b")
+
+    for model, there in (("a", True), ("b", True), ("c", False)):
+        named = {"nameVersion": {"modelName": f"{unique}-{model}", "version": "1"}}
+        with statements.read(live.database) as asked:
+            found = await graph.answer(VERSION % AROUND, {"by": named})
+
+        # Then
+        assert found == await stock.answer(VERSION % AROUND, {"by": named})
+        assert (found["data"]["modelVersion"] is not None) is there
+        assert len([sql for sql, _ in asked if "journal_head" not in sql]) == 1
+    by_id = await graph.query(VERSION % AROUND, {"by": {"id": full["id"]}})
+    assert by_id["modelVersion"]["run"]["id"] == run
+    assert len(by_id["modelVersion"]["metrics"]) == len(METRICS)
+    in_stage = {"inStage": {"modelName": f"{unique}-b", "stage": "EXPERIMENTAL"}}
+    found = await graph.query(VERSION % AROUND, {"by": in_stage})
+    assert found["modelVersion"]["id"] == bare["id"]
+    assert found["modelVersion"]["run"] is None
+
+
+async def test_several_objects_are_found_by_their_own_keys(graph: Graph, unique: str) -> None:
+    runs = [await a_run(graph, unique, name=f"run {n}") for n in range(3)]
+    versions = [await a_version(graph, f"{unique}-{n}", runId=run) for n, run in enumerate(runs)]
+    asked = " ".join(
+        f'v{n}: modelVersion(by: {{ id: "{version["id"]}" }}) {{ version run {{ name }} }}'
+        for n, version in enumerate([*versions, versions[0]])
+    )
+
+    found = await graph.query(f"{{ {asked} }}")
+
+    names = [each["run"]["name"] for each in found.values()]
+    assert names == ["run 0", "run 1", "run 2", "run 0"]

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import Uuid, bindparam, func, select, text
 
 from lifecycle import database as databases
-from lifecycle.database import ReadSession, together
+from lifecycle.database import Later, ReadSession, together
 from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
@@ -185,6 +185,53 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
     assert [len(rows) for rows in found] == [1, 1, 0]
     # The feed looks at the journal at any time.
     assert len([sql for sql, _ in asked if "journal_head" not in sql]) == 2
+
+
+async def test_what_is_later_is_the_row_that_is_found_first(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    await an_experiment(graph, unique)
+    await graph.done("logRun", {"experimentName": unique}, "run { id }")
+    later = Later("id")
+
+    async def experiment(session: ReadSession) -> list[Any]:
+        return await session.fetch(select(ExperimentRow).where(ExperimentRow.name == unique))
+
+    async def nothing(session: ReadSession) -> list[Any]:
+        return await session.fetch(select(ExperimentRow).where(ExperimentRow.name == "nothing"))
+
+    async def runs_of_it(session: ReadSession) -> list[Any]:
+        of_it = select(RunRow).where(RunRow.experiment_id == bindparam("id", type_=Uuid))
+        return await session.fetch(Prepared(of_it), {"id": later})
+
+    async with live.database.read() as session:
+        with statements.read(live.database) as asked:
+            found = await together(session, [experiment, runs_of_it])
+            none = await together(session, [nothing, runs_of_it])
+
+        (row,) = await experiment(session)
+        runs = await session.fetch(select(RunRow).where(RunRow.experiment_id == row.id))
+    assert found == [[row], runs]
+    assert len(runs) == 1
+    assert none == [[], []]
+    assert not later.missed
+    assert len([sql for sql, _ in asked if "journal_head" not in sql]) == 2
+
+
+async def test_what_cannot_be_asked_with_the_first_is_known_to_have_missed_it(live: Live) -> None:
+    later = Later("id")
+
+    async def text_alone(session: ReadSession) -> list[Any]:
+        return await session.fetch(Prepared(text("SELECT 1 AS id")))
+
+    async def more(session: ReadSession) -> list[Any]:
+        of_it = select(RunRow).where(RunRow.experiment_id == bindparam("id", type_=Uuid))
+        return await session.fetch(Prepared(of_it), {"id": later})
+
+    async with live.database.read() as session:
+        assert await together(session, [text_alone, more]) == [[(1,)], []]
+
+    assert later.missed
 
 
 async def test_a_read_that_fails_fails_all_that_were_asked_with_it(live: Live) -> None:
