@@ -253,7 +253,7 @@ def serve(workers: int, **given: Any) -> None:
             "schema.app:served",
             factory=True,
             workers=workers,
-            http="httptools",
+            http="schema.wire:Http",
             loop="uvloop",
             ws="schema.wire:WebSockets",
             ws_per_message_deflate=False,

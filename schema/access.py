@@ -93,7 +93,8 @@ class ModelRights:
         description="Decide about approvals and items of checklists, but for a BYPASS."
     )
     administrate: bool = strawberry.field(
-        description="Set the model's policies, go past them, and grant roles for it."
+        description="Set the model's policies, go past them, and grant those roles for it that do "
+        "not approve."
     )
     report_drift: bool = strawberry.field(description="Record drift.")
     handle_drift: bool = strawberry.field(description="Say what becomes of drift.")
@@ -241,6 +242,9 @@ class RoleGrantFilterInput:
 @strawberry.input(name="ApiTokenFilter", description="What is left out does not restrict.")
 class ApiTokenFilterInput:
     name: str | None = strawberry.field(default=None, description="Of exactly this service.")
+    created_by: str | None = strawberry.field(
+        default=None, description="Made by exactly this principal, who may have left since."
+    )
     revoked: bool = strawberry.field(default=False, description="Also those that were revoked.")
 
 
@@ -348,7 +352,7 @@ class AccessQueries:
         check(info.context.origin, Action.ADMINISTER, what="see the API tokens")
         request = PageRequest.parse(first, after, last, before)
         given = filter or ApiTokenFilterInput()
-        wanted = TokenFilter(given.name, given.revoked)
+        wanted = TokenFilter(given.name, given.created_by, given.revoked)
         return await listed(
             info,
             ApiToken.from_row,
@@ -361,7 +365,8 @@ class AccessQueries:
 class AccessMutations:
     @strawberry.mutation(
         description="Give a role to a person or a group, for administrators: in place of what they "
-        "had of this role, for the same model. Everybody's rights follow within seconds."
+        "had of this role, for the same model. APPROVER and ADMIN are given by who administrates "
+        "everything. Everybody's rights follow within seconds."
     )
     async def grant_role(self, info: Info, input: Given[GrantRoleInput]) -> GrantRoleResult:
         row = await info.context.write(service.grant, parse(service.GrantRole, input))

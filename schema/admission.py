@@ -446,4 +446,4 @@ class Admitted(SchemaExtension):
         admission: Admission = execution.context.admission
         by_query = execution.operation_type is OperationType.QUERY
         gate = admission.queries if by_query else admission.mutations
-        return admission.executing(execution.context.origin.actor, gate)
+        return admission.executing(execution.context.counted_as, gate)

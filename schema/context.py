@@ -64,6 +64,8 @@ class Context:
         self.watch: Callable[[Callable[[str], None]], Callable[[], None]] | None = None
         # Who asks, found out anew; None where nobody proves who they are.
         self.ask_again: Callable[[], Awaitable[Principal]] | None = None
+        # Where it comes from, where names are anybody's to choose.
+        self.address: str | None = None
         self._began = time.perf_counter()
 
     @property
@@ -75,6 +77,11 @@ class Context:
     def origin(self, origin: Origin) -> None:
         self._origin = origin
         self.forget()
+
+    @property
+    def counted_as(self) -> str:
+        """As whose limits count what is asked."""
+        return self.origin.actor if self.address is None else self.address
 
     @property
     def database(self) -> Database:
@@ -125,7 +132,7 @@ class Context:
             self.admission,
         )
         fresh.connection_params = self.connection_params
-        fresh.ask_again = self.ask_again
+        fresh.ask_again, fresh.address = self.ask_again, self.address
         return fresh
 
     def ended(self) -> None:

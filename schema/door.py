@@ -78,6 +78,13 @@ class Door:
 
         return ask
 
+    def address(self, connection: HTTPConnection) -> str | None:
+        """Where it comes from, where anybody may come and say any name: limits of one principal
+        would be none. None where a name says who it is."""
+        if self._sign_in is not None or not self._insecure:
+            return None
+        return _address(connection)
+
     def watch(self, caller: Caller, end: End) -> Callable[[], None]:
         """Have what lasts ended, once it must not go on in this name. Returns what is to be called
         when it has ended by itself."""
@@ -97,7 +104,9 @@ class Door:
     async def _found_out(
         self, sign_in: SignIn, connection: HTTPConnection, token: str
     ) -> Principal:
-        address = network_of(connection.client.host if connection.client else "")
+        if not sign_in.is_guess(token):
+            return await sign_in.principal(token)
+        address = _address(connection)
         # While it is looked for it counts as none: many may be sent at once.
         self._failures.take(address)
         try:
@@ -126,6 +135,10 @@ class Door:
         if not name.isprintable() or name.startswith(SYSTEM):
             raise _not_a_name()
         return Principal(name, EVERYTHING if name in self._administrators else UNPROVEN)
+
+
+def _address(connection: HTTPConnection) -> str:
+    return network_of(connection.client.host if connection.client else "")
 
 
 def _is_local(connection: HTTPConnection) -> bool:

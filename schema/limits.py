@@ -29,6 +29,7 @@ from lifecycle.lineage.rules import MAX_NODES
 from lifecycle.logs.repository import MAX_LINES
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
 from lifecycle.promotion.policies import MAX_RULES
+from lifecycle.promotion.review import MAX_ITEMS as MAX_CHECKLIST
 from lifecycle.tracking.service import MAX_ITEMS
 
 MAX_TOKENS = 20_000
@@ -52,6 +53,8 @@ _LENGTHS = {
     "whyNot": MAX_RULES,
     "items": MAX_ITEMS,
     "checks": MAX_RULES,
+    "rules": MAX_RULES,
+    "checklist": MAX_CHECKLIST,
     "stageHistory": DEFAULT_SIZE,
     "approvalHistory": DEFAULT_SIZE,
     "modelVersions": DEFAULT_SIZE,

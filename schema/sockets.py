@@ -29,6 +29,7 @@ from schema.context import Context
 from schema.documents import WithCost, wants_cost
 from schema.errors import told
 from schema.subscriptions import Answers
+from schema.wire import KNOWN
 
 _MAX_OPERATIONS = 100
 _MAX_ID = 1_000
@@ -43,6 +44,12 @@ class Socket(ASGIWebSocketAdapter):
         """Close it; from now on nothing is sent, and nothing taken."""
         self.ended = True
         self._closing = asyncio.create_task(self._close(why), name="socket-end")
+
+    def be_known(self) -> None:
+        """It is known whose it is; from now on messages may be long."""
+        known = self.ws.scope.get("extensions", {}).get(KNOWN)
+        if known is not None:
+            known()
 
     async def _close(self, why: str) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
@@ -117,6 +124,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await self._refuse(4429, error)
         if self.connection_acknowledged and self._leave is None and self.context.watch:
             self._leave = self.context.watch(self.websocket.end)
+        if self.connection_acknowledged:
+            self.websocket.be_known()
 
     async def _refuse(self, code: int, error: LimitExceeded) -> None:
         with suppress(WebSocketDisconnected):
@@ -172,7 +181,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
                 _MAX_OPERATIONS,
                 _MAX_OPERATIONS + 1,
             )
-        self.context.admission.ask(self.context.origin.actor)
+        self.context.admission.ask(self.context.counted_as)
 
     async def _send_result_stream(
         self, operation: Operation[Context, None], result_source: StreamResult

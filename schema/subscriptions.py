@@ -119,7 +119,7 @@ class Answers(AsyncIterator[Answer]):
 
     def __init__(self, asked: Asked, items: AsyncGenerator[object, None]) -> None:
         self._asked = asked
-        self._principal = asked.context.origin.actor
+        self._principal = asked.context.counted_as
         asked.context.admission.subscriptions.take(self._principal)
         self._open = True
         self._alike = asked.alike

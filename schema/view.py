@@ -169,7 +169,7 @@ class View(GraphQL[Context, None]):
             return self._page()
         caller = await self._door.by_request(request)
         context = self._context(request, caller)
-        self.admission.ask(context.origin.actor)
+        self.admission.ask(context.counted_as)
         asked = _from_url(request) if by_get else await _from_body(request)
         _check(asked)
         asked["query"] = await self.trusted.text(asked)
@@ -210,6 +210,7 @@ class View(GraphQL[Context, None]):
             self.admission,
         )
         context.ask_again = self._door.again(caller)
+        context.address = self._door.address(request)
         return context
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
@@ -222,7 +223,7 @@ class View(GraphQL[Context, None]):
             _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error
         assert context.seat is not None
-        context.seat.belongs_to(caller.principal.name)
+        context.seat.belongs_to(context.address or caller.principal.name)
         # What else was sent is not held as long as the websocket lasts.
         context.connection_params = {}
         context.origin = _origin(caller.principal, former.request_id)

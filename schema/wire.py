@@ -1,12 +1,183 @@
-"""Frames of websockets, as uvicorn reads them, but for what it takes for a failure of its own."""
+"""What comes over a connection, as uvicorn reads it, but for whoever never comes to an end.
 
+uvicorn waits for the rest of a request for ever, and keeps as much of its head as is sent. Before
+anybody is asked who they are, there is only this.
+"""
+
+from asyncio import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.http11 import Request
 from websockets.protocol import State
+
+# Of the head of a request, and of whatever else comes without being part of a body.
+MAX_HEAD_BYTES = 64 * 1024
+# By then a request is there, and a second later for each so many bytes of it.
+REQUEST_SECONDS = 20
+BYTES_A_SECOND = 8 * 1024
+# Who is answered already is not waited for.
+_LINGER_SECONDS = 5
+# Whoever takes nothing of an answer for so long does not want it.
+_STUCK_SECONDS = 60
+# Into so many frames a message may be split.
+MAX_FRAMES = 10_000
+# Of a message on a websocket, until it is known whose that is.
+MAX_UNKNOWN_BYTES = 64 * 1024
+# What an app calls once it is known, in the extensions of the scope.
+KNOWN = "lifecycle.known"
+
+
+class Http(HttpToolsProtocol):
+    """Ends connections on which no request comes in time, or a head that is too long, and those of
+    which nobody takes the answer."""
+
+    # When what is awaited began; None while nothing is.
+    _began: float | None = None
+    _received = 0
+    # Bytes since something of a request was complete.
+    _rest = 0
+    _late: TimerHandle | None = None
+    _stuck: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for a request."""
+        super().connection_made(transport)
+        self._await()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        super().connection_lost(exc)
+        self._stop()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come, unless that is too much."""
+        self._received += len(data)
+        self._rest += len(data)
+        super().data_received(data)
+        if self._rest > MAX_HEAD_BYTES and self._began is not None:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        if self._began is None:
+            self._await()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. What comes after a body is nobody's business."""
+        if self.scope is not None and "path" not in self.scope:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._rest = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body is there."""
+        self._rest = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        self._rest, self._began = 0, None
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The request is answered; if not all of it is there, that is not needed."""
+        super().on_response_complete()
+        if self._began is not None and not self.pipeline:
+            self._set_late(_LINGER_SECONDS, self.transport.close)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to another protocol."""
+        self._stop()
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent."""
+        super().pause_writing()
+        self._watch_sending(None)
+
+    def resume_writing(self) -> None:
+        """It has taken it."""
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def _await(self) -> None:
+        self._began, self._received = self.loop.time(), 0
+        if self._late is None:
+            self._set_late(REQUEST_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._late = None
+        if self._began is None:
+            return
+        now = self.loop.time()
+        if self.flow.read_paused:  # it is not the client who lets us wait
+            self._began, self._received = now, 0
+        left = self._began + REQUEST_SECONDS + self._received / BYTES_A_SECOND - now
+        if left > 0:
+            self._set_late(left, self._look)
+        else:
+            self._refuse(b"408 Request Timeout")
+
+    def _set_late(self, seconds: float, call: Any) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = self.loop.call_later(seconds, call)
+
+    def _refuse(self, status: bytes) -> None:
+        """Close the connection; say why, unless nothing was asked, or an answer is under way."""
+        self._stop()
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        answering = cycle and cycle.response_started and not cycle.response_complete
+        if self.scope is not None and not answering:
+            head = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            self.transport.write(head % status)
+        self.transport.close()
+
+    def _watch_sending(self, before: int | None) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if before is not None and unsent >= before:
+            self.transport.abort()
+            return
+        self._stuck = self.loop.call_later(_STUCK_SECONDS, self._watch_sending, unsent)
+
+    def _stop(self) -> None:
+        for timer in (self._late, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        self._late = self._stuck = None
 
 
 class WebSockets(WebSocketsSansIOProtocol):
     """Closes a websocket on which comes what is no text, and says so to nobody else. uvicorn logs a
-    trace for each, and fails where the websocket is about to be closed already."""
+    trace for each, and fails where the websocket is about to be closed already.
+
+    Nor does it read from whoever does not take its answers, or put together a message of any number
+    of frames, or a long one of somebody whom nobody knows.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.conn.max_message_size = MAX_UNKNOWN_BYTES
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin, and have the app say when it is known whose websocket it is."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][KNOWN] = self._known  # type: ignore[assignment]
+
+    def _known(self) -> None:
+        self.conn.max_message_size = self.config.ws_max_size
 
     def send_receive_event_to_app(self) -> None:
         """Pass on a message that is whole."""
@@ -20,3 +191,24 @@ class WebSockets(WebSocketsSansIOProtocol):
                     self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a frame to a message."""
+        if len(self.frames) < MAX_FRAMES:
+            super().handle_cont(event)
+        elif self.conn.state is State.OPEN:
+            self.frames = []
+            self.conn.send_close(1009, f"A message may have {MAX_FRAMES:,} frames.")
+            self.handle_parser_exception()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come, and no more as long as nobody takes what it is answered with."""
+        super().data_received(data)
+        if not self.writable.is_set() and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has taken what was sent."""
+        super().resume_writing()
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()

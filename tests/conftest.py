@@ -32,7 +32,7 @@ from lifecycle.database import Database, connect
 from lifecycle.journal.feed import Feed
 from lifecycle.settings import Settings, asyncpg_url
 from schema.app import create_app
-from schema.wire import WebSockets
+from schema.wire import Http, WebSockets
 from tests.client import PATIENCE, Graph
 
 # The client lives in the same process, and what it says is not what the service logs.
@@ -168,6 +168,7 @@ async def _serving(settings: Settings) -> AsyncIterator[Live]:
         uvicorn.Config(
             app,
             port=0,
+            http=Http,
             ws=WebSockets,
             ws_per_message_deflate=False,
             log_config=None,

@@ -111,7 +111,8 @@ class Oidc:
             groups = said.get(self._provider.groups_claim) or ()
         if not isinstance(groups, list | tuple) or len(groups) > _MOST_GROUPS:
             groups = ()
-        found = tuple(group for group in groups if isinstance(group, str))
+        # What cannot be granted anything would be no parameter of a statement either.
+        found = tuple(group for group in groups if is_name(group, reserved=()))
         try:
             expires_at = datetime.fromtimestamp(int(said["exp"]) + _LEEWAY_SECONDS, UTC)
         except (OverflowError, OSError, ValueError) as error:

@@ -134,6 +134,7 @@ class TokenFilter:
     """Which tokens; what is None does not restrict."""
 
     name: str | None = None
+    created_by: str | None = None
     revoked: bool = False
 
 
@@ -148,6 +149,8 @@ def _tokens(wanted: TokenFilter) -> Select[Any]:
     statement = select(ApiTokenRow)
     if wanted.name is not None:
         statement = statement.where(ApiTokenRow.name == wanted.name)
+    if wanted.created_by is not None:
+        statement = statement.where(ApiTokenRow.created_by == wanted.created_by)
     return statement if wanted.revoked else statement.where(ApiTokenRow.revoked_at.is_(None))
 
 

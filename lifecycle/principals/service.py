@@ -1,5 +1,6 @@
 """What administrators do about who may do what. Each function is one use case in its caller's
-transaction. Whoever administrates one model alone gives and takes rights to that model alone."""
+transaction. Whoever administrates one model alone gives and takes rights to that model alone, and
+does not say who approves: they could let in under two names what one person wants."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,7 +11,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import OF_ENVIRONMENTS, OF_STAGES, SERVICE, SYSTEM, Action, Role
+from lifecycle.access.rules import (
+    OF_ENVIRONMENTS,
+    OF_STAGES,
+    SERVICE,
+    SYSTEM,
+    Action,
+    Grant,
+    Role,
+)
 from lifecycle.commands import Command, Moment, Name
 from lifecycle.database import WriteSession, clock
 from lifecycle.deployments.rules import Environment
@@ -100,6 +109,8 @@ async def grant(session: WriteSession, origin: Origin, command: GrantRole) -> Ro
     Granting the same again changes nothing. Raises NotFound, Forbidden."""
     [model_id] = await _models(session, [command.grant], ("grant",))
     check(origin, Action.ADMINISTER, model_id, what="grant this role")
+    if Grant(command.grant.role).covers(Action.DECIDE, None, None, None):
+        check(origin, Action.ADMINISTER, what="say who approves, with a role for one model")
     await repository.hold(session, command.subject)
     wanted = command.grant.stored(model_id)
     found = await repository.lock_in_force(session, command.subject, command.grant.role, model_id)

@@ -67,6 +67,8 @@ class SignIn:
         self._look_seconds = look_seconds
         self._known: dict[bytes, _Known] = {}
         self._asked: dict[bytes, asyncio.Task[Principal]] = {}
+        # Tokens that were good when they were last looked for.
+        self._met: dict[bytes, None] = {}
         self._state: tuple[int, ...] = ()
         self._trusted_until = 0.0
         self._sessions: set[Session] = set()
@@ -95,6 +97,11 @@ class SignIn:
             return None
         return found.principal
 
+    def is_guess(self, token: str) -> bool:
+        """Whether nothing speaks for it: it was not good before, and nobody looks for it now."""
+        digest = rules.digest(token)
+        return digest not in self._met and digest not in self._asked
+
     async def principal(self, token: str) -> Principal:
         """Who sends it. Raises Unauthenticated, and Unavailable when that cannot be found out."""
         found = self.known(token)
@@ -112,8 +119,15 @@ class SignIn:
 
     def _found_out(self, digest: bytes, task: asyncio.Task[Principal]) -> None:
         self._asked.pop(digest, None)
-        if not task.cancelled():
-            task.exception()  # for whoever waits; and nobody may, any more
+        if task.cancelled():
+            return
+        error = task.exception()  # for whoever waits; and nobody may, any more
+        if isinstance(error, Unauthenticated):
+            self._met.pop(digest, None)
+        elif error is None:
+            while len(self._met) >= _MOST_KEPT:
+                del self._met[next(iter(self._met))]
+            self._met[digest] = None
 
     def begin(self, token: str, principal: Principal, end: End) -> Session:
         """Have a connection that lasts ended, once it must not go on in this name."""

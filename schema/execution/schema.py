@@ -56,7 +56,7 @@ class CompiledSchema(Schema):
             return await super().execute(*given, *args, **kwargs)
         try:
             admission = context_value.admission
-            async with admission.executing(context_value.origin.actor, admission.queries):
+            async with admission.executing(context_value.counted_as, admission.queries):
                 data = await _by_plan(self, document, operation_name, variables, context_value)
         except (LimitExceeded, Unavailable) as error:
             return ExecutionResult(None, [told(error)])

@@ -180,10 +180,41 @@ async def test_who_sends_token_after_token_that_is_none_is_not_looked_for_any_mo
             async with asyncio.timeout(PATIENCE):
                 while await guessed(service, next(guesses), "192.0.2.1") != (4429, message):
                     await asyncio.gather(*[send(next(guesses)) for _ in range(20)])
-            # but who is known goes on, and so does whoever comes from elsewhere.
+            # but who is known goes on, even when all is looked for anew because of a change,
             assert (await send(good))[0] == 200
+            await a_token(service, "VIEWER")
+            await until(lambda: service.app.state.sign_in.known(good) is None)
+            async with asyncio.timeout(PATIENCE):
+                while (await send(next(guesses)))[0] == 401:
+                    pass
+            assert (await send(good))[0] == 200
+            # and so does whoever comes from elsewhere.
             assert (await send(other, "192.0.2.2"))[0] == 200
             assert (await send(next(guesses), "192.0.2.2"))[0] == 401
+
+
+async def test_many_who_come_at_once_with_one_new_token_are_no_guesses(signed: Live) -> None:
+    token = await a_token(signed, "VIEWER")
+    async with Graph(signed.url, token=token) as client:
+        answers = await asyncio.gather(*[client.answer("{ __typename }") for _ in range(300)])
+
+    assert answers == [{"data": {"__typename": "Query"}}] * 300
+
+
+async def test_a_token_that_was_revoked_is_a_guess_again(signed: Live, root: Graph) -> None:
+    sign_in = signed.app.state.sign_in
+    input = {"name": f"s-{uuid4().hex[:8]}", "grants": [{"role": "VIEWER"}]}
+    made = await root.mutate("createApiToken", input, "token apiToken { id }")
+    async with Graph(signed.url, token=made["token"]) as client:
+        await client.query("{ __typename }")
+        assert not sign_in.is_guess(made["token"])
+
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in await client.answer("{ __typename }"):
+                pass
+
+    assert sign_in.is_guess(made["token"])
 
 
 async def test_by_get_and_over_sse_the_same_is_asked_for(signed: Live) -> None:
@@ -625,6 +656,36 @@ async def test_a_token_never_has_more_than_who_makes_it_could_grant(
     assert more == ["FORBIDDEN", "FORBIDDEN"]
 
 
+async def test_who_administrates_one_model_gives_nobody_a_role_that_approves(
+    signed: Live, graph: Graph, root: Graph, unique: str
+) -> None:
+    # Or a second name of theirs would approve what the first has made.
+    await a_version(graph, unique)
+    other = f"{unique}@example.com"
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
+
+        async def grant(role: str) -> str | None:
+            grant = {"role": role, "modelName": unique}
+            return await _code(service, "grantRole", {"subject": other, "grant": grant})
+
+        given = {role: await grant(role) for role in Role}
+        kept = await root.done(
+            "grantRole",
+            {"subject": other, "grant": {"role": "APPROVER", "modelName": unique}},
+            "roleGrant { id }",
+        )
+        taken = await service.done("revokeRole", {"id": kept["id"]}, "roleGrant { revokedAt }")
+
+    assert given == {
+        "VIEWER": None,
+        "CONTRIBUTOR": None,
+        "APPROVER": "FORBIDDEN",
+        "DEPLOYER": None,
+        "ADMIN": "FORBIDDEN",
+    }
+    assert taken["revokedAt"] is not None
+
+
 async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
     signed: Live, graph: Graph, root: Graph, unique: str
 ) -> None:
@@ -853,6 +914,24 @@ async def test_pages_of_what_was_granted_are_the_whole_list(
     assert [node for page in pages for node in page["nodes"]] == made[::-1]
     assert [len(page["nodes"]) for page in pages] == [2, 2, 1]
     assert {page["totalCount"] for page in pages} == {5}
+
+
+async def test_what_somebody_has_made_is_found_when_they_leave(
+    signed: Live, root: Graph, unique: str
+) -> None:
+    mine, others = [], f"{unique}-others"
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", name=unique)) as maker:
+        for name in (f"{unique}-a", f"{unique}-b"):
+            input = {"name": name, "grants": [{"role": "VIEWER"}]}
+            mine.append(await maker.done("createApiToken", input, "apiToken { id }"))
+    await root.mutate("createApiToken", {"name": others, "grants": [{"role": "VIEWER"}]})
+
+    query = (
+        "query ($by: String!) { apiTokens(filter: { createdBy: $by }) { totalCount nodes { id } }}"
+    )
+    found = await root.query(query, {"by": f"service:{unique}"})
+
+    assert found["apiTokens"] == {"totalCount": 2, "nodes": mine[::-1]}
 
 
 # What lasts

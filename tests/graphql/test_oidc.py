@@ -371,7 +371,7 @@ async def test_another_claim_can_be_the_name(own_issuer: Issuer) -> None:
     assert found.name == "id of ada"
 
 
-@pytest.mark.parametrize("groups", [None, "all", 7, {"a": 1}, [1, None]])
+@pytest.mark.parametrize("groups", [None, "all", 7, {"a": 1}, [1, None], ["a\0b", "\ud800", ""]])
 async def test_groups_that_are_no_list_of_names_are_none(own_issuer: Issuer, groups: Any) -> None:
     oidc = checking(own_issuer, groups_claim="groups")
 

@@ -12,6 +12,7 @@ import orjson
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from schema.sockets import SocketHandler
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
@@ -82,10 +83,14 @@ def exceeded(name: str, limit: int, message: str) -> Json:
     }
 
 
-def silent(url: str) -> connect:
+def silent(url: str, comes_from: str | None = None) -> connect:
     """A websocket on which nothing has been said."""
-    address = url.replace("http", "ws", 1) + "/graphql"
-    return connect(address, subprotocols=["graphql-transport-ws"], proxy=None)  # type: ignore[list-item]
+    return connect(
+        url.replace("http", "ws", 1) + "/graphql",
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        additional_headers={"X-Forwarded-For": comes_from} if comes_from else None,
+        proxy=None,
+    )
 
 
 TOO_MANY = exceeded("operations", 2, "You may have 2 operations at a time; end one first.")
@@ -381,7 +386,7 @@ async def test_a_subscription_is_short_because_it_is_held_as_long_as_it_lasts(
 async def test_of_what_a_websocket_is_sent_only_what_is_needed_is_held(
     limited: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    junk = "x" * 100_000
+    junk = "x" * 50_000
     handlers = []
     began = SocketHandler.handle_connection_init
 
@@ -497,3 +502,45 @@ async def test_a_subscription_says_its_cost_with_each_item(limited: Live) -> Non
         "data": {"deploymentStatus": {"__typename": "CaughtUp"}},
         "extensions": {"cost": {"value": 1, "limit": 50_000, "depth": 2, "fields": 2}},
     }
+
+
+# Names that are anybody's to choose
+
+
+@pytest.mark.parametrize("execution", ["compiled", "stock"])
+async def test_where_anybody_may_say_any_name_an_address_has_what_a_principal_may_have(
+    database_url: str, unique: str, execution: str
+) -> None:
+    bounds: Json = {"max_rate": 1, "max_operations": 1, "max_subscriptions": 1, "max_websockets": 1}
+    query = {"query": "{ me { name } }"}
+    async with (
+        serving(database_url, insecure=True, execution=execution, **bounds) as service,
+        Graph(service.url) as client,
+    ):
+
+        async def ask(address: str) -> int:
+            headers = {"Lifecycle-Actor": f"{unique}-{next(names)}", "X-Forwarded-For": address}
+            return (await client.http.post("/graphql", json=query, headers=headers)).status_code
+
+        async def close(address: str) -> int | None:
+            async with silent(service.url, address) as connection:
+                payload = {"actor": f"{unique}-{next(names)}"}
+                await Socket(connection).send({"type": "connection_init", "payload": payload})
+                await Socket(connection).receive()
+            return connection.close_code
+
+        names = count()
+        async with asyncio.timeout(PATIENCE):
+            # Given one address that asks under a new name each time
+            while await ask("192.0.2.1") != 429:
+                pass
+        # then it has asked too often, and another has not.
+        assert await ask("192.0.2.2") == 200
+        async with silent(service.url, "192.0.2.3") as connection:
+            await Socket(connection).send({"type": "connection_init", "payload": {}})
+            await Socket(connection).receive()
+            with pytest.raises(ConnectionClosed) as error:
+                await close("192.0.2.3")
+            assert error.value.rcvd is not None
+            assert error.value.rcvd.code == 4429
+            assert await close("192.0.2.4") == 1000

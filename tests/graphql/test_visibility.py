@@ -537,6 +537,23 @@ async def test_who_asks_for_what_is_hidden_is_answered_as_if_it_were_not_there(
     assert object_type("Query").fields.keys() - PRINCIPAL - shown == OTHERS | {"serverInfo"}
 
 
+async def test_what_is_hidden_is_not_found_by_an_argument_of_what_is_seen(scene: Scene) -> None:
+    hidden, ghost = Names.of(scene.hidden), Names.of(a_ghost(scene.hidden))
+    of = {
+        kind: set(sorted(found)[:3])
+        for kind, found in (await nodes(scene.seer, scene.seen.name)).items()
+    }
+    asked = zip(Documents(hidden).of_nodes(of), Documents(ghost).of_nodes(of), strict=True)
+    by_arguments = [pair for pair in asked if pair[0] != pair[1]]
+    assert by_arguments
+
+    for about_hidden, about_nothing in by_arguments:
+        found = await answer(scene.seer, about_hidden)
+        assert disguised(found, hidden, ghost) == await answer(scene.seer, about_nothing), (
+            about_hidden
+        )
+
+
 async def test_no_id_of_what_is_hidden_leads_to_it(scene: Scene) -> None:
     seen = await nodes(scene.seer, scene.seen.name)
     every = await nodes(scene.graph, scene.hidden.name)

@@ -196,3 +196,11 @@ def test_a_history_counts_as_long_as_a_page_is() -> None:
 
     assert refused(f"{{ a {{ {entry} b {'} ' * 6}") == []
     assert refused(f"{{ a {{ {entry} {entry} b {'} ' * 10}") != []
+
+
+def test_a_checklist_counts_as_long_as_it_may_be() -> None:
+    versions = "{{ a(first: 20) {{ nodes {{ {} }} }} }}"
+    many = " ".join(f"a{n}: checklist {{ title }}" for n in range(400))
+
+    assert refused(versions.format("checklist { title }")) == []
+    assert refused(versions.format(many)) == ["The operation may cost 1600040; 50,000 are allowed."]

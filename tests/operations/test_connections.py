@@ -1,0 +1,258 @@
+"""Connections of those who never come to an end: whoever can reach the service can open them."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
+from websockets.typing import Subprotocol
+
+from schema import wire
+from tests.client import PATIENCE
+from tests.conftest import Live
+
+POST = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UPGRADE = (
+    b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+)
+TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+@asynccontextmanager
+async def connected(
+    live: Live, receives: int | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the service; one whose client's buffer has so many bytes."""
+    parts = urlsplit(live.url)
+    sock = socket.socket()
+    if receives is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1024 * 1024)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the service hangs up."""
+    found = b""
+    async with asyncio.timeout(PATIENCE):
+        try:
+            while chunk := await reader.read(65_536):
+                found += chunk
+        except ConnectionResetError:  # it did not read all that was sent
+            pass
+    return found
+
+
+async def sending(writer: asyncio.StreamWriter, what: bytes) -> None:
+    """Send it again and again, until that fails."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            writer.write(what)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that waits for a request for an instant."""
+    monkeypatch.setattr(wire, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "BYTES_A_SECOND", 1_000_000)
+
+
+# Time
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        pytest.param(b"", b"", id="nothing"),
+        pytest.param(b"POST /graphql HTTP/1.1\r\nHost: loc", TIMEOUT, id="half a head"),
+        pytest.param(POST + b"Content-Length: 100\r\n\r\n{", TIMEOUT, id="half a body"),
+        pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", TIMEOUT, id="chunks"),
+    ],
+)
+async def test_a_request_that_does_not_come_is_not_waited_for(
+    live: Live, sent: bytes, answer: bytes
+) -> None:
+    async with connected(live) as (reader, writer):
+        writer.write(sent)
+
+        assert await rest(reader) == answer
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_byte_now_and_then_is_no_request_that_comes(live: Live) -> None:
+    async with connected(live) as (reader, writer):
+        writer.write(POST + b"Content-Length: 1000000\r\n\r\n")
+        answered = asyncio.create_task(rest(reader))
+        while not answered.done():
+            writer.write(b" ")
+            await asyncio.sleep(0.01)
+
+        assert await answered == TIMEOUT
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_after_an_answer_the_next_request_is_waited_for_as_long(live: Live) -> None:
+    async with connected(live) as (reader, writer):
+        writer.write(HEALTH)
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+        writer.write(b"GET /healthz HT")
+
+        assert await rest(reader) == TIMEOUT
+
+
+async def test_whoever_is_refused_and_goes_on_sending_is_not_listened_to(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_LINGER_SECONDS", 0.1)
+    async with connected(live) as (reader, writer):
+        writer.write(
+            b"PUT /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+        )
+        answered = asyncio.create_task(rest(reader))
+        try:
+            while not answered.done():
+                writer.write(b" " * 1000)
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            pass
+
+        assert (await answered).startswith(b"HTTP/1.1 405 Method Not Allowed")
+
+
+async def test_whoever_does_not_take_the_answers_does_not_keep_them_here(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_STUCK_SECONDS", 0.2)
+    name = b"a" * 400_000
+    body = b'{"query": "{ %s: __typename }"}' % name
+    async with connected(live, receives=65_536) as (reader, writer):
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        # Given more answers than fit into what lies between, when nobody takes them for a while,
+        writer.write((POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)) * 30)
+
+        # then the service hangs up.
+        with pytest.raises(ConnectionError):
+            await sending(writer, b" ")
+
+
+# Size
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [
+        pytest.param(b"GET /", b"a" * 60_000, id="an address"),
+        pytest.param(HEALTH[:-2] + b"X-A: ", b"a" * 60_000, id="a header"),
+        pytest.param(HEALTH[:-2], b"X-A: a\r\n" * 8_000, id="headers"),
+        pytest.param(b"", b"\r\n" * 30_000, id="empty lines"),
+    ],
+)
+async def test_a_head_has_an_end(live: Live, begins: bytes, goes_on: bytes) -> None:
+    async with connected(live) as (_reader, writer):
+        writer.write(begins)
+
+        with pytest.raises(ConnectionError):
+            await sending(writer, goes_on)
+
+
+@pytest.mark.parametrize(
+    "goes_on",
+    [pytest.param(b"X-A: a\r\n" * 8_000, id="trailers"), pytest.param(b"0" * 60_000, id="a size")],
+)
+async def test_what_is_around_a_body_has_an_end(live: Live, goes_on: bytes) -> None:
+    async with connected(live) as (_reader, writer):
+        writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+        writer.write(b"0\r\n" if goes_on[:1] == b"X" else b"")
+
+        with pytest.raises(ConnectionError):
+            await sending(writer, goes_on)
+
+
+async def test_what_comes_after_a_body_is_no_header(live: Live) -> None:
+    body = b'{"query": "{ me { name } }"}'
+    async with connected(live) as (reader, writer):
+        writer.write(
+            POST
+            + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            + b"%x\r\n%s\r\n0\r\nLifecycle-Actor: admin\r\n\r\n" % (len(body), body)
+        )
+
+        assert b'{"data":{"me":{"name":"anonymous"}}}' in await rest(reader)
+
+
+# Websockets
+
+
+def frame(opcode: int, data: bytes, *, fin: bool = True) -> bytes:
+    """A frame as a client sends it, masked with zeros."""
+    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack("!H", len(data))
+    return bytes([(0x80 if fin else 0) | opcode]) + size + bytes(4) + data
+
+
+async def test_a_message_has_so_many_frames(live: Live) -> None:
+    async with connected(live) as (reader, writer):
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(1, b"{", fin=False) + frame(0, b"", fin=False) * wire.MAX_FRAMES)
+
+        answer = await rest(reader)
+
+    assert answer[2:4] == struct.pack("!H", 1009)
+    assert answer[4:] == b"A message may have 10,000 frames."
+
+
+async def test_before_it_is_known_whose_a_websocket_is_a_message_is_short(live: Live) -> None:
+    async def closed(*messages: bytes) -> int | None:
+        url = live.url.replace("http", "ws", 1) + "/graphql"
+        protocols = [Subprotocol("graphql-transport-ws")]
+        async with connect(url, subprotocols=protocols, proxy=None) as connection:
+            for message in messages:
+                await connection.send(message.decode())
+                await connection.recv()
+            await connection.close()
+        return connection.close_code
+
+    begin, long = b'{"type": "connection_init"}', b'{"type": "ping"%s}' % (b" " * 100_000)
+
+    with pytest.raises(ConnectionClosedError) as error:
+        await closed(long, begin)
+
+    assert error.value.rcvd is not None
+    assert error.value.rcvd.code == 1009
+    assert await closed(begin, long) == 1000
+
+
+async def test_whoever_does_not_take_the_answers_to_pings_is_not_read_from(live: Live) -> None:
+    async with connected(live, receives=4096) as (reader, writer):
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        pings = frame(9, b"x" * 125) * 10_000
+
+        async def send() -> None:
+            async with asyncio.timeout(2):
+                for _ in range(40):
+                    writer.write(pings)
+                    await writer.drain()
+
+        # When nobody takes them, what is sent stays with who sends it.
+        with pytest.raises(TimeoutError):
+            await send()
