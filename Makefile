@@ -22,7 +22,7 @@ MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
 	$(wildcard tests/tracking/servers/mlflow-*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup web serve demo test test-slow check fix schema migrate migration wheel clean \
+.PHONY: help setup web serve demo test test-slow test-all check fix schema migrate migration wheel clean \
 	browser mlflow bench bench-quick faults audit steady
 
 help: ## This list
@@ -67,6 +67,9 @@ test: setup web browser mlflow ## The tests, some minutes; on LIFECYCLE_TEST_DAT
 # They wait more than they work, so three at a time.
 test-slow: setup web browser mlflow ## Those that kill processes, fill queues, wait for MLflow
 	$(RUN) pytest -m slow -n 3 $(ARGS)
+
+test-all: setup web browser mlflow ## Both at once: the ones work while the others wait
+	$(RUN) pytest -m '' -n 3 $(ARGS)
 
 faults: setup ## A hundred thousand bad requests; tests/faults/README.md
 	@$(RUN) python -m tests.faults $(ARGS)

@@ -46,7 +46,7 @@ class Graph:
         self.http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"} if token else {"Lifecycle-Actor": actor},
-            timeout=60,
+            timeout=PATIENCE,
             # Less than the server's five seconds, or one sends while the other hangs up.
             limits=httpx.Limits(keepalive_expiry=2),
             trust_env=False,
@@ -175,7 +175,12 @@ def closed(code: int, reason: str) -> Iterator[None]:
 async def socket(url: str, **init: str) -> AsyncIterator[Socket]:
     """An initialised websocket; `init` is the payload of connection_init."""
     address = url.replace("http", "ws", 1) + "/graphql"
-    async with connect(address, subprotocols=["graphql-transport-ws"], proxy=None) as connection:  # type: ignore[list-item]
+    async with connect(
+        address,
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+        proxy=None,
+        open_timeout=PATIENCE,
+    ) as connection:
         opened = Socket(connection)
         await opened.send({"type": "connection_init", "payload": init})
         assert (await opened.receive())["type"] == "connection_ack"

@@ -4,6 +4,7 @@ Tests share the database and never clean it: each makes objects under names that
 """
 
 import asyncio
+import atexit
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,6 +36,7 @@ from lifecycle.settings import Settings, asyncpg_url
 from schema.app import create_app
 from schema.wire import Http, WebSockets
 from tests.client import PATIENCE, Graph
+from tests.forks import Forked, Forks
 
 # The client lives in the same process, and what it says is not what the service logs.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -46,6 +49,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 20, 10)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that wait come first, so that others work meanwhile and nobody waits in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A PostgreSQL server: the one in LIFECYCLE_TEST_DATABASE_URL, else the embedded one."""
@@ -56,6 +64,10 @@ def server_url() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         with embedded.running(Path(directory)) as url:
+            # Nobody kills this one; tests of what a crash leaves have servers of their own.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                execute(url, f"ALTER SYSTEM SET {setting} = off")
+            execute(url, "SELECT pg_reload_conf()")
             yield url
 
 
@@ -218,10 +230,10 @@ def unique() -> str:
 
 @dataclass
 class Process:
-    """`lifecycle serve` as a person starts it."""
+    """`lifecycle serve` in a process of its own."""
 
     url: str
-    popen: "subprocess.Popen[str]"
+    popen: "subprocess.Popen[str] | Forked"
     log: Path
 
     def stop(self, number: int = signal.SIGINT) -> int:
@@ -234,7 +246,7 @@ class Process:
 def process(
     *options: str, port: str = "0", cwd: Path | None = None, **environment: str
 ) -> Iterator[Process]:
-    """Start `lifecycle serve` with these options, and stop it if the test did not."""
+    """`lifecycle serve` with these options as a person starts it; stopped if the test did not."""
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         popen = subprocess.Popen(
             [sys.executable, "-m", "lifecycle", "serve", "--port", port, *options],
@@ -244,27 +256,47 @@ def process(
             cwd=cwd,
             env=os.environ | environment,
         )
-        with _stopped_in_the_end(popen):
-            assert popen.stdout is not None
-            found = re.search(r"http://[\d.]+:\d+", popen.stdout.readline())
-            assert found, Path(log.name).read_text()
-            yield Process(found[0], popen, Path(log.name))
+        with _stopped_in_the_end(popen, Path(log.name)) as started:
+            yield started
 
 
 @contextmanager
-def _stopped_in_the_end(popen: "subprocess.Popen[str]") -> Iterator[None]:
+def forked(*options: str, port: str = "0", **environment: str) -> Iterator[Process]:
+    """The same, where nothing is said about the start: it is there sooner."""
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        popen = forks().piped(
+            *("-m", "lifecycle", "serve", "--port", port, *options),
+            stderr=log.fileno(),
+            env=os.environ | environment,
+        )
+        with _stopped_in_the_end(popen, Path(log.name)) as started:
+            yield started
+
+
+@cache
+def forks() -> Forks:
+    """The service, imported; it ends with this process."""
+    made = Forks(sys.executable, "schema.app", "lifecycle.tracking.importing")
+    atexit.register(made.close)
+    return made
+
+
+@contextmanager
+def _stopped_in_the_end(popen: "subprocess.Popen[str] | Forked", log: Path) -> Iterator[Process]:
+    assert popen.stdout is not None
     try:
-        yield
+        found = re.search(r"http://[\d.]+:\d+", popen.stdout.readline())
+        assert found, log.read_text()
+        yield Process(found[0], popen, log)
     finally:
         if popen.poll() is None:
             popen.send_signal(signal.SIGINT)
             popen.wait(PATIENCE)
-        assert popen.stdout is not None
         popen.stdout.close()
 
 
 @pytest.fixture(scope="session")
 def served(database_url: str) -> Iterator[Process]:
     """The service in a process of its own, for those that cannot share the tests' event loop."""
-    with process("--database-url", database_url) as started:
+    with forked("--database-url", database_url) as started:
         yield started

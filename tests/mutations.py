@@ -109,6 +109,13 @@ mutation ($deployment: CreateDeploymentInput!, $drift: RecordDriftEventInput!) {
   }
 }
 fragment deployment on CreateDeploymentSuccess { deployment { id } }"""
+_STEPS = " ".join(
+    f"{deployment}{status}: updateDeployment(input: {{"
+    f" id: ${deployment}, status: {status}, health: HEALTHY }}) {{ __typename }}"
+    for deployment in ("good", "bad")
+    for status in ("VALIDATING", "DEPLOYING", "ACTIVE")
+)
+_ACTIVE = f"mutation ($good: ID!, $bad: ID!) {{ {_STEPS} }}"
 _ACCESS = """
 mutation ($role: GrantRoleInput!, $token: CreateApiTokenInput!) {
   role: grantRole(input: $role) { ... on GrantRoleSuccess { roleGrant { id } } }
@@ -133,13 +140,7 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
         _DEPLOYMENTS, {"deployment": {**selector, "environment": "PRODUCTION"}, "drift": drift}
     )
     good, bad = (deployed[name]["deployment"]["id"] for name in ("good", "bad"))
-    steps = [
-        f'{status}{n}: updateDeployment(input: {{ id: "{id}", status: {status}, health: HEALTHY }})'
-        " { __typename }"
-        for n, id in enumerate((good, bad))
-        for status in ("VALIDATING", "DEPLOYING", "ACTIVE")
-    ]
-    await graph.query(f"mutation {{ {' '.join(steps)} }}")
+    await graph.query(_ACTIVE, {"good": good, "bad": bad})
     mirror = await a_mirror(live.database)
     conflicts = [("description", "d", "other")]
     item = await mirror.item(run, SyncState.CONFLICT, conflicts=conflicts)

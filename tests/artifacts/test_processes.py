@@ -10,7 +10,7 @@ import pytest
 
 from tests.artifacts.conftest import files_below
 from tests.client import PATIENCE, Graph, Json
-from tests.conftest import Process, process
+from tests.conftest import Process, forked, process
 from tests.factories import a_run
 from tests.following import until
 from tests.objectstore import Store
@@ -126,7 +126,7 @@ async def test_whoever_is_killed_while_he_takes_a_file_leaves_no_half_of_it(
         yield content[len(content) // 2 :]
 
     # given
-    with process(*options, LIFECYCLE_ARTIFACTS=str(tmp_path)) as first:
+    with forked(*options, LIFECYCLE_ARTIFACTS=str(tmp_path)) as first:
         async with Graph(first.url) as graph:
             upload = await begin(graph, await a_run(graph, unique), content)
             with pytest.raises(httpx.TransportError):
@@ -138,7 +138,7 @@ async def test_whoever_is_killed_while_he_takes_a_file_leaves_no_half_of_it(
                 )
 
     # when
-    with process(*options, LIFECYCLE_ARTIFACTS=str(tmp_path)) as second:
+    with forked(*options, LIFECYCLE_ARTIFACTS=str(tmp_path)) as second:
         async with Graph(second.url) as graph:
             early = await graph.mutate("completeArtifactUpload", {"id": upload["id"]})
             # The link is still good, but for the address.

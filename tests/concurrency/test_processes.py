@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from lifecycle.journal.verification import verify
-from tests.client import Graph, Json, Socket, socket
-from tests.conftest import Live, Process, process, serving
+from tests.client import PATIENCE, Graph, Json, Socket, socket
+from tests.conftest import Live, Process, forked, process, serving
 from tests.factories import a_run
 from tests.following import (
     RUN,
@@ -44,7 +44,7 @@ async def test_workers_are_killed_one_after_the_other_and_nothing_is_lost_or_dou
 ) -> None:
     with process("--workers", "3", "--database-url", empty_database_url) as service:
         await until(lambda: len(workers(service)) == 3)
-        async with Graph(service.url) as graph, asyncio.timeout(90):
+        async with Graph(service.url) as graph, asyncio.timeout(PATIENCE):
             run = await a_run(graph, unique)
             async with aclosing(items("socket", service.url, RUN, id=run)) as stream:  # type: ignore[type-var]
                 cursor = (await present(stream))[-1]["cursor"]
@@ -121,7 +121,7 @@ async def test_a_service_that_is_told_to_stop_says_so_and_stops(
     run = await a_run(graph, unique)
     with process("--workers", number, "--database-url", database_url) as service:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(PATIENCE),
             Graph(service.url) as client,
             socket(service.url) as opened,
             aclosing(payloads(client, run)) as streamed,  # type: ignore[type-var]
@@ -133,7 +133,7 @@ async def test_a_service_that_is_told_to_stop_says_so_and_stops(
 
             told, code, _ = await goodbye(opened)
             rest = [payload async for payload in streamed]
-            exit_code = await asyncio.to_thread(service.popen.wait, 30)
+            exit_code = await asyncio.to_thread(service.popen.wait, PATIENCE)
 
     error = {
         "message": "The server is shutting down; resume after the last cursor.",
@@ -156,7 +156,7 @@ async def test_a_service_that_is_told_to_stop_says_so_and_stops(
 async def test_a_sequencer_that_hangs_is_replaced_and_finds_its_way_back(
     own_database_url: str, unique: str
 ) -> None:
-    with process("--database-url", own_database_url) as frozen:
+    with forked("--database-url", own_database_url) as frozen:
         async with (
             serving(own_database_url) as live,
             Graph(live.url) as graph,

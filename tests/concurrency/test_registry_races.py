@@ -6,7 +6,7 @@ from asyncio import gather
 import asyncpg
 import pytest
 
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
 from tests.conftest import Live, serving
 from tests.factories import VERSION, a_version
 
@@ -191,7 +191,7 @@ async def test_who_waits_for_a_version_decides_on_what_the_other_left(
     }
     second = next(name for name in inputs if name != first)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         # Both have found the version and wait for it, one behind the other.
         async with sql.transaction():
             await sql.execute("SELECT FROM model_version WHERE model_name = $1 FOR UPDATE", unique)

@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle.journal.chain import DIGEST, link
 from schema import ids
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
 from tests.factories import a_run, a_version
 from tests.following import key_of
 from tests.mutations import global_id
@@ -35,7 +35,7 @@ async def log(graph: Graph, filter: Json, **page: Any) -> Json:
 
 async def entries(graph: Graph, number: int, **filter: Any) -> list[Json]:
     """What a filter gives, as soon as it is so many."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             found = await log(graph, filter, first=100)
             if len(found["nodes"]) == number == found["totalCount"]:

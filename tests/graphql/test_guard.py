@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from schema import view
 from schema.guard import policy_of
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
 from tests.conftest import Live, serving
 
 NAME = {"query": "{ __typename }"}
@@ -35,7 +35,7 @@ async def open_to_friends(database_url: str) -> AsyncIterator[Live]:
 
 def http(live: Live, **headers: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        base_url=live.url, trust_env=False, verify=False, timeout=60, headers=headers
+        base_url=live.url, trust_env=False, verify=False, timeout=PATIENCE, headers=headers
     )
 
 

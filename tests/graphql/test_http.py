@@ -20,7 +20,7 @@ from lifecycle.runs import metrics
 from schema import documents, view
 from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
-from tests.client import Graph, Json, socket
+from tests.client import PATIENCE, Graph, Json, socket
 from tests.conftest import Live, serving
 from tests.following import until
 from tests.mirror import MLFLOW
@@ -38,7 +38,7 @@ CREATE = "mutation ($name: String!) { createExperiment(input: { name: $name }) {
 async def http(live: Live) -> AsyncIterator[httpx.AsyncClient]:
     """A client that sends no headers but those that HTTP needs."""
     async with httpx.AsyncClient(
-        base_url=live.url, trust_env=False, verify=False, timeout=60
+        base_url=live.url, trust_env=False, verify=False, timeout=PATIENCE
     ) as client:
         del client.headers["accept"]
         yield client
@@ -809,7 +809,7 @@ async def test_without_its_database_the_service_says_so_and_recovers_by_itself(
 
         # The journal too is followed again.
         run = await graph.done("logRun", {"experimentName": "b"}, "run { id }")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             subscription = "subscription ($id: ID!) { runProgress(runId: $id) { __typename } }"
             kinds = []
             async for item in graph.stream(subscription, {"id": run["id"]}):

@@ -12,7 +12,7 @@ from lifecycle.journal.tables import EventRow
 from lifecycle.runs.service import mark_lost
 from lifecycle.runs.tables import RunRow
 from schema import ids
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
 from tests.conftest import Live, serving
 from tests.factories import a_run
 
@@ -73,7 +73,7 @@ async def transitions(live: Live, run: str) -> list[tuple[str, str, str]]:
 
 async def until_lost(graph: Graph, live: Live, *runs: str) -> None:
     """Wait until these runs are LOST, looking for silent runs with several sweepers at once."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             await asyncio.gather(*(live.database.write(mark_lost) for _ in range(4)))
             found = await graph.query(
@@ -832,7 +832,11 @@ async def test_a_service_that_starts_finds_the_runs_that_were_lost_meanwhile(
     run = await a_run(graph, unique, leaseSeconds=1)
     await asyncio.sleep(1)
 
-    async with serving(database_url) as other, Graph(other.url) as client, asyncio.timeout(30):
+    async with (
+        serving(database_url) as other,
+        Graph(other.url) as client,
+        asyncio.timeout(PATIENCE),
+    ):
         while True:
             if (await state(client, run))["status"] == "LOST":
                 break

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed
 
 from schema.view import View
-from tests.client import Graph, Json, Socket, socket
+from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, serving
 from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in
 from tests.following import (
@@ -155,7 +155,7 @@ async def test_filters_choose_the_present_deployments_and_the_changes(
         for deployment in (development, staging, elsewhere):
             await report(graph, deployment, status="VALIDATING")
         followed: dict[str, list[str]] = {name: [] for name in names.values()}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while sum(map(len, followed.values())) < 9:
                 message = await opened.receive()
                 item = message["payload"]["data"]["deploymentStatus"]
@@ -701,7 +701,7 @@ async def raw_socket(live: Live, *protocols: str, **headers: str) -> ClientConne
 
 async def closed(connection: ClientConnection) -> tuple[int, str]:
     """Code and reason with which the server closes."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with suppress(ConnectionClosed):
             while True:
                 await connection.recv()

@@ -12,7 +12,7 @@ import pytest_asyncio
 from sqlalchemy import Enum
 
 from lifecycle.metadata import metadata
-from tests.client import Graph
+from tests.client import PATIENCE, Graph
 from tests.factories import a_version, a_version_in, approved
 from tests.following import connect, key_of
 
@@ -290,7 +290,7 @@ async def test_an_event_changes_only_once_and_only_by_getting_its_position_and_i
 ) -> None:
     # given
     id = await version(graph, unique)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             if await past.fetchval("SELECT position FROM event WHERE subject_id = $1", id):
                 break

@@ -14,7 +14,7 @@ import pytest
 from lifecycle import migrate
 from lifecycle.journal.verification import verify
 from lifecycle.migrate import RUNS_FROM, runs_on
-from tests.client import Graph
+from tests.client import PATIENCE, Graph
 from tests.conftest import in_thread, serving
 from tests.factories import a_deployment, a_run, a_version_in
 from tests.following import RUN, connect, items, present, said, take, until, write_line
@@ -164,7 +164,7 @@ async def test_the_former_code_reads_and_writes_beside_this_one(
 ) -> None:
     in_thread(lambda: migrate.upgrade(empty_database_url))
     with former(empty_database_url, tmp_path) as url:
-        async with httpx.AsyncClient(trust_env=False, verify=False) as http:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE) as http:
             alive = [0]
 
             async def ask() -> None:

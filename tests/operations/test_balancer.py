@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from lifecycle.journal.verification import verify
-from tests.client import Graph, Json
-from tests.conftest import process
+from tests.client import PATIENCE, Graph, Json
+from tests.conftest import forked
 from tests.factories import a_run
 from tests.following import (
     GONE,
@@ -36,7 +36,7 @@ async def test_what_is_written_in_one_is_seen_in_the_others(
 ) -> None:
     with ExitStack() as stack:
         services = [
-            stack.enter_context(process("--database-url", own_database_url)) for _ in range(3)
+            stack.enter_context(forked("--database-url", own_database_url)) for _ in range(3)
         ]
         async with AsyncExitStack() as clients:
             graphs = [await clients.enter_async_context(Graph(each.url)) for each in services]
@@ -64,12 +64,12 @@ async def test_services_are_killed_one_after_the_other_and_nobody_loses_anything
 ) -> None:
     with ExitStack() as stack:
         services = [
-            stack.enter_context(process("--database-url", own_database_url)) for _ in range(3)
+            stack.enter_context(forked("--database-url", own_database_url)) for _ in range(3)
         ]
         async with (
             Balancer(services).running() as balancer,
-            httpx.AsyncClient(trust_env=False, verify=False) as http,
-            asyncio.timeout(120),
+            httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE) as http,
+            asyncio.timeout(PATIENCE),
         ):
             async with Graph(services[0].url) as graph:
                 run = await a_run(graph, unique)

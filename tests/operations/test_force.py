@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from lifecycle.journal.verification import verify
-from tests.client import Graph, Json
-from tests.conftest import Live, Process, process, serving
+from tests.client import PATIENCE, Graph, Json
+from tests.conftest import Live, Process, forked, serving
 from tests.factories import a_run
 from tests.following import (
     GONE,
@@ -128,7 +128,7 @@ def kill(service: Process) -> None:
     for each in (*parent.children(recursive=True), parent):
         with suppress(psutil.Error):
             each.send_signal(signal.SIGKILL)
-    service.popen.wait(60)
+    service.popen.wait(PATIENCE)
 
 
 async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and_halves_none(
@@ -136,7 +136,7 @@ async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and
 ) -> None:
     options = ("--workers", "2", "--database-url", own_database_url)
     with ExitStack() as stack:
-        service = stack.enter_context(process(*options))
+        service = stack.enter_context(forked(*options))
         port = str(urlsplit(service.url).port)
         async with Graph(service.url) as graph:
             run = await a_run(graph, unique)
@@ -149,7 +149,7 @@ async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and
             for mark in (150, 400, 650, 900):
                 await until(lambda: len(writers.acknowledged) >= mark)  # noqa: B023
                 kill(service)
-                service = stack.enter_context(process(*options, port=port))
+                service = stack.enter_context(forked(*options, port=port))
         await asyncio.to_thread(service.stop)
 
     # then
@@ -174,7 +174,7 @@ async def test_connections_are_cut_at_random_and_each_event_comes_once(
     chance = random.Random(20_261_121)
     with ExitStack() as stack:
         services = [
-            stack.enter_context(process("--database-url", own_database_url)) for _ in range(2)
+            stack.enter_context(forked("--database-url", own_database_url)) for _ in range(2)
         ]
         async with Balancer(services).running() as balancer:
             async with Graph(services[0].url) as graph:
@@ -212,7 +212,7 @@ async def test_connections_are_cut_at_random_and_each_event_comes_once(
                 await insist(graph, run, "end")
             written.append("end")
             cuts = await cutting
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*following)
 
     direct = await connect(own_database_url)

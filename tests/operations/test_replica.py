@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from lifecycle import migrate
-from tests.client import Graph, socket
+from tests.client import PATIENCE, Graph, socket
 from tests.conftest import Live, in_thread, serving
 from tests.factories import a_deployment, a_version
 from tests.following import connect
@@ -53,7 +53,7 @@ async def names(graph: Graph) -> list[str]:
 
 
 async def until_known(graph: Graph, name: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             if name in await names(graph):
                 return
@@ -130,7 +130,7 @@ async def test_while_the_replica_is_away_the_primary_answers_and_nobody_notices(
         # and when it comes back, it is asked again
         await asyncio.to_thread(pair.replica.start)
         await pair.replica.execute("SELECT pg_wal_replay_pause()")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             for n in range(3, 1_000):
                 await graph.done("createExperiment", {"name": f"{unique}-{n}"}, "experiment { id }")
                 if f"{unique}-{n}" not in await names(graph):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from lifecycle import embedded, migrate
-from tests.client import Graph, socket
+from tests.client import PATIENCE, Graph, socket
 from tests.conftest import Process, in_thread, process, serving
 from tests.factories import a_deployment, a_version
 from tests.following import until
@@ -40,7 +40,7 @@ async def has(url: str, name: str) -> bool:
 
 
 async def until_answered(graph: Graph, query: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for _ in count():
             if "errors" not in await graph.answer(query):
                 return
@@ -67,7 +67,9 @@ def socket_directories() -> set[Path]:
 
 
 async def test_it_prints_its_address_and_serves_there(served: Process) -> None:
-    async with httpx.AsyncClient(base_url=served.url, trust_env=False, verify=False) as http:
+    async with httpx.AsyncClient(
+        base_url=served.url, trust_env=False, verify=False, timeout=PATIENCE
+    ) as http:
         home = await http.get("/")
         alive = await http.get("/healthz")
         ready = await http.get("/readyz")

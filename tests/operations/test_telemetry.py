@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.client import Graph, socket
+from tests.client import PATIENCE, Graph, socket
 from tests.conftest import Process, process
 from tests.factories import a_run
 from tests.following import RUN, present, until
@@ -67,7 +67,7 @@ def address(service: Process) -> str:
 
 def scrape(url: str) -> Scraped:
     return Scraped(
-        httpx.get(url, timeout=30, trust_env=False, verify=False).raise_for_status().text
+        httpx.get(url, timeout=PATIENCE, trust_env=False, verify=False).raise_for_status().text
     )
 
 
@@ -256,7 +256,9 @@ async def test_a_scrape_says_that_the_database_is_gone(tmp_path: Path) -> None:
 
 
 async def test_metrics_are_nowhere_unless_asked_for(served: Process) -> None:
-    async with httpx.AsyncClient(base_url=served.url, trust_env=False, verify=False) as http:
+    async with httpx.AsyncClient(
+        base_url=served.url, trust_env=False, verify=False, timeout=PATIENCE
+    ) as http:
         assert (await http.get("/metrics")).status_code == 404
     listening = {
         c.laddr.port
@@ -270,7 +272,9 @@ async def test_metrics_are_not_at_the_address_of_the_service(empty_database_url:
     options = ("--database-url", empty_database_url)
     with process(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
         address(service)
-        async with httpx.AsyncClient(base_url=service.url, trust_env=False, verify=False) as http:
+        async with httpx.AsyncClient(
+            base_url=service.url, trust_env=False, verify=False, timeout=PATIENCE
+        ) as http:
             assert (await http.get("/metrics")).status_code == 404
 
 
@@ -300,7 +304,7 @@ def start(*options: str, **environment: str) -> "subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

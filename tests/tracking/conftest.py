@@ -1,17 +1,18 @@
 """Real MLflow servers, from the environments that `make mlflow` makes.
 
-Starting one takes seconds, so a test session has one of each line and all tests share it, each
-under names of its own. A test that stops its server has one for itself.
+A test session has one of each line, which all tests share, each under names of its own. A test that
+stops its server or takes in all that is there has one for itself.
 """
 
+import atexit
 import os
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from tests.client import PATIENCE
+from tests.forks import Forked, Forks
 from tests.tracking.faults import Faults
 
 _ENVIRONMENTS = Path(__file__).parents[2] / ".mlflow"
@@ -36,7 +38,7 @@ class Mlflow:
     def __init__(self, line: str, directory: Path) -> None:
         self.line = line
         self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
 
@@ -52,22 +54,19 @@ class Mlflow:
     def start(self) -> None:
         """Start, where it was before and with what was there, and wait until it answers."""
         assert self._process is None
-        assert self.python.exists(), "There are no MLflow servers yet: make mlflow"
         log = self._directory / "log"
         with log.open("ab") as written:
-            self._process = subprocess.Popen(
-                [
-                    *(self.python, "-m", "mlflow", "server", "--workers", "1"),
-                    *("--host", "127.0.0.1", "--port", str(self._port)),
-                    *("--backend-store-uri", f"sqlite:///{self._directory}/mlflow.db"),
-                    *("--artifacts-destination", self._directory / "artifacts"),
-                ],
-                stdout=written,
-                stderr=written,
+            self._process = _forks(self.line).start(
+                *("-m", "mlflow", "server", "--workers", "1"),
+                *("--host", "127.0.0.1", "--port", str(self._port)),
+                *("--backend-store-uri", f"sqlite:///{self._directory}/mlflow.db"),
+                *("--artifacts-destination", str(self._directory / "artifacts")),
+                stdout=written.fileno(),
+                stderr=written.fileno(),
                 # It has children, and leaves them behind when it is ended alone.
-                start_new_session=True,
+                session=True,
                 # In version 3 a dozen more processes otherwise, for work that no test gives it.
-                env=self._environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+                env=_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
             )
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
@@ -85,21 +84,14 @@ class Mlflow:
 
     def train(self, script: str, *arguments: str) -> str:
         """Run training code that knows only MLflow, with its plain client; what it printed."""
-        done = subprocess.run(
-            [self.python, "-c", script, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
+        training = _forks(self.line).kept(
+            *("-c", script, *arguments),
             cwd=self._directory,
-            env=self._environment(MLFLOW_TRACKING_URI=self.url),
-            check=False,
+            env=_environment(MLFLOW_TRACKING_URI=self.url),
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def _environment(self, **more: str) -> dict[str, str]:
-        ours = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        return ours | {"MLFLOW_DISABLE_TELEMETRY": "true"} | more
+        out, err = training.communicate(PATIENCE)
+        assert training.returncode == 0, err
+        return out
 
     def _answers(self) -> bool:
         with suppress(httpx.TransportError):
@@ -119,6 +111,21 @@ class Mlflow:
             while True:
                 os.killpg(process.pid, 0 if time.monotonic() < deadline else signal.SIGKILL)
                 time.sleep(0.05)
+
+
+def _environment(**more: str) -> dict[str, str]:
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return ours | {"MLFLOW_DISABLE_TELEMETRY": "true"} | more
+
+
+@cache
+def _forks(line: str) -> Forks:
+    """The whole mlflow of this line, imported; it ends with this process."""
+    python = _ENVIRONMENTS / line / "bin" / "python"
+    assert python.exists(), "There are no MLflow servers yet: make mlflow"
+    forks = Forks(python, "mlflow.server.handlers", "tests.tracking.one_process", **_environment())
+    atexit.register(forks.close)
+    return forks
 
 
 @contextmanager

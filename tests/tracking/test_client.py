@@ -31,6 +31,7 @@ from lifecycle.tracking.client import (
     named,
 )
 from lifecycle.tracking.rules import file_url
+from tests.client import PATIENCE
 from tests.tracking.conftest import Mlflow, an_mlflow
 from tests.tracking.faults import Faults
 
@@ -82,7 +83,7 @@ async def all_of(pages: AsyncIterator[list[T]]) -> list[T]:
 
 async def there(mlflow: Mlflow, path: str, body: object, method: str = "POST") -> None:
     """Do something in MLflow that the client has no method for."""
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE) as http:
         address = f"{mlflow.url}/api/2.0/mlflow/{path}"
         (await http.request(method, address, json=body)).raise_for_status()
 
@@ -155,7 +156,7 @@ async def test_links_are_pages_that_mlflow_has(client: Client, run: str) -> None
     assert client.run_url(experiment, run) == f"{client.uri}/#/experiments/{experiment}/runs/{run}"
     assert client.model_url("a b") == f"{client.uri}/#/models/a%20b"
     assert client.version_url("a/b", "3") == f"{client.uri}/#/models/a%2Fb/versions/3"
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE) as http:
         assert (await http.get(f"{client.uri}/")).is_success
         assert (await http.get(file_url(client.uri, run, "plots/a b.txt"))).text == "héllo"
 
@@ -925,7 +926,7 @@ async def test_an_empty_page_is_not_the_last_if_another_is_named(
     for n in (1, 2):
         await troubled.create_run(experiment, f"r{n}", n, {})
     asked = {"experiment_ids": [experiment], "max_results": 1}
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE) as http:
         page = (await http.post(f"{faults.url}/api/2.0/mlflow/runs/search", json=asked)).json()
     only_a_token = f'{{"next_page_token": "{page["next_page_token"]}"}}'
     faults.answering(200, only_a_token, "application/json", "runs/search", times=1)

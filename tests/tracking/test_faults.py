@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-import sys
-from asyncio.subprocess import DEVNULL
 from collections.abc import Callable
 from itertools import count
 
@@ -12,7 +10,7 @@ from sqlalchemy import make_url
 
 from lifecycle.tracking import client, rules
 from tests.client import PATIENCE, Graph
-from tests.conftest import process
+from tests.conftest import forked, forks, process
 from tests.factories import a_run, a_version
 from tests.graphql.test_metrics import logged
 from tests.tracking.conftest import Mlflow, an_mlflow
@@ -321,13 +319,12 @@ async def test_a_killed_worker_is_replaced_by_another(
 ) -> None:
     options = ["--database-url", own_database_url]
     mirrored = [*options, "--tracking-uri", mlflow.url]
-    with process(*options, "--no-worker") as writing:
+    with forked(*options, "--no-worker") as writing:
         async with asked(writing.url, own_database_url, mlflow.url) as work:
             made = await some_runs(work.graph, unique, 30)
             port = ["--port", "0"] if victim == "serve" else []
-            command = [sys.executable, "-m", "lifecycle", victim, *port, *mirrored]
             for killed in count(1):
-                started = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL)
+                started = forks().kept("-m", "lifecycle", victim, *port, *mirrored)
                 try:
                     if killed < 3:
                         await in_sync(work, 5 * killed)
@@ -336,7 +333,7 @@ async def test_a_killed_worker_is_replaced_by_another(
                         break
                 finally:
                     started.kill()
-                    await started.wait()
+                    await asyncio.to_thread(started.communicate, PATIENCE)
             await assert_each_is_there_once(work, unique, [*made])
             assert await work.sql.fetchval("SELECT max(attempts) FROM mlflow_item") == 0
 

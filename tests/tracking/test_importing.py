@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
 
-from tests.client import Graph, Json
-from tests.conftest import MakeDatabase, serving
+from tests.client import PATIENCE, Graph, Json
+from tests.conftest import MakeDatabase, forks, serving
+from tests.forks import Forked
 from tests.tracking.conftest import LINES, Mlflow, an_mlflow
 from tests.tracking.faults import Faults
 
@@ -125,20 +125,15 @@ class World:
 
 async def lifecycle(*arguments: str, **environment: str) -> Done:
     """A command in a process of its own, while others go on."""
-    process = await start(*arguments, **environment)
-    out, err = await process.communicate()
+    process = start(*arguments, **environment)
+    out, err = await asyncio.to_thread(process.communicate, PATIENCE)
     assert process.returncode is not None
-    return Done(process.returncode, out.decode(), err.decode())
+    return Done(process.returncode, out, err)
 
 
-async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+def start(*arguments: str, **environment: str) -> Forked:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lifecycle", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean | environment,
-    )
+    return forks().kept("-m", "lifecycle", *arguments, env=clean | environment)
 
 
 async def a_world(stack: AsyncExitStack, migrated: MakeDatabase, mlflow: Mlflow) -> World:
@@ -404,14 +399,14 @@ async def test_a_killed_import_is_completed_by_the_next(empty: World, unique: st
     await empty.train(FEW, unique, "12")
     empty.faults.slow(0.2, "GET .*runs/get[?]")
     arguments = ("--database-url", empty.database_url, "--tracking-uri", empty.faults.url)
-    first = await start("mlflow", "import", *arguments)
+    first = start("mlflow", "import", *arguments)
     while empty.faults.count("get-history") < 3:
-        assert first.returncode is None
+        assert first.poll() is None
         await asyncio.sleep(0.01)
 
     # when
     first.kill()
-    await first.communicate()
+    await asyncio.to_thread(first.communicate, PATIENCE)
     empty.faults.passing()
     done = await empty.bring_in()
 
@@ -433,25 +428,25 @@ async def test_an_mlflow_that_dies_in_the_middle_is_told_in_one_line(
     await empty.train(FEW, unique, "8")
     empty.faults.slow(0.2, "GET .*runs/get[?]")
     arguments = ("--database-url", empty.database_url, "--tracking-uri", empty.faults.url)
-    first = await start("mlflow", "import", *arguments)
+    first = start("mlflow", "import", *arguments)
     while empty.faults.count("GET .*runs/get[?]") < 3:
-        assert first.returncode is None
+        assert first.poll() is None
         await asyncio.sleep(0.01)
 
     # when
     await empty.faults.refuse()
-    out, err = await first.communicate()
+    out, err = await asyncio.to_thread(first.communicate, PATIENCE)
     await empty.faults.accept()
     empty.faults.passing()
     done = await empty.bring_in()
 
     # then
     assert first.returncode == 1
-    assert out == b""
-    last = err.decode().splitlines()[-1]
+    assert out == ""
+    last = err.splitlines()[-1]
     assert last.startswith(f"Error: MLflow at {empty.faults.url}: cannot be reached")
     assert last.endswith(" What is in stays; repeat to go on.")
-    assert b"Traceback" not in err
+    assert "Traceback" not in err
     assert done.code == 0
     names = [run["name"] for run in await empty.all(RUNS) if run["experiment"]["name"] == unique]
     assert sorted(names) == sorted(map(str, range(8)))

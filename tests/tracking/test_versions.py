@@ -17,7 +17,7 @@ from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind, resolut
 from lifecycle.tracking.service import conflicts_of
 from lifecycle.tracking.tables import MlflowItemRow
 from schema import ids
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
 from tests.conftest import Live
 from tests.factories import a_deployment, a_run, a_version, a_version_in, approved
 from tests.tracking.conftest import Mlflow
@@ -92,7 +92,7 @@ class Both:
 
     async def transition(self, number: int, stage: str) -> None:
         """Move a version there as people do in MLflow's pages."""
-        async with httpx.AsyncClient(trust_env=False, verify=False) as http:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE) as http:
             answer = await http.post(
                 f"{self.mlflow.url}/api/2.0/mlflow/model-versions/transition-stage",
                 json={
