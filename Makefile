@@ -15,7 +15,12 @@ WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
 WEB_PAGE := schema/static/graphiql/index.html
 WEB_SOURCES := $(wildcard $(addprefix $(WEB)/,*.html *.js *.jsx examples/*))
 
-BENCH := .mlflow/3/installed .bench/postgraphile/installed .bench/psycopg2/installed
+BENCH := .bench/mlflow-server/installed .bench/postgraphile/installed
+# What is measured runs on the system's Python, where that is new enough: it was compiled with all
+# optimisations, as Node.js was, which one that was compiled on this machine may not be.
+BENCH_PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; print(sys.executable) \
+	if sys.version_info >= (3, 11) else sys.exit(1)' 2>/dev/null || echo $(PYTHON))
+BENCH_RUN = UV_PROJECT_ENVIRONMENT=.bench/python $(UV) run --quiet --frozen --python $(BENCH_PYTHON)
 NODE_IS_NEW := node -e 'process.exit(parseInt(process.versions.node) < 22)' 2>/dev/null
 
 MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
@@ -86,10 +91,10 @@ mlflow: $(MLFLOW) ## The MLflow servers that the tests start, in environments of
 	@touch $@
 
 bench: setup $(BENCH) ## What it is as fast as; tests/bench/README.md. ARGS="page tiny" picks cases
-	@$(RUN) python -m tests.bench $(ARGS)
+	@$(BENCH_RUN) python -m tests.bench $(ARGS)
 
 bench-quick: setup $(BENCH) ## The same in less than five minutes, less exactly
-	@$(RUN) python -m tests.bench --quick $(ARGS)
+	@$(BENCH_RUN) python -m tests.bench --quick $(ARGS)
 
 # With a Node.js of its own where the one that is there is too old, or none is.
 .bench/postgraphile/installed: $(wildcard $(addprefix tests/bench/postgraphile/,*.json *.mjs .npmrc))
@@ -100,9 +105,11 @@ bench-quick: setup $(BENCH) ## The same in less than five minutes, less exactly
 		(set -x; npm install --silent --no-audit --no-fund --no-save node@24)
 	@touch $@
 
-# MLflow's way to PostgreSQL, which the MLflow of the tests does without.
-.bench/psycopg2/installed: .mlflow/3/installed
-	$(UV) pip install --quiet --python .mlflow/3 --target $(@D) psycopg2-binary==2.9.11
+# With a way to PostgreSQL, which the MLflow of the tests does without.
+.bench/mlflow-server/installed: tests/tracking/servers/mlflow-3.txt | $(filter .venv/bin/uv,$(UV))
+	$(UV) venv --quiet --clear --python $(BENCH_PYTHON) $(@D)
+	$(UV) pip install --quiet --no-deps --compile-bytecode --python $(@D) -r $<
+	$(UV) pip install --quiet --python $(@D) psycopg2-binary==2.9.11
 	@touch $@
 
 browser:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -59,7 +60,9 @@ def _on(postgres_url: str, names: Sequence[str], quick: bool) -> int:
     cases = [import_module(f"tests.bench.cases.{name.replace('-', '_')}") for name in names]
     wanted = {contender for case in cases for contender in case.WANTED}
     size = QUICK_SIZE if quick else SIZE
-    _say(f"{size.runs:,} runs, {size.points:,} points of metrics, cores: {os.cpu_count()}")
+    python = f"Python {platform.python_version()} ({Path(sys.executable).resolve()})"
+    _say(f"{size.runs:,} runs, {size.points:,} points of metrics")
+    _say(f"cores: {os.cpu_count()}, {python}")
     with a_database(postgres_url) as url, a_database(postgres_url) as mlflow_url:
         migrate.upgrade(url)
         asyncio.run(data.fill_lifecycle(url, size))

@@ -30,7 +30,7 @@ CONNECTIONS = 8
 # With more of them it was slower on two cores.
 _POSTGRAPHILE_CONNECTIONS = 4
 _POSTGRAPHILE = WORK / "postgraphile"
-_MLFLOW_PYTHON = str(ROOT / ".mlflow" / "3" / "bin" / "python")
+_MLFLOW_PYTHON = str(WORK / "mlflow-server" / "bin" / "python")
 _START_SECONDS = 120
 _END_SECONDS = 20
 
@@ -151,8 +151,6 @@ def mlflow(database_url: str) -> Iterator[Server]:
         # A dozen more processes otherwise, for work that nobody gives it here.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(CONNECTIONS),
-        # The driver, which the MLflow of the tests does without.
-        "PYTHONPATH": str(WORK / "psycopg2"),
     }
     with _started("mlflow", command, port, "/health", **environment) as server:
         yield server
@@ -200,6 +198,6 @@ def versions(postgres_url: str) -> dict[str, str]:
         "postgraphile": orjson.loads(package.read_bytes())["version"],
         "node": said(_node(), "--version"),
         "mlflow": said(_MLFLOW_PYTHON, "-c", mlflow_version),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {Path(sys.executable).resolve()}",
         **{name: version(name) for name in ours},
     }
