@@ -26,17 +26,17 @@ class Bench:
     @property
     def rounds(self) -> int:
         """How many rounds there are."""
-        return 5 if self.quick else 9
+        return 5 if self.quick else 7
 
     @property
     def warm_up(self) -> float:
         """Seconds of each turn that are not counted."""
-        return 0.2 if self.quick else 0.5
+        return 0.2 if self.quick else 0.4
 
     @property
     def seconds(self) -> float:
         """Seconds of each turn that are."""
-        return 0.7 if self.quick else 2.0
+        return 0.7 if self.quick else 1.5
 
     def turn(
         self, port: int, streams: Sequence[Iterator[Request]], per_answer: float = 1
