@@ -199,6 +199,54 @@ async def test_what_a_visible_version_comes_out_of_is_visible_from_then_on(
     }
 
 
+@pytest.mark.parametrize("plain", [True, False])
+async def test_what_is_written_for_an_answer_is_of_the_visible_only(
+    two: Two, seer: Graph, unique: str, plain: bool
+) -> None:
+    """Plain columns are written by PostgreSQL, with whatever is around one object at once."""
+    # Given a run with a hidden parent, of which came a visible version and a hidden one
+    parent = await a_run(two.graph, unique, name="hidden")
+    run = await a_run(two.graph, unique, name="seen", parentId=parent)
+    for name in ("mine", "other"):
+        await a_version(two.graph, f"{unique}-{name}", version="of-run", runId=run)
+    hidden = await a_deployment(two.graph, two.other)
+    mine = await a_deployment(two.graph, two.mine)
+    more = "" if plain else "mlflow { state }"
+    asked = f"""query ($mine: ID!, $hidden: ID!, $parent: ID!) {{
+      none: modelVersion(by: {{ nameVersion: {{ modelName: "{unique}-other", version: "of-run" }} }})
+        {{ version run {{ id }} metrics {{ key }} }}
+      noModel: model(name: "{unique}-other") {{ name }}
+      noRun: run(id: $parent) {{ name {more} }}
+      noDeployment: deployment(id: $hidden) {{ environment }}
+      deployment(id: $mine) {{ id }}
+    }}"""
+    around = f"""{{
+      modelVersion(by: {{ nameVersion: {{ modelName: "{unique}-mine", version: "of-run" }} }}) {{
+        model {{ name }}
+        run {{ name {more} }}
+        deployments {{ nodes {{ id }} }}
+      }}
+    }}"""
+    beyond = f"""{{
+      modelVersion(by: {{ nameVersion: {{ modelName: "{unique}-mine", version: "of-run" }} }}) {{
+        run {{ parent {{ name }} modelVersions {{ modelName }} }}
+      }}
+    }}"""
+
+    # When
+    found = await seer.query(asked, {"mine": mine, "hidden": hidden, "parent": parent})
+    version = (await seer.query(around))["modelVersion"]
+    further = (await seer.query(beyond))["modelVersion"]
+
+    # Then
+    nothing = dict.fromkeys(("none", "noModel", "noRun", "noDeployment"))
+    assert found == nothing | {"deployment": {"id": mine}}
+    assert version["model"] == {"name": f"{unique}-mine"}
+    assert version["run"]["name"] == "seen"
+    assert version["deployments"] == {"nodes": []}
+    assert further["run"] == {"parent": None, "modelVersions": [{"modelName": f"{unique}-mine"}]}
+
+
 async def test_a_hidden_parent_is_not_told_of(
     two: Two, seer: Graph, sql: asyncpg.Connection
 ) -> None:
