@@ -71,18 +71,27 @@ def written(entity: Any, leaves: Leaves) -> tuple[ColumnElement[Any], ...]:
 
 
 def written_together(entity: Any, leaves: Leaves, *order: Any) -> tuple[ColumnElement[Any], ...]:
-    """Aggregates: the same for the JSON array of all objects, in this order."""
+    """Aggregates: the same for the JSON array of all objects, in this order, and their number."""
     text, unusual = written(entity, leaves)
     objects = func.string_agg(text, aggregate_order_by(_constant(","), *order))
-    return _constant("[") + objects + _constant("]"), func.bool_or(unusual)
+    return _constant("[") + objects + _constant("]"), func.bool_or(unusual), func.count()
 
 
 def by_key(found: Sequence[tuple[Key, str, bool]]) -> dict[Key, str]:
-    """The texts of each key, from rows with what is written."""
+    """The text of each key, from rows with what is written."""
+    return {key: _as_shown(text) if unusual else text for key, text, unusual in found}
+
+
+def lists_by_key(found: Sequence[tuple[Key, str, bool, int]]) -> dict[Key, tuple[str, int]]:
+    """The text of each key and of how many objects it is, from rows with what is written
+    together."""
     return {
-        key: orjson.dumps(orjson.loads(text)).decode() if unusual else text
-        for key, text, unusual in found
+        key: (_as_shown(text) if unusual else text, number) for key, text, unusual, number in found
     }
+
+
+def _as_shown(text: str) -> str:
+    return orjson.dumps(orjson.loads(text)).decode()
 
 
 def _constant(text: str) -> ColumnElement[str]:

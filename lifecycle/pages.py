@@ -38,7 +38,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
-from lifecycle.leaves import Leaves, by_key, written, written_together
+from lifecycle.leaves import Leaves, by_key, lists_by_key, written, written_together
 from lifecycle.statements import (
     Names,
     Prepared,
@@ -266,7 +266,7 @@ class Listing(Generic[Row]):
         shape = (names, len(parents) == 1, request.backward, request.cursor is not None)
         if isinstance(names, Leaves):
             values["limit"] = request.size
-            texts = by_key(await _fetch(session, self._leaves, shape, values))
+            texts = lists_by_key(await _fetch(session, self._leaves, shape, values))
             return cast("dict[UUID, Page[Row]]", texts)
         found: dict[UUID, tuple[list[Row], list[Sequence[Any]]]] = {id: ([], []) for id in parents}
         for parent, row, *others in await _fetch(session, self._pages, shape, values):
@@ -422,7 +422,7 @@ class Children(Generic[Row]):
         wanted = {**(parameters or {}), **_of(parents)}
         names, one = looked_at.get(), len(parents) == 1
         if isinstance(names, Leaves):
-            texts = by_key(await _fetch(session, self._leaves, (names, one), wanted))
+            texts = lists_by_key(await _fetch(session, self._leaves, (names, one), wanted))
             return cast("dict[UUID, list[Row]]", texts)
         rows = await _fetch(session, self._select, (names, one), wanted)
         parent = attrgetter(self._parent.key)

@@ -39,6 +39,8 @@ PARSING: dict[str, Any] = {"max_tokens": MAX_TOKENS, "max_source_length": MAX_CH
 MAX_DEPTH = 15
 MAX_FIELDS = 2_000
 MAX_COST = 50_000
+# That an answer shows in lists: lists that are no pages may be longer than they are thought to be.
+MAX_OBJECTS = 100_000
 # As many mistakes as graphql-core finds before it stops looking.
 MAX_ERRORS = 100
 MAX_BODY_BYTES = 8 * 1024 * 1024

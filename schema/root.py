@@ -26,6 +26,7 @@ from schema.deployments import DeploymentMutations, DeploymentQueries, Deploymen
 from schema.documents import Prepared
 from schema.drift import DriftMutations, DriftQueries
 from schema.errors import HANDLERS, TopLevelErrors, told
+from schema.executor import Executor
 from schema.experiments import ExperimentMutations, ExperimentQueries
 from schema.lineage import LineageQueries
 from schema.lookup import by_global_id
@@ -43,7 +44,6 @@ from schema.tracking import (
     TrackingQueries,
     configured_server,
 )
-from schema.variables import Executor
 
 FEATURES = (
     "artifact-uploads",

@@ -36,7 +36,7 @@ _LONG = 16
 _Found: TypeAlias = tuple[Any, str | int, tuple[str | int, ...]]
 
 
-class Executor(StrawberryGraphQLCoreExecutionContext):
+class ReadsColumns(StrawberryGraphQLCoreExecutionContext):
     """graphql-core's, which is shown empty lists in place of columns that it would not change."""
 
     @classmethod

@@ -4,7 +4,7 @@ Each class completes columns of one GraphQL type, as graphql-core's `complete_va
 value. Whatever would be an error there raises Unusual here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from math import isfinite
@@ -60,7 +60,19 @@ class Part:
         return self._rows
 
 
-Rest = list[Part]
+class Rest(list[Part]):
+    """The parts of a level, and how many more objects there may be in the lists of the answer."""
+
+    def __init__(self, room: int, parts: Iterable[Part] = ()) -> None:
+        super().__init__(parts)
+        self.room = room
+
+    def take(self, objects: int) -> None:
+        """So many objects come in. Raises Unusual when they are too many."""
+        self.room -= objects
+        if self.room < 0:
+            raise Unusual("more objects than an answer may have")
+
 
 _row = attrgetter("row")
 
@@ -176,11 +188,14 @@ class List(Type):
     def __init__(self, nullable: bool, of: Type) -> None:
         super().__init__(nullable)
         self._of = of
+        self._counts = not isinstance(of, Scalar)
         self.looked_at = of.looked_at
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
         if not kinds <= {list, tuple}:
             raise Unusual("something else than a list")
+        if self._counts:
+            rest.take(sum(map(len, values)))
         items = iter(self._of.complete(list(chain.from_iterable(values)), rest))
         return [list(islice(items, len(value))) for value in values]
 
@@ -218,13 +233,15 @@ class Written(Type):
 
 
 class WrittenList(Type):
-    """A list that comes as the text that is shown; where it is empty, as nothing."""
+    """A list that comes as the text that is shown, with its length; where it is empty, as
+    nothing."""
 
     def __init__(self) -> None:
         super().__init__(nullable=False)
 
     def complete(self, values: Column, rest: Rest) -> Column:
-        return [orjson.Fragment(value or "[]") for value in values]
+        rest.take(sum(value[1] for value in values if value))
+        return [orjson.Fragment(value[0] if value else "[]") for value in values]
 
 
 class Nodes(Type):

@@ -26,6 +26,7 @@ from graphql.execution.values import VariableValues
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
 from schema.execution.plan import Attribute, Found, Loaded, Plan, Resolved, TypeName
+from schema.limits import MAX_OBJECTS
 from schema.loaded import Further
 from schema.loaders import Ahead, Asked, Load, Path
 
@@ -91,7 +92,7 @@ class Run:
     async def answer(self) -> dict[str, Any]:
         """The data. Raises Unusual, and whatever resolvers and serializers raise."""
         data: dict[str, Any] = {}
-        level: Rest = [Part(self._plan.root, [data], objects=[None])]
+        level = Rest(MAX_OBJECTS, [Part(self._plan.root, [data], objects=[None])])
         while level:
             level = await self._next(level)
         return data
@@ -108,7 +109,7 @@ class Run:
                 if isinstance(coroutine, Coroutine):
                     coroutine.close()
             raise
-        rest: Rest = []
+        rest = Rest(level.room)
         for part, columns in zip(level, found, strict=True):
             selection, answers = part.selection, part.answers
             for name, field, column in zip(selection.names, selection.fields, columns, strict=True):

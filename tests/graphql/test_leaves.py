@@ -14,9 +14,10 @@ import pytest_asyncio
 from sqlalchemy import ARRAY, BigInteger, Boolean, DateTime, Double, Text, column, func, literal
 from sqlalchemy import select as sql_select
 
-from lifecycle.leaves import Leaf, Leaves, by_key, written_together
+from lifecycle.leaves import Leaf, Leaves, lists_by_key, written_together
 from lifecycle.statements import Prepared
 from schema import ids
+from schema.limits import MAX_OBJECTS
 from tests import statements
 from tests.client import Graph
 from tests.conftest import Live, serving
@@ -41,7 +42,9 @@ async def as_written(live: Live, values: Sequence[Any], type_: Any) -> str:
     statement = sql_select(literal(1), *written_together(rows, leaves, rows.place))
     async with live.database.read() as session:
         found = await session.fetch(Prepared(statement))
-    return by_key(found)[1]
+    text, number = lists_by_key(found)[1]
+    assert number == len(values)
+    return text
 
 
 def expected(values: Sequence[Any]) -> str:
@@ -212,6 +215,36 @@ async def test_an_object_and_what_is_around_it_are_asked_for_at_once(
     found = await graph.query(VERSION % AROUND, {"by": in_stage})
     assert found["modelVersion"]["id"] == bare["id"]
     assert found["modelVersion"]["run"] is None
+
+
+@pytest.mark.parametrize("listed", ["params { key }", "metrics { key }", "metrics { key kind }"])
+async def test_an_answer_does_not_show_more_objects_than_there_may_be(
+    graph: Graph, stock: Graph, unique: str, listed: str
+) -> None:
+    # Given lists that are longer than they are thought to be
+    params = [{"key": f"p{n}", "value": "1"} for n in range(MAX_OBJECTS // 100)]
+    metrics = [{"key": f"m{n}", "value": 1.0} for n in range(MAX_OBJECTS // 100)]
+    run = await a_run(graph, unique, params=params, metrics=metrics)
+
+    def asked(times: int) -> str:
+        fields = " ".join(f"r{n}: run(id: $id) {{ {listed} }}" for n in range(times))
+        return f"query ($id: ID!) {{ {fields} }}"
+
+    # When
+    whole = await graph.answer(asked(100), {"id": run})
+    more = await graph.answer(asked(101), {"id": run})
+
+    # Then
+    assert "errors" not in whole
+    (error,) = more["errors"]
+    assert error["extensions"] == {
+        "code": "LIMIT_EXCEEDED",
+        "name": "objects",
+        "limit": MAX_OBJECTS,
+        "value": MAX_OBJECTS + MAX_OBJECTS // 100,
+    }
+    assert [name for name, found in more["data"].items() if found is None] == ["r100"]
+    assert more == await stock.answer(asked(101), {"id": run})
 
 
 async def test_several_objects_are_found_by_their_own_keys(graph: Graph, unique: str) -> None:

@@ -213,8 +213,9 @@ async def test_what_is_written_for_an_answer_is_of_the_visible_only(
     mine = await a_deployment(two.graph, two.mine)
     more = "" if plain else "mlflow { state }"
     asked = f"""query ($mine: ID!, $hidden: ID!, $parent: ID!) {{
-      none: modelVersion(by: {{ nameVersion: {{ modelName: "{unique}-other", version: "of-run" }} }})
-        {{ version run {{ id }} metrics {{ key }} }}
+      none: modelVersion(
+        by: {{ nameVersion: {{ modelName: "{unique}-other", version: "of-run" }} }}
+      ) {{ version run {{ id }} metrics {{ key }} }}
       noModel: model(name: "{unique}-other") {{ name }}
       noRun: run(id: $parent) {{ name {more} }}
       noDeployment: deployment(id: $hidden) {{ environment }}
