@@ -617,7 +617,7 @@ async def test_a_bug_shows_nothing_but_an_id_and_is_logged_once(
     data: Json | None,
 ) -> None:
     monkeypatch.setattr(experiments, "page", fail)
-    monkeypatch.setattr(experiments, "by_names", fail)
+    monkeypatch.setattr(experiments._BY_NAMES, "fetch", fail)
     monkeypatch.setattr(service, "create", fail)
 
     with capture_logs() as entries:
@@ -671,7 +671,7 @@ async def test_a_bug_is_logged_with_its_trace_and_request_and_by_nobody_else(
 async def test_a_bug_in_one_field_leaves_the_others_alone(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiments, "by_names", fail)
+    monkeypatch.setattr(experiments._BY_NAMES, "fetch", fail)
     query = '{ a: experiment(name: "a") { id } serverInfo { version } }'
 
     with capture_logs() as entries:

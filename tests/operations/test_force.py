@@ -123,12 +123,15 @@ class Writers:
 
 
 def kill(service: Process) -> None:
-    """Kill it with everything that it has started."""
+    """Kill it with everything that it has started, all of which has its port."""
     parent = psutil.Process(service.popen.pid)
-    for each in (*parent.children(recursive=True), parent):
+    children = parent.children(recursive=True)
+    for each in (*children, parent):
         with suppress(psutil.Error):
             each.send_signal(signal.SIGKILL)
     service.popen.wait(PATIENCE)
+    _, left = psutil.wait_procs(children, PATIENCE)
+    assert not left
 
 
 async def test_killed_again_and_again_during_a_thousand_writes_it_loses_none_and_halves_none(
