@@ -38,6 +38,9 @@ from schema.wire import Http, WebSockets
 from tests.client import PATIENCE, Graph
 from tests.forks import Forked, Forks
 
+# Who executes queries; the tests hold for both.
+EXECUTION = os.environ.get("LIFECYCLE_EXECUTION", "compiled")
+
 # The client lives in the same process, and what it says is not what the service logs.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -166,7 +169,7 @@ async def serving(database_url: str, **settings: Any) -> AsyncIterator[Live]:
             "database_url": database_url,
             "data_dir": Path(directory),
             "log_format": "json",
-            "execution": os.environ.get("LIFECYCLE_EXECUTION", "compiled"),
+            "execution": EXECUTION,
             "mlflow_worker": False,
         }
         async with _serving(Settings(**{**given, **settings})) as service:

@@ -94,6 +94,19 @@ async def test_texts_moments_integers_and_booleans(live: Live) -> None:
 
 
 @pytest_asyncio.fixture(scope="module")
+async def live(database_url: str) -> AsyncIterator[Live]:
+    """Who executes by plans."""
+    async with serving(database_url, execution="compiled") as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="module")
+async def graph(live: Live) -> AsyncIterator[Graph]:
+    async with Graph(live.url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module")
 async def stock(database_url: str) -> AsyncIterator[Graph]:
     """The same data, from who writes everything here."""
     async with serving(database_url, execution="stock") as other, Graph(other.url) as graph:
