@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema.root import schema
-from schema.variables import Executor
+from schema.variables import ReadsColumns
 
 DOCUMENT = parse("""
 mutation ($input: LogMetricsInput!, $values: [Float], $steps: [BigInt!], $id: ID, $on: Boolean!) {
@@ -79,7 +79,7 @@ def read(executor: type[Stock[Any]], sent: dict[str, Any]) -> Any:
 def test_columns_or_not_values_and_errors_are_those_of_graphql_core(sent: dict[str, Any]) -> None:
     before = repr(sent)
 
-    assert read(Executor, sent) == read(Stock, sent)
+    assert read(ReadsColumns, sent) == read(Stock, sent)
 
     assert repr(sent) == before
 
@@ -89,7 +89,7 @@ def test_columns_of_numbers_are_taken_as_they_are() -> None:
     series = {"key": "loss", "steps": steps, "values": values}
     sent = {"input": {"runId": "r", "series": [series, series]}, "on": True}
 
-    built = Executor.build(schema._schema, DOCUMENT, raw_variable_values=sent)
+    built = ReadsColumns.build(schema._schema, DOCUMENT, raw_variable_values=sent)
 
     assert isinstance(built, Stock)
     for found in built.variable_values.coerced["input"]["series"]:
