@@ -27,8 +27,8 @@ MLFLOW := $(patsubst tests/tracking/servers/mlflow-%.txt,.mlflow/%/installed,\
 	$(wildcard tests/tracking/servers/mlflow-*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup web serve demo test test-slow test-all check fix schema migrate migration wheel clean \
-	browser mlflow bench bench-quick faults audit steady
+.PHONY: help setup web serve demo test test-slow test-all check fix schema migrate migration wheel \
+	clean browser mlflow bench bench-quick faults audit steady
 
 help: ## This list
 	@echo 'make TARGET [ARGS="…"], where ARGS go to the command behind it.'

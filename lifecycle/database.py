@@ -73,6 +73,8 @@ _REST_SECONDS = 5
 _STATEMENTS = 500
 
 _OLDEST_SERVER = 15
+# PostgreSQL's bound is 1,664.
+_COLUMNS = 1_600
 
 _PARAMETER = re.compile(r"\$(\d+)")
 
@@ -307,6 +309,12 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
     """The rows of each statement, in one round trip for all that can be joined."""
     if isinstance(session, _Asking):
         return await _Asked(asked)
+    if len(asked) > 1 and sum(each.statement.columns for each in asked) > _COLUMNS:
+        half = len(asked) // 2
+        return [
+            *await _answered(session, asked[:half]),
+            *await _answered(session, asked[half:]),
+        ]
     joined = [each for each in asked if each.statement.columns]
     later = [
         (n, place, value.attribute)
@@ -314,7 +322,9 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
         for place, value in enumerate(each.values)
         if isinstance(value, Later)
     ]
-    if len(joined) < 2 or (later and joined[0] is not asked[0]):
+    # What is later refers to the first of all, which is not among those that are later themselves.
+    apart = later and (joined[0] is not asked[0] or later[0][0] == 0)
+    if len(joined) < 2 or apart:
         return [await _alone(session, each) for each in asked]
     sql = _joined(tuple(each.statement for each in joined), tuple(later))
     values = (value for each in joined for value in each.values)

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import ARRAY, BigInteger, Boolean, DateTime, Double, Text, column, func, literal
 from sqlalchemy import select as sql_select
+from structlog.testing import capture_logs
 
 from lifecycle.leaves import Leaf, Leaves, lists_by_key, written_together
 from lifecycle.statements import Prepared
@@ -258,6 +259,22 @@ async def test_an_answer_does_not_show_more_objects_than_there_may_be(
     }
     assert [name for name, found in more["data"].items() if found is None] == ["r100"]
     assert more == await stock.answer(asked(101), {"id": run})
+
+
+async def test_more_lists_than_one_statement_can_give_are_shown(
+    graph: Graph, stock: Graph, unique: str
+) -> None:
+    await a_version(graph, unique, metrics=METRICS)
+    lists = " ".join(f"m{n}: metrics {{ k{n}: key }}" for n in range(900))
+    named = {"nameVersion": {"modelName": unique, "version": "1"}}
+
+    # When the text is new, and when there is a plan for it
+    with capture_logs() as logged:
+        answers = [await graph.answer(VERSION % lists, {"by": named}) for _ in range(2)]
+
+    assert answers == [await stock.answer(VERSION % lists, {"by": named})] * 2
+    assert len(answers[0]["data"]["modelVersion"]) == 2 + 900
+    assert "execution.plan_failed" not in [line["event"] for line in logged]
 
 
 async def test_several_objects_are_found_by_their_own_keys(graph: Graph, unique: str) -> None:
