@@ -77,13 +77,19 @@ async def _take(request: Request, disk: Disk, key: str, size: int) -> Response:
     announced = request.headers.get("content-length")
     if announced is not None and int(announced) != size:
         raise _wrong_size(int(announced), size)
-    part = await asyncio.to_thread(disk.part, key)
     try:
-        await _write(request, part, size)
-        await asyncio.to_thread(part.finish)
-    finally:
-        # When the client or the service stops in the middle, nobody may be there to wait.
-        await asyncio.shield(asyncio.to_thread(part.discard))
+        part = await asyncio.to_thread(disk.part, key)
+        try:
+            await _write(request, part, size)
+            await asyncio.to_thread(part.finish)
+        finally:
+            # When the client or the service stops in the middle, nobody may be there to wait.
+            await asyncio.shield(asyncio.to_thread(part.discard))
+    except FileNotFoundError:
+        # With an upload goes its folder, and with that what is being written there.
+        raise HTTPException(
+            409, "The upload was completed meanwhile, or has expired: begin another one."
+        ) from None
     return Response(status_code=200)
 
 

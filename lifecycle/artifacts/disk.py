@@ -44,7 +44,8 @@ class Part:
             left = left[os.write(self._file, left) :]
 
     def finish(self) -> None:
-        """Put it in its place, in one step, and in place of what was there."""
+        """Put it in its place, in one step, and in place of what was there. Raises
+        FileNotFoundError where its folder was removed meanwhile."""
         os.fsync(self._file)
         self._close()
         os.replace(self._part, self._path)
@@ -124,9 +125,12 @@ class Disk:
         _sync(path.parent)
 
     def remove(self, folder: str) -> None:
-        """Remove all that is in a folder, if it is there."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self._path(folder))
+        """Remove a folder with all that is in it, if it is there."""
+        path = self._path(folder)
+        while path.exists():
+            # Where somebody else removes from it too, what is missing ends the attempt.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
 
     def _path(self, key: str) -> Path:
         if ".." in key.split("/") or key.startswith("/") or "\x00" in key:

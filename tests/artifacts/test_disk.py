@@ -4,6 +4,7 @@ import asyncio
 import socket
 import stat
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,35 @@ async def test_what_is_cut_off_leaves_nothing_and_can_be_sent_again(
     assert early["message"].startswith("Nothing has been uploaded yet")
     await put(upload, content)
     assert (await get(await complete(graph, upload))).content == content
+
+
+async def test_what_is_still_being_sent_when_its_upload_is_completed_is_refused(
+    kept: Kept, unique: str
+) -> None:
+    # given
+    graph, content = kept.graph, unique.encode() * 100_000
+    upload = await begin(graph, await a_run(graph, unique), content)
+    await put(upload, content)
+    completed = asyncio.Event()
+
+    async def again() -> AsyncIterator[bytes]:
+        yield content[:70_000]
+        await completed.wait()
+        yield content[70_000:]
+
+    # when
+    sending = asyncio.create_task(send("PUT", upload["uploadUrl"], content=again()))
+    await until(lambda: any(path.endswith(".part") for path in uploads(kept)))
+    artifact = await complete(graph, upload)
+    completed.set()
+
+    # then
+    assert said(await sending) == (
+        409,
+        "The upload was completed meanwhile, or has expired: begin another one.",
+    )
+    assert (await get(artifact)).content == content
+    assert uploads(kept) == []
 
 
 async def test_content_is_there_once_and_belongs_to_nobody_else(kept: Kept, unique: str) -> None:
