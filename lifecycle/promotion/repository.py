@@ -10,6 +10,7 @@ from pydantic import Discriminator, TypeAdapter
 from sqlalchemy import any_, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
+from lifecycle.access.rules import SYSTEM
 from lifecycle.database import ReadSession, WriteSession, clock, together
 from lifecycle.pages import (
     LISTS,
@@ -45,7 +46,7 @@ from lifecycle.promotion.tables import (
     ValidationReportRow,
 )
 from lifecycle.registry import repository as registry
-from lifecycle.registry.rules import Stage
+from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
 from lifecycle.statements import Prepared, looking_at
@@ -390,6 +391,18 @@ async def submitters(session: WriteSession, version_id: UUID, evidence_digest: s
         ApprovalRow.evidence_digest == evidence_digest,
     )
     return set(await session.fetch(statement))
+
+
+async def waits_for_people(session: WriteSession, version_id: UUID) -> bool:
+    """Whether people have let a version on at no time since the service itself has opened a review
+    of it, whatever has become of that."""
+    mine = ApprovalRow.model_version_id == version_id
+    let_on = mine & ~ApprovalRow.decided_by.startswith(SYSTEM)
+    let_on &= ApprovalRow.status != ApprovalStatus.REJECTED
+    last = select(func.max(ApprovalRow.submitted_at)).where(let_on).scalar_subquery()
+    opened = mine & ApprovalRow.submitted_by.startswith(SYSTEM)
+    since = or_(last.is_(None), ApprovalRow.submitted_at > last)
+    return bool(await session.fetch(select(ApprovalRow.id).where(opened, since).limit(1)))
 
 
 _APPROVALS = Children(

@@ -196,7 +196,8 @@ async def validate(
 
 async def submit(session: WriteSession, origin: Origin, command: SubmitForApproval) -> ApprovalRow:
     """Validate a version and decide, as far as the policy decides by itself; what was submitted
-    before is superseded. An approval moves the version to STAGING.
+    before is superseded. Once drift has opened a review, people decide next. An approval moves the
+    version to STAGING.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
@@ -212,11 +213,18 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
             ("model_version",),
         )
     former = await repository.present_approval(session, version.id)
-    if former is not None and former.status in OPEN | IN_FORCE:
+    if (
+        former is not None
+        and former.status in OPEN | IN_FORCE
+        and not former.submitted_by.startswith(SYSTEM)
+    ):
         _check_own(origin, version, former, "supersede what others have submitted and decided")
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     report = evaluation.validate(policy, facts)
     status, reason = evaluation.decide(policy, facts, report)
+    if status is ApprovalStatus.APPROVED and await repository.waits_for_people(session, version.id):
+        status = ApprovalStatus.NEEDS_REVIEW
+        reason = "Since drift opened a review of it, nobody has approved it."
     stored = await store_report(session, origin, version, policy, report)
     approval = await _new(session, origin, version, policy, facts, status)
     approval.reason = reason
@@ -460,8 +468,8 @@ async def _submitters(
     people = sorted(name for name in names if not name.startswith(SYSTEM))
     if not people:
         raise Conflict(
-            f"Nobody has submitted what version {version.version} is now: its author does so with "
-            "submitForApproval, or an administrator.",
+            f"Nobody has submitted what version {version.version} is now: whoever stands for it "
+            "does so with submitForApproval.",
             ("decision",),
         )
     return people

@@ -1,5 +1,7 @@
 """Ways around the gates that somebody might try, and what becomes of them."""
 
+import pytest
+
 from tests.client import Graph, Json
 from tests.factories import VERSION, a_deployment, a_version, a_version_in, approved
 
@@ -217,13 +219,12 @@ async def test_drift_has_no_change_reviewed_that_nobody_has_submitted(
     assert refused == {
         "__typename": "Conflict",
         "code": "CONFLICT",
-        "message": "Nobody has submitted what version 1 is now: its author does so with "
-        "submitForApproval, or an administrator.",
+        "message": "Nobody has submitted what version 1 is now: whoever stands for it does so with "
+        "submitForApproval.",
         "path": ["decision"],
     }
-    # Its author stands for it then.
-    await submit(graph, version)
-    assert (await drifts(graph, version)) == OF_NOBODY
+    # Somebody stands for it then, and it is for others to decide.
+    await graph.mutate("submitForApproval", of(version), **{"Lifecycle-Actor": "ben"})
     assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
 
 
@@ -244,3 +245,36 @@ async def test_drift_makes_nobodys_submission_of_somebodys(graph: Graph, unique:
         "mallory submitted this version; somebody else has to approve it.",
     )
     assert (await decide(graph, version, "ben"))["__typename"] == "DecideApprovalSuccess"
+
+
+@pytest.mark.parametrize("way", ["submit", "change", "withdraw", "reject"])
+async def test_who_submits_again_does_not_decide_what_drift_has_people_decide(
+    graph: Graph, unique: str, way: str
+) -> None:
+    version = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.9)))
+    assert await drifts(graph, version) == OF_NOBODY
+    if way == "change":
+        await graph.mutate("updateModelVersion", of(version) | {"metrics": accuracy(0.91)})
+    if way == "withdraw":
+        await graph.mutate("withdrawApproval", of(version))
+    if way == "reject":
+        await graph.mutate("decideApproval", of(version) | {"decision": "REJECT"}, **MALLORY)
+
+    # Without drift the policy would approve it.
+    submitted = [await submit(graph, version) for _ in range(2)]
+
+    assert (
+        submitted
+        == [
+            {
+                "status": "NEEDS_REVIEW",
+                "reason": "Since drift opened a review of it, nobody has approved it.",
+                "decidedBy": None,
+            }
+        ]
+        * 2
+    )
+    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    # What people have approved, a change makes a matter of the policy again.
+    await graph.mutate("updateModelVersion", of(version) | {"metrics": accuracy(0.92)})
+    assert (await submit(graph, version))["status"] == "APPROVED"
