@@ -572,7 +572,8 @@ class _Connections:
         self.waiting += 1
         try:
             await asyncio.wait((waiting,), timeout=_POOL_SECONDS)
-        except asyncio.CancelledError:
+        except BaseException:
+            # Cancelled, or closed by who drives it. What comes for nobody would be lost.
             if not waiting.cancel():
                 self._free.put_nowait(waiting.result())
             raise

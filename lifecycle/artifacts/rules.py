@@ -10,6 +10,8 @@ UPLOAD_HOURS = 24
 # An upload may have begun with the last link that was valid, and takes its time.
 REMAINS_HOURS = UPLOAD_HOURS + 6
 
+_UPLOADS = "uploads/"
+
 
 def content_key(digest: str | None) -> str | None:
     """Where the content with this digest lies in its area; None for a digest of another kind."""
@@ -27,7 +29,12 @@ def digest_at(key: str) -> str | None:
 
 def upload_folder(id: str) -> str:
     """Where all of one upload lies until it is complete, its parts and attempts included."""
-    return f"uploads/{id}"
+    return f"{_UPLOADS}{id}"
+
+
+def is_of_upload(key: str) -> bool:
+    """Whether what lies there in its area is of an upload that is not complete."""
+    return key.startswith(_UPLOADS)
 
 
 def upload_key(id: str) -> str:

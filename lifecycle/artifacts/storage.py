@@ -102,11 +102,17 @@ class Storage:
         return None if key is None else await self._link(area, "GET", key, base, name=name)
 
     async def link_to(self, uri: str) -> Link | None:
-        """Where the object at an s3:// URI is read; None unless it lies within an area."""
-        for area, place in self._places.items():
-            if isinstance(place, Bucket) and (key := place.key_of(uri)) is not None:
-                return await self._link(area, "GET", key, "")
-        return None
+        """Where the object at an s3:// URI is read; None unless it lies within an area, and is not
+        what somebody is just uploading, which is theirs, and can become something else."""
+        found = [
+            (area, key)
+            for area, place in self._places.items()
+            if isinstance(place, Bucket) and (key := place.key_of(uri)) is not None
+        ]
+        if not found or any(rules.is_of_upload(key) for _, key in found):
+            return None
+        area, key = found[0]
+        return await self._link(area, "GET", key, "")
 
     def content_at(self, uri: str) -> tuple[ArtifactArea, str] | None:
         """The area and the digest of the content at an s3:// URI; None where none is kept."""

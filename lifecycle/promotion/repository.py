@@ -383,6 +383,15 @@ async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalR
     )
 
 
+async def submitters(session: WriteSession, version_id: UUID, evidence_digest: str) -> set[str]:
+    """Who has ever submitted a version with this content, the service itself included."""
+    statement = select(ApprovalRow.submitted_by).where(
+        ApprovalRow.model_version_id == version_id,
+        ApprovalRow.evidence_digest == evidence_digest,
+    )
+    return set(await session.fetch(statement))
+
+
 _APPROVALS = Children(
     select(ApprovalRow),
     ApprovalRow.model_version_id,

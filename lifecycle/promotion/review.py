@@ -5,14 +5,14 @@ A decision is bound to what was decided on. Whoever changes that calls `recheck`
 transaction, and the approval becomes STALE. An approval changes under its version's lock only.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import Action
+from lifecycle.access.rules import SYSTEM, Action
 from lifecycle.commands import Command, Line, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import (
@@ -241,8 +241,8 @@ async def decide(
     tells the names that stand for the same people as the actor's; to approve without is a bug.
 
     Raises NotFound, StaleRevision, InvalidTransition, Conflict when the actor has approved it
-    already, GateFailed when the policy is not met any more, InvalidInput when a bypass has no
-    notes, and Forbidden for whoever may not decide so.
+    already or nobody has submitted what it is now, GateFailed when the policy is not met any more,
+    InvalidInput when a bypass has no notes, and Forbidden for whoever may not decide so.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
@@ -263,8 +263,9 @@ async def decide(
     stored = None
     if approved:
         assert aliases is not None
+        submitters = await _submitters(session, version, approval, facts)
         # Once the version is locked, so that no name comes in between.
-        _check_may_approve(origin, await aliases(session, origin.actor), policy, facts)
+        _check_may_approve(origin, await aliases(session, origin.actor), policy, facts, submitters)
         people = evaluation.eligible(
             policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
         )
@@ -447,8 +448,31 @@ def _nothing_to_decide(current: ApprovalStatus, wanted: ApprovalStatus) -> Inval
     return InvalidTransition(current, wanted, APPROVAL.following[current], ("decision",), instead)
 
 
+async def _submitters(
+    session: WriteSession, version: ModelVersionRow, approval: ApprovalRow, facts: Facts
+) -> list[str]:
+    """Who stands for what is to be approved. Of a review that the service has opened by itself that
+    is whoever has submitted the same content before: drift must neither make somebody's submission
+    nobody's, nor have a change reviewed that nobody has submitted. Raises Conflict."""
+    if not approval.submitted_by.startswith(SYSTEM):
+        return [approval.submitted_by]
+    names = await repository.submitters(session, version.id, facts.evidence_digest())
+    people = sorted(name for name in names if not name.startswith(SYSTEM))
+    if not people:
+        raise Conflict(
+            f"Nobody has submitted what version {version.version} is now: its author does so with "
+            "submitForApproval, or an administrator.",
+            ("decision",),
+        )
+    return people
+
+
 def _check_may_approve(
-    origin: Origin, aliases: frozenset[str], policy: Policy, facts: Facts
+    origin: Origin,
+    aliases: frozenset[str],
+    policy: Policy,
+    facts: Facts,
+    submitters: Sequence[str],
 ) -> None:
     """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
@@ -462,7 +486,8 @@ def _check_may_approve(
             raise Conflict(
                 f"{who(name)} has approved it already; {policy.needed} people must.", ("decision",)
             )
-    for name, did in ((facts.author, "registered"), (facts.approval.submitted_by, "submitted")):
+    own = ((facts.author, "registered"), *((name, "submitted") for name in submitters))
+    for name, did in own:
         if name in mine:
             raise Forbidden(f"{who(name)} {did} this version; somebody else has to approve it.")
     if not evaluation.eligible(policy.approvals, facts, [origin.actor]):

@@ -83,6 +83,31 @@ async def test_the_place_of_hidden_content_leads_nowhere(in_s3: Kept, unique: st
     assert hidden == {"artifactUrl": None, "model": found["model"]}
 
 
+async def test_the_place_of_an_upload_that_goes_on_leads_nowhere(in_s3: Kept, unique: str) -> None:
+    """It is its uploader's alone, who may still send something else there."""
+    upload = await begin(in_s3.graph, await a_run(in_s3.graph, unique), unique.encode())
+    await put(upload, unique.encode())
+    place = f"s3:/{urlsplit(upload['uploadUrl']).path}"
+
+    version = await a_version(in_s3.graph, unique, artifactPath=place)
+
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactUrl } }"
+    found = await in_s3.graph.query(query, {"id": version["id"]})
+    assert found == {"modelVersion": {"artifactUrl": None}}
+
+
+async def test_the_place_of_an_upload_is_known_where_one_area_lies_within_the_other(
+    store: Store,
+) -> None:
+    areas = {ArtifactArea.INTERNAL: "s3://internal", ArtifactArea.EXTERNAL: "s3://internal/outer"}
+    storage = Storage(areas)
+
+    for location in areas.values():
+        assert await storage.link_to(f"{location}/uploads/{'0' * 32}/content") is None
+        assert await storage.link_to(f"{location}/of-others/uploads/content") is not None
+    storage.close()
+
+
 def test_the_place_of_content_is_known_where_one_area_lies_within_the_other(
     store: Store,
 ) -> None:

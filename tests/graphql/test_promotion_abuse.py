@@ -177,3 +177,70 @@ async def test_who_withdraws_puts_no_words_into_the_mouth_of_who_decided(
     )
 
     assert taken == {"status": "WITHDRAWN", "notes": "Fine."}
+
+
+DRIFT = {"severity": "HIGH", "metric": "psi"}
+MALLORY = {"Lifecycle-Actor": "mallory"}
+
+
+async def drifts(graph: Graph, version: Json) -> Json:
+    """As mallory says, who closes it at once: the version, for which a review is open then."""
+    selection = "driftEvent { id modelVersion { approval { status submittedBy } } }"
+    found = await graph.mutate("recordDriftEvent", of(version) | DRIFT, selection, **MALLORY)
+    event: Json = found["driftEvent"]
+    await graph.mutate("updateDriftEvent", {"id": event["id"], "status": "RESOLVED"}, **MALLORY)
+    made: Json = event["modelVersion"]
+    return made
+
+
+async def decide(graph: Graph, version: Json, actor: str = "mallory") -> Json:
+    decision = of(version) | {"decision": "APPROVE"}
+    return await graph.mutate("decideApproval", decision, **{"Lifecycle-Actor": actor})
+
+
+OF_NOBODY = {"approval": {"status": "NEEDS_REVIEW", "submittedBy": "system:drift"}}
+
+
+async def test_drift_has_no_change_reviewed_that_nobody_has_submitted(
+    graph: Graph, unique: str
+) -> None:
+    # Given what one has submitted, others have approved, and mallory has put something else into
+    version = await approved(graph, await a_version(graph, unique, artifactPath="good"))
+    await graph.mutate("updateModelVersion", of(version) | {"artifactPath": "bad"}, **MALLORY)
+
+    assert await drifts(graph, version) == OF_NOBODY
+    refused = await decide(graph, version)
+    # Whoever else may approve would not know whom to ask either.
+    by_another = await decide(graph, version, "ben")
+
+    assert refused == by_another
+    assert refused == {
+        "__typename": "Conflict",
+        "code": "CONFLICT",
+        "message": "Nobody has submitted what version 1 is now: its author does so with "
+        "submitForApproval, or an administrator.",
+        "path": ["decision"],
+    }
+    # Its author stands for it then.
+    await submit(graph, version)
+    assert (await drifts(graph, version)) == OF_NOBODY
+    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+
+
+async def test_drift_makes_nobodys_submission_of_somebodys(graph: Graph, unique: str) -> None:
+    version = await a_version(graph, unique)
+    await graph.mutate("submitForApproval", of(version), **MALLORY)
+
+    assert await drifts(graph, version) == OF_NOBODY
+    refused = await graph.answer(
+        "mutation ($input: DecideApprovalInput!) { decideApproval(input: $input) { __typename } }",
+        {"input": of(version) | {"decision": "APPROVE"}},
+        **MALLORY,
+    )
+
+    [error] = refused["errors"]
+    assert (error["extensions"]["code"], error["message"]) == (
+        "FORBIDDEN",
+        "mallory submitted this version; somebody else has to approve it.",
+    )
+    assert (await decide(graph, version, "ben"))["__typename"] == "DecideApprovalSuccess"

@@ -20,8 +20,9 @@ from lifecycle.runs.tables import RunRow
 from lifecycle.statements import Prepared, looked_at
 from schema import ids
 from tests import statements
-from tests.client import Graph
+from tests.client import PATIENCE, Graph
 from tests.conftest import Live
+from tests.factories import a_version
 
 CREATE = "experiment { id }"
 READERS = databases._READERS
@@ -294,3 +295,21 @@ async def test_many_mistakes_in_one_operation_are_told_and_leave_nothing_in_the_
     codes = {error["extensions"]["code"] for error in answer["errors"]}
     assert codes == {"INVALID_INPUT"}
     assert "never retrieved" not in caplog.text
+
+
+async def test_a_mistake_beside_lists_that_wait_takes_no_connection_along(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    await a_version(graph, unique)
+    # Once it is known that there is no such version, most of the lists still wait.
+    mistake = (
+        f'mistake: compareModelVersions(modelName: "{unique}", versions: ["0"]) {{ __typename }}'
+    )
+    lists = " ".join(f"a{n}: experiments(first: 1) {{ totalCount }}" for n in range(4 * READERS))
+
+    error = await graph.error(f"{{ {mistake} {lists} }}")
+
+    assert error["extensions"]["code"] == "NOT_FOUND"
+    async with asyncio.timeout(PATIENCE):
+        while live.database.reading:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
