@@ -1,6 +1,7 @@
 """Connections of those who never come to an end: whoever can reach the service can open them."""
 
 import asyncio
+import resource
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,10 +14,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
+from lifecycle import migrate
 from schema import wire
 from schema.admission import Room
 from tests.client import PATIENCE, Graph, socket
-from tests.conftest import Live
+from tests.conftest import Live, serving
 from tests.following import until
 
 POST = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -199,6 +201,25 @@ async def test_what_comes_after_a_body_is_no_header(live: Live) -> None:
         )
 
         assert b'{"data":{"me":{"name":"anonymous"}}}' in await rest(reader)
+
+
+# Files
+
+
+async def test_who_has_no_files_left_is_ready_still(database_url: str) -> None:
+    migrate.head.cache_clear()
+    async with serving(database_url) as live, Graph(live.url) as graph:
+        await graph.query("{ experiments { totalCount } }")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        # when
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            ready = await graph.http.get("/readyz")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert ready.json()["checks"] == {"database": True, "migrations": True, "mlflow": None}
 
 
 # Together
