@@ -585,12 +585,16 @@ class _Connections:
         raise TimeoutError
 
     async def _connect(self) -> asyncpg.Connection:
-        connection = await connect(
-            self._url,
-            self._pool,
-            seconds=self._seconds,
-            default_transaction_read_only="on",
-            statement_timeout="30s",
+        # In a task of its own, because the driver's timeout cancels the task that it is in: for who
+        # drives resolvers by hand that is not theirs.
+        connection = await asyncio.create_task(
+            connect(
+                self._url,
+                self._pool,
+                seconds=self._seconds,
+                default_transaction_read_only="on",
+                statement_timeout="30s",
+            )
         )
         self._all.add(connection)
         # In the binary form, of which the first byte is a version, because text is not taken as a

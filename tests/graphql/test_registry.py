@@ -57,6 +57,30 @@ async def events_about(sql: asyncpg.Connection, name: str) -> int:
 # Registering
 
 
+@pytest.mark.parametrize(
+    ("mutation", "field"),
+    [
+        ("registerModelVersion", "modelName"),
+        ("registerModelVersion", "version"),
+        ("createExperiment", "name"),
+        ("createApiToken", "name"),
+    ],
+)
+async def test_two_that_look_the_same_are_not_told_apart_by_what_nobody_sees(
+    graph: Graph, unique: str, mutation: str, field: str
+) -> None:
+    input = {
+        "registerModelVersion": {"modelName": unique},
+        "createExperiment": {},
+        "createApiToken": {"grants": [{"role": "VIEWER"}]},
+    }[mutation]
+
+    refused = await graph.mutate(mutation, {**input, field: f"{unique}\u200b"})
+
+    assert refused["code"] == "INVALID_INPUT"
+    assert refused["path"] == [field]
+
+
 async def test_a_version_is_registered_with_all_that_it_is(graph: Graph, unique: str) -> None:
     run = await a_run(graph, unique)
 
