@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from lifecycle.names import seen
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 MAX_JSON_BYTES = 256 * 1024
@@ -31,6 +33,14 @@ def _named(value: str) -> str:
     if "\n" in value or "\r" in value or "\t" in value:
         raise ValueError("must be a single line")
     return _printable(value)
+
+
+def _distinct(value: str) -> str:
+    if seen(value) != value:
+        raise ValueError(
+            "must not contain characters that cannot be seen, or that are not composed (NFC)"
+        )
+    return value
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -88,6 +98,8 @@ def pairs_to(name: str) -> BeforeValidator:
 
 
 Name = Annotated[str, Field(max_length=250), AfterValidator(_named)]
+# What people tell objects by: two that look the same are the same, as far as one script goes.
+DistinctName = Annotated[Name, AfterValidator(_distinct)]
 Line = Annotated[str, Field(max_length=1_000), AfterValidator(_named)]
 Text = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]

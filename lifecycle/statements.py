@@ -47,6 +47,8 @@ def to_json(value: object) -> str:
 
 # How many statements, and how many kinds of rows, are kept.
 _KEPT = 1_000
+# Prepared on each connection: as many as there are in the code, and then some.
+STATEMENTS = 500
 
 # The attributes of rows that whoever reads will look at; None if that may be any. What is read in
 # bulk for a client is cut down to them. Leaves are not looked at, but shown as they are written.

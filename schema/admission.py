@@ -35,6 +35,11 @@ MAX_QUERIES = 16
 # Each holds a connection that writes, and may wait long for a lock; queries do not wait for it.
 MAX_MUTATIONS = 8
 
+# Of what is received and executed at the same time.
+MAX_HELD = 256 * 1024 * 1024
+# Of each request, which most of them do not exceed.
+FREE = 16 * 1024
+
 MAX_WAITING = 1_000
 MAX_SECONDS = 10
 
@@ -197,6 +202,81 @@ class Seat:
     def leave(self) -> None:
         """The websocket has ended."""
         self._taken.give_back(self._whose)
+
+
+class Room:
+    """How many bytes a process holds of what it was sent and has not answered. Each principal may
+    have as many as are free still, so who takes all that they can leaves as much to others."""
+
+    def __init__(self, most: int = MAX_HELD) -> None:
+        self._most = most
+        # How many there are in all.
+        self.held = 0
+        self._by: dict[str, int] = {}
+
+    def take(self, principal: str, size: int) -> None:
+        """So many more, to be given back. Raises LimitExceeded."""
+        by, free = self._by.get(principal, 0) + size, self._most - self.held - size
+        if by > free:
+            most = self._most // 2
+            raise LimitExceeded(
+                f"What one sends at the same time may take {most:,} bytes of memory, of which "
+                "JSON takes several times its length, and less where others send much. Send less "
+                "at once, or wait a little.",
+                "memory",
+                most,
+                by,
+                retry_after=1,
+            )
+        self._by[principal] = by
+        self.held += size
+
+    def give_back(self, principal: str, size: int) -> None:
+        """So many less."""
+        self.held -= size
+        left = self._by.pop(principal) - size
+        if left:
+            self._by[principal] = left
+
+
+class Held:
+    """What is held of one request or message of a principal, until it is let go or the block ends.
+    Beyond FREE it counts."""
+
+    __slots__ = ("_beyond", "_principal", "_room", "_size")
+
+    def __init__(self, room: Room, principal: str) -> None:
+        self._room = room
+        self._principal = principal
+        self._size = self._beyond = 0
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+
+    def add(self, size: int) -> None:
+        """So many bytes of it more. Raises LimitExceeded."""
+        self._size += size
+        more = self._size - FREE - self._beyond
+        if more > 0:
+            self._room.take(self._principal, more)
+            self._beyond += more
+
+    def add_parsed(self, json: bytes | str) -> None:
+        """What is going to be made of it, too, about as large as Python has it. Raises
+        LimitExceeded."""
+        if len(json) > FREE:
+            begin = ("[", "{", ",") if isinstance(json, str) else (b"[", b"{", b",")
+            lists, objects, values = map(json.count, begin)  # type: ignore[arg-type]
+            self.add(64 * lists + 192 * objects + 32 * values)
+
+    def let_go(self) -> None:
+        """It is held no longer."""
+        if self._beyond:
+            self._room.give_back(self._principal, self._beyond)
+        self._size = self._beyond = 0
 
 
 class _Bucket:
@@ -390,6 +470,7 @@ class Admission:
         self.operations = Shares("operations", bounds.operations)
         self.websockets = Shares("websockets", bounds.websockets)
         self.newcomers = Shares("websockets before connection_init", bounds.websockets)
+        self.room = Room()
         self._rate = Rate("rate", "ask for {:,} operations", bounds.rate)
         self._clock = _Clock(bounds.seconds or None)
 

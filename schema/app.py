@@ -73,6 +73,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
     if settings.database_url is None:
         raise ValueError("Set LIFECYCLE_DATABASE_URL, or use `lifecycle serve`.")
     reporting.configure(settings.log_format)
+    # It is kept from then on; later there may be no files to be had, and it would be None for ever.
+    migrate.head()
     telemetry, end_telemetry = _telemetry(settings)
     database = Database(
         settings.database_url, telemetry.statement if telemetry else None, settings.read_url

@@ -16,7 +16,6 @@ from graphql import (
     GraphQLError,
     GraphQLIncludeDirective,
     GraphQLSkipDirective,
-    NoUndefinedVariablesRule,
     OperationDefinitionNode,
     OperationType,
     VariableNode,
@@ -222,14 +221,9 @@ class Prepared(SchemaExtension):
         if document.introspects and not context.context.admission.introspection:
             found.append(GraphQLError("Introspection is switched off."))
         if self._known is None and not found:
-            # Strawberry's rule for inputs of one choice fails where there is no such variable.
-            rules = [NoUndefinedVariablesRule]
-            found = validate(context.schema._schema, document.node, rules)
-        if found or self._known is not None:
-            context.pre_execution_errors = found
-            yield
-            return
+            found = validate(context.schema._schema, document.node)
+            if not found:
+                text = context.query or ""
+                documents.keep(text, document, len(text))
+        context.pre_execution_errors = found
         yield
-        if not context.pre_execution_errors:
-            text = context.query or ""
-            documents.keep(text, document, len(text))

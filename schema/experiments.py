@@ -170,7 +170,10 @@ class ExperimentOrderInput:
 
 @strawberry.input(description="A new experiment.")
 class CreateExperimentInput(WriteInput):
-    name: str = strawberry.field(description="Must be new; at most 250 characters.")
+    name: str = strawberry.field(
+        description="Must be new; at most 250 characters, each of which can be seen, composed "
+        "(NFC)."
+    )
     description: str | None = strawberry.field(default=None, description="What it is about.")
     owner: str | None = strawberry.field(default=None, description="Who answers for it.")
     tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")

@@ -398,7 +398,10 @@ class ModelVersionOrderInput:
 
 @strawberry.input(description="A new version. The model is made when there is none of this name.")
 class RegisterModelVersionInput(WriteInput):
-    model_name: str = strawberry.field(description="The model's name.")
+    model_name: str = strawberry.field(
+        description="The model's name: at most 250 characters, each of which can be seen, composed "
+        "(NFC)."
+    )
     version: str | None = strawberry.field(
         default=None, description="Must be new in the model; by default the next number."
     )

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, cast
 
 import strawberry
+from graphql import GraphQLInputObjectType
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StreamResult
 from strawberry.types import ExecutionResult
@@ -154,6 +155,14 @@ class Subscription(DeploymentSubscriptions, RunSubscriptions): ...
 
 class Schema(strawberry.Schema):
     """All types in one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Strawberry's own rule for inputs of one choice fails at a fragment that comes before its
+        # operation. Told of them, graphql-core checks them wherever a document is validated.
+        for type_ in self._schema.type_map.values():
+            if isinstance(type_, GraphQLInputObjectType):
+                type_.is_one_of = type_.extensions["strawberry-definition"].is_one_of
 
     async def execute(self, *args: Any, **kwargs: Any) -> ExecutionResult:
         """Run what has one answer; a subscription has many, and is for `stream`."""

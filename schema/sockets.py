@@ -4,15 +4,19 @@ Not here: who asks and with which context (`view`), and HTTP.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
 import orjson
 from graphql import GraphQLError
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
-from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.http.exceptions import (
+    NonJsonMessageReceived,
+    NonTextMessageReceived,
+    WebSocketDisconnected,
+)
 from strawberry.schema.schema import StreamResult
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
@@ -25,6 +29,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 )
 
 from lifecycle.errors import LifecycleError, LimitExceeded, Unavailable
+from schema.admission import Held, Room
 from schema.context import Context
 from schema.documents import WithCost, wants_cost
 from schema.errors import told
@@ -39,17 +44,51 @@ class Socket(ASGIWebSocketAdapter):
     """A websocket that may have been closed already, and may be closed for any reason."""
 
     ended = False
+    # Of the message that is handled; None once somebody else has it.
+    held: Held | None = None
+    _room: Room | None = None
 
     def end(self, why: str) -> None:
         """Close it; from now on nothing is sent, and nothing taken."""
         self.ended = True
         self._closing = asyncio.create_task(self._close(why), name="socket-end")
 
-    def be_known(self) -> None:
+    def be_known(self, room: Room, whose: str) -> None:
         """It is known whose it is; from now on messages may be long."""
+        self._room, self._whose = room, whose
         known = self.ws.scope.get("extensions", {}).get(KNOWN)
         if known is not None:
-            known()
+            known(self._new_held())
+
+    def _new_held(self) -> Held | None:
+        return None if self._room is None else Held(self._room, self._whose)
+
+    async def iter_json(
+        self, *, ignore_parsing_errors: bool = False
+    ) -> AsyncGenerator[object, None]:
+        """The messages. Each is held until it is handled, unless somebody has taken `held`."""
+        try:
+            while self.ws.application_state is not WebSocketState.DISCONNECTED:
+                text = await self.ws.receive_text()
+                held = self.held = self._new_held()
+                try:
+                    if held is not None:
+                        held.add(len(text))
+                        held.add_parsed(text)
+                    message = self.view.decode_json(text)
+                    del text
+                    yield message
+                finally:
+                    if self.held is not None:
+                        self.held.let_go()
+        except orjson.JSONDecodeError as error:
+            raise NonJsonMessageReceived from error
+        except KeyError as error:
+            raise NonTextMessageReceived from error
+        except WebSocketDisconnect:
+            pass
+        except LimitExceeded as error:
+            await self.close(1013, str(error))
 
     async def _close(self, why: str) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
@@ -125,7 +164,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         if self.connection_acknowledged and self._leave is None and self.context.watch:
             self._leave = self.context.watch(self.websocket.end)
         if self.connection_acknowledged:
-            self.websocket.be_known()
+            self.websocket.be_known(self.context.admission.room, self.context.counted_as)
 
     async def _refuse(self, code: int, error: LimitExceeded) -> None:
         with suppress(WebSocketDisconnected):
@@ -143,6 +182,8 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await self.handle_invalid_message("Malformed message")
             return
         await super().handle_message(message)
+        # Nobody else lets it go before the next one comes.
+        cast("dict[str, Any]", message).clear()
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         id = message["id"]
@@ -159,6 +200,9 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         operation.task = asyncio.create_task(self.run_operation(operation))
         operation.task.add_done_callback(self._task_done)
         self.operations[id] = operation
+        held, self.websocket.held = self.websocket.held, None
+        if held is not None:
+            operation.task.add_done_callback(lambda _: held.let_go())
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         """Run the operation that is meant."""

@@ -15,7 +15,7 @@ from lifecycle.artifacts.storage import Storage
 _log = structlog.get_logger(__name__)
 
 # So much is written at a time; more of a body is never held.
-_BLOCK = 1024 * 1024
+_BLOCK = 256 * 1024
 # So much of a body that is refused is read all the same: a client that still sends does not see
 # the answer.
 _DRAINED = 8 * 1024 * 1024

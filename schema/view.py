@@ -40,7 +40,7 @@ from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated
 from lifecycle.journal.feed import Feed
-from schema.admission import Admission
+from schema.admission import Admission, Held
 from schema.context import Context
 from schema.documents import WithCost, cost_of, wants_cost
 from schema.door import Caller, Door
@@ -74,6 +74,7 @@ _LIMIT_STATUS = {
     "signIns": 429,
     "operations": 429,
     "subscriptions": 429,
+    "memory": 429,
     "body": 413,
 }
 # What a request may have, of which type.
@@ -170,28 +171,29 @@ class View(GraphQL[Context, None]):
         caller = await self._door.by_request(request)
         context = self._context(request, caller)
         self.admission.ask(context.counted_as)
-        asked = _from_url(request) if by_get else await _from_body(request)
-        _check(asked)
-        asked["query"] = await self.trusted.text(asked)
-        operation: dict[str, Any] = {
-            "query": asked["query"],
-            "variable_values": asked.get("variables"),
-            "context_value": context,
-            "operation_name": asked.get("operationName"),
-            "allowed_operation_types": _ALLOWED[request.method],
-        }
-        costed = wants_cost(asked)
-        if _STREAM in accepted:
-            results: Any = await self.schema.stream(**operation)
-            results = WithCost(results, asked) if costed else results
-            return self._stream(request, results, caller)
-        try:
-            result = await self.schema.execute(**operation)
-        except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
-            raise _misplaced(error) from error
-        if costed:
-            result = replace(result, extensions=cost_of(asked))
-        return _response(result, media_type)
+        with Held(self.admission.room, context.counted_as) as held:
+            asked = _from_url(request) if by_get else await _from_body(request, held)
+            _check(asked)
+            asked["query"] = await self.trusted.text(asked)
+            operation: dict[str, Any] = {
+                "query": asked["query"],
+                "variable_values": asked.get("variables"),
+                "context_value": context,
+                "operation_name": asked.get("operationName"),
+                "allowed_operation_types": _ALLOWED[request.method],
+            }
+            costed = wants_cost(asked)
+            if _STREAM in accepted:
+                results: Any = await self.schema.stream(**operation)
+                results = WithCost(results, asked) if costed else results
+                return self._stream(request, results, caller)
+            try:
+                result = await self.schema.execute(**operation)
+            except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
+                raise _misplaced(error) from error
+            if costed:
+                result = replace(result, extensions=cost_of(asked))
+            return _response(result, media_type)
 
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
@@ -330,11 +332,13 @@ def _from_url(request: Request) -> dict[str, Any]:
     return asked
 
 
-async def _from_body(request: Request) -> dict[str, Any]:
+async def _from_body(request: Request, held: Held) -> dict[str, Any]:
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != _JSON:
         raise HTTPException(415, f"The body must be {_JSON}.")
-    asked = _parse(await _body(request.receive))
+    body = await _body(request.receive, held)
+    held.add_parsed(body)
+    asked = _parse(body)
     if not isinstance(asked, dict):
         raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
     return asked
@@ -387,8 +391,9 @@ def _response(result: ExecutionResult, media_type: str) -> Response:
     return Response(orjson.dumps(shown), status, headers=headers, media_type=media_type)
 
 
-async def _body(receive: Receive) -> bytes:
-    """All of the body. Raises LimitExceeded as soon as it is too long, and ClientDisconnect."""
+async def _body(receive: Receive, held: Held) -> bytes:
+    """All of the body. Raises LimitExceeded as soon as it is too long or too much is held, and
+    ClientDisconnect."""
     chunks, received, more = [], 0, True
     while more:
         message = await receive()
@@ -399,6 +404,7 @@ async def _body(receive: Receive) -> bytes:
         if received > MAX_BODY_BYTES:
             what = f"The body may have {MAX_BODY_BYTES:,} bytes."
             raise LimitExceeded(what, "body", MAX_BODY_BYTES, received)
+        held.add(len(chunk))
         chunks.append(chunk)
         more = message.get("more_body", False)
     return b"".join(chunks)

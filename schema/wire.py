@@ -13,6 +13,9 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from lifecycle.errors import LimitExceeded
+from schema.admission import Held
+
 # Of the head of a request, and of whatever else comes without being part of a body.
 MAX_HEAD_BYTES = 64 * 1024
 # By then a request is there, and a second later for each so many bytes of it.
@@ -166,6 +169,9 @@ class WebSockets(WebSocketsSansIOProtocol):
     of frames, or a long one of somebody whom nobody knows.
     """
 
+    # What is held of messages that the app has not taken, once it is known whose they are.
+    _held: Held | None = None
+
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.conn.max_message_size = MAX_UNKNOWN_BYTES
@@ -176,8 +182,22 @@ class WebSockets(WebSocketsSansIOProtocol):
         if not self.close_sent:
             self.scope["extensions"][KNOWN] = self._known  # type: ignore[assignment]
 
-    def _known(self) -> None:
+    def _known(self, held: Held) -> None:
+        self._held = held
         self.conn.max_message_size = self.config.ws_max_size
+
+    async def receive(self) -> Any:
+        """Give the app what has come for it."""
+        event = await super().receive()
+        if self._held is not None:
+            self._held.let_go()
+        return event
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hold nothing any more."""
+        super().connection_lost(exc)
+        if self._held is not None:
+            self._held.let_go()
 
     def send_receive_event_to_app(self) -> None:
         """Pass on a message that is whole."""
@@ -204,8 +224,22 @@ class WebSockets(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Read what has come, and no more as long as nobody takes what it is answered with."""
         super().data_received(data)
+        if self._held is not None:
+            self._count(self._held, len(data))
         if not self.writable.is_set() and not self.transport.is_closing():
             self.transport.pause_reading()
+
+    def _count(self, held: Held, size: int) -> None:
+        if not (self.read_paused or self.frames or self.conn.reader.buffer):
+            held.let_go()  # there was something for the server alone
+            return
+        try:
+            held.add(size)
+        except LimitExceeded:
+            self.frames = []
+            if self.conn.state is State.OPEN:
+                self.conn.send_close(1013, "Too much is sent at the same time.")
+                self.handle_parser_exception()
 
     def resume_writing(self) -> None:
         """The client has taken what was sent."""

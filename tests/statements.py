@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 from sqlalchemy import event, text
 
-from lifecycle import database as databases
-from lifecycle.database import Database
+from lifecycle.database import Database, WriteSession
+from lifecycle.database.readers import Reader
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -17,14 +17,14 @@ Statement = tuple[str, Sequence[Any]]
 def read(database: Database) -> Iterator[list[Statement]]:
     """The statements of read sessions, with their parameters, while the block lasts."""
     found: list[Statement] = []
-    run = databases._Reader._run
+    run = Reader._run
 
     async def noted(self: Any, sql: str, values: Sequence[Any]) -> Any:
         if self._connections is database._readers:
             found.append((sql, values))
         return await run(self, sql, values)
 
-    with patch.object(databases._Reader, "_run", noted):
+    with patch.object(Reader, "_run", noted):
         yield found
 
 
@@ -32,7 +32,7 @@ def read(database: Database) -> Iterator[list[Statement]]:
 def written(database: Database) -> Iterator[list[str]]:
     """The statements of transactions while the block lasts, but for the search for lost runs."""
     found: list[str] = []
-    run = databases.WriteSession._run
+    run = WriteSession._run
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if "SKIP LOCKED" not in statement:
@@ -46,7 +46,7 @@ def written(database: Database) -> Iterator[list[str]]:
     engine = database.write_engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     try:
-        with patch.object(databases.WriteSession, "_run", noted):
+        with patch.object(WriteSession, "_run", noted):
             yield found
     finally:
         event.remove(engine, "before_cursor_execute", note)

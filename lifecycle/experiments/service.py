@@ -2,7 +2,7 @@
 
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
-from lifecycle.commands import Command, Name, Pairs, Text
+from lifecycle.commands import Command, DistinctName, Name, Pairs, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import NotFound, check_revision
 from lifecycle.experiments import repository, rules
@@ -14,7 +14,7 @@ from lifecycle.journal import service as journal
 class CreateExperiment(Command):
     """A new experiment; its name must be new."""
 
-    name: Name
+    name: DistinctName
     description: Text | None = None
     owner: Name | None = None
     tags: Pairs = {}

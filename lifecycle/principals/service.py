@@ -20,7 +20,7 @@ from lifecycle.access.rules import (
     Grant,
     Role,
 )
-from lifecycle.commands import Command, Moment, Name
+from lifecycle.commands import Command, DistinctName, Moment, Name
 from lifecycle.database import WriteSession, clock
 from lifecycle.deployments.rules import Environment
 from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, Path
@@ -93,7 +93,7 @@ class RevokeRole(Command):
 class CreateApiToken(Command):
     """A token for a service, with all that it may do."""
 
-    name: Annotated[Name, AfterValidator(_service)]
+    name: Annotated[DistinctName, AfterValidator(_service)]
     grants: Annotated[list[NewGrant], Field(min_length=1, max_length=MAX_GRANTS)]
     expires_at: Moment | None = None
 

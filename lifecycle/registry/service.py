@@ -10,7 +10,17 @@ from sqlalchemy.orm.attributes import flag_modified
 
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
-from lifecycle.commands import Command, Count, JsonObject, Line, Name, Pairs, Text, pairs_to
+from lifecycle.commands import (
+    Command,
+    Count,
+    DistinctName,
+    JsonObject,
+    Line,
+    Name,
+    Pairs,
+    Text,
+    pairs_to,
+)
 from lifecycle.database import WriteSession
 from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
@@ -35,8 +45,8 @@ class RegisterModelVersion(Command):
     without a digest or a size, those that its run has logged of the artifact at its path.
     """
 
-    model_name: Name
-    version: Name | None = None
+    model_name: DistinctName
+    version: DistinctName | None = None
     run_id: UUID | None = None
     description: Text | None = None
     framework: Name | None = None

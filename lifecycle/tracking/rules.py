@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
+from lifecycle.names import seen
 from lifecycle.runs.rules import RunStatus
 
 T = TypeVar("T")
@@ -237,10 +238,9 @@ def there_name(name: str) -> str:
 
 
 def here_name(name: str) -> str:
-    """The name of MLflow's model as a `Name`; `there_name` gives it back, unless it had to be cut,
-    or had characters that no name here may have."""
-    known = _unescaped(_without_path(name), _MODEL_CHARACTER)
-    return _short(_guarded(_CONTROL.sub("\ufffd", known)), MAX_NAME)
+    """The name of MLflow's model as a `DistinctName`, another one for each; `there_name` gives it
+    back, unless it had to be cut, or had characters that no name here may have."""
+    return _distinct(_guarded(_unescaped(_without_path(name), _MODEL_CHARACTER)))
 
 
 def keys_there(keys: Iterable[str]) -> dict[str, str]:
@@ -357,11 +357,19 @@ def _without_guard(key: str) -> str:
     return key.removeprefix(_MARK) if key.startswith(_MARK) and _NO_BEGINNING.match(key) else key
 
 
+def _distinct(name: str) -> str:
+    """As everybody sees it, and if that may look like another one, with its digest."""
+    shown = seen(name)
+    return _short(shown, MAX_NAME) if shown == name else _digested(shown, name, MAX_NAME)
+
+
 def _short(key: str, length: int) -> str:
-    if len(key) <= length:
-        return key
+    return key if len(key) <= length else _digested(key, key, length)
+
+
+def _digested(shown: str, key: str, length: int) -> str:
     digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:16]
-    return f"{key[: length - 17].rstrip(' ./')}_{digest}"
+    return f"{shown[: length - 17].rstrip(' ./')}_{digest}"
 
 
 _STATUSES = {
@@ -385,9 +393,9 @@ def here_status(status: str) -> RunStatus:
 
 
 def here_title(title: str, otherwise: str) -> str:
-    """What MLflow calls something, as a `Name` that is another one for each; `otherwise` when
-    nothing is left of it."""
-    return _short(here_line(title, len(title) + 1) or otherwise, MAX_NAME)
+    """What MLflow calls something, as a `DistinctName` that is another one for each; `otherwise`
+    when nothing is left of it."""
+    return _distinct(" ".join(title.split()) or otherwise)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

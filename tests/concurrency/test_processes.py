@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from lifecycle.journal.verification import verify
 from tests.client import PATIENCE, Graph, Json, Socket, socket
-from tests.conftest import Live, Process, forked, process, serving
+from tests.conftest import Live, Process, forked, serving
 from tests.factories import a_run
 from tests.following import (
     RUN,
@@ -40,9 +40,9 @@ def workers(service: Process) -> set[int]:
 
 
 async def test_workers_are_killed_one_after_the_other_and_nothing_is_lost_or_doubled(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    with process("--workers", "3", "--database-url", empty_database_url) as service:
+    with forked("--workers", "3", "--database-url", own_database_url) as service:
         await until(lambda: len(workers(service)) == 3)
         async with Graph(service.url) as graph, asyncio.timeout(PATIENCE):
             run = await a_run(graph, unique)
@@ -82,7 +82,7 @@ async def test_workers_are_killed_one_after_the_other_and_nothing_is_lost_or_dou
             await insist(graph, run, "end")
             await asyncio.gather(*following)
 
-    direct = await connect(empty_database_url)
+    direct = await connect(own_database_url)
     kept = await direct.fetch(
         "SELECT position FROM event WHERE subject_id = $1 AND type = 'run.output_logged' "
         "ORDER BY position",
@@ -94,7 +94,7 @@ async def test_workers_are_killed_one_after_the_other_and_nothing_is_lost_or_dou
         assert said(got) == written
         assert [place(item["cursor"]) for item in got] == [row[0] for row in kept]
     assert every["max"] == every["count"] == every["n"]
-    verdict = await verify(empty_database_url)
+    verdict = await verify(own_database_url)
     assert (verdict.faults, verdict.entries) == ([], every["n"])
     assert verdict.bounds.chain.position == every["n"]
 
@@ -119,7 +119,7 @@ async def test_a_service_that_is_told_to_stop_says_so_and_stops(
     live: Live, graph: Graph, unique: str, database_url: str, number: str
 ) -> None:
     run = await a_run(graph, unique)
-    with process("--workers", number, "--database-url", database_url) as service:
+    with forked("--workers", number, "--database-url", database_url) as service:
         async with (
             asyncio.timeout(PATIENCE),
             Graph(service.url) as client,

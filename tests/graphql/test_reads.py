@@ -9,8 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Uuid, bindparam, func, select, text
 
-from lifecycle import database as databases
-from lifecycle.database import Later, ReadSession, together
+from lifecycle.database import READERS, Later, ReadSession, connections, together
 from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
@@ -25,7 +24,6 @@ from tests.conftest import Live
 from tests.factories import a_version
 
 CREATE = "experiment { id }"
-READERS = databases._READERS
 _SLEEP = Prepared(text("SELECT pg_sleep(0.05)"))
 
 
@@ -140,7 +138,7 @@ async def test_who_is_cancelled_while_waiting_takes_no_connection_along(live: Li
 async def test_who_waits_too_long_for_a_connection_is_told(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "_POOL_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "POOL_SECONDS", 0.01)
     sessions = [live.database.read() for _ in range(READERS + 1)]
     for session in sessions[:-1]:
         await session.__aenter__()

@@ -57,6 +57,30 @@ async def events_about(sql: asyncpg.Connection, name: str) -> int:
 # Registering
 
 
+@pytest.mark.parametrize(
+    ("mutation", "field"),
+    [
+        ("registerModelVersion", "modelName"),
+        ("registerModelVersion", "version"),
+        ("createExperiment", "name"),
+        ("createApiToken", "name"),
+    ],
+)
+async def test_two_that_look_the_same_are_not_told_apart_by_what_nobody_sees(
+    graph: Graph, unique: str, mutation: str, field: str
+) -> None:
+    inputs: dict[str, Json] = {
+        "registerModelVersion": {"modelName": unique},
+        "createExperiment": {},
+        "createApiToken": {"grants": [{"role": "VIEWER"}]},
+    }
+
+    refused = await graph.mutate(mutation, {**inputs[mutation], field: f"{unique}\u200b"})
+
+    assert refused["code"] == "INVALID_INPUT"
+    assert refused["path"] == [field]
+
+
 async def test_a_version_is_registered_with_all_that_it_is(graph: Graph, unique: str) -> None:
     run = await a_run(graph, unique)
 
@@ -923,33 +947,56 @@ async def test_of_several_in_a_stage_the_last_to_enter_is_meant(graph: Graph, un
     assert changed == {"version": "2", "description": "the one"}
 
 
-_ONE = "OneOf Input Object 'ModelVersionSelector' must specify exactly one key."
+_SET_STAGE = "mutation ($input: SetStageInput!) { setStage(input: $input) { __typename } }"
+_ONE = (
+    "Within OneOf Input Object type 'ModelVersionSelector', exactly one field must be specified, "
+    "and the value for that field must be non-null."
+)
 
 
 @pytest.mark.parametrize(
-    ("by", "message"),
+    ("by", "place"),
     [
-        ({}, _ONE),
-        ({"id": "x", "nameVersion": {"modelName": "a", "version": "b"}}, _ONE),
-        ({"id": "x", "inStage": None}, _ONE),
+        ({}, ""),
+        ({"id": "x", "nameVersion": {"modelName": "a", "version": "b"}}, ""),
         (
             {
                 "nameVersion": {"modelName": "a", "version": "b"},
                 "inStage": {"modelName": "a", "stage": "STAGING"},
             },
-            _ONE,
+            "",
         ),
-        ({"id": None}, "Value for member field 'id' must be non-null"),
+        ({"id": None}, ".id"),
     ],
 )
-async def test_a_selector_is_exactly_one_of_its_forms(graph: Graph, by: Json, message: str) -> None:
-    set_stage = "mutation ($input: SetStageInput!) { setStage(input: $input) { __typename } }"
-    for query, variables in (
-        (SELECT, {"by": by}),
-        (set_stage, {"input": {"modelVersion": by, "stage": "STAGING"}}),
-    ):
-        answer = await graph.answer(query, variables)
-        assert answer == {"errors": [{"message": message, "extensions": {"code": "INVALID_INPUT"}}]}
+async def test_a_selector_is_exactly_one_of_its_forms(graph: Graph, by: Json, place: str) -> None:
+    at = f" at .modelVersion{place}"
+    set_stage = {"input": {"modelVersion": by, "stage": "STAGING"}}
+
+    read = await graph.error(SELECT, {"by": by})
+    written = await graph.error(_SET_STAGE, set_stage)
+
+    assert read["message"] == f"Variable '$by' has invalid value{place and f' at {place}'}: {_ONE}"
+    assert written["message"] == f"Variable '$input' has invalid value{at}: {_ONE}"
+    assert read["extensions"] == written["extensions"] == {"code": "INVALID_INPUT"}
+
+
+async def test_a_selector_may_stand_in_a_fragment_before_its_operation(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    id = (await a_version(graph, unique))["id"]
+    fragment = "fragment F on Query { modelVersion(by: { id: $id }) { version } }"
+    operation = "query ($id: ID!) { ...F }"
+
+    # when
+    answers = [
+        await graph.answer(text, {"id": id})
+        for text in (f"{fragment} {operation}", f"{operation} {fragment}")
+    ]
+
+    # then
+    assert answers == [{"data": {"modelVersion": {"version": "1"}}}] * 2
 
 
 async def test_the_id_of_something_else_selects_nothing(graph: Graph, unique: str) -> None:

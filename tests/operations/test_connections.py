@@ -1,10 +1,12 @@
 """Connections of those who never come to an end: whoever can reach the service can open them."""
 
 import asyncio
-import socket
+import resource
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from socket import SO_RCVBUF, SOL_SOCKET
+from socket import socket as Socket
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,9 +14,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
+from lifecycle import migrate
 from schema import wire
-from tests.client import PATIENCE
-from tests.conftest import Live
+from schema.admission import Room
+from tests.client import PATIENCE, Graph, socket
+from tests.conftest import Live, serving
+from tests.following import until
 
 POST = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -32,9 +37,9 @@ async def connected(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to the service; one whose client's buffer has so many bytes."""
     parts = urlsplit(live.url)
-    sock = socket.socket()
+    sock = Socket()
     if receives is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, receives)
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=1024 * 1024)
@@ -198,6 +203,74 @@ async def test_what_comes_after_a_body_is_no_header(live: Live) -> None:
         assert b'{"data":{"me":{"name":"anonymous"}}}' in await rest(reader)
 
 
+# Files
+
+
+async def test_who_has_no_files_left_is_ready_still(database_url: str) -> None:
+    migrate.head.cache_clear()
+    async with serving(database_url) as live, Graph(live.url) as graph:
+        await graph.query("{ experiments { totalCount } }")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        # when
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            ready = await graph.http.get("/readyz")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert ready.json()["checks"] == {"database": True, "migrations": True, "mlflow": None}
+
+
+# Together
+
+
+@pytest.fixture
+def room(live: Live, monkeypatch: pytest.MonkeyPatch) -> Room:
+    """What is held of all that is sent to the service: a megabyte at the most."""
+    made = Room(1_000_000)
+    monkeypatch.setattr(live.app.state.admission, "room", made)
+    return made
+
+
+async def test_of_bodies_that_are_not_there_yet_so_many_bytes_are_held(
+    live: Live, room: Room
+) -> None:
+    head = POST + b"Lifecycle-Actor: %s\r\nContent-Length: 400000\r\n\r\n"
+    async with (
+        connected(live) as (_, first),
+        connected(live) as (second_answer, second),
+        connected(live) as (_, third),
+    ):
+        # given: somebody sends most of one body,
+        first.write(head % b"somebody" + b" " * 390_000)
+        await until(lambda: room.held > 350_000)
+
+        # when they begin another, and somebody else, too,
+        second.write(head % b"somebody" + b" " * 200_000)
+        third.write(head % b"another" + b" " * 200_000)
+        answer = await second_answer.readuntil(b"}}]}")
+        await until(lambda: room.held > 550_000)
+
+    # then
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests")
+    assert b'"code":"LIMIT_EXCEEDED","name":"memory","limit":500000' in answer
+    await until(lambda: room.held == 0)
+
+
+async def test_a_body_counts_as_what_is_made_of_it(graph: Graph, room: Room) -> None:
+    async def status(variables: str) -> int:
+        body = f'{{"query": "{{ __typename }}", "variables": {{"x": [{variables}]}}}}'
+        headers = {"content-type": "application/json"}
+        answer = await graph.http.post("/graphql", content=body, headers=headers)
+        return answer.status_code
+
+    assert await status("[]," * 10_000 + "[]") == 429
+    assert await status("[]," * 1_000 + "[]") == 200
+    assert await status('"%s"' % ("a" * 300_000)) == 200
+    assert room.held == 0
+
+
 # Websockets
 
 
@@ -238,6 +311,41 @@ async def test_before_it_is_known_whose_a_websocket_is_a_message_is_short(live: 
     assert error.value.rcvd is not None
     assert error.value.rcvd.code == 1009
     assert await closed(begin, long) == 1000
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(frame(1, b"{", fin=False) + frame(0, b" " * 60_000, fin=False) * 9, id="part"),
+        pytest.param(frame(1, b"[%s]" % (b"[]," * 9_000 + b"[]")), id="what is made of it"),
+    ],
+)
+async def test_of_messages_on_websockets_so_many_bytes_are_held(
+    live: Live, room: Room, sent: bytes
+) -> None:
+    async with connected(live) as (reader, writer):
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(1, b'{"type": "connection_init"}'))
+        await reader.readuntil(b'{"type":"connection_ack"}')
+
+        writer.write(sent)
+
+        assert (await rest(reader))[2:4] == struct.pack("!H", 1013)
+    await until(lambda: room.held == 0)
+
+
+async def test_what_is_held_of_a_message_is_let_go_once_it_is_answered(
+    live: Live, room: Room
+) -> None:
+    comment = "#" + "a" * 100_000
+    async with socket(live.url) as opened:
+        for _ in range(20):
+            await opened.start(comment + "\n{ __typename }")
+            kinds = [(await opened.receive())["type"] for _ in range(2)]
+            assert kinds == ["next", "complete"]
+
+        await until(lambda: room.held == 0)
 
 
 async def test_whoever_does_not_take_the_answers_to_pings_is_not_read_from(live: Live) -> None:

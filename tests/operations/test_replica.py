@@ -1,6 +1,7 @@
 """Queries read from a replica, which may be behind, and may be away."""
 
 import asyncio
+import socketserver
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -136,6 +137,15 @@ async def test_while_the_replica_is_away_the_primary_answers_and_nobody_notices(
                 if f"{unique}-{n}" not in await names(graph):
                     break
                 await asyncio.sleep(0.5)
+
+
+async def test_a_replica_that_takes_connections_and_says_nothing_is_one_that_is_away(
+    own_database_url: str,
+) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as silent:
+        url = f"postgresql+asyncpg://nobody@127.0.0.1:{silent.server_address[1]}/nothing"
+        async with serving(own_database_url, read_url=url) as live, Graph(live.url) as graph:
+            assert await names(graph) == []
 
 
 async def test_a_query_that_the_replica_breaks_off_is_answered_by_the_primary(pair: Pair) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket as sockets
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.client import PATIENCE, Graph, socket
-from tests.conftest import Process, process
+from tests.conftest import Process, forked, forks
 from tests.factories import a_run
 from tests.following import RUN, present, until
 
@@ -82,10 +83,10 @@ def workers(service: Process) -> list[psutil.Process]:
 
 
 async def test_one_address_tells_of_all_processes_whoever_answered(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    options = ("--workers", "3", "--database-url", empty_database_url)
-    with process(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
+    options = ("--workers", "3", "--database-url", own_database_url)
+    with forked(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
         metrics = address(service)
         # given: operations that end in each way, over each transport, in whichever process
         await until(lambda: len(workers(service)) == 3)
@@ -144,14 +145,13 @@ async def test_one_address_tells_of_all_processes_whoever_answered(
             then = scrape(metrics)
             assert then("lifecycle_subscribers") == 0
             assert then(counted, operation="Named") == after(counted, operation="Named")
-        directory = psutil.Process(service.popen.pid).environ().get("PROMETHEUS_MULTIPROC_DIR")
-        assert directory is None, "it is set by the service itself"
+        assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ, "it is set by the service itself"
         assert service.stop() == 0
 
 
-async def test_who_chooses_names_fills_no_memory(empty_database_url: str) -> None:
-    options = ("--database-url", empty_database_url)
-    with process(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
+async def test_who_chooses_names_fills_no_memory(own_database_url: str) -> None:
+    options = ("--database-url", own_database_url)
+    with forked(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
         metrics = address(service)
         async with Graph(service.url) as graph:
             for n in range(230):
@@ -166,25 +166,26 @@ async def test_who_chooses_names_fills_no_memory(empty_database_url: str) -> Non
 
 @contextmanager
 def working(*options: str) -> Iterator[str]:
-    """`lifecycle worker` as a person starts it; the address of its metrics."""
-    command = [sys.executable, "-m", "lifecycle", "worker", *options]
+    """`lifecycle worker`; the address of its metrics."""
     environment = os.environ | {"LIFECYCLE_METRICS": "127.0.0.1:0"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as popen:
-        assert popen.stdout is not None
+    worker = forks().piped("-m", "lifecycle", "worker", *options, stderr=2, env=environment)
+    assert worker.stdout is not None
+    with worker.stdout as said:
         try:
-            assert popen.stdout.readline().startswith("Mirroring to ")
-            yield re.search(r"http://\S+/metrics", popen.stdout.readline())[0]  # type: ignore[index]
+            assert said.readline().startswith("Mirroring to ")
+            yield re.search(r"http://\S+/metrics", said.readline())[0]  # type: ignore[index]
         finally:
-            popen.terminate()
-    assert popen.returncode == 0
+            worker.send_signal(signal.SIGTERM)
+            code = worker.wait(PATIENCE)
+    assert code == 0
 
 
 async def test_a_worker_tells_what_it_has_done_and_what_is_left(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
     # Given something to mirror, and an MLflow that is not there
-    options = ("--database-url", empty_database_url)
-    with process(*options) as service:
+    options = ("--database-url", own_database_url)
+    with forked(*options) as service:
         async with Graph(service.url) as graph:
             await a_run(graph, unique)
         with working(*options, "--tracking-uri", "http://127.0.0.1:9") as metrics:
@@ -205,10 +206,10 @@ async def test_a_worker_tells_what_it_has_done_and_what_is_left(
     assert "lifecycle_operations" not in [family.name for family in found.families]
 
 
-async def test_the_dashboard_asks_only_for_what_there_is(empty_database_url: str) -> None:
-    options = ("--database-url", empty_database_url, "--tracking-uri", "http://127.0.0.1:9")
-    there_is = {"LIFECYCLE_METRICS": "127.0.0.1:0", "LIFECYCLE_READ_URL": empty_database_url}
-    with process(*options, cwd=None, **there_is) as service:
+async def test_the_dashboard_asks_only_for_what_there_is(own_database_url: str) -> None:
+    options = ("--database-url", own_database_url, "--tracking-uri", "http://127.0.0.1:9")
+    there_is = {"LIFECYCLE_METRICS": "127.0.0.1:0", "LIFECYCLE_READ_URL": own_database_url}
+    with forked(*options, **there_is) as service:
         metrics = address(service)
         async with Graph(service.url) as graph:
             await graph.query(NAMED)
@@ -240,10 +241,12 @@ async def test_the_dashboard_asks_only_for_what_there_is(empty_database_url: str
 
 
 async def test_a_scrape_says_that_the_database_is_gone(tmp_path: Path) -> None:
-    with process(
+    with forked(
         "--data-dir", str(tmp_path), LIFECYCLE_DATABASE_URL="", LIFECYCLE_METRICS="127.0.0.1:0"
     ) as service:
         metrics = address(service)
+        async with Graph(service.url) as graph:
+            await graph.query(NAMED)  # or it would not even have started when its database goes
         assert scrape(metrics)("lifecycle_database_up") == 1
         pid = int((tmp_path / "postgres" / "postmaster.pid").read_text().split()[0])
         psutil.Process(pid).kill()
@@ -268,9 +271,9 @@ async def test_metrics_are_nowhere_unless_asked_for(served: Process) -> None:
     assert listening == {urlsplit(served.url).port}
 
 
-async def test_metrics_are_not_at_the_address_of_the_service(empty_database_url: str) -> None:
-    options = ("--database-url", empty_database_url)
-    with process(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
+async def test_metrics_are_not_at_the_address_of_the_service(own_database_url: str) -> None:
+    options = ("--database-url", own_database_url)
+    with forked(*options, LIFECYCLE_METRICS="127.0.0.1:0") as service:
         address(service)
         async with httpx.AsyncClient(
             base_url=service.url, trust_env=False, verify=False, timeout=PATIENCE
@@ -343,13 +346,13 @@ def said(span: Span) -> dict[str, Any]:
 
 
 async def test_a_trace_leads_from_the_caller_to_each_statement(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
     caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    options = ("--database-url", empty_database_url)
+    options = ("--database-url", own_database_url)
     with (
         collecting() as (url, spans),
-        process(*options, OTEL_EXPORTER_OTLP_ENDPOINT=url) as service,
+        forked(*options, OTEL_EXPORTER_OTLP_ENDPOINT=url) as service,
     ):
         async with Graph(service.url) as graph:
             await graph.http.get("/readyz")
@@ -393,10 +396,10 @@ async def test_a_trace_leads_from_the_caller_to_each_statement(
 
 
 async def test_a_collector_that_is_away_is_not_waited_for(
-    empty_database_url: str, unique: str
+    own_database_url: str, unique: str
 ) -> None:
-    options = ("--database-url", empty_database_url)
-    with process(*options, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9") as service:
+    options = ("--database-url", own_database_url)
+    with forked(*options, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9") as service:
         async with Graph(service.url) as graph:
             await graph.query(NAMED)
         assert service.stop() == 0

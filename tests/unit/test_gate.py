@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from lifecycle.errors import Unavailable
+from lifecycle.errors import LimitExceeded, Unavailable
 from schema import admission
-from schema.admission import Gate, network_of
+from schema.admission import FREE, Gate, Held, Room, network_of
 
 
 class Crowd:
@@ -132,3 +132,51 @@ async def test_who_gives_up_just_before_its_turn_keeps_nobody_out() -> None:
 
     assert crowd.let_in == ["ada1", "ada3"]
     assert (crowd.gate.running, crowd.gate.waiting) == (1, 0)
+
+
+# What is held
+
+
+def test_each_may_hold_as_much_as_is_free() -> None:
+    room = Room(1_000)
+
+    room.take("somebody", 500)
+    room.take("another", 250)
+
+    for who in ("somebody", "another"):
+        with pytest.raises(LimitExceeded) as error:
+            room.take(who, 1)
+        assert (error.value.name, error.value.limit, error.value.retry_after) == ("memory", 500, 1)
+    room.take("a third", 125)
+    assert room.held == 875
+
+
+def test_what_is_given_back_is_free() -> None:
+    room = Room(1_000)
+    room.take("somebody", 500)
+
+    room.give_back("somebody", 500)
+
+    room.take("another", 500)
+    assert room.held == 500
+
+
+def test_what_is_held_of_a_request_counts_beyond_what_is_free_for_each() -> None:
+    room = Room()
+
+    with Held(room, "somebody") as held:
+        held.add(FREE)
+        assert room.held == 0
+        held.add(10)
+        held.add(20)
+        assert room.held == 30
+    assert room.held == 0
+
+
+def test_what_is_refused_is_not_held() -> None:
+    room = Room(100)
+
+    with Held(room, "somebody") as held, pytest.raises(LimitExceeded):
+        held.add(FREE + 51)
+
+    assert room.held == 0

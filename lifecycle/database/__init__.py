@@ -1,0 +1,239 @@
+"""The only package that opens sessions: `Database`, and what its callers need of what lies within.
+
+| module | |
+|---|---|
+| `connections` | how connections are made, and the pool of those that read |
+| `visible` | what exists for a principal who sees some models only |
+| `reading` | what a session can read, and several reads as one statement |
+| `readers`, `writing` | sessions that only read; transactions |
+| `failures` | what the driver's errors mean to a caller |
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from copy import copy
+from typing import Any, TypeVar
+
+import asyncpg
+import orjson
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from lifecycle.database.connections import (
+    POOL_SECONDS,
+    Connections,
+    Statement,
+    Watch,
+    check_server,
+    connect,
+    report,
+    report_writes,
+)
+from lifecycle.database.failures import Retry, expected
+from lifecycle.database.readers import Reader, ReplicaReader
+from lifecycle.database.reading import Later, ReadSession, clock, together
+from lifecycle.database.visible import Models
+from lifecycle.database.writing import WriteSession, savepoint
+from lifecycle.errors import Unavailable
+from lifecycle.statements import to_json
+
+__all__ = [
+    "READERS",
+    "Database",
+    "Later",
+    "Models",
+    "ReadSession",
+    "Statement",
+    "WriteSession",
+    "check_server",
+    "clock",
+    "connect",
+    "savepoint",
+    "together",
+]
+
+Result = TypeVar("Result")
+
+# With the journal's own connection a process holds at most 17.
+READERS = 8
+WRITERS = 8
+_ATTEMPTS = 5
+# A replica that does not answer is not waited for.
+_REPLICA_SECONDS = 2
+
+_writing: ContextVar[bool] = ContextVar("writing", default=False)
+
+
+class Database:
+    """Two pools: reads cost one round trip and cannot write; a write is one transaction.
+
+    `url` begins with postgresql+asyncpg://. `after_commit` is called after each transaction that
+    wrote, `watch` after each statement; they must not block. `read_url` is that of a replica.
+    """
+
+    def __init__(self, url: str, watch: Watch | None = None, read_url: str | None = None) -> None:
+        self.url = url
+        self._visible: Models = None
+        self._from_replica = False
+        self.after_commit: Callable[[], None] = lambda: None
+        self._watch = watch
+        # Shared with the copies of this.
+        self._under_way: set[object] = set()
+        self.write_engine = create_async_engine(
+            url,
+            async_creator=self._connect_to_write,
+            pool_size=WRITERS,
+            max_overflow=0,
+            pool_timeout=POOL_SECONDS,
+            # Errors that are logged must not show what was written.
+            hide_parameters=True,
+            # Transactions are the driver's.
+            isolation_level="AUTOCOMMIT",
+            json_serializer=to_json,
+            json_deserializer=orjson.loads,
+        )
+        event.listen(self.write_engine.sync_engine, "checkout", _check_open)
+        if watch is not None:
+            report_writes(self.write_engine.sync_engine, watch)
+        self._readers = Connections(url, READERS, watch)
+        self._replica = (
+            Connections(read_url, READERS, watch, "replica", _REPLICA_SECONDS) if read_url else None
+        )
+        self._write = async_sessionmaker(
+            self.write_engine, class_=WriteSession, expire_on_commit=False
+        )
+
+    def seen_by(self, visible: Models) -> "Database":
+        """The same database, in which only rows of these models exist; None if all do."""
+        if visible == self._visible:
+            return self
+        seen = copy(self)
+        seen._visible = visible
+        return seen
+
+    @property
+    def shows_everything(self) -> bool:
+        """Whether all rows exist."""
+        return self._visible is None
+
+    async def _connect_to_write(self) -> asyncpg.Connection:
+        connection = await connect(
+            self.url,
+            "write",
+            # What is looked at again after waiting for a lock must not be an old snapshot.
+            default_transaction_isolation="read committed",
+            lock_timeout="10s",
+            statement_timeout="30s",
+            # What is written is found by keys, one as good as another: to plan that again for each
+            # takes longer than to do it.
+            plan_cache_mode="force_generic_plan",
+            idle_in_transaction_session_timeout="60s",
+        )
+        if self._watch is not None:
+            report(connection, "write", self._watch)
+        return connection
+
+    def read(self) -> AbstractAsyncContextManager[ReadSession]:
+        """A session for one statement or a few; PostgreSQL refuses writes on it.
+
+        Raises Unavailable when the database does not answer.
+        """
+        if _writing.get():
+            # Under load this would wait for a connection while holding one: a deadlock.
+            raise RuntimeError("read with the transaction's own session")
+        if self._from_replica and self._replica is not None:
+            return ReplicaReader(self._replica, self._readers, self._visible)
+        return Reader(self._readers, self._visible)
+
+    def lagging(self) -> "Database":
+        """The same database, whose read sessions may be some time behind: they read from the
+        replica, if there is one."""
+        if self._replica is None:
+            return self
+        found = copy(self)
+        found._from_replica = True
+        return found
+
+    async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
+        """Run a use case in one transaction: it commits when it returns, or nothing has happened.
+
+        A transaction that PostgreSQL undid because of a deadlock is run again from its beginning,
+        so a use case must have no effect outside its session. Raises Unavailable when the
+        database does not answer, and what the use case raises.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self._transaction() as session:
+                    result = await use_case(session)
+                self.after_commit()
+                return result
+            except Retry:
+                await asyncio.sleep(0.01 * 2**attempt)
+        raise Unavailable("Too many writers want the same objects at once; try again.")
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[WriteSession]:
+        token, mine = _writing.set(True), object()
+        self._under_way.add(mine)
+        try:
+            session = self._write()
+            async with session.transaction():
+                if self._visible is not None:
+                    await session.see_only(self._visible)
+                yield session
+        except Exception as error:
+            if (known := expected(error)) is None:
+                raise
+            raise known from error
+        finally:
+            self._under_way.discard(mine)
+            _writing.reset(token)
+
+    async def connect(self, purpose: str) -> asyncpg.Connection:
+        """A connection outside the pools, for LISTEN and advisory locks; the caller closes it.
+
+        PostgreSQL ends it when it hears nothing for some seconds: a process that hangs, or whose
+        network is gone, must not keep its locks.
+        """
+        return await connect(self.url, purpose, idle_session_timeout="5s")
+
+    @property
+    def reading(self) -> int:
+        """How many read sessions are open."""
+        return self._readers.taken
+
+    @property
+    def waiting_to_read(self) -> int:
+        """How many wait for a connection that reads."""
+        return self._readers.waiting
+
+    @property
+    def reading_from_replica(self) -> int:
+        """How many read sessions are open on the replica."""
+        return self._replica.taken if self._replica is not None else 0
+
+    @property
+    def writing(self) -> int:
+        """How many transactions have a connection, or will have one at once."""
+        return min(len(self._under_way), WRITERS)
+
+    @property
+    def waiting_to_write(self) -> int:
+        """How many transactions wait for a connection."""
+        return max(len(self._under_way) - WRITERS, 0)
+
+    async def close(self) -> None:
+        """Close all connections; sessions still open fail."""
+        self._readers.close()
+        if self._replica is not None:
+            self._replica.close()
+        await self.write_engine.dispose()
+
+
+def _check_open(connection: Any, _: object, __: object) -> None:
+    """Have the pool make another connection in place of one that was lost."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

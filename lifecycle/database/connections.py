@@ -1,0 +1,203 @@
+"""Connections to PostgreSQL: how each is made, and those that are kept for reading.
+
+SQLAlchemy keeps the ones for writing, in `Database`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+import structlog
+from sqlalchemy import Engine, ExceptionContext, event
+
+from lifecycle.errors import Unavailable
+from lifecycle.statements import STATEMENTS
+
+_log = structlog.get_logger(__name__)
+
+POOL_SECONDS = 10
+# A replica that does not answer is not asked again for a moment.
+_REST_SECONDS = 5
+_OLDEST_SERVER = 15
+
+
+async def connect(
+    url: str, purpose: str, *, seconds: float = 10, **settings: str
+) -> asyncpg.Connection:
+    """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
+    which SQLAlchemy would not."""
+    return await asyncpg.connect(
+        url.replace("+asyncpg", "", 1),
+        timeout=seconds,
+        statement_cache_size=STATEMENTS,
+        server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
+    )
+
+
+async def check_server(url: str) -> None:
+    """Raise Unavailable, saying why, unless a PostgreSQL that is new enough answers."""
+    try:
+        connection = await connect(url, "check")
+        version = connection.get_server_version().major
+        await connection.close(timeout=10)
+    except (OSError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        reason = str(error) or "no answer"
+        raise Unavailable(f"The database cannot be used: {reason}.") from error
+    if version < _OLDEST_SERVER:
+        raise Unavailable(
+            f"The database is PostgreSQL {version}; {_OLDEST_SERVER} or later is needed."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that was executed, on a connection of the pool that reads or of the one that
+    writes; with the error, if it failed."""
+
+    sql: str
+    seconds: float
+    pool: str
+    error: BaseException | None
+
+
+# Is told of each statement once it is done, in the context of whoever asked for it.
+Watch: TypeAlias = Callable[[Statement], None]
+
+
+def report(connection: asyncpg.Connection, pool: str, watch: Watch) -> None:
+    """Report what the driver executes on a connection of this pool."""
+
+    def done(record: Any) -> None:
+        watch(Statement(record.query, record.elapsed, pool, record.exception))
+
+    connection.add_query_logger(done)
+
+
+def report_writes(engine: Engine, watch: Watch) -> None:
+    """Report what the driver does not: what SQLAlchemy has prepared, which is all but what it
+    executes with many parameters at once."""
+
+    def begin(_: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:
+        context.began = time.perf_counter()
+
+    def end(_: Any, __: Any, sql: str, ___: Any, context: Any, many: bool) -> None:
+        if not many:
+            watch(Statement(sql, time.perf_counter() - context.began, "write", None))
+
+    def fail(failure: ExceptionContext) -> None:
+        context: Any = failure.execution_context
+        if context is not None and failure.statement is not None and not context.executemany:
+            took = time.perf_counter() - context.began
+            watch(Statement(failure.statement, took, "write", failure.original_exception))
+
+    event.listen(engine, "before_cursor_execute", begin)
+    event.listen(engine, "after_cursor_execute", end)
+    event.listen(engine, "handle_error", fail)
+
+
+class Connections:
+    """So many connections, each made when it is needed; the one that was last used is the next."""
+
+    def __init__(
+        self, url: str, size: int, watch: "Watch | None", pool: str = "read", seconds: float = 10
+    ) -> None:
+        self._url = url
+        self._size = size
+        self._watch = watch
+        self._pool = pool
+        self._seconds = seconds
+        self._rests_until = 0.0
+        self.waiting = 0
+        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        self._all: set[asyncpg.Connection] = set()
+        for _ in range(size):
+            self._free.put_nowait(None)
+
+    async def take(self) -> asyncpg.Connection:
+        """One for the caller alone, to be given back. Raises TimeoutError when all are taken for
+        too long, and what the driver raises."""
+        try:
+            connection = self._free.get_nowait()
+        except asyncio.QueueEmpty:
+            connection = await self._next()
+        if connection is not None and not connection.is_closed():
+            return connection
+        self._all.discard(connection)
+        try:
+            return await self._connect()
+        except BaseException:
+            self._free.put_nowait(None)
+            raise
+
+    def give_back(self, connection: asyncpg.Connection | None) -> None:
+        """Let others have it."""
+        self._free.put_nowait(connection)
+
+    async def _next(self) -> asyncpg.Connection | None:
+        # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
+        waiting = asyncio.ensure_future(self._free.get())
+        self.waiting += 1
+        try:
+            await asyncio.wait((waiting,), timeout=POOL_SECONDS)
+        except BaseException:
+            # Cancelled, or closed by who drives it. What comes for nobody would be lost.
+            if not waiting.cancel():
+                self._free.put_nowait(waiting.result())
+            raise
+        finally:
+            self.waiting -= 1
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        raise TimeoutError
+
+    async def _connect(self) -> asyncpg.Connection:
+        # In a task of its own, because the driver's timeout cancels the task that it is in: for who
+        # drives resolvers by hand that is not theirs.
+        connection = await asyncio.create_task(
+            connect(
+                self._url,
+                self._pool,
+                seconds=self._seconds,
+                default_transaction_read_only="on",
+                statement_timeout="30s",
+            )
+        )
+        self._all.add(connection)
+        # In the binary form, of which the first byte is a version, because text is not taken as a
+        # part of records.
+        await connection.set_type_codec(
+            "jsonb",
+            encoder=lambda text: b"\x01" + text.encode(),
+            decoder=lambda form: orjson.loads(form[1:]),
+            schema="pg_catalog",
+            format="binary",
+        )
+        if self._watch is not None:
+            report(connection, self._pool, self._watch)
+        return connection
+
+    @property
+    def taken(self) -> int:
+        """How many somebody has now."""
+        return self._size - self._free.qsize()
+
+    @property
+    def resting(self) -> bool:
+        """Whether it has lately been found not to answer."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self) -> None:
+        """Nobody is to try it for a moment."""
+        if not self.resting:
+            _log.warning("database.replica_missing", seconds=_REST_SECONDS)
+        self._rests_until = time.monotonic() + _REST_SECONDS
+
+    def close(self) -> None:
+        """Close those that are there; who uses one fails."""
+        while self._all:
+            self._all.pop().terminate()

@@ -1,0 +1,76 @@
+"""Sessions that only read, from the primary or from a replica."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from lifecycle.database.connections import Connections
+from lifecycle.database.failures import expected, is_missing
+from lifecycle.database.reading import ReadSession
+from lifecycle.database.visible import Models, narrowed
+from lifecycle.statements import Values
+
+
+class Reader(ReadSession):
+    """Has a connection of its own, which cannot write; each statement sees what is committed.
+
+    Entering raises Unavailable when there is none, and leaving when it was lost.
+    """
+
+    def __init__(self, connections: "Connections", visible: Models) -> None:
+        self._connections = connections
+        self._visible = visible
+        self._connection: asyncpg.Connection | None = None
+
+    async def __aenter__(self) -> "Reader":
+        try:
+            self._connection = await self._connections.take()
+        except Exception as error:
+            raise expected(error) or error from error
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._connections.give_back(self._connection)
+        if isinstance(error, Exception) and (known := expected(error)) is not None:
+            raise known from error
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        assert self._connection is not None
+        if self._visible is not None:
+            sql, values = narrowed(sql, values, self._visible)
+        found: Sequence[Values] = await self._connection.fetch(sql, *values)
+        return found
+
+
+class ReplicaReader(Reader):
+    """Reads what a replica has by now; from the primary, where the replica does not answer, or
+    has to break off because of what it is sent."""
+
+    def __init__(self, replica: "Connections", primary: "Connections", visible: Models) -> None:
+        super().__init__(replica, visible)
+        self._primary = primary
+
+    async def __aenter__(self) -> "Reader":
+        if not self._connections.resting:
+            try:
+                self._connection = await self._connections.take()
+                return self
+            except Exception as error:
+                if not is_missing(error):
+                    raise
+                self._connections.rest()
+        self._connections = self._primary
+        return await super().__aenter__()
+
+    async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
+        try:
+            return await super()._run(sql, values)
+        except Exception as error:
+            if self._connections is self._primary or not is_missing(error):
+                raise
+            connection = await self._primary.take()
+            self._connections.rest()
+            self._connections.give_back(self._connection)
+            self._connections, self._connection = self._primary, connection
+            return await super()._run(sql, values)
