@@ -96,8 +96,10 @@ class ModelRights:
         description="Set the model's policies, go past them, and grant those roles for it that do "
         "not approve."
     )
-    report_drift: bool = strawberry.field(description="Record drift.")
-    handle_drift: bool = strawberry.field(description="Say what becomes of drift.")
+    report_drift: bool = strawberry.field(description="Record drift, where you deploy.")
+    handle_drift: bool = strawberry.field(
+        description="Say what becomes of drift; whoever does so as a DEPLOYER, where they deploy."
+    )
     move_to: list[Stage] = strawberry.field(
         description="Move versions to these stages. Who may not move to PRODUCTION does not move "
         "the version that is there either."

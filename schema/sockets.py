@@ -215,6 +215,10 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         operation.asked["query"] = operation.query
         await super().run_operation(operation)
 
+    def forget_id(self, id: str) -> None:
+        """Its operation is done; the client may have ended it a moment before."""
+        self.operations.pop(id, None)
+
     def _admit(self) -> None:
         """Raise LimitExceeded when this socket, or whoever it belongs to, may not begin another
         operation now."""

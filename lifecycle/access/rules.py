@@ -46,8 +46,8 @@ _VIEWER, _CONTRIBUTOR, _APPROVER, _DEPLOYER, _ADMIN = Role
 # for everything. CHANGE includes submitting and deleting versions; REVIEW is to validate, to add to
 # the checklist, to take a submission back; DECIDE is about approvals and items of the checklist.
 # MOVE is about a stage: into it, or out of it where that is PRODUCTION. DEPLOY is about an
-# environment: to make a deployment there, to report on it, to end it, to roll it back. So is
-# REPORT_DRIFT, because a policy may have that rolled back.
+# environment: to make a deployment there, to report on it, to end it, to roll it back. So are
+# REPORT_DRIFT, because a policy may have that rolled back, and HANDLE_DRIFT.
 POLICY: dict[Action, frozenset[Role]] = {
     Action.LOG: frozenset({_CONTRIBUTOR}),
     Action.REGISTER: frozenset({_CONTRIBUTOR}),

@@ -127,8 +127,6 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         check(origin, Action.REPORT_DRIFT, of.model_id)
         return known
     check(origin, Action.REPORT_DRIFT, version.model_id)
-    # Where the policy may have something rolled back because of it.
-    affected = Environment.PRODUCTION
     # Of two at once the second waits for the locks, and then finds what the first has recorded.
     if (known := await _recorded(session, command)) is not None:
         return known
@@ -138,7 +136,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
             raise NotFound("deployment", "with this id", ("deployment_id",))
         if found[command.deployment_id].model_version_id != version.id:
             raise InvalidInput("The deployment runs another version.", ("deployment_id",))
-        affected = found[command.deployment_id].environment
+    affected = await _affected(session, command.deployment_id)
     check(origin, Action.REPORT_DRIFT, version.model_id, environment=affected)
     row = DriftEventRow(
         deployment_id=command.deployment_id,
@@ -204,7 +202,8 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
     version = (await registry.lock_versions(session, [version_id]))[version_id]
     row = await repository.lock(session, command.id)
     assert row is not None
-    check(origin, Action.HANDLE_DRIFT, version.model_id)
+    affected = await _affected(session, row.deployment_id)
+    check(origin, Action.HANDLE_DRIFT, version.model_id, environment=affected)
     check_revision(row.revision, command.expected_revision)
     changes: dict[str, Any] = command.given("resolution")
     if command.status is not None:
@@ -217,6 +216,14 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
             registry_service.count_drift(version, row.severity, -1)
     await journal.change(session, origin, row, changes)
     return row
+
+
+async def _affected(session: WriteSession, deployment_id: UUID | None) -> Environment:
+    """Where it shows. Without a deployment that is PRODUCTION: there the policy may have something
+    rolled back because of it."""
+    if deployment_id is None:
+        return Environment.PRODUCTION
+    return (await deployments.by_ids(session, [deployment_id]))[deployment_id].environment
 
 
 async def set_policy(

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import (
+    GROUP,
     OF_ENVIRONMENTS,
     OF_STAGES,
     SERVICE,
@@ -66,7 +67,7 @@ class NewGrant(BaseModel):
 
 
 def _subject(value: str) -> str:
-    if not rules.is_name(value, reserved=(SYSTEM, SERVICE)):
+    if not rules.is_name(value, reserved=(SYSTEM, SERVICE)) or value == GROUP:
         raise ValueError("must be a person's name, or group: and the name of a group")
     return value
 

@@ -318,6 +318,7 @@ async def delete(
     if version.stage is Stage.PRODUCTION:
         raise InUse(f"Version {version.version} is in PRODUCTION; move it to ARCHIVED first.", path)
     if version.stage is not Stage.ARCHIVED:
+        _check_may_move(origin, version, Stage.ARCHIVED)
         await move(session, origin, version, Stage.ARCHIVED, StageCause.REQUESTED, command.reason)
     moment = await repository.moment(session, version.model_id)
     await repository.leave(session, version.id, moment)

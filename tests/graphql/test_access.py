@@ -866,7 +866,7 @@ async def test_of_two_who_grant_the_same_at_once_one_grant_holds(root: Graph, un
     assert len({each["id"] for each in made}) == 1
 
 
-@pytest.mark.parametrize("subject", ["service:x", "system:drift", "System:x", "a\tb"])
+@pytest.mark.parametrize("subject", ["service:x", "system:drift", "System:x", "a\tb", "group:"])
 async def test_nobody_is_granted_a_role_under_a_name_that_is_nobodys_to_choose(
     root: Graph, subject: str
 ) -> None:
@@ -1104,6 +1104,46 @@ async def test_a_token_counts_for_nothing_where_nobody_signs_in(live: Live) -> N
 
     assert me["name"] == "anonymous"
     assert me["can"]["administrate"] is False
+
+
+async def test_who_deploys_to_staging_says_nothing_of_drift_in_production(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    # given
+    to = {"modelVersion": {"id": (await a_version_in(graph, unique, "PRODUCTION"))["id"]}}
+    events = []
+    for environment in ("STAGING", "PRODUCTION", None):
+        input = {**to, "severity": "LOW", "metric": "psi"}
+        if environment is not None:
+            running = await graph.done(
+                "createDeployment", {**to, "environment": environment}, "deployment { id }"
+            )
+            input["deploymentId"] = running["id"]
+        events.append(await graph.done("recordDriftEvent", input, "driftEvent { id }"))
+
+    # when
+    token = await a_token(signed, "DEPLOYER", environments=["STAGING"])
+    async with Graph(signed.url, token=token) as service:
+        codes = [
+            await _code(service, "updateDriftEvent", {"id": event["id"], "status": "RESOLVED"})
+            for event in events
+        ]
+
+    # then
+    assert codes == [None, "FORBIDDEN", "FORBIDDEN"]
+
+
+async def test_who_may_not_move_to_archived_does_not_do_so_by_deleting(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    version = await a_version_in(graph, unique, "STAGING")
+    delete = {"modelVersion": {"id": version["id"]}}
+    narrow = await a_token(signed, "CONTRIBUTOR", unique, stages=["EXPERIMENTAL"])
+    usual = await a_token(signed, "CONTRIBUTOR", unique)
+    async with Graph(signed.url, token=narrow) as one, Graph(signed.url, token=usual) as other:
+        codes = [await _code(client, "deleteModelVersion", delete) for client in (one, other)]
+
+    assert codes == ["FORBIDDEN", None]
 
 
 async def test_who_reports_on_staging_does_not_have_production_rolled_back(
