@@ -75,9 +75,11 @@ async def test_a_large_file_goes_through_and_is_never_held_as_a_whole(
     assert after - before < 50 * MIB
 
 
-async def test_workers_take_each_others_links(tmp_path: Path, unique: str) -> None:
-    options = ("--workers", "2", "--data-dir", str(tmp_path))
-    with process(*options, LIFECYCLE_DATABASE_URL="") as started:
+async def test_workers_take_each_others_links(
+    database_url: str, tmp_path: Path, unique: str
+) -> None:
+    options = ("--workers", "2", "--data-dir", str(tmp_path), "--database-url", database_url)
+    with forked(*options) as started:
         async with Graph(started.url) as graph:
             run = await a_run(graph, unique)
             for number in range(10):
@@ -93,7 +95,7 @@ async def test_a_full_disk_is_said_and_leaves_nothing_behind(
     database_url: str, tmp_path: Path, unique: str
 ) -> None:
     content = unique.encode() * 400_000
-    with process("--database-url", database_url, LIFECYCLE_ARTIFACTS=str(tmp_path)) as started:
+    with forked("--database-url", database_url, LIFECYCLE_ARTIFACTS=str(tmp_path)) as started:
         async with Graph(started.url) as graph:
             upload = await begin(graph, await a_run(graph, unique), content)
             service = psutil.Process(started.popen.pid)

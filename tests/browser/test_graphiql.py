@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from playwright.sync_api import ConsoleMessage, Page, WebSocket, expect, sync_playwright
 
 from lifecycle.__main__ import main
-from tests.conftest import process
+from tests.conftest import forked
 
 SOURCE = Path(__file__).parents[2] / "schema" / "graphiql"
 BUILT = Path(__file__).parents[2] / "schema" / "static" / "graphiql" / "index.html"
@@ -204,7 +204,7 @@ def test_who_signs_in_does_so_in_one_tab_for_all(built: None, database_url: str)
     )
     token = made.stdout.strip()
     with (
-        process("--database-url", database_url, LIFECYCLE_SIGN_IN="tokens") as signed,
+        forked("--database-url", database_url, LIFECYCLE_SIGN_IN="tokens") as signed,
         opened_at(signed.url) as graphiql,
     ):
         graphiql.execute()
