@@ -6,7 +6,6 @@ was left out is not in `model_fields_set`; that is how patches tell "absent" fro
 
 import math
 import re
-import unicodedata
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -14,12 +13,9 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from lifecycle.names import seen
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-# Those of which nothing is seen though they count as printable: Unicode has others wait for them to
-# change what is before them, or fill blanks with them.
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 
 MAX_JSON_BYTES = 256 * 1024
 BIGGEST = 2**63 - 1
@@ -37,13 +33,6 @@ def _named(value: str) -> str:
     if "\n" in value or "\r" in value or "\t" in value:
         raise ValueError("must be a single line")
     return _printable(value)
-
-
-def seen(name: str) -> str:
-    """The name as everybody sees it: composed (NFC), with U+FFFD for each character that shows
-    nothing, changes the direction, or is a space of another kind."""
-    composed = unicodedata.normalize("NFC", _UNSEEN.sub("\ufffd", name))
-    return "".join(each if each.isprintable() else "\ufffd" for each in composed)
 
 
 def _distinct(value: str) -> str:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from lifecycle.commands import seen
+from lifecycle.names import seen
 from lifecycle.runs.rules import RunStatus
 
 T = TypeVar("T")

@@ -69,13 +69,13 @@ async def events_about(sql: asyncpg.Connection, name: str) -> int:
 async def test_two_that_look_the_same_are_not_told_apart_by_what_nobody_sees(
     graph: Graph, unique: str, mutation: str, field: str
 ) -> None:
-    input = {
+    inputs: dict[str, Json] = {
         "registerModelVersion": {"modelName": unique},
         "createExperiment": {},
         "createApiToken": {"grants": [{"role": "VIEWER"}]},
-    }[mutation]
+    }
 
-    refused = await graph.mutate(mutation, {**input, field: f"{unique}\u200b"})
+    refused = await graph.mutate(mutation, {**inputs[mutation], field: f"{unique}\u200b"})
 
     assert refused["code"] == "INVALID_INPUT"
     assert refused["path"] == [field]

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lifecycle.commands import Command, DistinctName, seen
+from lifecycle.commands import Command, DistinctName
+from lifecycle.names import seen
 
 
 class Named(Command):

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.commands import Command, DistinctName, Line, Name, Text, seen
+from lifecycle.commands import Command, DistinctName, Line, Name, Text
+from lifecycle.names import seen
 from lifecycle.runs.rules import RunStatus
 from lifecycle.tracking import rules
 from lifecycle.tracking.rules import (
