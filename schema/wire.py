@@ -14,7 +14,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from lifecycle.errors import LimitExceeded
-from schema.admission import Held
+from schema.admission import FREE, Held
 
 # Of the head of a request, and of whatever else comes without being part of a body.
 MAX_HEAD_BYTES = 64 * 1024
@@ -192,6 +192,13 @@ class WebSockets(WebSocketsSansIOProtocol):
         if self._held is not None:
             self._held.let_go()
         return event
+
+    async def send(self, message: Any) -> None:
+        """Send what the app says; what is long until it has been taken, because it counts so
+        long."""
+        await super().send(message)
+        if len(message.get("text") or "") > FREE:
+            await self.writable.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hold nothing any more."""
