@@ -248,6 +248,11 @@ class WebSockets(WebSocketsSansIOProtocol):
                 self.conn.send_close(1013, "Too much is sent at the same time.")
                 self.handle_parser_exception()
 
+    def keepalive_timeout(self) -> None:
+        """Nobody answers a ping. Closing alone would wait for them to take what was sent."""
+        super().keepalive_timeout()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
     def resume_writing(self) -> None:
         """The client has taken what was sent."""
         super().resume_writing()

@@ -283,9 +283,16 @@ async def test_answers_that_nobody_takes_count_until_they_are_taken(
     assert "errors" not in await graph.answer(query)
 
 
-async def test_answers_on_a_websocket_that_nobody_takes_count_too(
+async def test_answers_on_a_websocket_that_nobody_takes_count_until_no_ping_is_answered(
     live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    opened: list[wire.WebSockets] = []
+
+    def note(made: wire.WebSockets) -> None:
+        opened.append(made)
+
+    monkeypatch.setattr(wire.WebSockets, "start_keepalive", note)
+    monkeypatch.setattr(wire, "_LINGER_SECONDS", 0.1)
     made = {"name": unique, "description": "x" * 20_000}
     await graph.done("createExperiment", made, "experiment { id }")
     often = " ".join(f"a{n}: description" for n in range(500))
@@ -302,7 +309,10 @@ async def test_answers_on_a_websocket_that_nobody_takes_count_too(
         writer.write(frame(1, orjson.dumps(asked)))
 
         await until(lambda: room.held > 9_000_000)
-    await until(lambda: room.held == 0)
+
+        opened[0].keepalive_timeout()
+
+        await until(lambda: room.held == 0)
 
 
 async def test_a_body_counts_as_what_is_made_of_it(graph: Graph, room: Room) -> None:
