@@ -41,6 +41,8 @@ MAX_FIELDS = 2_000
 MAX_COST = 50_000
 # That an answer shows in lists: lists that are no pages may be longer than they are thought to be.
 MAX_OBJECTS = 100_000
+# Of texts and JSON in an answer, as often as it shows them.
+MAX_SHOWN = 16_000_000
 # As many mistakes as graphql-core finds before it stops looking.
 MAX_ERRORS = 100
 MAX_BODY_BYTES = 8 * 1024 * 1024

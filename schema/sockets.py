@@ -29,7 +29,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 )
 
 from lifecycle.errors import LifecycleError, LimitExceeded, Unavailable
-from schema.admission import Held, Room
+from schema.admission import FREE, Held, Room
 from schema.context import Context
 from schema.documents import WithCost, wants_cost
 from schema.errors import told
@@ -48,10 +48,10 @@ class Socket(ASGIWebSocketAdapter):
     held: Held | None = None
     _room: Room | None = None
 
-    def end(self, why: str) -> None:
+    def end(self, why: str, code: int = 4403) -> None:
         """Close it; from now on nothing is sent, and nothing taken."""
         self.ended = True
-        self._closing = asyncio.create_task(self._close(why), name="socket-end")
+        self._closing = asyncio.create_task(self._close(why, code), name="socket-end")
 
     def be_known(self, room: Room, whose: str) -> None:
         """It is known whose it is; from now on messages may be long."""
@@ -90,9 +90,9 @@ class Socket(ASGIWebSocketAdapter):
         except LimitExceeded as error:
             await self.close(1013, str(error))
 
-    async def _close(self, why: str) -> None:
+    async def _close(self, why: str, code: int) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
-            await self.close(4403, why)
+            await self.close(code, why)
 
     async def send_json(self, message: Mapping[str, object]) -> None:
         await self.send_text(orjson.dumps(message).decode())
@@ -102,7 +102,15 @@ class Socket(ASGIWebSocketAdapter):
         if self.ended:
             raise WebSocketDisconnected
         try:
-            await self.ws.send_text(text)
+            if len(text) <= FREE or (held := self._new_held()) is None:
+                await self.ws.send_text(text)
+                return
+            with held:
+                held.add(len(text))
+                await self.ws.send_text(text)
+        except LimitExceeded as error:  # nobody takes what is sent
+            self.end(str(error), 1013)
+            raise WebSocketDisconnected from error
         except (WebSocketDisconnect, RuntimeError) as error:  # or this side has closed it
             raise WebSocketDisconnected from error
 

@@ -40,7 +40,7 @@ from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated
 from lifecycle.journal.feed import Feed
-from schema.admission import Admission, Held
+from schema.admission import FREE, Admission, Held
 from schema.context import Context
 from schema.documents import WithCost, cost_of, wants_cost
 from schema.door import Caller, Door
@@ -88,6 +88,24 @@ _PARAMETERS = (
 _ALLOWED = {"GET": OperationType.from_http("GET"), "POST": OperationType.from_http("POST")}
 _SSE = SSETransport()
 _INIT_SECONDS = 10
+_PIECE = 256 * 1024
+
+
+class _Long(Response):
+    """An answer that counts until it has been taken, in pieces."""
+
+    def __init__(self, held: Held, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._held = held
+        held.add(len(self.body))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            begin = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **begin})
+            for at in range(0, len(self.body), _PIECE):
+                piece, more = self.body[at : at + _PIECE], at + _PIECE < len(self.body)
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 class _Stream(StreamingResponse):
@@ -186,14 +204,14 @@ class View(GraphQL[Context, None]):
             if _STREAM in accepted:
                 results: Any = await self.schema.stream(**operation)
                 results = WithCost(results, asked) if costed else results
-                return self._stream(request, results, caller)
+                return self._stream(request, results, caller, context)
             try:
                 result = await self.schema.execute(**operation)
             except (CannotGetOperationTypeError, InvalidOperationTypeError) as error:
                 raise _misplaced(error) from error
             if costed:
                 result = replace(result, extensions=cost_of(asked))
-            return _response(result, media_type)
+        return _response(result, media_type, Held(self.admission.room, context.counted_as))
 
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
@@ -254,7 +272,11 @@ class View(GraphQL[Context, None]):
         return _shown(result)
 
     def _stream(
-        self, request: Request, results: SubscriptionExecutionResult, caller: Caller
+        self,
+        request: Request,
+        results: SubscriptionExecutionResult,
+        caller: Caller,
+        context: Context,
     ) -> Response:
         source = cast(AsyncGenerator[ExecutionResult, None], results)
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -269,7 +291,11 @@ class View(GraphQL[Context, None]):
             try:
                 async with aclosing(merged()) as chunks:
                     async for chunk in chunks:
-                        yield chunk
+                        with Held(self.admission.room, context.counted_as) as held:
+                            held.add(len(chunk))
+                            yield chunk
+            except LimitExceeded as error:  # nobody takes what is sent
+                _log.info("stream.ended", reason=str(error))
             finally:
                 leave()
 
@@ -374,7 +400,7 @@ def _shown(result: ExecutionResult) -> GraphQLHTTPResponse:
     return shown
 
 
-def _response(result: ExecutionResult, media_type: str) -> Response:
+def _response(result: ExecutionResult, media_type: str, held: Held | None = None) -> Response:
     shown = _shown(result)
     status, headers = 200, {}
     if "data" not in shown:
@@ -388,7 +414,10 @@ def _response(result: ExecutionResult, media_type: str) -> Response:
             headers["retry-after"] = str(told["retryAfter"])
         if status == 401:
             headers["www-authenticate"] = "Bearer"
-    return Response(orjson.dumps(shown), status, headers=headers, media_type=media_type)
+    body = orjson.dumps(shown)
+    if held is not None and len(body) > FREE:
+        return _Long(held, body, status, headers=headers, media_type=media_type)
+    return Response(body, status, headers=headers, media_type=media_type)
 
 
 async def _body(receive: Receive, held: Held) -> bytes:

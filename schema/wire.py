@@ -14,7 +14,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from lifecycle.errors import LimitExceeded
-from schema.admission import Held
+from schema.admission import FREE, Held
 
 # Of the head of a request, and of whatever else comes without being part of a body.
 MAX_HEAD_BYTES = 64 * 1024
@@ -193,6 +193,13 @@ class WebSockets(WebSocketsSansIOProtocol):
             self._held.let_go()
         return event
 
+    async def send(self, message: Any) -> None:
+        """Send what the app says; what is long until it has been taken, because it counts so
+        long."""
+        await super().send(message)
+        if len(message.get("text") or "") > FREE:
+            await self.writable.wait()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Hold nothing any more."""
         super().connection_lost(exc)
@@ -240,6 +247,11 @@ class WebSockets(WebSocketsSansIOProtocol):
             if self.conn.state is State.OPEN:
                 self.conn.send_close(1013, "Too much is sent at the same time.")
                 self.handle_parser_exception()
+
+    def keepalive_timeout(self) -> None:
+        """Nobody answers a ping. Closing alone would wait for them to take what was sent."""
+        super().keepalive_timeout()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has taken what was sent."""

@@ -20,6 +20,8 @@ from graphql import (
     get_nullable_type,
 )
 
+from schema.executor import Length
+
 if TYPE_CHECKING:
     from schema.execution.plan import Selection
 
@@ -61,11 +63,13 @@ class Part:
 
 
 class Rest(list[Part]):
-    """The parts of a level, and how many more objects there may be in the lists of the answer."""
+    """The parts of a level, how many more objects there may be in the lists of the answer, and how
+    long its texts are so far."""
 
-    def __init__(self, room: int, parts: Iterable[Part] = ()) -> None:
+    def __init__(self, room: int, length: Length, parts: Iterable[Part] = ()) -> None:
         super().__init__(parts)
         self.room = room
+        self.length = length
 
     def take(self, objects: int) -> None:
         """So many objects come in. Raises Unusual when they are too many."""
@@ -119,15 +123,20 @@ class Scalar(Type):
         super().__init__(nullable)
         self._coerce = type_.coerce_output_value
         self._kind, self._convert = _conversion(type_)
+        self._is_json = type_.name == "JSON"
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
         if kinds == {self._kind}:
+            if self._kind is str:
+                rest.length.add(sum(map(len, values)))
             return self._convert(values)
         if any(issubclass(kind, Exception) or hasattr(kind, "__await__") for kind in kinds):
             raise Unusual("an error or an awaitable for a value")
         completed = list(map(self._coerce, values))
         if None in completed:
             raise Unusual("a value without a representation")
+        if self._is_json:
+            rest.length.add_json(completed)
         return completed
 
 
@@ -229,6 +238,7 @@ class Written(Type):
     """An object that comes as the text that is shown."""
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
+        rest.length.add(sum(map(len, values)))
         return list(map(orjson.Fragment, values))
 
 
@@ -241,6 +251,7 @@ class WrittenList(Type):
 
     def complete(self, values: Column, rest: Rest) -> Column:
         rest.take(sum(value[1] for value in values if value))
+        rest.length.add(sum(len(value[0]) for value in values if value))
         return [orjson.Fragment(value[0] if value else "[]") for value in values]
 
 

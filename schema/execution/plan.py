@@ -301,6 +301,11 @@ class Compiler:
         # Of what shows nothing of its row nobody would know that it is there.
         if len(leaves) < len(grouped) or all(leaf.attribute is None for leaf in leaves):
             return None
+        # What is shown again is held once here; there it would be written as often, and copied for
+        # each.
+        columns = [leaf[1:] for leaf in leaves if leaf.attribute is not None]
+        if len(set(columns)) < len(columns):
+            return None
         self._size += len(grouped)
         return leaves
 

@@ -26,6 +26,7 @@ from graphql.execution.values import VariableValues
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
 from schema.execution.plan import Attribute, Found, Loaded, Plan, Resolved, TypeName
+from schema.executor import Length
 from schema.limits import MAX_OBJECTS
 from schema.loaded import Further
 from schema.loaders import Ahead, Asked, Load, Path
@@ -90,11 +91,13 @@ class Run:
         self._further: dict[Loaded, Further] = {}
 
     async def answer(self) -> dict[str, Any]:
-        """The data. Raises Unusual, and whatever resolvers and serializers raise."""
+        """The data. Raises Unusual, LimitExceeded, and whatever resolvers and serializers raise."""
         data: dict[str, Any] = {}
-        level = Rest(MAX_OBJECTS, [Part(self._plan.root, [data], objects=[None])])
+        length = Length()
+        level = Rest(MAX_OBJECTS, length, [Part(self._plan.root, [data], objects=[None])])
         while level:
             level = await self._next(level)
+        length.check()
         return data
 
     async def _next(self, level: Rest) -> Rest:
@@ -109,7 +112,7 @@ class Run:
                 if isinstance(coroutine, Coroutine):
                     coroutine.close()
             raise
-        rest = Rest(level.room)
+        rest = Rest(level.room, level.length)
         for part, columns in zip(level, found, strict=True):
             selection, answers = part.selection, part.answers
             for name, field, column in zip(selection.names, selection.fields, columns, strict=True):

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from lifecycle.experiments import repository as experiments
 from lifecycle.experiments import service
 from lifecycle.runs import metrics
-from schema import documents, view
+from schema import documents, executor, view
 from schema.limits import MAX_BODY_BYTES
 from schema.view import GRAPHIQL
 from tests.client import PATIENCE, Graph, Json, socket
@@ -895,6 +895,55 @@ async def test_an_operation_that_is_too_large_is_refused_before_it_is_run(
     }
     assert f"{limit:,}" in error["message"]
     assert "data" not in response.json()
+
+
+SHOWN = {
+    "a text": "experiment(name: $name) { a: description b: description runs { totalCount } }",
+    "a text that is written": "experiment(name: $name) { a: description b: description }",
+    "JSON": 'modelVersion(by: { nameVersion: { modelName: $name, version: "1" } }) '
+    "{ a: hyperparameters b: hyperparameters }",
+    "a list of texts": "experiments(filter: { nameContains: $name }) "
+    "{ nodes { a: description b: description } }",
+}
+
+
+@pytest.mark.parametrize("what", SHOWN)
+async def test_the_texts_of_an_answer_have_an_end_however_often_they_are_shown(
+    graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    # given
+    text = "x" * 600
+    await graph.done("createExperiment", {"name": unique, "description": text}, "experiment { id }")
+    version = {"modelName": unique, "hyperparameters": {"a": text}}
+    await graph.done("registerModelVersion", version, "modelVersion { id }")
+    monkeypatch.setattr(executor, "MAX_SHOWN", 1_000)
+
+    # when
+    asked = f"query ($name: String!) {{ {SHOWN[what]} }}"
+    twice = await graph.answer(asked, {"name": unique})
+    once = await graph.answer(re.sub(r" b: \w+", "", asked), {"name": unique})
+
+    # then
+    [error] = twice["errors"]
+    assert "data" not in twice
+    assert (error["extensions"]["name"], error["extensions"]["limit"]) == ("text", 1_000)
+    assert error["extensions"]["value"] >= 1_200
+    assert "errors" not in once
+
+
+async def test_a_change_whose_answer_is_too_long_is_made(
+    graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "MAX_SHOWN", 1_000)
+    asked = """mutation ($input: CreateExperimentInput!) { createExperiment(input: $input) {
+        ... on CreateExperimentSuccess { experiment { a: description b: description } } } }"""
+
+    answer = await graph.answer(asked, {"input": {"name": unique, "description": "x" * 600}})
+
+    assert answer["errors"][0]["extensions"]["name"] == "text"
+    assert "it has been made" in answer["errors"][0]["message"]
+    again = await graph.mutate("createExperiment", {"name": unique})
+    assert again["code"] == "ALREADY_EXISTS"
 
 
 @pytest.mark.parametrize("what", ["deep", "wide", "multiplied by fragments", "too much to compare"])

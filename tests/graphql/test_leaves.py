@@ -289,3 +289,18 @@ async def test_several_objects_are_found_by_their_own_keys(graph: Graph, unique:
 
     names = [each["run"]["name"] for each in found.values()]
     assert names == ["run 0", "run 1", "run 2", "run 0"]
+
+
+async def test_what_is_shown_again_is_read_once(live: Live, graph: Graph, unique: str) -> None:
+    made = {"name": unique, "description": "x"}
+    await graph.done("createExperiment", made, "experiment { id }")
+
+    async def sent(selection: str) -> int:
+        query = f"query ($name: String!) {{ experiment(name: $name) {{ {selection} }} }}"
+        with statements.read(live.database) as found:
+            await graph.query(query, {"name": unique})
+        return sum(sql.count("description") for sql, _ in found)
+
+    assert await sent(" ".join(f"a{n}: description" for n in range(100))) <= await sent(
+        "description runs { totalCount }"
+    )

@@ -9,6 +9,7 @@ from socket import SO_RCVBUF, SOL_SOCKET
 from socket import socket as Socket
 from urllib.parse import urlsplit
 
+import orjson
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
@@ -256,6 +257,62 @@ async def test_of_bodies_that_are_not_there_yet_so_many_bytes_are_held(
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests")
     assert b'"code":"LIMIT_EXCEEDED","name":"memory","limit":500000' in answer
     await until(lambda: room.held == 0)
+
+
+async def test_answers_that_nobody_takes_count_until_they_are_taken(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: an answer of ten megabytes, more than there is room for between here and there
+    made = {"name": unique, "description": "x" * 20_000}
+    await graph.done("createExperiment", made, "experiment { id }")
+    often = " ".join(f"a{n}: description" for n in range(500))
+    query = f'{{ experiment(name: "{unique}") {{ {often} }} }}'
+    room = Room(30_000_000)
+    monkeypatch.setattr(live.app.state.admission, "room", room)
+
+    # when
+    async with connected(live, receives=4096) as (_, writer):
+        body = orjson.dumps({"query": query})
+        writer.write(POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        await until(lambda: room.held > 9_000_000)
+        refused = await graph.answer(query, None, **{"lifecycle-actor": "anonymous"})
+
+    # then
+    assert refused["errors"][0]["extensions"]["name"] == "memory"
+    await until(lambda: room.held == 0)
+    assert "errors" not in await graph.answer(query)
+
+
+async def test_answers_on_a_websocket_that_nobody_takes_count_until_no_ping_is_answered(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[wire.WebSockets] = []
+
+    def note(made: wire.WebSockets) -> None:
+        opened.append(made)
+
+    monkeypatch.setattr(wire.WebSockets, "start_keepalive", note)
+    monkeypatch.setattr(wire, "_LINGER_SECONDS", 0.1)
+    made = {"name": unique, "description": "x" * 20_000}
+    await graph.done("createExperiment", made, "experiment { id }")
+    often = " ".join(f"a{n}: description" for n in range(500))
+    query = f'{{ experiment(name: "{unique}") {{ {often} }} }}'
+    room = Room(30_000_000)
+    monkeypatch.setattr(live.app.state.admission, "room", room)
+    async with connected(live, receives=4096) as (reader, writer):
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(1, b'{"type": "connection_init"}'))
+        await reader.readuntil(b'{"type":"connection_ack"}')
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        asked = {"type": "subscribe", "id": "1", "payload": {"query": query}}
+        writer.write(frame(1, orjson.dumps(asked)))
+
+        await until(lambda: room.held > 9_000_000)
+
+        opened[0].keepalive_timeout()
+
+        await until(lambda: room.held == 0)
 
 
 async def test_a_body_counts_as_what_is_made_of_it(graph: Graph, room: Room) -> None:
