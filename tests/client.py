@@ -180,6 +180,8 @@ async def socket(url: str, **init: str) -> AsyncIterator[Socket]:
         subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
         proxy=None,
         open_timeout=PATIENCE,
+        # Some do not read for a while, and then see no answer to a ping.
+        ping_interval=None,
     ) as connection:
         opened = Socket(connection)
         await opened.send({"type": "connection_init", "payload": init})

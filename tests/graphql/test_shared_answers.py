@@ -193,7 +193,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_gets_everything_i
 ) -> None:
     monkeypatch.setattr(feed_module, "_MAILBOX", 5)
     run = await a_run(graph, unique)
-    # A long alias fills the socket's buffers soon.
+    # A long alias, and long lines, fill the socket's buffers soon.
     name = "a" * 8_000
     query = RUN.replace("runProgress(", f"{name}: runProgress(")
     async with socket(live.url) as slow, socket(live.url) as quick:
@@ -206,7 +206,9 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_gets_everything_i
         # Each is read by one before the next happens, whatever the other does.
         written: list[str] = []
         while not blocked.missed:
-            written.append(f"line {len(written)}")
+            # It is cut off if its buffers are not full before it has missed its pings.
+            assert blocked in set(live.feed._all())
+            written.append(f"line {len(written)} {'x' * 15_000}")
             await write_line(graph, run, written[-1])
             message = await quick.receive()
             assert said([message["payload"]["data"][name]]) == written[-1:]
