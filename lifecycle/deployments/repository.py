@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, any_, select
 from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import aliased
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
@@ -28,6 +29,7 @@ from lifecycle.pages import (
     by_time,
 )
 from lifecycle.promotion.rules import IN_FORCE
+from lifecycle.promotion.tables import ApprovalRow
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs.tables import RunRow
 
@@ -71,8 +73,21 @@ async def lock(session: WriteSession, id: UUID) -> DeploymentRow | None:
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:
     """Of the earlier deployments of the same model and environment, the last that came to be ACTIVE
     and HEALTHY, that neither failed nor was rolled back from, and whose version still exists; in
-    production one of a version whose approval is in force before all others."""
-    approved = among(ModelVersionRow.approval_status, IN_FORCE).desc()
+    production one of a version whose approval is in force, for what was in production before, goes
+    before all others."""
+    present, used = aliased(ApprovalRow), aliased(ApprovalRow)
+    was_there = (
+        select(1)
+        .select_from(present)
+        .join(used, used.model_version_id == present.model_version_id)
+        .where(
+            present.model_version_id == ModelVersionRow.id,
+            present.superseded_at.is_(None),
+            used.evidence_digest == present.evidence_digest,
+            used.used_at.is_not(None),
+        )
+    )
+    approved = among(ModelVersionRow.approval_status, IN_FORCE) & was_there.exists()
     spoilt = select(1).where(
         DeploymentTransitionRow.deployment_id == DeploymentRow.id,
         among(
@@ -92,7 +107,7 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
             ~spoilt.exists(),
         )
         .order_by(
-            *([approved] if bad.environment is Environment.PRODUCTION else []),
+            *([approved.desc()] if bad.environment is Environment.PRODUCTION else []),
             DeploymentRow.healthy_at.desc(),
             DeploymentRow.id.desc(),
         )

@@ -13,7 +13,7 @@ import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import Action
+from lifecycle.access.rules import SYSTEM, Action
 from lifecycle.commands import Command, JsonObject, Moment, Name, Text
 from lifecycle.database import WriteSession, clock, savepoint
 from lifecycle.deployments import repository as deployments
@@ -435,10 +435,13 @@ async def _mark_stale(
 async def _open_review(
     session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
 ) -> DriftResponseRow:
-    """A review that is open already goes on: whoever wants it begun anew has the approval marked
-    STALE first."""
+    """A review that the service has opened already goes on: whoever wants it begun anew has the
+    approval marked STALE first. What somebody has submitted does not: they could submit it again,
+    and the policy decide."""
     status = version.approval_status
-    if status in OPEN or not rules.reviewable(version.stage, status):
+    former = await policies.present_approval(session, version.id)
+    goes_on = former is not None and former.submitted_by.startswith(SYSTEM) and status in OPEN
+    if goes_on or not rules.reviewable(version.stage, status):
         return DriftResponseRow(
             outcome=DriftOutcome.NOTHING_TO_DO,
             message=f"Version {version.version} is {version.stage} and {status}.",

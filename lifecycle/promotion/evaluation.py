@@ -21,6 +21,8 @@ from lifecycle.promotion.gates import (
 from lifecycle.promotion.rules import IN_FORCE, OPEN, STAGE, is_guarded
 from lifecycle.registry.rules import ApprovalStatus, Stage
 
+_DECIDES_NOTHING = "The policy decides nothing by itself."
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -75,9 +77,10 @@ def evaluate(policy: Policy, facts: Facts) -> Report:
     return Report(policy.stage, policy.version, checks, facts.now)
 
 
-def without_rules(policy: Policy) -> Policy:
-    """What is left of a policy when only the approval counts."""
-    return replace(policy, rules=())
+def of_approval(policy: Policy, facts: Facts) -> Report:
+    """What is left of `evaluate` when only that the approval is in force counts."""
+    checks = [_approval(None, facts, None)] if policy.stage is Stage.PRODUCTION else []
+    return Report(policy.stage, policy.version, checks, facts.now)
 
 
 def outlook(policy: Policy, facts: Facts) -> Report:
@@ -119,11 +122,15 @@ def _ways(current: Stage, wanted: Stage) -> list[Stage]:
 
 
 def approval_check(policy: Policy, facts: Facts) -> Check:
-    """Whether the version's approval is in force, and by enough people."""
-    rule, approval, status = policy.approvals, facts.approval, facts.status
+    """Whether the version's approval is in force, by enough people, or without people as the policy
+    would still decide."""
+    return _approval(policy.approvals, facts, _doubt(policy, facts))
+
+
+def _approval(rule: ApprovalsRule | None, facts: Facts, doubt: str | None) -> Check:
+    approval, status = facts.approval, facts.status
     people = eligible(rule, facts, approval.approved_by) if approval else []
     enough = rule is None or len(people) >= rule.count or status is ApprovalStatus.BYPASSED
-    doubt = _doubt(policy, facts)
     passed = status in IN_FORCE and enough and doubt is None
     said = f"Version {facts.version} is {status}"
     if status in IN_FORCE and not enough and rule:
@@ -145,13 +152,13 @@ def approval_check(policy: Policy, facts: Facts) -> Check:
 
 def _doubt(policy: Policy, facts: Facts) -> str | None:
     """Why what was approved without a person would not be so now: another version may be in
-    production than then."""
-    rule, approval = policy.automatic, facts.approval
-    if rule is None or approval is None or approval.approved_by:
+    production than then, or another policy in force."""
+    approval = facts.approval
+    if approval is None or approval.approved_by or facts.status is not ApprovalStatus.APPROVED:
         return None
-    if facts.status is not ApprovalStatus.APPROVED:
-        return None
-    status, reason = rule.decide(facts, validate(policy, facts))
+    if policy.automatic is None:
+        return _DECIDES_NOTHING.removesuffix(".")
+    status, reason = policy.automatic.decide(facts, validate(policy, facts))
     return None if status is ApprovalStatus.APPROVED else reason.removesuffix(".")
 
 
@@ -197,5 +204,5 @@ def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus
     if unfinished:
         return ApprovalStatus.PENDING, " ".join(unfinished)
     if policy.automatic is None:
-        return ApprovalStatus.PENDING, "The policy decides nothing by itself."
+        return ApprovalStatus.PENDING, _DECIDES_NOTHING
     return policy.automatic.decide(facts, report)

@@ -384,23 +384,39 @@ async def present_approval(session: WriteSession, version_id: UUID) -> ApprovalR
     )
 
 
-async def submitters(session: WriteSession, version_id: UUID, evidence_digest: str) -> set[str]:
-    """Who has ever submitted a version with this content, the service itself included."""
-    statement = select(ApprovalRow.submitted_by).where(
+async def submissions(
+    session: WriteSession, version_id: UUID
+) -> list[tuple[str, str | None, ApprovalStatus]]:
+    """Who has ever submitted a version, the service itself included, with which content, and what
+    became of it: newest first."""
+    statement = (
+        select(ApprovalRow.submitted_by, ApprovalRow.evidence_digest, ApprovalRow.status)
+        .where(ApprovalRow.model_version_id == version_id)
+        .order_by(ApprovalRow.submitted_at.desc(), ApprovalRow.id.desc())
+    )
+    return list(await session.fetch(statement))
+
+
+async def was_in_production(session: ReadSession, version_id: UUID, evidence_digest: str) -> bool:
+    """Whether an approval has ever let a version with this content into production."""
+    statement = select(ApprovalRow.id).where(
         ApprovalRow.model_version_id == version_id,
         ApprovalRow.evidence_digest == evidence_digest,
+        ApprovalRow.used_at.is_not(None),
     )
-    return set(await session.fetch(statement))
+    return bool(await session.fetch(statement.limit(1)))
 
 
-async def waits_for_people(session: WriteSession, version_id: UUID) -> bool:
-    """Whether people have let a version on at no time since the service itself has opened a review
-    of it, whatever has become of that."""
+async def waits_for_people(session: WriteSession, version_id: UUID, evidence_digest: str) -> bool:
+    """Whether people have let a version on at no time since they have rejected it with this
+    content, or the service itself has opened a review of it, whatever has become of that."""
     mine = ApprovalRow.model_version_id == version_id
-    let_on = mine & ~ApprovalRow.decided_by.startswith(SYSTEM)
-    let_on &= ApprovalRow.status != ApprovalStatus.REJECTED
+    by_people = mine & ~ApprovalRow.decided_by.startswith(SYSTEM)
+    rejected = by_people & (ApprovalRow.status == ApprovalStatus.REJECTED)
+    let_on = by_people & (ApprovalRow.status != ApprovalStatus.REJECTED)
     last = select(func.max(ApprovalRow.submitted_at)).where(let_on).scalar_subquery()
     opened = mine & ApprovalRow.submitted_by.startswith(SYSTEM)
+    opened |= rejected & (ApprovalRow.evidence_digest == evidence_digest)
     since = or_(last.is_(None), ApprovalRow.submitted_at > last)
     return bool(await session.fetch(select(ApprovalRow.id).where(opened, since).limit(1)))
 

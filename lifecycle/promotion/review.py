@@ -57,6 +57,8 @@ Aliases = Callable[[WriteSession, str], Awaitable[frozenset[str]]]
 
 MAX_ITEMS = 200
 POLICY = "system:policy"
+# Of submissions for which nobody stands any more.
+_ENDED = (ApprovalStatus.REJECTED, ApprovalStatus.WITHDRAWN)
 
 
 class AppendChecklistItem(Command):
@@ -196,7 +198,8 @@ async def validate(
 
 async def submit(session: WriteSession, origin: Origin, command: SubmitForApproval) -> ApprovalRow:
     """Validate a version and decide, as far as the policy decides by itself; what was submitted
-    before is superseded. Once drift has opened a review, people decide next. An approval moves the
+    before is superseded. Once people have rejected it as it is, or drift has opened a review,
+    people decide next. An approval moves the
     version to STAGING.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
@@ -222,9 +225,11 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     report = evaluation.validate(policy, facts)
     status, reason = evaluation.decide(policy, facts, report)
-    if status is ApprovalStatus.APPROVED and await repository.waits_for_people(session, version.id):
+    if status is ApprovalStatus.APPROVED and await repository.waits_for_people(
+        session, version.id, facts.evidence_digest()
+    ):
         status = ApprovalStatus.NEEDS_REVIEW
-        reason = "Since drift opened a review of it, nobody has approved it."
+        reason = "Since it was rejected, or drift opened a review of it, nobody has approved it."
     stored = await store_report(session, origin, version, policy, report)
     approval = await _new(session, origin, version, policy, facts, status)
     approval.reason = reason
@@ -461,18 +466,27 @@ async def _submitters(
 ) -> list[str]:
     """Who stands for what is to be approved. Of a review that the service has opened by itself that
     is whoever has submitted the same content before: drift must neither make somebody's submission
-    nobody's, nor have a change reviewed that nobody has submitted. Raises Conflict."""
+    nobody's, nor have reviewed what nobody has submitted, what was replaced since, or what was
+    rejected or taken back. Raises Conflict."""
     if not approval.submitted_by.startswith(SYSTEM):
         return [approval.submitted_by]
-    names = await repository.submitters(session, version.id, facts.evidence_digest())
-    people = sorted(name for name in names if not name.startswith(SYSTEM))
-    if not people:
+    digest = facts.evidence_digest()
+    people, standing = set(), None
+    for name, content, status in await repository.submissions(session, version.id):
+        by_somebody = not name.startswith(SYSTEM)
+        if standing is None and status in _ENDED:
+            standing = False
+        if standing is None and by_somebody:
+            standing = content == digest
+        if by_somebody and content == digest:
+            people.add(name)
+    if not standing:
         raise Conflict(
-            f"Nobody has submitted what version {version.version} is now: whoever stands for it "
-            "does so with submitForApproval.",
+            f"Nobody stands for what version {version.version} is now: whoever does submits it "
+            "with submitForApproval.",
             ("decision",),
         )
-    return people
+    return sorted(people)
 
 
 def _check_may_approve(

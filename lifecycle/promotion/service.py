@@ -174,8 +174,10 @@ async def move(
     """Move a version that the caller has locked by `lock_for_move`: the one door to a stage.
 
     Upwards it leads past the stage's policy, and into production only with an approval in force,
-    whatever the cause; a rollback needs nothing else. A version that is displaced from production
-    is archived in the same moment. Raises InvalidTransition, GateFailed, ApprovalRequired.
+    whatever the cause; a rollback to what was there before needs nothing else. A version that is
+    displaced from production is archived in the same moment.
+
+    Raises InvalidTransition, GateFailed, ApprovalRequired.
     """
     rules.check_move(version.stage, stage, cause)
     moment, displaced, judged = await together(
@@ -189,9 +191,10 @@ async def move(
     approval_id = report = None
     if judged is not None:
         policy, facts = judged
-        if cause is StageCause.ROLLED_BACK:
-            policy = evaluation.without_rules(policy)
-        found = evaluation.evaluate(policy, facts)
+        back = cause is StageCause.ROLLED_BACK
+        if back and stage is Stage.PRODUCTION:
+            back = await repository.was_in_production(session, version.id, facts.evidence_digest())
+        found = (evaluation.of_approval if back else evaluation.evaluate)(policy, facts)
         evaluation.enforce(found, facts)
         if found.checks:
             report = _report(origin, version, policy, found)
@@ -266,7 +269,7 @@ async def check_approved(session: WriteSession, version: ModelVersionRow, path: 
     if version.approval_status in IN_FORCE:
         return
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
-    evaluation.enforce(evaluation.evaluate(evaluation.without_rules(policy), facts), facts, path)
+    evaluation.enforce(evaluation.of_approval(policy, facts), facts, path)
 
 
 async def store_report(

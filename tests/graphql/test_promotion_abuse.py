@@ -219,7 +219,7 @@ async def test_drift_has_no_change_reviewed_that_nobody_has_submitted(
     assert refused == {
         "__typename": "Conflict",
         "code": "CONFLICT",
-        "message": "Nobody has submitted what version 1 is now: whoever stands for it does so with "
+        "message": "Nobody stands for what version 1 is now: whoever does submits it with "
         "submitForApproval.",
         "path": ["decision"],
     }
@@ -268,7 +268,8 @@ async def test_who_submits_again_does_not_decide_what_drift_has_people_decide(
         == [
             {
                 "status": "NEEDS_REVIEW",
-                "reason": "Since drift opened a review of it, nobody has approved it.",
+                "reason": "Since it was rejected, or drift opened a review of it, nobody has "
+                "approved it.",
                 "decidedBy": None,
             }
         ]
@@ -278,3 +279,108 @@ async def test_who_submits_again_does_not_decide_what_drift_has_people_decide(
     # What people have approved, a change makes a matter of the policy again.
     await graph.mutate("updateModelVersion", of(version) | {"metrics": accuracy(0.92)})
     assert (await submit(graph, version))["status"] == "APPROVED"
+
+
+async def test_drift_has_nothing_reviewed_that_was_submitted_once_and_replaced_since(
+    graph: Graph, unique: str
+) -> None:
+    # Given what somebody has submitted once, and something better that was approved since
+    version = await approved(graph, await a_version(graph, unique, artifactPath="leaky"))
+    await graph.mutate("updateModelVersion", of(version) | {"artifactPath": "mended"})
+    await approved(graph, version)
+
+    await graph.mutate("updateModelVersion", of(version) | {"artifactPath": "leaky"}, **MALLORY)
+    assert await drifts(graph, version) == OF_NOBODY
+    refused = await decide(graph, version)
+
+    assert (refused["__typename"], refused["message"]) == (
+        "Conflict",
+        "Nobody stands for what version 1 is now: whoever does submits it with submitForApproval.",
+    )
+
+
+async def test_drift_has_nothing_reviewed_that_its_submitter_took_back(
+    graph: Graph, unique: str
+) -> None:
+    version = await approved(graph, await a_version(graph, unique))
+    await graph.done("withdrawApproval", of(version), "approval { status }")
+
+    assert await drifts(graph, version) == OF_NOBODY
+
+    assert (await decide(graph, version))["__typename"] == "Conflict"
+
+
+async def test_a_rollback_brings_back_nothing_that_was_never_in_production(
+    graph: Graph, unique: str
+) -> None:
+    # Given two versions that were in production and ran well there, and a third that does
+    made = []
+    for figure in (0.80, 0.81, 0.82):
+        made.append(await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(figure)))
+        id = await a_deployment(graph, made[-1], "PRODUCTION", "ACTIVE")
+        await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+    # When the second becomes something else, which is approved but does not come into production
+    changed = of(made[1]) | {"metrics": accuracy(0.815), "artifactPath": "new"}
+    await graph.done("updateModelVersion", changed, VERSION)
+    await approved(graph, made[1])
+
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+
+    assert back == {"version": "1"}
+
+
+async def test_what_the_policy_approved_is_for_people_once_the_policy_decides_nothing(
+    graph: Graph, unique: str
+) -> None:
+    # Given what was in production without a person's approval, until another took its place
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.8))
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    policy = {"modelName": unique, "stage": "PRODUCTION", "rules": []}
+    await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+    await graph.done("setStage", of(version) | {"stage": "STAGING"}, VERSION)
+
+    refused = await promote(graph, version)
+
+    assert (refused["__typename"], refused["message"]) == (
+        "ApprovalRequired",
+        "Version 1 is APPROVED, but without a person, and now the policy would leave it to people: "
+        "The policy decides nothing by itself; submit it for approval first, with "
+        "submitForApproval.",
+    )
+
+
+async def test_what_was_open_when_drift_called_for_people_is_for_people(
+    graph: Graph, unique: str
+) -> None:
+    # Given a submission that is open already
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    version = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.9)))
+    await graph.done("updateModelVersion", of(version) | {"metrics": accuracy(0.87)}, VERSION)
+    policy = {
+        "modelName": unique,
+        "responses": [{"fromSeverity": "HIGH", "action": "OPEN_REVIEW"}],
+        "degradation": [],
+        "reason": "People look at it.",
+    }
+    await graph.mutate("setDriftPolicy", policy, **{"Lifecycle-Actor": "admin"})
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+    await drifts(graph, version)
+    await graph.done("updateModelVersion", of(version) | {"metrics": accuracy(0.9)}, VERSION)
+
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+
+async def test_the_policy_does_not_approve_what_people_have_rejected(
+    graph: Graph, unique: str
+) -> None:
+    leader = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    version = await a_version(graph, unique, metrics=accuracy(0.87))
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+    rejected = of(version) | {"decision": "REJECT"}
+    await graph.mutate("decideApproval", rejected, **{"Lifecycle-Actor": "ben"})
+
+    # Nothing to compare it with: the policy would approve it by itself.
+    await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
+
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"

@@ -398,7 +398,8 @@ def test_no_evidence_is_too_old() -> None:
 @pytest.mark.parametrize(
     ("rule", "status", "people", "passed"),
     [
-        (None, S.APPROVED, [], True),
+        (None, S.APPROVED, ["bob"], True),
+        (None, S.APPROVED, [], False),
         (None, S.BYPASSED, [], True),
         *((None, status, [], False) for status in (S.PENDING, S.NEEDS_REVIEW, S.REJECTED)),
         *((None, status, ["bob"], False) for status in (S.STALE, S.WITHDRAWN)),
@@ -651,11 +652,10 @@ def test_who_is_asked_says_what_is_in_a_report() -> None:
     assert [c.name for c in evaluation.review(asked, found).checks] == ["accuracy", "checklist"]
     everything = ["accuracy", "checklist", "approval"]
     assert [c.name for c in evaluation.evaluate(asked, found).checks] == everything
-    assert [c.name for c in evaluation.evaluate(evaluation.without_rules(asked), found).checks] == [
-        "approval"
-    ]
+    assert [c.name for c in evaluation.of_approval(asked, found).checks] == ["approval"]
     staging = policy(ACCURACY, stage=Stage.STAGING)
     assert [c.name for c in evaluation.evaluate(staging, found).checks] == ["accuracy"]
+    assert not evaluation.of_approval(staging, found).checks
 
 
 def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
@@ -672,7 +672,7 @@ def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
         "NOT_SUBMITTED; submit it for approval first, with submitForApproval."
     )
     assert required.value.status is S.NOT_SUBMITTED
-    for found in (submitted(good, S.APPROVED), submitted(low, S.BYPASSED)):
+    for found in (submitted(good, S.APPROVED, "bob"), submitted(low, S.BYPASSED)):
         evaluation.enforce(evaluation.evaluate(asked, found), found)
     # Nobody goes past it with a bypass of something else.
     changed = replace(submitted(low, S.BYPASSED), metrics={"accuracy": 0.6})
