@@ -83,7 +83,7 @@ class Guard:
                 await _error(421, _NO_NAME, {"code": "BAD_REQUEST"})(scope, receive, answer)
             return
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, send if scope["type"] == "websocket" else answer)
         except Exception:
             if not started:
                 id = scope["request_id"]

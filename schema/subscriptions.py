@@ -133,10 +133,11 @@ class Answers(AsyncIterator[Answer]):
         except Exception as error:  # whatever it is, it is what the client is told
             return self._asked.answer(None, [GraphQLError(str(error), original_error=error)])
         key = (id(item), self._alike)
-        if key not in _shared:
-            _shared[key] = _Shared(item, self._asked.execute(item))
+        shared = _shared.get(key)
+        if shared is None:
+            shared = _shared[key] = _Shared(item, self._asked.execute(item))
             asyncio.get_running_loop().call_later(_SHARED_SECONDS, _shared.pop, key)
-        return await _shared[key].answer()
+        return await shared.answer()
 
     async def aclose(self) -> None:
         """End it, wherever it is."""

@@ -22,6 +22,8 @@ _log = structlog.get_logger(__name__)
 POOL_SECONDS = 10
 # A replica that does not answer is not asked again for a moment.
 _REST_SECONDS = 5
+# What was broken off is over at once, or never.
+_SETTLE_SECONDS = 10
 _OLDEST_SERVER = 15
 
 
@@ -114,6 +116,7 @@ class Connections:
         self.waiting = 0
         self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
         self._all: set[asyncpg.Connection] = set()
+        self._settling: set[asyncio.Task[None]] = set()
         for _ in range(size):
             self._free.put_nowait(None)
 
@@ -137,6 +140,24 @@ class Connections:
         """Let others have it."""
         self._free.put_nowait(connection)
 
+    def give_up(self, connection: asyncpg.Connection | None) -> None:
+        """Let others have it, of whom nobody knows what has been sent to it: perhaps a statement
+        has been prepared and was to be executed next. PostgreSQL counts that time as the
+        statement's, until it is told that nothing follows, and would break off whatever is next."""
+        settling = asyncio.create_task(self._settle(connection), name="connection-settling")
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    async def _settle(self, connection: asyncpg.Connection | None) -> None:
+        try:
+            if connection is not None:
+                await connection.execute("SELECT", timeout=_SETTLE_SECONDS)
+        except Exception:  # whatever it is, the next one makes another
+            assert connection is not None
+            connection.terminate()
+        finally:
+            self.give_back(connection)
+
     async def _next(self) -> asyncpg.Connection | None:
         # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
         waiting = asyncio.ensure_future(self._free.get())
@@ -158,25 +179,37 @@ class Connections:
     async def _connect(self) -> asyncpg.Connection:
         # In a task of its own, because the driver's timeout cancels the task that it is in: for who
         # drives resolvers by hand that is not theirs.
-        connection = await asyncio.create_task(
-            connect(
-                self._url,
-                self._pool,
-                seconds=self._seconds,
-                default_transaction_read_only="on",
-                statement_timeout="30s",
-            )
-        )
+        making = asyncio.create_task(self._make())
+        try:
+            connection = await making
+        except BaseException:  # also where who waits for it is closed, which cancels nothing
+            making.cancel()
+            making.add_done_callback(_end)
+            raise
         self._all.add(connection)
-        # In the binary form, of which the first byte is a version, because text is not taken as a
-        # part of records.
-        await connection.set_type_codec(
-            "jsonb",
-            encoder=lambda text: b"\x01" + text.encode(),
-            decoder=lambda form: orjson.loads(form[1:]),
-            schema="pg_catalog",
-            format="binary",
+        return connection
+
+    async def _make(self) -> asyncpg.Connection:
+        connection = await connect(
+            self._url,
+            self._pool,
+            seconds=self._seconds,
+            default_transaction_read_only="on",
+            statement_timeout="30s",
         )
+        try:
+            # In the binary form, of which the first byte is a version, because text is not taken as
+            # a part of records.
+            await connection.set_type_codec(
+                "jsonb",
+                encoder=lambda text: b"\x01" + text.encode(),
+                decoder=lambda form: orjson.loads(form[1:]),
+                schema="pg_catalog",
+                format="binary",
+            )
+        except BaseException:
+            connection.terminate()
+            raise
         if self._watch is not None:
             report(connection, self._pool, self._watch)
         return connection
@@ -201,3 +234,9 @@ class Connections:
         """Close those that are there; who uses one fails."""
         while self._all:
             self._all.pop().terminate()
+
+
+def _end(making: asyncio.Task[asyncpg.Connection]) -> None:
+    """End a connection for which nobody waits any more."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().terminate()

@@ -9,6 +9,7 @@ from lifecycle.database.connections import Connections
 from lifecycle.database.failures import expected, is_missing
 from lifecycle.database.reading import ReadSession
 from lifecycle.database.visible import Models, narrowed
+from lifecycle.errors import LifecycleError
 from lifecycle.statements import Values
 
 
@@ -31,7 +32,10 @@ class Reader(ReadSession):
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._connections.give_back(self._connection)
+        if error is None or isinstance(error, LifecycleError):
+            self._connections.give_back(self._connection)
+        else:
+            self._connections.give_up(self._connection)
         if isinstance(error, Exception) and (known := expected(error)) is not None:
             raise known from error
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Uuid, bindparam, func, select, text
 
-from lifecycle.database import READERS, Later, ReadSession, connections, together
+from lifecycle.database import READERS, Database, Later, ReadSession, connections, together
 from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
@@ -22,9 +24,20 @@ from tests import statements
 from tests.client import PATIENCE, Graph
 from tests.conftest import Live
 from tests.factories import a_version
+from tests.following import until
 
 CREATE = "experiment { id }"
 _SLEEP = Prepared(text("SELECT pg_sleep(0.05)"))
+
+
+@asynccontextmanager
+async def another(live: Live) -> AsyncIterator[Database]:
+    """The same database, on connections that nobody else uses."""
+    database = Database(live.database.url)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def an_experiment(graph: Graph, name: str) -> UUID:
@@ -111,13 +124,50 @@ def test_a_statement_has_as_many_parameters_however_many_values_there_are() -> N
 
 
 async def test_more_readers_than_connections_wait_for_each_other(live: Live) -> None:
-    async def sleep() -> None:
-        async with live.database.read() as session:
+    async def sleep(database: Database) -> None:
+        async with database.read() as session:
             await session.fetch(_SLEEP)
 
-    await asyncio.gather(*(sleep() for _ in range(3 * READERS)))
+    async with another(live) as database:
+        await asyncio.gather(*(sleep(database) for _ in range(3 * READERS)))
 
-    assert live.database.reading == 0
+        assert database.reading == 0
+
+
+async def test_who_is_given_up_before_what_was_prepared_is_executed_spoils_nothing(
+    live: Live,
+) -> None:
+    """Until PostgreSQL is told that nothing follows, the time counts as that of the statement."""
+    async with another(live) as database:
+        # given
+        with suppress(asyncio.CancelledError):
+            async with database.read() as session:
+                driver = session._connection  # type: ignore[attr-defined]
+                await driver.execute("SET statement_timeout = '50ms'")
+                await driver.prepare("SELECT 'nobody executes it'")
+                raise asyncio.CancelledError
+        await until(lambda: database.reading == 0)
+
+        # when
+        await asyncio.sleep(0.1)
+        async with database.read() as session:
+            assert session._connection is driver  # type: ignore[attr-defined]
+            found = await session.fetch(Prepared(text("SELECT 1")))
+
+    # then
+    assert found == [(1,)]
+
+
+async def test_who_is_given_up_while_a_connection_is_made_leaves_none_behind(live: Live) -> None:
+    async with another(live) as database:
+        given_up = database.read().__aenter__()
+        given_up.send(None)
+        given_up.close()
+
+        assert database.reading == 0
+        # It would be found by the collector, which says so.
+        await asyncio.sleep(0.2)
+        gc.collect()
 
 
 async def test_who_is_cancelled_while_waiting_takes_no_connection_along(live: Live) -> None:
