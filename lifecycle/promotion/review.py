@@ -199,8 +199,7 @@ async def validate(
 async def submit(session: WriteSession, origin: Origin, command: SubmitForApproval) -> ApprovalRow:
     """Validate a version and decide, as far as the policy decides by itself; what was submitted
     before is superseded. Once people have rejected it as it is, or drift has opened a review,
-    people decide next. An approval moves the
-    version to STAGING.
+    people decide next. An approval moves the version to STAGING.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
