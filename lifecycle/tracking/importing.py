@@ -72,12 +72,16 @@ async def bring_in(
     async with database.read() as session:
         mirrored = await repository.is_mirrored(session, server_id)
     sync = Sync(database, client, server_id, origin_of(server_id), writes=False, mirrored=mirrored)
-    listed = {kind: await _list(sync, kind, administrator) for kind in KINDS}
     done = dict.fromkeys(KINDS, 0)
-    # Something may turn out to belong to what was not listed.
-    while any([await _left(sync, kind) for kind in KINDS]):
-        for kind in KINDS:
-            done[kind] += await _drain(sync, kind, progress)
+    try:
+        listed = {kind: await _list(sync, kind, administrator) for kind in KINDS}
+        # Something may turn out to belong to what was not listed.
+        while any([await _left(sync, kind) for kind in KINDS]):
+            for kind in KINDS:
+                done[kind] += await _drain(sync, kind, progress)
+    finally:
+        # What waits is looked at again, when something else may be there, and not in this name.
+        await database.write(lambda session: repository.end_import(session, server_id))
     return [await _imported(sync, kind, listed[kind], done[kind]) for kind in KINDS]
 
 

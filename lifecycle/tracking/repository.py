@@ -253,6 +253,15 @@ async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
     return number
 
 
+async def end_import(session: WriteSession, server_id: UUID) -> None:
+    """Whatever is not in by now is not taken over on behalf of who has imported."""
+    await session.execute(
+        update(MlflowItemRow)
+        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.importing_for.is_not(None))
+        .values(importing_for=None)
+    )
+
+
 async def troubles(
     session: ReadSession, server_id: UUID, kind: TrackedKind, limit: int
 ) -> Sequence[tuple[SyncState, str]]:

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
 
+from lifecycle.database import connect
 from tests.client import PATIENCE, Graph, Json
 from tests.conftest import MakeDatabase, forks, serving
 from tests.forks import Forked
@@ -491,6 +492,36 @@ async def test_a_worker_that_gets_to_it_first_takes_the_stage_over_too(
     assert (done.code, "conflict" in done.out) == (0, False)
     [version] = [each for each in await empty.all(VERSIONS) if each["modelName"] == unique]
     assert (version["stage"], version["approval"]["decidedBy"]) == ("PRODUCTION", "admin")
+
+
+async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(
+    empty: World, unique: str
+) -> None:
+    # given a version of a run that cannot come in: two runs that are each other's parent
+    client = MlflowClient(empty.mlflow.url)
+    experiment = client.create_experiment(unique)
+    one = client.create_run(experiment).info.run_id
+    other = client.create_run(experiment, tags={PARENT: one}).info.run_id
+    client.set_tag(one, PARENT, other)
+    client.create_registered_model(unique)
+    client.create_model_version(unique, source="s3://somewhere/model", run_id=one)
+
+    # when
+    try:
+        done = await empty.bring_in()
+    finally:  # others import from this server, too
+        client.delete_registered_model(unique)
+        client.delete_experiment(experiment)
+
+    # then
+    connection = await connect(empty.database_url, "test")
+    waiting = await connection.fetch(
+        "SELECT kind, importing_for FROM mlflow_item WHERE error LIKE 'Waits for%'"
+    )
+    await connection.close()
+    assert done.code == 1
+    assert {row["kind"] for row in waiting} == {"RUN", "MODEL_VERSION"}
+    assert {row["importing_for"] for row in waiting} == {None}
 
 
 async def test_from_another_server_than_the_one_that_is_mirrored_to(
