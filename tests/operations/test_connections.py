@@ -259,14 +259,19 @@ async def test_of_bodies_that_are_not_there_yet_so_many_bytes_are_held(
     await until(lambda: room.held == 0)
 
 
-async def test_answers_that_nobody_takes_count_until_they_are_taken(
-    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given: an answer of ten megabytes, more than there is room for between here and there
+async def a_query_of_ten_megabytes(graph: Graph, unique: str) -> str:
+    """A short query with an answer of that length."""
     made = {"name": unique, "description": "x" * 20_000}
     await graph.done("createExperiment", made, "experiment { id }")
     often = " ".join(f"a{n}: description" for n in range(500))
-    query = f'{{ experiment(name: "{unique}") {{ {often} }} }}'
+    return f'{{ experiment(name: "{unique}") {{ {often} }} }}'
+
+
+async def test_answers_that_nobody_takes_count_until_they_are_taken(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: more than there is room for between here and there
+    query = await a_query_of_ten_megabytes(graph, unique)
     room = Room(30_000_000)
     monkeypatch.setattr(live.app.state.admission, "room", room)
 
@@ -293,10 +298,7 @@ async def test_answers_on_a_websocket_that_nobody_takes_count_until_no_ping_is_a
 
     monkeypatch.setattr(wire.WebSockets, "start_keepalive", note)
     monkeypatch.setattr(wire, "_LINGER_SECONDS", 0.1)
-    made = {"name": unique, "description": "x" * 20_000}
-    await graph.done("createExperiment", made, "experiment { id }")
-    often = " ".join(f"a{n}: description" for n in range(500))
-    query = f'{{ experiment(name: "{unique}") {{ {often} }} }}'
+    query = await a_query_of_ten_megabytes(graph, unique)
     room = Room(30_000_000)
     monkeypatch.setattr(live.app.state.admission, "room", room)
     async with connected(live, receives=4096) as (reader, writer):
