@@ -35,7 +35,7 @@ MAX_QUERIES = 16
 # Each holds a connection that writes, and may wait long for a lock; queries do not wait for it.
 MAX_MUTATIONS = 8
 
-# Of what is received and executed at the same time.
+# Of what is received, executed and sent at the same time.
 MAX_HELD = 256 * 1024 * 1024
 # Of each request, which most of them do not exceed.
 FREE = 16 * 1024
@@ -205,8 +205,9 @@ class Seat:
 
 
 class Room:
-    """How many bytes a process holds of what it was sent and has not answered. Each principal may
-    have as many as are free still, so who takes all that they can leaves as much to others."""
+    """How many bytes a process holds of what it was sent and has not answered, and of answers that
+    nobody has taken. Each principal may have as many as are free still, so who takes all that they
+    can leaves as much to others."""
 
     def __init__(self, most: int = MAX_HELD) -> None:
         self._most = most

@@ -574,9 +574,10 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Submit a version for production. It is validated; the policy approves, "
-        "rejects, or leaves it to people, as it always does once drift has opened a review. A "
-        "former submission is superseded, by the same people who could withdraw it; such a review "
-        "by anybody. An approved version moves to STAGING."
+        "rejects, or leaves it to people, as it always does once they have rejected it as it is, "
+        "or drift has opened a review. A former submission is superseded, "
+        "by the same people who could withdraw it; such a review by anybody. An approved version "
+        "moves to STAGING."
     )
     async def submit_for_approval(
         self, info: Info, input: Given[SubmitForApprovalInput]
@@ -588,10 +589,11 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Approve or reject what was submitted. Whoever registered or submitted the "
-        "version cannot approve it, nor by a token that they have made; what drift has a review "
-        "opened of must have been submitted as it is. BYPASS is for "
-        "administrators: past the policy, with a reason, and seen as such for ever. An approved "
-        "version moves to STAGING, which whoever approves it must be allowed to do."
+        "version cannot approve it, nor by a token that they have made. Where drift has opened the "
+        "review, somebody must have submitted it as it is, and nobody rejected it or taken it back "
+        "since. BYPASS is for administrators: past the policy, with a reason, "
+        "and seen as such for ever. An approved version moves to STAGING, which whoever approves "
+        "it must be allowed to do."
     )
     async def decide_approval(
         self, info: Info, input: Given[DecideApprovalInput]
