@@ -1,7 +1,6 @@
 """How failures look to clients: expected ones as members of a mutation's result union, the others
 as top-level errors with a code. Nothing that PostgreSQL or Python says gets out."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import StrEnum
@@ -147,7 +146,7 @@ def shown_path(path: errors.Path) -> list[str]:
 
 # What Strawberry raises when it cannot tell which operation is meant, or must not run it.
 _UNCLEAR = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
-_SUGGESTION = re.compile(r"\s*Did you mean [^?]*\?")
+_SUGGESTION = " Did you mean "
 _UNREADABLE = (ValueError, TypeError, OverflowError)
 
 
@@ -201,7 +200,14 @@ class TopLevelErrors(SchemaExtension):
 def _hide(error: GraphQLError, context: Context) -> None:
     """Who may not ask for the schema is not told of it by the way."""
     if not context.admission.introspection:
-        error.message = _SUGGESTION.sub("", error.message)
+        error.message = _without_suggestions(error.message)
+
+
+def _without_suggestions(message: str) -> str:
+    """The message without what it suggests. Clients' own texts stand in it, too: this takes as long
+    as the message, whatever they are."""
+    said, *suggested = message.split(_SUGGESTION)
+    return said + "".join(each.partition("?")[2] for each in suggested)
 
 
 def told(error: errors.LifecycleError, nodes: Any = None, path: Any = None) -> GraphQLError:

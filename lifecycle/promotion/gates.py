@@ -672,15 +672,17 @@ def _worse_by(value: float | None, reference: float | None, goal: MetricGoal) ->
     return difference if goal is MetricGoal.MAXIMIZE else -difference
 
 
-# Python reads more than that, such as 1_000 and the digits of other scripts.
-_WRITTEN = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+# Python reads more than that, such as 1_000 and the digits of other scripts. Each digit has one
+# place in it, so that what is no number after all is not read again and again.
+_WRITTEN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_LONGEST_NUMBER = 100
 
 
 def _number(value: Any) -> Decimal | None:
     """The number that a value is, also as text; None when it is none, or NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if isinstance(value, str) and not _WRITTEN.fullmatch(value):
+    if isinstance(value, str) and (len(value) > _LONGEST_NUMBER or not _WRITTEN.fullmatch(value)):
         return None
     try:
         number = float(value)

@@ -329,6 +329,19 @@ async def test_without_introspection_nobody_learns_the_schema(
         }
 
 
+async def test_without_introspection_a_mistake_may_hold_any_text(database_url: str) -> None:
+    async with serving(database_url, introspection=False) as service, http(service) as client:
+        for text in (" " * 200_000, " Did you mean " * 15_000):
+            asked = f'{{ runs(first: "{text}") {{ nodes {{ id }} }} }}'
+
+            response = await client.post("/graphql", json={"query": asked})
+
+            assert response.status_code == 422
+            (error,) = response.json()["errors"]
+            assert error["message"].startswith("Int cannot represent non-integer value: ")
+            assert "Did you mean" not in error["message"]
+
+
 async def test_refusals_come_at_once_and_leave_nothing_behind(live: Live) -> None:
     before = len(asyncio.all_tasks())
     for _ in range(20):

@@ -171,6 +171,31 @@ def test_a_hyperparameter_is_that_of_the_version_before_that_of_its_run() -> Non
     assert of_run.severity is CheckSeverity.WARNING
 
 
+@pytest.mark.parametrize(
+    ("written", "passed"),
+    [
+        *[
+            (text, True)
+            for text in ("2", "2.", ".5", "2.5", "-2.5E0", "+2e0", " 2\n", "0" * 99 + "2")
+        ],
+        *[
+            (text, False)
+            for text in ("4", "1e1", "0" * 100 + "2", "", ".", "e1", "1_0", "٢", "inf")
+        ],
+        # Of these lengths each digit must be looked at once.
+        *[("1" * 250_000 + end, False) for end in ("", "x", ".x", "ex", " x")],
+        (" " * 250_000 + "x", False),
+    ],
+    ids=lambda value: str(value)[:10],
+)
+def test_a_number_may_be_written_as_text_of_up_to_100_characters(
+    written: str, passed: bool
+) -> None:
+    rule = HyperparameterRule("depth", at_most=3)
+
+    assert rule.check(facts(hyperparameters={"depth": written})).passed is passed
+
+
 # Against production
 
 
