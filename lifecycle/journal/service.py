@@ -115,7 +115,9 @@ async def change(
     trace. `about` is what readers of the event need to know besides, and `was` what there was of it
     before; `at` is the time of the change where another record of it has one too.
     """
-    changed = {field: value for field, value in changes.items() if getattr(row, field) != value}
+    changed = {
+        field: value for field, value in changes.items() if not _same(getattr(row, field), value)
+    }
     if not changed:
         return False
     before = {field: getattr(row, field) for field in changed}
@@ -133,3 +135,15 @@ async def change(
     ((revision, updated_at),) = await session.fetch(statement, {"row_id": row.id, **new, **event})
     session.know(row, {**changed, "revision": revision, "updated_at": updated_at})
     return True
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one, also as JSON: there true is not 1, as it is to Python. 1 and 1.0
+    are one number."""
+    if one != other:
+        return False
+    if isinstance(one, dict):
+        return all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool)

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -671,6 +672,27 @@ async def test_an_update_that_changes_nothing_leaves_no_trace(
 
     assert same["modelVersion"] == empty["modelVersion"] == absent["modelVersion"] == before
     assert await events_about(sql, unique) == events
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "another"),
+    [
+        *[(1, True, True), (True, 1, True), (0, False, True), (False, 0.0, True), (1, "1", True)],
+        *[({"b": [0, {"c": 1}]}, {"b": [0, {"c": True}]}, True), ([], {}, True), (0, None, True)],
+        *[(1, 1.0, False), ({"b": 1, "c": True}, {"c": True, "b": 1}, False), (1e22, 1e22, False)],
+    ],
+)
+async def test_what_json_tells_apart_is_a_change(
+    graph: Graph, sql: asyncpg.Connection, unique: str, before: Any, after: Any, another: bool
+) -> None:
+    made = await a_version(graph, unique, hyperparameters={"a": before})
+    events = await events_about(sql, unique)
+
+    result = await change(graph, made["id"], hyperparameters={"a": after})
+
+    shown = (result["modelVersion"]["hyperparameters"], result["modelVersion"]["revision"])
+    assert repr(shown) == repr(({"a": after if another else before}, 2 if another else 1))
+    assert await events_about(sql, unique) == events + another
 
 
 @pytest.mark.parametrize(
