@@ -4,7 +4,7 @@ Whoever changes a status holds the version's row before the deployment's, becaus
 counts its live deployments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -32,6 +32,7 @@ from lifecycle.registry.tables import ModelVersionRow
 
 STATUS_CHANGED = "deployment.status_changed"
 HEALTH_CHANGED = "deployment.health_changed"
+OUTPUT_LOGGED = "deployment.output_logged"
 
 
 class _Part(BaseModel):
@@ -142,8 +143,7 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
     if command.metrics is not None:
         await _store_metrics(session, origin, row, command.metrics, now)
     if command.log_lines:
-        await logs.append(session, row.id, row.log_lines, command.log_lines, now)
-        row.log_lines += len(command.log_lines)
+        await _add_lines(session, origin, row, command.log_lines, now)
     await session.flush()
     return row
 
@@ -381,6 +381,25 @@ async def _note_transition(
         )
     )
     await session.flush()
+
+
+async def _add_lines(
+    session: WriteSession,
+    origin: Origin,
+    row: DeploymentRow,
+    lines: Sequence[NewLine],
+    now: datetime,
+) -> None:
+    first = row.log_lines + 1
+    await logs.append(session, row.id, row.log_lines, lines, now)
+    row.log_lines += len(lines)
+    await journal.append(
+        session,
+        origin,
+        OUTPUT_LOGGED,
+        row.id,
+        after={"first_line": first, "last_line": row.log_lines},
+    )
 
 
 async def _store_metrics(

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments import repository as deployments
+from lifecycle.deployments.service import OUTPUT_LOGGED
 from lifecycle.tracking import repository
 from lifecycle.tracking.repository import NewEvent
 from lifecycle.tracking.rules import TrackedKind
@@ -57,6 +58,9 @@ async def _changed(
     deployed: set[UUID] = set()
     for event in events:
         if event.type in _ECHOES and event.request_id == sync.origin.request_id:
+            continue
+        if event.type == OUTPUT_LOGGED:
+            # MLflow is not told of deployments' logs.
             continue
         if event.subject_kind == "deployment":
             deployed.add(event.subject_id)

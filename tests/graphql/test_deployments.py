@@ -1,5 +1,6 @@
 """Deployments, over GraphQL: where a version may run, what is reported of it, how it ends."""
 
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,6 +11,8 @@ from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
 from tests.factories import WAY, a_deployment, a_version, a_version_in
+from tests.following import DEPLOYMENTS, items, present, take
+from tests.graphql.test_audit import entries
 from tests.statements import rows
 
 FIELDS = """
@@ -687,6 +690,32 @@ async def test_log_lines_are_numbered_in_the_order_of_their_arrival(
         (3, "INFO", "stopped late"),
     ]
     assert moment(nodes[0]["timestamp"]) == moment(at)
+
+
+async def test_who_added_which_lines_to_a_log_is_in_the_audit_log_and_told_to_no_follower(
+    live: Live, graph: Graph, unique: str
+) -> None:
+    # given
+    version = await a_version(graph, unique)
+    id = await a_deployment(graph, version)
+
+    async with aclosing(items("socket", live.url, DEPLOYMENTS, id=id)) as followed:  # type: ignore[type-var]
+        await present(followed)
+
+        # when
+        for said in (["pulling", "up"], ["done"]):
+            lines = [{"message": message} for message in said]
+            input = {"id": id, "logLines": lines}
+            await graph.mutate("updateDeployment", input, **{"Lifecycle-Actor": unique})
+        await report(graph, id, status="TERMINATED")
+
+        # then
+        assert (await take(followed, 1))[0]["to"] == "TERMINATED"
+    added = await entries(graph, 2, subject=id, actions=["deployment.output_logged"])
+    assert [(entry["actor"], entry["before"], entry["after"]) for entry in added] == [
+        (unique, None, {"first_line": 3, "last_line": 3}),
+        (unique, None, {"first_line": 1, "last_line": 2}),
+    ]
 
 
 async def test_a_log_is_read_in_pages_from_either_end(graph: Graph, unique: str) -> None:
