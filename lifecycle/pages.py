@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -38,6 +38,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute, aliased
 
 from lifecycle.database import ReadSession
 from lifecycle.errors import InvalidInput, Path
+from lifecycle.kept import Kept
 from lifecycle.leaves import Leaves, by_key, lists_by_key, written, written_together
 from lifecycle.statements import (
     Names,
@@ -50,7 +51,10 @@ from lifecycle.statements import (
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
+Arguments = ParamSpec("Arguments")
 
+# Longer than the longest text that is stored (`commands.Text`), and what else is said with it.
+MAX_FILTER = 25_000
 DEFAULT_SIZE = 25
 MAX_SIZE = 100
 
@@ -138,12 +142,19 @@ def _count(value: Any) -> int:
 
 
 class Ordering:
-    """Sort keys, the last of which is unique, and a name that tells this list from others."""
+    """Sort keys, the last of which is unique, and what tells this list from others: its name, its
+    filter, its order. Raises InvalidInput when that is longer than anything that is looked for."""
 
     def __init__(self, keys: Sequence[SortKey], *signature: object) -> None:
         self.keys = tuple(keys)
         # repr of frozen dataclasses, enums and plain values is the same in every process.
-        self._signature = hashlib.sha256(repr(signature).encode()).hexdigest()[:12]
+        said = repr(signature)
+        self.weight = len(said)
+        if self.weight > MAX_FILTER:
+            raise InvalidInput(
+                f"What a list is filtered and ordered by has at most {MAX_FILTER:,} characters."
+            )
+        self._signature = hashlib.sha256(said.encode()).hexdigest()[:12]
 
     def cursor(self, values: Sequence[Any]) -> str:
         """The cursor of a row, from its sort values."""
@@ -214,8 +225,10 @@ class Page(Generic[Row]):
         return self.listing.cursor(self.rows[index], self.apart[index])
 
 
-# How many different lists, each with its filter and its order, are kept.
+# How many different lists, each with its filter and its order, are kept, and how many characters
+# those filters and orders have together.
 LISTS = 1_000
+MAX_KEPT_CHARACTERS = 5_000_000
 # The ids of those whose children are wanted, and the id of one.
 PARENTS = bindparam("parents", type_=ARRAY(Uuid))
 _PARENT = bindparam("parent", type_=Uuid)
@@ -234,6 +247,7 @@ class Listing(Generic[Row]):
         self._statement = statement
         self._entity = statement.column_descriptions[0]["entity"]
         self._ordering = ordering
+        self.weight = ordering.weight
         self._parent = parent
         # The sort values that are attributes of the rows are found there.
         self._sorted_by = [_attribute(key.expression, self._entity) for key in ordering.keys]
@@ -357,6 +371,24 @@ class Listing(Generic[Row]):
             apart.reverse()
             return Page(rows, request.cursor is not None, more, self, apart)
         return Page(rows, more, request.cursor is not None, self, apart)
+
+
+_lists: Kept[Any, Listing[Any]] = Kept(LISTS, MAX_KEPT_CHARACTERS)
+
+
+def listing(make: Callable[Arguments, Listing[Row]]) -> Callable[Arguments, Listing[Row]]:
+    """A function that makes a Listing, which gives the one that it made before for the same
+    arguments as long as that is kept."""
+
+    def listing(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Listing[Row]:
+        key = (make, args, tuple(kwargs.items()))
+        found = _lists.get(key)
+        if found is None:
+            found = make(*args, **kwargs)
+            _lists.keep(key, found, found.weight)
+        return found
+
+    return listing
 
 
 def _attribute(expression: Any, entity: Any) -> str | None:

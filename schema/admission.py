@@ -28,7 +28,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import LimitExceeded, Unavailable
-from schema.kept import Kept
+from lifecycle.kept import Kept
 
 # How many are executed by one process.
 MAX_QUERIES = 16

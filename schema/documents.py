@@ -27,7 +27,7 @@ from graphql import (
 )
 from strawberry.extensions import SchemaExtension
 
-from schema.kept import Kept
+from lifecycle.kept import Kept
 from schema.limits import LARGEST, MAX_COST, PARSING, Size, refusals, size_of
 
 MAX_DOCUMENTS = 1_000

@@ -18,7 +18,7 @@ from lifecycle.database import Database
 from lifecycle.documents import repository
 from lifecycle.documents.tables import TrustedDocumentRow
 from lifecycle.errors import Forbidden, InvalidInput, NotFound
-from schema.kept import Kept
+from lifecycle.kept import Kept
 from schema.limits import PARSING, refusals
 
 MAX_KEPT = 1_000

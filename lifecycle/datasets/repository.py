@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.datasets.rules import DataSetName
 from lifecycle.datasets.tables import DataSetRow
 from lifecycle.pages import (
-    LISTS,
     Listing,
     Lookup,
     Ordering,
@@ -21,6 +19,7 @@ from lifecycle.pages import (
     PageRequest,
     by_id,
     by_time,
+    listing,
 )
 from lifecycle.statements import Prepared
 
@@ -74,7 +73,7 @@ async def add(session: WriteSession, wanted: DataSetName, actor: str) -> UUID | 
     )
 
 
-@lru_cache(LISTS)
+@listing
 def _listing(wanted: DataSetFilter) -> Listing[DataSetRow]:
     ordering = Ordering([by_time(DataSetRow.created_at), by_id(DataSetRow.id)], "data sets", wanted)
     return Listing(_matching(select(DataSetRow), wanted), ordering)

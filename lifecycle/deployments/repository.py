@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
 from lifecycle.pages import (
-    LISTS,
     PARENTS,
     Children,
     Listing,
@@ -27,6 +25,7 @@ from lifecycle.pages import (
     among,
     by_id,
     by_time,
+    listing,
 )
 from lifecycle.promotion.rules import IN_FORCE
 from lifecycle.promotion.tables import ApprovalRow
@@ -211,7 +210,7 @@ def _ordering(
     return Ordering([*keys, last], "deployments", wanted, order)
 
 
-@lru_cache(LISTS)
+@listing
 def _listing(
     wanted: DeploymentFilter, order: tuple[tuple[DeploymentOrderField, bool], ...]
 ) -> Listing[DeploymentRow]:
@@ -292,7 +291,7 @@ async def transitions(
     return await _TRANSITIONS.fetch(session, deployment_ids)
 
 
-@lru_cache(LISTS)
+@listing
 def _affected_by(root: Any, statuses: tuple[DeploymentStatus, ...]) -> Listing[DeploymentRow]:
     """For each root, which runs have in this column, the deployments of the versions that came out
     of those runs, or of runs that are parts of them, at whatever depth.

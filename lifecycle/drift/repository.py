@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,6 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.drift.rules import CLOSED, DriftStatus
 from lifecycle.drift.tables import DriftEventRow, DriftPolicyRow, DriftResponseRow
 from lifecycle.pages import (
-    LISTS,
     Children,
     Listing,
     Lookup,
@@ -23,6 +21,7 @@ from lifecycle.pages import (
     by_count,
     by_id,
     by_time,
+    listing,
 )
 from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import DriftSeverity
@@ -150,7 +149,7 @@ async def policies_count(session: ReadSession, model_name: str | None) -> int:
     return await _policy_listing(model_name).count(session)
 
 
-@lru_cache(LISTS)
+@listing
 def _policy_listing(model_name: str | None) -> Listing[DriftPolicyRow]:
     keys = [by_count(DriftPolicyRow.version, descending=True), by_id(DriftPolicyRow.id)]
     return Listing(_policies(model_name), Ordering(keys, "drift policies", model_name))
@@ -171,7 +170,7 @@ def _matching(statement: Select[Any], wanted: DriftEventFilter) -> Select[Any]:
     return statement
 
 
-@lru_cache(LISTS)
+@listing
 def _listing(wanted: DriftEventFilter, parent: Any = None) -> Listing[DriftEventRow]:
     """Newest first."""
     ordering = Ordering(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.experiments.rules import ExperimentStatus
 from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.pages import (
-    LISTS,
     Listing,
     Lookup,
     Ordering,
@@ -23,6 +21,7 @@ from lifecycle.pages import (
     by_id,
     by_text,
     by_time,
+    listing,
 )
 
 _BY_IDS = Lookup(ExperimentRow, ExperimentRow.id)
@@ -80,7 +79,7 @@ async def hold(session: WriteSession, name: str) -> ExperimentRow | None:
     )
 
 
-@lru_cache(LISTS)
+@listing
 def _listing(
     wanted: ExperimentFilter, order: tuple[tuple[ExperimentOrderField, bool], ...]
 ) -> Listing[ExperimentRow]:

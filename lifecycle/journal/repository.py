@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from sqlalchemy import Select, or_, select
 
 from lifecycle.database import ReadSession
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import LISTS, Listing, Ordering, Page, PageRequest, among, by_count
+from lifecycle.pages import Listing, Ordering, Page, PageRequest, among, by_count, listing
 from lifecycle.statements import Prepared
 
 
@@ -155,7 +154,7 @@ async def audit_count(session: ReadSession, wanted: AuditFilter) -> int:
     return await _audit(wanted).count(session)
 
 
-@lru_cache(LISTS)
+@listing
 def _audit(wanted: AuditFilter) -> Listing[EventRow]:
     ordering = Ordering([by_count(EventRow.position, descending=True)], "audit", wanted)
     return Listing(_audited(wanted), ordering)

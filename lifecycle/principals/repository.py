@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from sqlalchemy.sql import Select
 
 from lifecycle.access.rules import SERVICE, SYSTEM, Role
 from lifecycle.database import ReadSession, WriteSession
-from lifecycle.pages import LISTS, Listing, Ordering, Page, PageRequest, by_id, by_time
+from lifecycle.pages import Listing, Ordering, Page, PageRequest, by_id, by_time, listing
 from lifecycle.principals.tables import ApiTokenRow, RoleGrantRow
 from lifecycle.statements import Prepared
 
@@ -154,13 +153,13 @@ def _tokens(wanted: TokenFilter) -> Select[Any]:
     return statement if wanted.revoked else statement.where(ApiTokenRow.revoked_at.is_(None))
 
 
-@lru_cache(LISTS)
+@listing
 def _grant_list(wanted: GrantFilter) -> Listing[RoleGrantRow]:
     keys = [by_time(RoleGrantRow.created_at), by_id(RoleGrantRow.id)]
     return Listing(_grants(wanted), Ordering(keys, "role grants", wanted))
 
 
-@lru_cache(LISTS)
+@listing
 def _token_list(wanted: TokenFilter) -> Listing[ApiTokenRow]:
     keys = [by_time(ApiTokenRow.created_at), by_id(ApiTokenRow.id)]
     return Listing(_tokens(wanted), Ordering(keys, "API tokens", wanted))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from lifecycle.access.rules import SYSTEM
 from lifecycle.database import ReadSession, WriteSession, clock, together
 from lifecycle.pages import (
-    LISTS,
     PARENTS,
     Children,
     Listing,
@@ -25,6 +23,7 @@ from lifecycle.pages import (
     by_count,
     by_id,
     by_time,
+    listing,
 )
 from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import (
@@ -109,7 +108,7 @@ async def history_counts(
     return await _history(stages).counts(session, model_ids)
 
 
-@lru_cache(LISTS)
+@listing
 def _history(stages: tuple[Stage, ...]) -> Listing[StageAssignmentRow]:
     statement = select(StageAssignmentRow)
     if stages:
@@ -302,7 +301,7 @@ async def policies_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUI
     return await _POLICIES_BY_IDS.fetch(session, ids)
 
 
-@lru_cache(LISTS)
+@listing
 def _policies(model_id: UUID | None, stage: Stage) -> Listing[StagePolicyRow]:
     statement = select(StagePolicyRow).where(
         StagePolicyRow.model_id == model_id, StagePolicyRow.stage == stage

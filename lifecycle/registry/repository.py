@@ -45,6 +45,7 @@ from lifecycle.pages import (
     by_id,
     by_text,
     by_time,
+    listing,
 )
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelRow, ModelVersionRow, VersionMetricRow
@@ -311,7 +312,7 @@ async def taken_versions(
     return set(rows)
 
 
-@lru_cache(LISTS)
+@listing
 def _models(wanted: ModelFilter) -> Listing[ModelRow]:
     """By name."""
     statement = select(ModelRow)
@@ -343,7 +344,7 @@ _TIMES = {
 }
 
 
-@lru_cache(LISTS)
+@listing
 def _versions(
     wanted: VersionFilter, order: tuple[tuple[VersionOrderField, bool], ...]
 ) -> Listing[ModelVersionRow]:

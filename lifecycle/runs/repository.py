@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +30,6 @@ from lifecycle.database import ReadSession, WriteSession
 from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.logs.tables import LogLineRow
 from lifecycle.pages import (
-    LISTS,
     Children,
     Listing,
     Lookup,
@@ -43,6 +41,7 @@ from lifecycle.pages import (
     by_id,
     by_number,
     by_time,
+    listing,
 )
 from lifecycle.runs.rules import ArtifactArea, RunStatus
 from lifecycle.runs.tables import ArtifactRow, LatestMetricRow, RunRow
@@ -128,7 +127,7 @@ async def lock_silent(session: WriteSession, limit: int) -> Sequence[RunRow]:
     return rows.all()
 
 
-@lru_cache(LISTS)
+@listing
 def _listing(wanted: RunFilter, order: tuple[RunOrder, ...], parent: Any = None) -> Listing[RunRow]:
     """Newest first unless told otherwise."""
     order = order or _NEWEST_FIRST

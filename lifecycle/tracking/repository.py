@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -34,7 +33,7 @@ from uuid_utils.compat import uuid7
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.errors import Conflict
 from lifecycle.journal.tables import EventRow, JournalHeadRow
-from lifecycle.pages import LISTS, Listing, Ordering, Page, PageRequest, among, by_id
+from lifecycle.pages import Listing, Ordering, Page, PageRequest, among, by_id, listing
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.statements import Prepared
@@ -659,7 +658,7 @@ async def items_by_ids(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, 
     return {row.id: row for row in rows}
 
 
-@lru_cache(LISTS)
+@listing
 def _listing(wanted: ItemFilter) -> Listing[MlflowItemRow]:
     ordering = Ordering([by_id(MlflowItemRow.id, descending=True)], "mlflow", wanted)
     return Listing(_matching(wanted), ordering)

@@ -18,6 +18,7 @@ from graphql import (
     GraphQLList,
     GraphQLNamedType,
     GraphQLNonNull,
+    Undefined,
     get_named_type,
 )
 from hypothesis import HealthCheck, given, settings
@@ -709,6 +710,80 @@ async def test_a_selector_says_exactly_one_thing(quiet_graph: Graph, selector: J
 
     assert "data" not in answer
     assert {error["extensions"]["code"] for error in answer["errors"]} == {"INVALID_INPUT"}
+
+
+def texts_in(type_: GraphQLInputType, path: Path) -> Iterator[Path]:
+    """The path of each text that an argument of this type may hold."""
+    inner = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
+    if isinstance(inner, GraphQLList):
+        yield from texts_in(inner.of_type, (*path, 0))
+    elif isinstance(inner, GraphQLInputObjectType):
+        for name, field in inner.fields.items():
+            yield from texts_in(field.type, (*path, name))
+    elif get_named_type(inner).name in ("String", "ID"):
+        yield path
+
+
+def holding(type_: GraphQLInputType, path: Path, text: str) -> Any:
+    """A value of this type with a text at this path, and nothing else but what it needs."""
+    inner = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
+    if isinstance(inner, GraphQLList):
+        return [holding(inner.of_type, path[1:], text)]
+    if isinstance(inner, GraphQLInputObjectType):
+        needed = {
+            name: "x" if get_named_type(field.type).name == "String" else "METRIC"
+            for name, field in inner.fields.items()
+            if isinstance(field.type, GraphQLNonNull) and field.default_value is Undefined
+        }
+        name = str(path[0])
+        return needed | {name: holding(inner.fields[name].type, path[1:], text)}
+    return text
+
+
+def lists() -> Iterator[tuple[str, str, Path]]:
+    """Each list that a query begins with, and each text in its arguments."""
+    query = schema._schema.query_type
+    assert query is not None
+    for name, field in query.fields.items():
+        if get_named_type(field.type).name.endswith("Connection"):
+            for argument, given_ in field.args.items():
+                for path in texts_in(given_.type, ()):
+                    yield name, argument, path
+
+
+LONG_IN_LISTS = sorted(lists(), key=str)
+
+
+def test_there_are_texts_by_which_lists_are_filtered_and_ordered() -> None:
+    found = {(name, argument, *path) for name, argument, path in LONG_IN_LISTS}
+
+    assert {
+        ("runs", "filter", "createdBy"),
+        ("runs", "filter", "tag", "equals"),
+        ("runs", "orderBy", 0, "metric"),
+        ("auditLog", "filter", "actors", 0),
+        ("driftPolicies", "modelName"),
+    } <= found
+
+
+@pytest.mark.parametrize(("name", "argument", "path"), LONG_IN_LISTS, ids=str)
+async def test_a_list_is_filtered_by_no_text_that_is_longer_than_any(
+    quiet_graph: Graph, name: str, argument: str, path: Path
+) -> None:
+    query_type = schema._schema.query_type
+    assert query_type is not None
+    type_ = query_type.fields[name].args[argument].type
+    needed = ", stage: STAGING" if name == "stagePolicies" else ""
+    query = f"query ($given: {type_}) {{ {name}({argument}: $given{needed}) {{ totalCount }} }}"
+
+    # By a model's name it is looked for first.
+    code = "NOT_FOUND" if name == "stagePolicies" and argument == "modelName" else "INVALID_INPUT"
+
+    for length in (25_001, 1_000_000):
+        given_ = {"given": holding(type_, path, "x" * length)}
+        answer = await quiet_graph.answer(query, given_, **{"Lifecycle-Actor": "admin"})
+
+        assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
 
 
 JUNK = st.recursive(

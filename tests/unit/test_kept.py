@@ -1,6 +1,6 @@
 """What is kept for the next request, and for how long."""
 
-from schema.kept import Kept
+from lifecycle.kept import Kept
 
 
 def test_a_value_is_found_by_its_key() -> None:

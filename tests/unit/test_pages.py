@@ -1,19 +1,24 @@
 """Reading a connection's arguments and cursors."""
 
+import gc
 import json
+import weakref
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 
 from lifecycle.errors import InvalidInput
 from lifecycle.experiments.tables import ExperimentRow
 from lifecycle.logs.tables import LogLineRow
 from lifecycle.pages import (
     DEFAULT_SIZE,
+    MAX_KEPT_CHARACTERS,
     MAX_SIZE,
+    Listing,
     Ordering,
     PageRequest,
     by_count,
@@ -21,6 +26,7 @@ from lifecycle.pages import (
     by_number,
     by_text,
     by_time,
+    listing,
 )
 
 ID = UUID(int=7)
@@ -166,3 +172,31 @@ def test_a_cursor_that_was_never_given_is_refused(cursor: str) -> None:
 def test_a_number_in_a_cursor_has_64_bits(line: object) -> None:
     with pytest.raises(InvalidInput):
         LINES.values(forged(LINES, line))
+
+
+def of_owner(owner: str) -> Listing[ExperimentRow]:
+    keys = [by_id(ExperimentRow.id)]
+    return Listing(select(ExperimentRow), Ordering(keys, "of an owner", owner))
+
+
+def test_a_list_that_is_asked_for_again_is_the_same() -> None:
+    kept = listing(of_owner)
+
+    assert kept("ann") is kept("ann")
+    assert kept("ann") is not kept("ben")
+
+
+def test_lists_are_kept_by_what_their_filters_weigh() -> None:
+    kept = listing(of_owner)
+    lists = [weakref.ref(kept(f"{n}" + "x" * 20_000)) for n in range(1_000)]
+
+    gc.collect()
+
+    still = [each for each in lists if each() is not None]
+    assert still == lists[-len(still) :]
+    assert MAX_KEPT_CHARACTERS * 0.9 < len(still) * 20_000 < MAX_KEPT_CHARACTERS
+
+
+def test_nothing_is_looked_for_that_is_longer_than_any_text() -> None:
+    with pytest.raises(InvalidInput, match="at most 25,000 characters"):
+        of_owner("x" * 25_000)
