@@ -243,7 +243,7 @@ async def set_policy(
         model_id = found[name].id
     check(origin, Action.ADMINISTER, model_id, what="set a drift policy")
     _check_whole(command)
-    await policies.hold_policies_alone(session)
+    await policies.hold_policies_alone(session, model_id)
     last = await repository.last_policy(session, name)
     number = last.version if last else 0
     check_revision(number, command.expected_version, ("expected_version",))

@@ -52,7 +52,7 @@ async def set_policy(
         model_id = (await _model(session, command.model_name)).id
     check(origin, Action.ADMINISTER, model_id, what="set a policy")
     _check_rules(command)
-    await repository.hold_policies_alone(session)
+    await repository.hold_policies_alone(session, model_id)
     goals = {}
     if command.model_name is not None:
         goals = (await _model(session, command.model_name)).metric_goals

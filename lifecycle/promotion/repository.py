@@ -51,9 +51,10 @@ from lifecycle.runs import repository as runs
 from lifecycle.statements import Prepared, looking_at
 from lifecycle.tables import Base
 
-# Whoever decides by a policy shares this lock, and whoever changes one has it alone: a decision is
-# made before a change or after it. Any constant will do that nothing else on the
-# same database uses.
+# Whoever decides by a policy shares this lock and holds the model. Whoever changes a model's policy
+# does the same, and whoever changes a general one has the lock alone: a decision is made before a
+# change or after it, and who has only one model does not hold up the others. Any constant will do
+# that nothing else on the same database uses.
 _POLICIES = 0x706F6C69
 
 Rules: TypeAlias = tuple[Annotated[Rule, Discriminator("kind")], ...]
@@ -243,14 +244,19 @@ async def item(session: WriteSession, id: UUID) -> ChecklistItemRow | None:
 
 
 async def hold_policies(session: WriteSession) -> None:
-    """No policy changes until the transaction ends. To be called before any row is locked."""
+    """No policy of a model that the caller then locks changes until the transaction ends. To be
+    called before any row is locked."""
     await session.fetch(_HOLD)
 
 
-async def hold_policies_alone(session: WriteSession) -> None:
-    """Nobody decides by a policy until the transaction ends. To be called before any row is
-    locked."""
-    await session.execute(text(f"SELECT pg_advisory_xact_lock({_POLICIES})"))
+async def hold_policies_alone(session: WriteSession, model_id: UUID | None) -> None:
+    """Nobody decides about the model, or without one about any, by a policy until the transaction
+    ends. To be called before any row is locked."""
+    if model_id is None:
+        await session.execute(text(f"SELECT pg_advisory_xact_lock({_POLICIES})"))
+    else:
+        await hold_policies(session)
+        await registry.lock_model(session, model_id)
 
 
 async def last_policy(

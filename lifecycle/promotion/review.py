@@ -175,7 +175,7 @@ async def validate(
     if command.stage not in rules.GUARDED:
         raise InvalidInput(f"{command.stage} is guarded by no policy.", ("stage",))
     await repository.hold_policies(session)
-    version = await registry_service.locked(session, command.model_version)
+    version = await registry_service.locked_with_model(session, command.model_version)
     check(origin, Action.REVIEW, version.model_id)
     policy, facts = await judged_by(session, version, command.stage)
     report = evaluation.validate(policy, facts)

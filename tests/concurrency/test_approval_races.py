@@ -333,6 +333,50 @@ async def test_a_promotion_passes_the_policy_before_its_change_or_the_one_after(
             assert story == ["registered", "APPROVED", "stage_changed", "STALE"]
 
 
+async def test_who_sets_the_policy_of_one_model_holds_up_no_other(
+    graph: Graph, live: Live, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given
+    mine = await pending(graph, f"{unique}-mine")
+    waits, goes_on = await pending(graph, f"{unique}-other"), await in_staging(graph, unique)
+    rule = {"noOpenDrift": {"severity": "INFO"}}
+
+    async def others() -> list[Json]:
+        """What everybody else does meanwhile."""
+        drift = {"modelName": unique, "reason": "None.", "responses": [], "degradation": []}
+        return [
+            await promote(graph, goes_on),
+            await approve(graph, waits, ANN),
+            await set_policy(graph, unique, rule),
+            await graph.mutate("setDriftPolicy", drift, **ADMIN),
+        ]
+
+    # when
+    holder = await connect(live.database.url, "test")
+    try:
+        async with holder.transaction():
+            key = ids.decode("ModelVersion", mine["id"])
+            await holder.execute("SELECT FROM model_version WHERE id = $1 FOR UPDATE", key)
+            setting = asyncio.create_task(set_policy(graph, f"{unique}-mine", rule))
+            while not await waiting(sql):
+                pass
+            # It has not become STALE yet.
+            done = await others()
+            assert not setting.done()
+    finally:
+        await holder.close()
+
+    # then
+    assert [each["__typename"] for each in (*done, await setting)] == [
+        "SetStageSuccess",
+        "DecideApprovalSuccess",
+        "SetStagePolicySuccess",
+        "SetDriftPolicySuccess",
+        "SetStagePolicySuccess",
+    ]
+    assert await status(graph, mine) == ("EXPERIMENTAL", "STALE", [])
+
+
 @in_each_order
 async def test_an_approval_and_a_deletion_at_once(
     graph: Graph, live: Live, sql: asyncpg.Connection, unique: str, order: str
