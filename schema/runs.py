@@ -317,7 +317,11 @@ class LogRunInput(WriteInput):
         default=RunStatus.RUNNING, description="Any but LOST; COMPLETED for a run that is over."
     )
     status_message: str | None = strawberry.field(default=None, description="Why it is so.")
-    params: list[ParamInput] | None = strawberry.field(default=None, description="Run with these.")
+    params: list[ParamInput] | None = strawberry.field(
+        default=None,
+        description="Run with these, at most 1,000 at once; a run has at most 10,000, of 1,000,000 "
+        "characters in all.",
+    )
     metrics: list[MetricInput] | None = strawberry.field(
         default=None,
         description="First points of its metrics, at most 1,000.",
@@ -354,7 +358,8 @@ class UpdateRunInput(ChangeInput):
     status: RunStatus | None = strawberry.field(default=None, description="Its new status.")
     status_message: strawberry.Maybe[str | None] = strawberry.field(description="Why it is so.")
     params: list[ParamInput] | None = strawberry.field(
-        default=None, description="Further parameters; those that it has cannot change."
+        default=None,
+        description="Further parameters, within the same bounds; those that it has cannot change.",
     )
     dataset_facts: strawberry.Maybe[JSON | None] = strawberry.field(
         description="All that is known of the data from now on, a JSON object; `name` and `digest` "

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 
-from lifecycle.errors import Conflict
+from lifecycle.errors import Conflict, InvalidInput
 from lifecycle.states import StateMachine
 
 
@@ -48,12 +48,37 @@ ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 INITIAL = frozenset(_S) - {_S.LOST}
 
 
+# Of all parameters of a run together, with their keys; an event about a change has them twice.
+MAX_PARAMS = 10_000
+MAX_PARAMS_CHARACTERS = 1_000_000
+
+
 def check_params(known: Mapping[str, str], given: Mapping[str, str]) -> None:
     """Raise Conflict if a parameter that a run has would get another value: what a run was run
-    with does not change."""
+    with does not change. Raise InvalidInput if there would be more than a run may have."""
     for key, value in given.items():
         if known.get(key, value) != value:
             raise Conflict(f"Parameter {key} is {known[key]} already.", ("params",))
+    if len(fitting_params(known, given)) < len(given):
+        raise InvalidInput(
+            f"A run has at most {MAX_PARAMS:,} parameters, of {MAX_PARAMS_CHARACTERS:,} characters "
+            "in all.",
+            ("params",),
+        )
+
+
+def fitting_params(known: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """As many of the given parameters, in order of their keys, as a run may have that has the known
+    ones."""
+    count, characters = len(known), sum(len(key) + len(known[key]) for key in known)
+    fitting = {}
+    for key in sorted(given):
+        if key not in known:
+            count, characters = count + 1, characters + len(key) + len(given[key])
+            if count > MAX_PARAMS or characters > MAX_PARAMS_CHARACTERS:
+                break
+        fitting[key] = given[key]
+    return fitting
 
 
 def shown(number: float) -> float | str:

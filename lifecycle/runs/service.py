@@ -206,6 +206,7 @@ async def log_run(session: WriteSession, origin: Origin, command: LogRun) -> Run
         raise NotFound("experiment", command.experiment_name, ("experiment_name",))
     check(origin, Action.LOG)
     check_takes_runs(experiment.name, experiment.status)
+    rules.check_params({}, command.params)
     if command.status not in rules.INITIAL:
         raise InvalidInput(f"A run cannot begin as {command.status}.", ("status",))
     now = await clock(session)

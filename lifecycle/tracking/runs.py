@@ -24,7 +24,7 @@ from lifecycle.journal import repository as journal
 from lifecycle.logs import repository as logs
 from lifecycle.promotion import review
 from lifecycle.runs import metrics, repository, service
-from lifecycle.runs.rules import ENDED, RunStatus
+from lifecycle.runs.rules import ENDED, RunStatus, fitting_params
 from lifecycle.runs.service import (
     MAX_KEYS,
     MAX_PATH_BYTES,
@@ -236,7 +236,7 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
         "name": theirs.fields.get("name"),
         "status": status,
         "status_message": theirs.fields.get("description"),
-        "params": _first(rules.with_changes({}, theirs.fields, "param:").items()),
+        "params": _first(_new_params({}, theirs.fields).items()),
         "tags": _first(rules.with_changes({}, theirs.fields, "tag:").items()),
         "source": rules.here_line(run.tags.get(_SOURCE, "")),
         "git_commit": rules.here_line(run.tags.get(_COMMIT, ""), rules.MAX_NAME),
@@ -297,11 +297,7 @@ async def pull(
     tags = rules.with_changes(row.tags, changes, "tag:")
     if tags != row.tags:
         values["tags"] = tags
-    params = {
-        key: value
-        for key, value in rules.with_changes(row.params, changes, "param:").items()
-        if row.params.get(key) != value
-    }
+    params = _new_params(row.params, changes)
     while len(params) > _PAIRS:
         some = _first(params.items())
         await review.update_run(session, sync.origin, checked(UpdateRun, id=id, params=some))
@@ -650,6 +646,13 @@ async def _parent_of(sync: Sync, run: Run) -> str | None:
 async def _push_status(sync: Sync, row: RunRow, mlflow_id: str, status: str) -> None:
     ended = None if row.ended_at is None else rules.milliseconds(row.ended_at)
     await sync.client.update_run(mlflow_id, status, ended, None)
+
+
+def _new_params(known: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The parameters among these changes that a run here has not yet, as many as it may have."""
+    merged = rules.with_changes(known, changes, "param:")
+    new = {key: value for key, value in merged.items() if known.get(key) != value}
+    return fitting_params(known, new)
 
 
 def _first(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -719,6 +719,29 @@ async def test_more_params_than_a_report_may_have_come_in_all_the_same(
     assert (await read(graph, run))["params"] == given
 
 
+async def test_of_more_params_than_a_run_may_have_the_first_by_name_come_in(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    given = {f"p{n:03}": "v" * 5_996 for n in range(170)}
+    for n in range(0, 150, 50):
+        client.log_batch(there, params=[Param(k, v) for k, v in [*given.items()][n : n + 50]])
+    run = await followed_in(mirror, there)
+    assert (await read(graph, run))["params"] == {k: given[k] for k in [*given][:150]}
+
+    # when
+    client.log_batch(there, params=[Param(k, v) for k, v in [*given.items()][150:]])
+    client.set_tag(there, "after", "all")
+    assert await followed_in(mirror, there) == run
+
+    # then
+    found = await read(graph, run)
+    assert found["params"] == {k: given[k] for k in [*given][:166]}
+    assert found["tags"]["after"] == "all"
+
+
 # Both.
 
 
