@@ -13,6 +13,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -34,6 +35,8 @@ from schema.kept import Kept
 MAX_QUERIES = 16
 # Each holds a connection that writes, and may wait long for a lock; queries do not wait for it.
 MAX_MUTATIONS = 8
+# New documents, each of which takes what a processor can give to Python.
+MAX_READINGS = 1
 
 # Of what is received, executed and sent at the same time.
 MAX_HELD = 256 * 1024 * 1024
@@ -467,6 +470,9 @@ class Admission:
         self.introspection = introspection
         self.queries = Gate(MAX_QUERIES)
         self.mutations = Gate(MAX_MUTATIONS)
+        self.readings = Gate(MAX_READINGS)
+        # Reads them while others are executed.
+        self.reader = ThreadPoolExecutor(MAX_READINGS, "documents")
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
         self.operations = Shares("operations", bounds.operations)
         self.websockets = Shares("websockets", bounds.websockets)

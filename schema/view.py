@@ -42,7 +42,7 @@ from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated
 from lifecycle.journal.feed import Feed
 from schema.admission import FREE, Admission, Held
 from schema.context import Context
-from schema.documents import WithCost, cost_of, wants_cost
+from schema.documents import WithCost, cost_of, read, wants_cost
 from schema.door import Caller, Door
 from schema.errors import told
 from schema.guard import PAGE_POLICY, policy_of
@@ -193,6 +193,7 @@ class View(GraphQL[Context, None]):
             asked = _from_url(request) if by_get else await _from_body(request, held)
             _check(asked)
             asked["query"] = await self.trusted.text(asked)
+            await read(self.schema, asked, context)
             operation: dict[str, Any] = {
                 "query": asked["query"],
                 "variable_values": asked.get("variables"),
