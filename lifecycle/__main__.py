@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lifecycle.access.rules import known_as
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
 from lifecycle.settings import (
     VARIABLES,
@@ -375,7 +376,8 @@ def bring_in(administrator: str, **given: Any) -> None:
 
     settings = _settings(**given)
     uri = _configured(settings)
-    if administrator not in settings.administrators:
+    name = known_as(administrator)
+    if name not in map(known_as, settings.administrators):
         raise click.UsageError(f"{administrator} is not one of LIFECYCLE_ADMINISTRATORS.")
     reporting.configure(settings.log_format)
     # What goes wrong with an object is said in the end.
@@ -384,9 +386,7 @@ def bring_in(administrator: str, **given: Any) -> None:
         migrate.upgrade(url)
         try:
             with _Bars() as bars:
-                done = asyncio.run(
-                    importing.run(url, settings.mlflow_uri or "", administrator, bars.show)
-                )
+                done = asyncio.run(importing.run(url, settings.mlflow_uri or "", name, bars.show))
         except MlflowError as error:
             said = str(error).rstrip(".")
             raise click.ClickException(f"{said}. What is in stays; repeat to go on.") from error

@@ -40,7 +40,8 @@ VARIABLES = {
     "LIFECYCLE_OIDC_ISSUER": "The OpenID provider, as its tokens name it (https://…).",
     "LIFECYCLE_OIDC_AUDIENCE": "For whom its tokens must be.",
     "LIFECYCLE_OIDC_NAME_CLAIM": "The claim that is a person's name here, in the journal "
-    "too: it must never be somebody else's (default email, which then has to be verified).",
+    "too, without case: it must never be somebody else's (default email, which then has to be "
+    "verified).",
     "LIFECYCLE_OIDC_GROUPS_CLAIM": "The claim that lists a person's groups, to which roles can be "
     "granted as group:NAME (default: none does).",
     "LIFECYCLE_INSECURE": "yes or no: serve other machines though nobody proves who they are "

@@ -11,7 +11,7 @@ from strawberry import Private
 
 import schema.registry
 from lifecycle.access.origin import check
-from lifecycle.access.rules import SERVICE, Action, Grant, Role
+from lifecycle.access.rules import SERVICE, Action, Grant, Role, known_as
 from lifecycle.deployments.rules import Environment
 from lifecycle.pages import PageRequest
 from lifecycle.principals import repository, rules, service
@@ -206,7 +206,8 @@ class GrantInput:
 @strawberry.input(description="A role for somebody.")
 class GrantRoleInput(WriteInput):
     subject: str = strawberry.field(
-        description="A person's name as `me` shows it, or group: and the name of a group."
+        description="A person's name as `me` shows it, in any case, or group: and the name of a "
+        "group, exactly."
     )
     grant: GrantInput = strawberry.field(description="What they are given.")
 
@@ -331,7 +332,7 @@ class AccessQueries:
         check(info.context.origin, Action.ADMINISTER, what="see who may do what")
         request = PageRequest.parse(first, after, last, before)
         given = filter or RoleGrantFilterInput()
-        wanted = GrantFilter(given.subject, given.revoked)
+        wanted = GrantFilter(given.subject and known_as(given.subject), given.revoked)
         return await listed(
             info,
             RoleGrant.from_row,
@@ -354,7 +355,9 @@ class AccessQueries:
         check(info.context.origin, Action.ADMINISTER, what="see the API tokens")
         request = PageRequest.parse(first, after, last, before)
         given = filter or ApiTokenFilterInput()
-        wanted = TokenFilter(given.name, given.created_by, given.revoked)
+        wanted = TokenFilter(
+            given.name, given.created_by and known_as(given.created_by), given.revoked
+        )
         return await listed(
             info,
             ApiToken.from_row,
