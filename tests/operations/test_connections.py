@@ -288,6 +288,47 @@ async def test_answers_that_nobody_takes_count_until_they_are_taken(
     assert "errors" not in await graph.answer(query)
 
 
+async def test_who_cannot_be_answered_is_told_that_the_change_was_made(
+    graph: Graph, unique: str, room: Room
+) -> None:
+    # given: a change whose answer is larger than what may be held
+    often = " ".join(f"a{n}: description" for n in range(100))
+    mutation = """mutation ($input: CreateExperimentInput!) { createExperiment(input: $input) {
+        __typename ... on CreateExperimentSuccess { experiment { %s } } } }"""
+    made = {"name": unique, "description": "x" * 20_000, "idempotencyKey": unique}
+    asked = {"query": mutation % often, "variables": {"input": made}}
+
+    # when
+    response = await graph.http.post("/graphql", json=asked)
+    repeated = await graph.answer(mutation % "name createdBy", {"input": made})
+    found = await graph.query(f'{{ experiment(name: "{unique}") {{ name }} }}')
+
+    # then: nothing says to send it again as if it were not made, and by its key it is told.
+    assert (response.status_code, "retry-after" in response.headers) == (200, False)
+    assert response.json() == {
+        "data": None,
+        "errors": [
+            {
+                "message": "The mutation was executed, but its answer is larger than what can be "
+                "held now. To be told, repeat it with its idempotency key, selecting less, or "
+                "after a little while; without a key it would be done again.",
+                "extensions": {
+                    "code": "LIMIT_EXCEEDED",
+                    "name": "memory",
+                    "limit": 500_000,
+                    "value": response.json()["errors"][0]["extensions"]["value"],
+                },
+            }
+        ],
+    }
+    assert found == {"experiment": {"name": unique}}
+    assert repeated["data"]["createExperiment"] == {
+        "__typename": "CreateExperimentSuccess",
+        "experiment": {"name": unique, "createdBy": "tester"},
+    }
+    assert room.held == 0
+
+
 async def test_answers_on_a_websocket_that_nobody_takes_count_until_no_ping_is_answered(
     live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
