@@ -20,6 +20,7 @@ import click
 
 from lifecycle.access.rules import known_as
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
+from lifecycle.names import printable
 from lifecycle.settings import (
     VARIABLES,
     Settings,
@@ -388,14 +389,14 @@ def bring_in(administrator: str, **given: Any) -> None:
             with _Bars() as bars:
                 done = asyncio.run(importing.run(url, settings.mlflow_uri or "", name, bars.show))
         except MlflowError as error:
-            said = str(error).rstrip(".")
+            said = printable(str(error)).rstrip(".")
             raise click.ClickException(f"{said}. What is in stays; repeat to go on.") from error
     for each in done:
         click.echo(f"{_plural(each.kind)}: {each.listed:,} there, {each.done:,} looked at.")
         for text in each.failures:
-            click.echo(f"  not in: {text}")
+            click.echo(f"  not in: {printable(text)}")
         for text in each.conflicts:
-            click.echo(f"  conflict: {text}")
+            click.echo(f"  conflict: {printable(text)}")
     if any(each.failures for each in done):
         raise click.ClickException(f"Not everything of {uri} is in; the lines above say why.")
 
