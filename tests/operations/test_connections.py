@@ -31,6 +31,8 @@ UPGRADE = (
 )
 TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
 
 @asynccontextmanager
 async def connected(
@@ -122,6 +124,37 @@ async def test_after_an_answer_the_next_request_is_waited_for_as_long(live: Live
         writer.write(b"GET /healthz HT")
 
         assert await rest(reader) == TIMEOUT
+
+
+async def test_of_too_many_connections_without_a_request_the_oldest_are_ended(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: as many as there may be; on the first something was asked already
+    monkeypatch.setattr(wire, "MAX_HEADS", 3)
+    async with (
+        connected(live) as (asked, first),
+        connected(live) as (silent, _),
+        connected(live) as (half, third),
+    ):
+        first.write(HEALTH)
+        assert (await asked.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+        third.write(b"POST /graphql HTTP/1.1\r\nHost: loc")
+        first.write(b"GET /healthz HT")
+        await until(lambda: len(wire.Http._headless) == 3)
+
+        # when others come, and ask
+        for answer in (silent, half):
+            async with connected(live) as (newest, writer), connected(live):
+                ended = await rest(answer)
+                writer.write(HEALTH)
+
+                # then: they are answered, and who has not asked is told so, if they have begun.
+                assert (await newest.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+            await until(lambda: len(wire.Http._headless) <= 2)
+            assert ended == (b"" if answer is silent else FULL)
+        first.write(b"TP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await asked.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+    await until(lambda: not wire.Http._headless)
 
 
 async def test_whoever_is_refused_and_goes_on_sending_is_not_listened_to(
