@@ -229,6 +229,7 @@ def serve(workers: int, **given: Any) -> None:
     settings = _settings(**given)
     try:
         settings.check_exposed()
+        settings.check_directories()
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     reporting.configure(settings.log_format)

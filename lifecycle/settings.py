@@ -1,5 +1,6 @@
 """The only reader of the environment. Options of the command win over it."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -130,6 +131,22 @@ class Settings:
             f"{self.host} can be reached by others, and nobody proves who they are: set "
             "LIFECYCLE_SIGN_IN, or say --insecure."
         )
+
+    def check_directories(self) -> None:
+        """Raise ValueError where artifacts cannot be kept because there is a file in the way."""
+        for name, location in (
+            ("LIFECYCLE_ARTIFACTS", self.internal_area),
+            ("LIFECYCLE_EXTERNAL_ARTIFACTS", self.external_area),
+        ):
+            if location.startswith("s3://"):
+                continue
+            path = Path(location)
+            found = next((each for each in (path, *path.parents) if os.path.lexists(each)), None)
+            if found is not None and not found.is_dir():
+                raise ValueError(
+                    f"{name} must be a directory or s3://bucket/prefix, not {location!r}: {found} "
+                    "is no directory."
+                )
 
     metrics: tuple[str, int] | None = None
     read_url: str | None = None
