@@ -176,15 +176,23 @@ class ApiToken(OfRow[ApiTokenRow]):
     )
     name: str = shown(description="The service. Elsewhere its name is service: and this.")
     prefix: str = shown(description="How the token begins, to tell it from others.")
-    grants: list[GrantType] = shown(
-        lambda row: _in_order(map(rules.grant_of, row.grants)), description="All that it may do."
-    )
     created_by: str = shown(description="Who made it.")
     created_at: datetime = shown(description="When that was.")
     expires_at: datetime = shown(description="Until when it can be used.")
     last_used_at: datetime | None = shown(description="When it was last used, to some minutes.")
     revoked_by: str | None = shown(description="Who revoked it.")
     revoked_at: datetime | None = shown(description="When that was.")
+
+    @strawberry.field(description="All that it may do, as far as you see the models.")
+    def grants(self, info: Info) -> list[GrantType]:
+        visible = info.context.origin.visible_models
+        given = map(rules.grant_of, self.row.grants)
+        # Without its model a grant would be one for everything.
+        return _in_order(
+            each
+            for each in given
+            if each.model_id is None or visible is None or each.model_id in visible
+        )
 
 
 @strawberry.input(description="A role, and what it is for.")
