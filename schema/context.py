@@ -2,6 +2,7 @@
 
 import re
 import time
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
@@ -64,6 +65,8 @@ class Context:
         self.watch: Callable[[Callable[[str], None]], Callable[[], None]] | None = None
         # Who asks, found out anew; None where nobody proves who they are.
         self.ask_again: Callable[[], Awaitable[Principal]] | None = None
+        # Begins the answer to an item of a subscription.
+        self.prepare: Callable[[object], Future[Any]] | None = None
         # Where it comes from, where names are anybody's to choose.
         self.address: str | None = None
         self._began = time.perf_counter()

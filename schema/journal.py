@@ -1,8 +1,10 @@
 """What subscriptions have in common: the items that are no events, and the order of things."""
 
+from asyncio import Future
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import strawberry
 
@@ -46,7 +48,8 @@ async def follow(
     Must be closed, so that the feed does not serve a client that has left.
     """
     feed = context.feed
-    with feed.follow(wanted, context.origin.visible_models) as follower:
+    prepare = context.prepare and _Prepare(context.prepare, item)
+    with feed.follow(wanted, context.origin.visible_models, prepare) as follower:
         try:
             resumed = None if after is None else feed.resume(after)
             if resumed is None:
@@ -58,13 +61,26 @@ async def follow(
                     yield item(happened)
             yield CaughtUp(cursor=feed.cursor(follower.position))
             async for news in follower.live():
-                if isinstance(news, Silence):
-                    yield news.once(_heartbeat)
-                else:
-                    yield news.once(item)
+                yield _shown(news, item)
         except feeds.CursorExpired as error:
             oldest = None if error.oldest is None else feed.cursor(error.oldest)
             yield CursorExpired(oldest=oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepare(Generic[Item]):
+    """Begins the answer to news; equal for those who are answered the same."""
+
+    begin: Callable[[object], Future[Any]]
+    item: Callable[[Happened], Item]
+
+    def __call__(self, news: Happened | Silence) -> Future[Any]:
+        return self.begin(_shown(news, self.item))
+
+
+def _shown(news: Happened | Silence, item: Callable[[Happened], Item]) -> Item | Heartbeat:
+    """The same object for all who follow."""
+    return news.once(_heartbeat) if isinstance(news, Silence) else news.once(item)
 
 
 def _heartbeat(silence: Silence) -> Heartbeat:

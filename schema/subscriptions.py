@@ -6,11 +6,14 @@ subscriber's own, their answers are shared. Which items come, in which order, is
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
+from contextvars import copy_context
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import isawaitable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 import strawberry
@@ -42,24 +45,6 @@ class Answer(ExecutionResult):
         return orjson.dumps(payload).decode()
 
 
-class _Shared:
-    """The answer to an item for all who wait for it, each of whom may leave."""
-
-    def __init__(self, item: object, execution: Coroutine[Any, Any, Answer]) -> None:
-        self._item = item
-        self._execution = asyncio.create_task(execution)
-        self._done = asyncio.Event()
-        self._execution.add_done_callback(lambda _: self._done.set())
-
-    async def answer(self) -> Answer:
-        await self._done.wait()
-        return self._execution.result()
-
-
-# By the identity of the item, which no other object can have as long as it is kept here.
-_shared: dict[tuple[int, Hashable], _Shared] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A subscription, and who asks."""
@@ -78,28 +63,29 @@ class Asked:
         values = orjson.dumps(mattering).decode()
         return self.document, self.operation_name, values, self.context.audience
 
-    def executor(self) -> Executor[Any] | list[GraphQLError]:
+    def executor(self, context: Context) -> Executor[Any] | list[GraphQLError]:
         """What executes it. Made when it is needed: it is as large as all else that a subscriber
         has."""
         return self.schema.execution_context_class.build(
             self.schema._schema,
             self.document.node,
-            context_value=self.context,
+            context_value=context,
             raw_variable_values=self.variables,
             operation_name=self.operation_name,
         )
 
     async def execute(self, item: object) -> Answer:
         """The answer to one item."""
-        self.context.forget()
-        executor = self.executor()
+        context = copy(self.context)  # several may be answered at the same time
+        context.forget()
+        executor = self.executor(context)
         assert isinstance(executor, Executor)
         try:
-            async with self.context.admission.in_time():
+            async with context.admission.in_time():
                 executed = execute_subscription_event(executor.build_per_event_executor(item))
                 result = await executed if isawaitable(executed) else executed
         except LimitExceeded as error:
-            self.context.loaders.abandon()
+            context.loaders.abandon()
             return self.answer(None, [told(error)])
         return self.answer(result.data, result.errors or ())
 
@@ -108,6 +94,28 @@ class Asked:
         logged: set[int] = set()
         found = [shown(each, self.context, self.operation_name, logged) for each in errors]
         return Answer(data, found or None)
+
+
+class _Alike:
+    """Those who are answered the same as who asked first."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._logged_as = copy_context()
+        # By the identity of the item, which no other object can have as long as it is kept here.
+        self._answers: dict[int, tuple[object, asyncio.Task[Answer]]] = {}
+
+    def answer(self, item: object) -> asyncio.Task[Answer]:
+        """The answer to an item for all of them, each of whom may leave."""
+        if id(item) not in self._answers:
+            execution = self._logged_as.run(asyncio.create_task, self._asked.execute(item))
+            self._answers[id(item)] = item, execution
+            loop = asyncio.get_running_loop()
+            loop.call_later(_SHARED_SECONDS, self._answers.pop, id(item))
+        return self._answers[id(item)][1]
+
+
+_alike = WeakValueDictionary[Hashable, _Alike]()
 
 
 class Answers(AsyncIterator[Answer]):
@@ -122,8 +130,9 @@ class Answers(AsyncIterator[Answer]):
         self._principal = asked.context.counted_as
         asked.context.admission.subscriptions.take(self._principal)
         self._open = True
-        self._alike = asked.alike
+        self._alike = _alike.setdefault(asked.alike, _Alike(asked))
         self._items = items
+        asked.context.prepare = self._alike.answer
 
     async def __anext__(self) -> Answer:
         try:
@@ -132,18 +141,15 @@ class Answers(AsyncIterator[Answer]):
             raise
         except Exception as error:  # whatever it is, it is what the client is told
             return self._asked.answer(None, [GraphQLError(str(error), original_error=error)])
-        key = (id(item), self._alike)
-        shared = _shared.get(key)
-        if shared is None:
-            shared = _shared[key] = _Shared(item, self._asked.execute(item))
-            asyncio.get_running_loop().call_later(_SHARED_SECONDS, _shared.pop, key)
-        return await shared.answer()
+        answer = self._alike.answer(item)
+        return answer.result() if answer.done() else await asyncio.shield(answer)
 
     async def aclose(self) -> None:
         """End it, wherever it is."""
         if self._open:
             self._open = False
             self._asked.context.admission.subscriptions.give_back(self._principal)
+            self._asked.context.prepare = None  # else it would keep itself
             await self._items.aclose()
             self._asked.context.ended()
 
@@ -167,7 +173,7 @@ async def answers(
     # What has just happened is shown as it is now.
     context.be_current()
     asked = Asked(schema, document, name, variables, context)
-    executor = asked.executor()
+    executor = asked.executor(context)
     if isinstance(executor, list):
         return None
     created = create_source_event_stream(executor)

@@ -8,7 +8,7 @@ table is the truth; notifications only wake, and a slow poll stands in for lost 
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -25,8 +25,6 @@ from lifecycle.journal.repository import Event, EventFilter
 _log = structlog.get_logger(__name__)
 
 Made = TypeVar("Made")
-# Which events, and of what exists for which models.
-_Wanted: TypeAlias = tuple[EventFilter, Models]
 
 _POLL_SECONDS = 1.0
 # Wake-ups that come closer together than this are one.
@@ -79,6 +77,13 @@ class Silence(News):
     def __init__(self, position: int, cursor: str) -> None:
         super().__init__(position, cursor)
         self.at = datetime.now(UTC)
+
+
+_News: TypeAlias = Happened | Silence
+# Begins what subscribers need for news; they are woken when it is done, in whichever way.
+Prepare: TypeAlias = Callable[[_News], "asyncio.Future[Any]"]
+# Which events, of what exists for which models, and what is prepared.
+_Wanted: TypeAlias = tuple[EventFilter, Models, Prepare | None]
 
 
 class Feed:
@@ -138,11 +143,14 @@ class Feed:
         return sum(map(len, self._mailboxes.values()))
 
     @contextmanager
-    def follow(self, wanted: EventFilter, visible: Models = None) -> Iterator["Follower"]:
+    def follow(
+        self, wanted: EventFilter, visible: Models = None, prepare: Prepare | None = None
+    ) -> Iterator["Follower"]:
         """Events from now on; what came before is at hand through `Follower.replay`. Where only the
-        rows of some models are visible, only what happened to those."""
+        rows of some models are visible, only what happened to those. Those who have all three alike
+        are woken together."""
         mailbox = _Mailbox(wanted)
-        alike = self._mailboxes.setdefault((wanted, visible), set())
+        alike = self._mailboxes.setdefault((wanted, visible, prepare), set())
         alike.add(mailbox)
         self._deserted.clear()
         try:
@@ -150,7 +158,7 @@ class Feed:
         finally:
             alike.discard(mailbox)
             if not alike:
-                self._mailboxes.pop((wanted, visible), None)
+                self._mailboxes.pop((wanted, visible, prepare), None)
             if not self._mailboxes:
                 self._deserted.set()
 
@@ -231,20 +239,19 @@ class Feed:
                     continue  # somebody came meanwhile who wants more, or may see other models
                 for event in events:
                     happened = Happened(event, self.cursor(event.position))
-                    for (wanted, visible), mailboxes in self._mailboxes.items():
+                    for (wanted, visible, prepare), mailboxes in self._mailboxes.items():
                         if wanted.matches(event) and event.id not in hidden[visible]:
-                            for mailbox in mailboxes:
-                                mailbox.put(happened)
+                            _put(happened, mailboxes, prepare)
                 self.head = events[-1].position if events else head
             self.head = head
 
     def _followed(self) -> frozenset[str]:
         """The types of events that anybody wants."""
-        return frozenset[str]().union(*(wanted.types for wanted, _ in self._mailboxes))
+        return frozenset[str]().union(*(wanted.types for wanted, _, _ in self._mailboxes))
 
     def _audiences(self) -> set[Models]:
         """The models that those who follow may see."""
-        return {visible for _, visible in self._mailboxes}
+        return {visible for _, visible, _ in self._mailboxes}
 
     async def _hidden(self, events: Sequence[Event]) -> dict[Models, frozenset[int]]:
         """The ids of those of these events that do not exist for each of those who follow."""
@@ -265,9 +272,9 @@ class Feed:
             silence = Silence(self.head, self.cursor(self.head))
             # The next look would be too late for them.
             due = loop.time() + pause - self.heartbeat
-            for mailbox in self._all():
-                if mailbox.waiting_since <= due:
-                    mailbox.put(silence)
+            for (_, _, prepare), mailboxes in self._mailboxes.items():
+                bored = [each for each in mailboxes if each.waiting_since <= due]
+                _put(silence, bored, prepare)
 
     def _all(self) -> Iterator["_Mailbox"]:
         return chain.from_iterable(self._mailboxes.values())
@@ -277,21 +284,28 @@ class _Mailbox:
     """What one subscriber has not taken yet, at most so many; then it is only told that it missed
     some, and reads them from the table."""
 
+    # There are thousands.
+    __slots__ = ("_loop", "_rung", "missed", "news", "waiting_since", "wanted")
+
     def __init__(self, wanted: EventFilter) -> None:
         self.wanted = wanted
-        self.news: deque[Happened | Silence] = deque()
+        self.news: deque[_News] = deque()
         self.missed = False
         self.waiting_since = inf
         self._loop = asyncio.get_running_loop()
         self._rung: asyncio.Future[None] | None = None
 
-    def put(self, news: Happened | Silence) -> None:
+    def put(self, news: _News) -> bool:
+        """Whether the subscriber is to be woken for it. It is awake, or will be soon, if there was
+        something before."""
+        waits = not (self.news or self.missed)
         if len(self.news) < _MAILBOX and not self.missed:
             self.news.append(news)
         else:
             self.news.clear()
             self.missed = True
-        self.ring()
+        self.waiting_since = inf
+        return waits
 
     def ring(self) -> None:
         """Wake the subscriber, if it waits."""
@@ -304,6 +318,23 @@ class _Mailbox:
         self._rung = self._loop.create_future()
         self.waiting_since = self._loop.time()
         await self._rung
+
+
+def _put(news: _News, mailboxes: Iterable[_Mailbox], prepare: Prepare | None) -> None:
+    """Give it to those who are alike, and wake them when it is prepared for them."""
+    woken = [mailbox for mailbox in mailboxes if mailbox.put(news)]
+
+    def wake(_: object = None) -> None:
+        for mailbox in woken:
+            mailbox.ring()
+
+    if not woken or prepare is None:
+        wake()
+        return
+    try:
+        prepare(news).add_done_callback(wake)
+    except Exception:  # whoever takes the news meets it again
+        wake()
 
 
 class Follower:
@@ -341,7 +372,7 @@ class Follower:
         # The cursor may have come from a process that was ahead of this one.
         self.position = max(through, after)
 
-    async def live(self) -> AsyncIterator[Happened | Silence]:
+    async def live(self) -> AsyncIterator[_News]:
         """What happens from now on, the same objects for all who follow; and when nothing does for
         the time of a heartbeat, that.
 
