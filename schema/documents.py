@@ -236,6 +236,12 @@ def cost_of(asked: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"cost": {name: min(value, LARGEST) for name, value in cost.items()}}
 
 
+def may_change(asked: Mapping[str, Any]) -> bool:
+    """Whether such a request, if it was executed, may have changed something."""
+    document = documents.get(asked["query"])
+    return document is None or not document.only_queries
+
+
 class WithCost(AsyncIterator[Any]):
     """The same results, which also say the cost; to be closed, as they are."""
 

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from lifecycle.access.rules import known_as
 from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError, Path
 from lifecycle.promotion.rules import IN_FORCE, OPEN, ChecklistStatus
@@ -396,7 +397,7 @@ class ApprovalsRule:
     kind: Literal[RuleKind.APPROVALS] = RuleKind.APPROVALS
 
     def __post_init__(self) -> None:
-        if self.approvers and len(set(self.approvers)) < self.count:
+        if self.approvers and len(set(map(known_as, self.approvers))) < self.count:
             raise ValueError("there must be at least as many approvers as approvals")
 
 

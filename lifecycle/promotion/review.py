@@ -12,7 +12,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import SYSTEM, Action
+from lifecycle.access.rules import SYSTEM, Action, known_as
 from lifecycle.commands import Command, Line, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import (
@@ -497,19 +497,19 @@ def _check_may_approve(
 ) -> None:
     """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
-    mine = {origin.actor, *aliases}
+    mine = set(map(known_as, (origin.actor, *aliases)))
 
     def who(name: str) -> str:
         return name if name == origin.actor else f"{origin.actor} stands for {name}, who"
 
     for name in facts.approval.approved_by:
-        if name in mine:
+        if known_as(name) in mine:
             raise Conflict(
                 f"{who(name)} has approved it already; {policy.needed} people must.", ("decision",)
             )
     own = ((facts.author, "registered"), *((name, "submitted") for name in submitters))
     for name, did in own:
-        if name in mine:
+        if known_as(name) in mine:
             raise Forbidden(f"{who(name)} {did} this version; somebody else has to approve it.")
     if not evaluation.eligible(policy.approvals, facts, [origin.actor]):
         named = ", ".join(policy.approvals.approvers) if policy.approvals else ""

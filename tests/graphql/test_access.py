@@ -537,6 +537,36 @@ async def test_a_token_is_shown_once_and_kept_nowhere(
         assert held == 0, table
 
 
+async def test_of_a_token_only_those_rights_are_shown_whose_models_are_seen(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given a service with rights to two models, which has made a token for both
+    models = [f"{unique}-kept", f"{unique}-lost"]
+    for model in models:
+        await a_version(graph, model)
+    admin = [{"role": "ADMIN", "modelName": model} for model in models]
+    mine = {"name": unique, "grants": admin}
+    maker = await root.mutate("createApiToken", mine, "token apiToken { id }")
+    input = {
+        "name": f"{unique}-made",
+        "grants": [{"role": "VIEWER", "modelName": model} for model in models],
+        "idempotencyKey": unique,
+    }
+    selection = "apiToken { name grants { role model { name } } }"
+    async with Graph(signed.url, token=maker["token"]) as service:
+        made = await service.mutate("createApiToken", input, selection)
+    await root.done("revokeApiToken", {"id": maker["apiToken"]["id"]}, "apiToken { id }")
+
+    # When it repeats that with rights to one of them
+    fewer = await root.mutate("createApiToken", {**mine, "grants": admin[:1]}, "token")
+    async with Graph(signed.url, token=fewer["token"]) as service:
+        again = await service.mutate("createApiToken", input, selection)
+
+    # Then the right to the other is not there, rather than one to everything.
+    given = [{"role": "VIEWER", "model": {"name": model}} for model in models]
+    assert [each["apiToken"]["grants"] for each in (made, again)] == [given, given[:1]]
+
+
 async def test_what_a_token_does_is_in_the_journal_and_so_is_what_was_done_to_it(
     signed: Live, root: Graph, unique: str
 ) -> None:
