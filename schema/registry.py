@@ -211,7 +211,7 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     artifact_path: str | None = shown(description="Where its file lies.")
     artifact_digest: str | None = shown(
         description="A digest of its file's content: as given, or as its run had logged it when "
-        "the version was registered."
+        "the version was registered, or else submitted for approval."
     )
     size_bytes: BigInt | None = shown(
         description="How large it is.",
@@ -226,8 +226,8 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
 
     @strawberry.field(
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
-        "`artifactPath` is still that, or if that is an s3:// URI within an area; an address of "
-        "the web as it is; of what MLflow keeps the page there that shows it; else null."
+        "`artifactPath` has its `artifactDigest`, or if that is an s3:// URI within an area; an "
+        "address of the web as it is; of what MLflow keeps the page there that shows it; else null."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:

@@ -221,6 +221,7 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
         and not former.submitted_by.startswith(SYSTEM)
     ):
         _check_own(origin, version, former, "supersede what others have submitted and decided")
+    await registry_service.name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     report = evaluation.validate(policy, facts)
     status, reason = evaluation.decide(policy, facts, report)
@@ -264,6 +265,8 @@ async def decide(
     else:
         check(origin, Action.DECIDE, version.model_id)
     check_revision(version.revision, command.expected_revision)
+    if command.decision is Decision.BYPASS:
+        await registry_service.name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     if command.decision is Decision.BYPASS:
         return await _bypass(session, origin, version, policy, facts, command)
