@@ -728,6 +728,10 @@ async def test_nobody_approves_what_is_their_own_by_a_token_that_they_have_made(
         await author.mutate("submitForApproval", input)
         decision = {**input, "decision": "APPROVE"}
         error = await approver.error(document("decideApproval"), {"input": decision})
+        added = {**input, "title": "fair to all"}
+        item = await author.done("appendChecklistItem", added, "checklistItem { id }")
+        mark = {"input": {"id": item["id"], "status": "APPROVED"}}
+        unchecked = await approver.error(document("markChecklistItem"), mark)
 
         # Then that is refused, but not to somebody else's.
         assert error["extensions"]["code"] == "FORBIDDEN"
@@ -736,6 +740,9 @@ async def test_nobody_approves_what_is_their_own_by_a_token_that_they_have_made(
             who = f"{who} stands for service:{unique}-{registers}, who"
         assert error["message"] == (
             f"{who} registered this version; somebody else has to approve it."
+        )
+        assert unchecked["message"] == (
+            f"{who} registered this version; somebody else has to approve items of its checklist."
         )
         assert (await other.mutate("decideApproval", decision))["__typename"].endswith("Success")
 

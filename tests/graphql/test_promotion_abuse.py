@@ -384,3 +384,67 @@ async def test_the_policy_does_not_approve_what_people_have_rejected(
     await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
 
     assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+
+MARK = (
+    "mutation ($input: MarkChecklistItemInput!) { markChecklistItem(input: $input) { __typename } }"
+)
+
+
+async def items(graph: Graph, version: Json) -> list[str]:
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { checklist { id } } }"
+    found = (await graph.query(query, {"id": version["id"]}))["modelVersion"]
+    return [item["id"] for item in found["checklist"]]
+
+
+async def test_nobody_confirms_the_checklist_of_what_is_their_own(
+    graph: Graph, unique: str
+) -> None:
+    # given: somebody registers it, and somebody else submits it
+    version = await a_version(graph, unique, checklist=["fair to all"])
+    [item] = await items(graph, version)
+    await graph.mutate("submitForApproval", of(version), **MALLORY)
+
+    async def mark(status: str, **actor: str) -> str:
+        variables = {"input": {"id": item, "status": status}}
+        answer = await graph.answer(MARK, variables, **actor)
+        return str(answer["errors"][0]["message"] if "errors" in answer else "done")
+
+    # when, then
+    end = "this version; somebody else has to approve items of its checklist."
+    assert await mark("APPROVED") == f"tester registered {end}"
+    assert await mark("APPROVED", **MALLORY) == f"mallory submitted {end}"
+    # To object is everybody's.
+    assert await mark("REJECTED") == "done"
+    assert await mark("PENDING", **MALLORY) == "done"
+    assert await mark("APPROVED", **{"Lifecycle-Actor": "approver"}) == "done"
+
+
+async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_approve_it(
+    graph: Graph, unique: str
+) -> None:
+    # given: a policy that approves by itself what somebody has checked
+    rules = [
+        {"checklist": {"required": True}},
+        {"metric": {"key": "accuracy", "atLeast": 0.7}},
+        {"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}},
+    ]
+    policy = {"modelName": unique, "stage": "PRODUCTION", "rules": rules}
+    await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+    version = await a_version(graph, unique, metrics=accuracy(0.8), checklist=["fair to all"])
+    [item] = await items(graph, version)
+    await graph.mutate("markChecklistItem", {"id": item, "status": "APPROVED"}, **MALLORY)
+
+    # when: whoever has checked it submits it, and then somebody else does
+    selection = "approval { status reason }"
+    alone = await graph.mutate("submitForApproval", of(version), selection, **MALLORY)
+    withdrawn = await graph.mutate("withdrawApproval", of(version), "approval { status }")
+    by_two = await graph.mutate("submitForApproval", of(version), selection)
+
+    # then
+    assert alone["approval"] == {
+        "status": "NEEDS_REVIEW",
+        "reason": "Whoever submits it has decided items of its checklist.",
+    }
+    assert withdrawn["approval"] == {"status": "WITHDRAWN"}
+    assert by_two["approval"]["status"] == "APPROVED"
