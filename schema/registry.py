@@ -140,7 +140,7 @@ class Model(Node, OfRow[ModelRow]):
             for key in sorted(row.metric_goals)
         ],
         description="Whether more or less is better where that is not as a metric's name suggests, "
-        "by key. Comparisons go by it, and policies that are set from then on.",
+        "by key. Comparisons go by it. A policy says it itself.",
     )
     created_by: str = shown(description="Who registered its first version.")
     created_at: datetime = shown(description="When that was.")
