@@ -448,3 +448,82 @@ async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_appro
     }
     assert withdrawn["approval"] == {"status": "WITHDRAWN"}
     assert by_two["approval"]["status"] == "APPROVED"
+
+
+async def test_what_the_next_is_compared_with_is_what_was_approved(
+    graph: Graph, unique: str
+) -> None:
+    """Whoever may contribute could say that production is worse than it is."""
+    # given
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    version = await a_version(graph, unique, metrics=accuracy(0.8))
+    selection = "modelVersion { approval { status } }"
+
+    async def change(value: float) -> str:
+        input = of(old) | {"metrics": accuracy(value)}
+        changed = await graph.done("updateModelVersion", input, selection)
+        return str(changed["approval"]["status"])
+
+    async def messages() -> list[str]:
+        query = """query ($id: ID!) { node(id: $id) { ... on ModelVersion {
+            whyNot { message category } } } }"""
+        found = (await graph.query(query, {"id": version["id"]}))["node"]["whyNot"]
+        return [check["message"] for check in found if check["category"] == "baseline"]
+
+    # when: the figures of production are worse, or gone
+    assert await change(0.7) == "STALE"
+    worse = await submit(graph, version)
+    assert await change(0) == "STALE"
+    assert await messages() == [
+        "accuracy cannot be compared: version 1 in production is not what was approved any more."
+    ]
+
+    # then
+    assert worse == {
+        "status": "REJECTED",
+        "reason": "accuracy cannot be compared: version 1 in production is not what was approved "
+        "any more.",
+        "decidedBy": "system:policy",
+    }
+    # What was approved is back, or is approved anew.
+    assert await change(0.9) == "STALE"
+    assert await messages() == [
+        "accuracy is 0.8, 0.1 worse than that of version 1 in production; at most 0.05 worse is "
+        "allowed."
+    ]
+    assert await change(0.79) == "STALE"
+    await approved(graph, old)
+    assert await messages() == []
+    assert (await submit(graph, version))["status"] == "APPROVED"
+
+
+async def test_drift_of_production_is_not_in_the_way_of_what_replaces_it(
+    graph: Graph, unique: str
+) -> None:
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.8))
+    await graph.done("recordDriftEvent", of(old) | DRIFT, "driftEvent { id }")
+    version = await a_version(graph, unique, metrics=accuracy(0.9))
+
+    assert (await submit(graph, version))["status"] == "APPROVED"
+    assert (await promote(graph, version))["__typename"] == "SetStageSuccess"
+
+
+async def test_the_policy_approves_nothing_beside_what_was_changed_in_production(
+    graph: Graph, unique: str
+) -> None:
+    rules = [{"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}}]
+    policy = {"modelName": unique, "stage": "PRODUCTION"}
+    admin = {"Lifecycle-Actor": "admin"}
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    await graph.mutate("setStagePolicy", policy | {"rules": rules}, **admin)
+    change = of(old) | {"metrics": accuracy(0.1)}
+    await graph.done("updateModelVersion", change, "modelVersion { id }")
+
+    approval = await submit(graph, await a_version(graph, unique, metrics=accuracy(0.8)))
+
+    assert approval == {
+        "status": "NEEDS_REVIEW",
+        "reason": "accuracy cannot be compared: version 1 in production is not what was approved "
+        "any more.",
+        "decidedBy": None,
+    }
