@@ -48,7 +48,8 @@ _VIEWER, _CONTRIBUTOR, _APPROVER, _DEPLOYER, _ADMIN = Role
 # the checklist, to take a submission back; DECIDE is about approvals and items of the checklist.
 # MOVE is about a stage: into it, or out of it where that is PRODUCTION. DEPLOY is about an
 # environment: to make a deployment there, to report on it, to end it, to roll it back. So are
-# REPORT_DRIFT, because a policy may have that rolled back, and HANDLE_DRIFT.
+# REPORT_DRIFT, because a policy may have that rolled back, and HANDLE_DRIFT. What drift does to the
+# approval of a version in PRODUCTION takes REPORT_DRIFT there, wherever it was seen.
 POLICY: dict[Action, frozenset[Role]] = {
     Action.LOG: frozenset({_CONTRIBUTOR}),
     Action.REGISTER: frozenset({_CONTRIBUTOR}),

@@ -43,7 +43,7 @@ from lifecycle.promotion.rules import OPEN
 from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
-from lifecycle.registry.rules import DriftSeverity
+from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.registry.tables import ModelVersionRow
 
 _log = structlog.get_logger(__name__)
@@ -153,7 +153,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         dedup_key=command.dedup_key,
     )
     policy = await repository.policy_in_force(session, version.model_name)
-    await _add(session, origin, version, policy, row)
+    await _add(session, origin, origin, version, policy, row)
     return row
 
 
@@ -187,7 +187,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
             description=finding.message,
             detected_at=await clock(session),
         )
-        await _add(session, system, locked[version_id], policy, event)
+        await _add(session, system, origin, locked[version_id], policy, event)
     return row
 
 
@@ -354,11 +354,13 @@ async def _unknown(
 async def _add(
     session: WriteSession,
     origin: Origin,
+    reporter: Origin,
     version: ModelVersionRow,
     policy: DriftPolicyRow,
     row: DriftEventRow,
 ) -> None:
-    """Record an event of a version that the caller holds along with its model, and respond."""
+    """Record an event of a version that the caller holds along with its model, and respond as far
+    as who has reported it may have that done."""
     row.model_version_id = version.id
     row.model_name = version.model_name
     row.policy_id = policy.id
@@ -378,12 +380,13 @@ async def _add(
     session.once_committed(lambda: _log.warning("drift.recorded", **facts))
     system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key, row.id)
     for action in rules.respond(policy_of(policy), row.severity):
-        await _respond(session, system, version, row, action)
+        await _respond(session, system, reporter, version, row, action)
 
 
 async def _respond(
     session: WriteSession,
     system: Origin,
+    reporter: Origin,
     version: ModelVersionRow,
     event: DriftEventRow,
     action: DriftAction,
@@ -391,6 +394,15 @@ async def _respond(
     """Do one thing about an event, and record what came of it."""
     try:
         async with savepoint(session):
+            if version.stage is Stage.PRODUCTION and action is not DriftAction.ROLL_BACK:
+                # Wherever it was seen; what is rolled back is only where that was.
+                check(
+                    reporter,
+                    Action.REPORT_DRIFT,
+                    version.model_id,
+                    environment=Environment.PRODUCTION,
+                    what="change the approval of what is in PRODUCTION by drift",
+                )
             response = await _RESPONSES[action](session, system, version, event)
     except LifecycleError as error:
         response = DriftResponseRow(outcome=DriftOutcome.FAILED, message=str(error))
