@@ -113,7 +113,8 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     """Record drift, log a warning, and respond as the policy says; of a report that was recorded
     before, by its dedup key, only give the event. A response that cannot be made fails alone.
 
-    Raises NotFound, Forbidden, InvalidInput when the deployment is of another version.
+    Raises NotFound, Forbidden, InvalidInput when the deployment is of another version or the dedup
+    key of another environment.
     """
     await policies.hold_policies(session)
     try:
@@ -129,6 +130,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     check(origin, Action.REPORT_DRIFT, version.model_id)
     # Of two at once the second waits for the locks, and then finds what the first has recorded.
     if (known := await _recorded(session, command)) is not None:
+        await _check_heard(session, known, command)
         return known
     if command.deployment_id is not None:
         found = await deployments.by_ids(session, [command.deployment_id])
@@ -216,6 +218,22 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
             registry_service.count_drift(version, row.severity, -1)
     await journal.change(session, origin, row, changes)
     return row
+
+
+async def _check_heard(
+    session: WriteSession, known: DriftEventRow, command: RecordDriftEvent
+) -> None:
+    """Raise InvalidInput if a report about PRODUCTION has the name of one about another
+    environment: whoever may report only there is not to have it unheard."""
+    ids = [id for id in (known.deployment_id, command.deployment_id) if id is not None]
+    found = await deployments.by_ids(session, ids)
+    shows: dict[UUID | None, Environment] = {None: Environment.PRODUCTION}
+    shows |= {id: row.environment for id, row in found.items()}
+    of_production = shows.get(command.deployment_id) is Environment.PRODUCTION
+    if of_production and shows[known.deployment_id] is not Environment.PRODUCTION:
+        raise InvalidInput(
+            "A report about another environment has this name; give another.", ("dedup_key",)
+        )
 
 
 async def _affected(session: WriteSession, deployment_id: UUID | None) -> Environment:
