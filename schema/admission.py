@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    asynccontextmanager,
     contextmanager,
     nullcontext,
 )
@@ -497,6 +498,17 @@ class Admission:
         then it is cancelled. Raises Unavailable as gates do.
         """
         return _Turn(self._clock, self.operations, gate, principal)
+
+    @asynccontextmanager
+    async def reading(self, principal: str) -> AsyncIterator[None]:
+        """The block reads a document, when it is the principal's turn. Raises Unavailable as gates
+        do."""
+        if not self.readings.enters(principal):
+            await self.readings.wait(principal)
+        try:
+            yield
+        finally:
+            self.readings.leave(principal)
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Cancel the block when it takes too long, and raise LimitExceeded."""

@@ -166,12 +166,12 @@ _read: ContextVar[_Read | None] = ContextVar("read", default=None)
 
 async def read(schema: BaseSchema, asked: Mapping[str, Any], context: Any) -> None:
     """Read the document of a request, unless it is kept, when it is the principal's turn. Raises
-    LimitExceeded and Unavailable, as gates do."""
+    Unavailable as gates do."""
     text = asked["query"]
     if not text or documents.get(text) is not None:
         return
     admission = context.admission
-    async with admission.executing(context.counted_as, admission.readings):
+    async with admission.reading(context.counted_as):
         if documents.get(text) is None:
             given = schema, text, asked.get("operationName"), asked.get("variables") or {}
             loop = asyncio.get_running_loop()

@@ -79,7 +79,7 @@ async def bring_in(
         mirrored = await repository.is_mirrored(session, server_id)
     sync = Sync(database, client, server_id, origin_of(server_id), writes=False, mirrored=mirrored)
     done = dict.fromkeys(KINDS, 0)
-    async with _in_the_name_of(administrator, database, server_id):
+    async with in_the_name_of(administrator, database, server_id):
         listed = {kind: await _list(sync, kind, administrator) for kind in KINDS}
         # Something may turn out to belong to what was not listed.
         while any([await _left(sync, kind) for kind in KINDS]):
@@ -89,7 +89,7 @@ async def bring_in(
 
 
 @asynccontextmanager
-async def _in_the_name_of(
+async def in_the_name_of(
     administrator: str, database: Database, server_id: UUID
 ) -> AsyncGenerator[None]:
     """What is asked for in the block is taken over on behalf of an administrator, and nothing after
