@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from lifecycle.__main__ import (
     bring_in,
@@ -26,6 +27,7 @@ from lifecycle.__main__ import (
     verify,
 )
 from lifecycle.settings import VARIABLES
+from lifecycle.statements import Prepared
 from schema import root
 from tests.client import PATIENCE, Graph
 from tests.conftest import Process, in_thread, serving
@@ -483,9 +485,15 @@ async def test_a_token_is_made_used_listed_and_revoked(database_url: str, unique
         Graph(service.url, token=secret) as client,
     ):
         asked = await client.query(me)
+        # That it was used is noted beside the request; while commands run here, nothing goes on.
+        noted = f"SELECT last_used_at FROM api_token WHERE name = '{unique}'"
+        async with service.database.read() as session:
+            while not (await session.fetch(Prepared(text(noted))))[0][0]:
+                pass
         listed = token("list")
         revoked = token("revoke", secret[:10])
         again = token("revoke", secret[:10])
+        assert revoked.stdout == f"{secret[:10]}… of service:{unique} cannot be used any more.\n"
         async with asyncio.timeout(PATIENCE):
             while "errors" not in (refused := await client.answer(me)):
                 pass
@@ -503,7 +511,6 @@ async def test_a_token_is_made_used_listed_and_revoked(database_url: str, unique
     )
     assert line.endswith(", made by system:command-line")
     assert secret not in listed.stdout
-    assert revoked.stdout == f"{secret[:10]}… of service:{unique} cannot be used any more.\n"
     assert again.stderr == f"Error: There is no API token that begins with {secret[:10]}.\n"
     assert refused["errors"][0]["message"] == "The API token was revoked."
 
