@@ -140,7 +140,6 @@ class Run:
         level = Rest(MAX_OBJECTS, length, [Part(self._plan.root, [data], objects=[None])])
         while level:
             level = await self._next(level)
-        length.check()
         return data
 
     async def _next(self, level: Rest) -> Rest:
@@ -155,11 +154,14 @@ class Run:
                 if isinstance(coroutine, Coroutine):
                     coroutine.close()
             raise
-        rest = Rest(level.room, level.length)
+        rest, length = Rest(level.room, level.length), level.length
         for part, columns in zip(level, found, strict=True):
             selection, answers = part.selection, part.answers
+            length.add(selection.length * len(answers))
             for name, field, column in zip(selection.names, selection.fields, columns, strict=True):
                 completed = field.type.complete(column, rest)
+                if length.exceeded:
+                    raise _too_long(length)
                 for answer, value in zip(answers, completed, strict=True):
                     answer[name] = value
         return rest
@@ -299,3 +301,11 @@ class Run:
         elif field.leaves is None and field.many:
             found = [each or () for each in found]
         wanted.column.extend(found)
+
+
+def _too_long(length: Length) -> Exception:
+    """What to say of an answer, unless it might not be too long for graphql-core, which counts all
+    values one by one."""
+    if length.written:
+        return Unusual("an answer that may be too long")
+    return length.error()

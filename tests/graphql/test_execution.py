@@ -37,6 +37,7 @@ from lifecycle.access.origin import Origin
 from lifecycle.access.rules import EVERYTHING
 from lifecycle.database import READERS, Database
 from lifecycle.database.connections import MOST_AT_ONCE
+from schema import executor
 from schema.admission import Admission, Bounds
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
@@ -485,6 +486,53 @@ async def test_where_the_database_is_gone_it_is_asked_once_and_both_say_the_same
             # Then
             assert new == known == (data, errors, 1)
             assert {error["extensions"]["code"] for error in errors} == {"UNAVAILABLE"}
+
+
+LONG = {
+    "columns of numbers": '{ runs(first: 5) { nodes { metricHistory(keys: ["accuracy"]) '
+    "{ key steps values kinds timestamps a: steps b: values } } } }",
+    "numbers and times": "{ experiments { edges { node { __typename status createdAt revision "
+    "runs(first: 2) { totalCount } } } } }",
+    "names": f"{{ runs {{ nodes {{ {'x' * 900}: status }} pageInfo {{ hasNextPage }} }} }}",
+    "JSON": "{ experiments { nodes { models: runs { nodes { modelVersions { hyperparameters "
+    "model { name } } } } } } }",
+    "what PostgreSQL writes": "{ runs { nodes { metrics { key value step } } } }",
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+async def test_both_find_an_answer_as_long_as_the_other_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    stock, compiled = schema, CompiledSchema(_Counted(schema))
+
+    async def answer(by: Schema, limit: int) -> tuple[Any, Any]:
+        monkeypatch.setattr(executor, "MAX_SHOWN", limit)
+        result = await by.execute(LONG[what], None, a_context(world.live))
+        errors = [error.formatted for error in result.errors or ()]
+        return orjson.dumps(result.data), errors
+
+    # Given the lowest limit under which it is shown
+    refused, shown = 0, 1_000_000
+    while shown - refused > 1:
+        limit = (refused + shown) // 2
+        if (await answer(stock, limit))[1]:
+            refused = limit
+        else:
+            shown = limit
+
+    # Then a plan, made now or before, shows it under the same, and none of it under any other
+    for _ in range(2):
+        assert await answer(compiled, shown) == await answer(stock, shown)
+        data, errors = await answer(compiled, refused)
+        assert (data, errors) == await answer(stock, refused)
+        assert data == b"null"
+        assert errors[0]["extensions"] == {
+            "code": "LIMIT_EXCEEDED",
+            "name": "text",
+            "limit": refused,
+            "value": shown,
+        }
 
 
 async def test_who_says_too_little_of_what_it_looks_at_is_answered_and_logged(
