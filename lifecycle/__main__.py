@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 
 import click
 
+from lifecycle.access.rules import known_as
 from lifecycle.errors import InvalidInput, LifecycleError, Unavailable
+from lifecycle.names import printable
 from lifecycle.settings import (
     VARIABLES,
     Settings,
@@ -227,6 +229,7 @@ def serve(workers: int, **given: Any) -> None:
     settings = _settings(**given)
     try:
         settings.check_exposed()
+        settings.check_directories()
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     reporting.configure(settings.log_format)
@@ -375,7 +378,8 @@ def bring_in(administrator: str, **given: Any) -> None:
 
     settings = _settings(**given)
     uri = _configured(settings)
-    if administrator not in settings.administrators:
+    name = known_as(administrator)
+    if name not in map(known_as, settings.administrators):
         raise click.UsageError(f"{administrator} is not one of LIFECYCLE_ADMINISTRATORS.")
     reporting.configure(settings.log_format)
     # What goes wrong with an object is said in the end.
@@ -384,18 +388,16 @@ def bring_in(administrator: str, **given: Any) -> None:
         migrate.upgrade(url)
         try:
             with _Bars() as bars:
-                done = asyncio.run(
-                    importing.run(url, settings.mlflow_uri or "", administrator, bars.show)
-                )
+                done = asyncio.run(importing.run(url, settings.mlflow_uri or "", name, bars.show))
         except MlflowError as error:
-            said = str(error).rstrip(".")
+            said = printable(str(error)).rstrip(".")
             raise click.ClickException(f"{said}. What is in stays; repeat to go on.") from error
     for each in done:
         click.echo(f"{_plural(each.kind)}: {each.listed:,} there, {each.done:,} looked at.")
         for text in each.failures:
-            click.echo(f"  not in: {text}")
+            click.echo(f"  not in: {printable(text)}")
         for text in each.conflicts:
-            click.echo(f"  conflict: {text}")
+            click.echo(f"  conflict: {printable(text)}")
     if any(each.failures for each in done):
         raise click.ClickException(f"Not everything of {uri} is in; the lines above say why.")
 

@@ -1,4 +1,5 @@
-"""Names, as people tell objects by them. What else a name may have is in `commands`."""
+"""Names, as people tell objects by them, and text as a terminal shows it. What else a name may have
+is in `commands`."""
 
 import re
 import unicodedata
@@ -15,3 +16,14 @@ def seen(name: str) -> str:
     nothing, changes the direction, or is a space of another kind."""
     composed = unicodedata.normalize("NFC", _UNSEEN.sub("\ufffd", name))
     return "".join(each if each.isprintable() else "\ufffd" for each in composed)
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: what would command it instead of being shown (escape sequences, in
+    C1 control characters too, and what changes the direction) is written as Python writes it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )

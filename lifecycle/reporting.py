@@ -9,6 +9,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
+from lifecycle.names import printable
+
 # One list, because loggers keep the one with which they were first used.
 _processors: list[Processor] = []
 
@@ -24,6 +26,8 @@ def configure(log_format: str | None) -> None:
         *(
             (
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+                _printable,
                 structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
             )
             if console
@@ -81,6 +85,12 @@ class _Others(logging.Handler):
 def _add_name(logger: _Lines, _: str, event: EventDict) -> EventDict:
     event["logger"] = logger.name
     return event
+
+
+def _printable(_: _Lines, __: str, event: EventDict) -> EventDict:
+    return {
+        name: printable(value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _to_json(_: _Lines, __: str, event: EventDict) -> str:

@@ -1,5 +1,6 @@
 """The only reader of the environment. Options of the command win over it."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,7 +41,8 @@ VARIABLES = {
     "LIFECYCLE_OIDC_ISSUER": "The OpenID provider, as its tokens name it (https://…).",
     "LIFECYCLE_OIDC_AUDIENCE": "For whom its tokens must be.",
     "LIFECYCLE_OIDC_NAME_CLAIM": "The claim that is a person's name here, in the journal "
-    "too: it must never be somebody else's (default email, which then has to be verified).",
+    "too, without case: it must never be somebody else's (default email, which then has to be "
+    "verified).",
     "LIFECYCLE_OIDC_GROUPS_CLAIM": "The claim that lists a person's groups, to which roles can be "
     "granted as group:NAME (default: none does).",
     "LIFECYCLE_INSECURE": "yes or no: serve other machines though nobody proves who they are "
@@ -129,6 +131,22 @@ class Settings:
             f"{self.host} can be reached by others, and nobody proves who they are: set "
             "LIFECYCLE_SIGN_IN, or say --insecure."
         )
+
+    def check_directories(self) -> None:
+        """Raise ValueError where artifacts cannot be kept because there is a file in the way."""
+        for name, location in (
+            ("LIFECYCLE_ARTIFACTS", self.internal_area),
+            ("LIFECYCLE_EXTERNAL_ARTIFACTS", self.external_area),
+        ):
+            if location.startswith("s3://"):
+                continue
+            path = Path(location)
+            found = next((each for each in (path, *path.parents) if os.path.lexists(each)), None)
+            if found is not None and not found.is_dir():
+                raise ValueError(
+                    f"{name} must be a directory or s3://bucket/prefix, not {location!r}: {found} "
+                    "is no directory."
+                )
 
     metrics: tuple[str, int] | None = None
     read_url: str | None = None

@@ -11,7 +11,7 @@ from strawberry import Private
 
 import schema.registry
 from lifecycle.access.origin import check
-from lifecycle.access.rules import SERVICE, Action, Grant, Role
+from lifecycle.access.rules import SERVICE, Action, Grant, Role, known_as
 from lifecycle.deployments.rules import Environment
 from lifecycle.pages import PageRequest
 from lifecycle.principals import repository, rules, service
@@ -176,15 +176,23 @@ class ApiToken(OfRow[ApiTokenRow]):
     )
     name: str = shown(description="The service. Elsewhere its name is service: and this.")
     prefix: str = shown(description="How the token begins, to tell it from others.")
-    grants: list[GrantType] = shown(
-        lambda row: _in_order(map(rules.grant_of, row.grants)), description="All that it may do."
-    )
     created_by: str = shown(description="Who made it.")
     created_at: datetime = shown(description="When that was.")
     expires_at: datetime = shown(description="Until when it can be used.")
     last_used_at: datetime | None = shown(description="When it was last used, to some minutes.")
     revoked_by: str | None = shown(description="Who revoked it.")
     revoked_at: datetime | None = shown(description="When that was.")
+
+    @strawberry.field(description="All that it may do, as far as you see the models.")
+    def grants(self, info: Info) -> list[GrantType]:
+        visible = info.context.origin.visible_models
+        given = map(rules.grant_of, self.row.grants)
+        # Without its model a grant would be one for everything.
+        return _in_order(
+            each
+            for each in given
+            if each.model_id is None or visible is None or each.model_id in visible
+        )
 
 
 @strawberry.input(description="A role, and what it is for.")
@@ -206,7 +214,8 @@ class GrantInput:
 @strawberry.input(description="A role for somebody.")
 class GrantRoleInput(WriteInput):
     subject: str = strawberry.field(
-        description="A person's name as `me` shows it, or group: and the name of a group."
+        description="A person's name as `me` shows it, in any case, or group: and the name of a "
+        "group, exactly."
     )
     grant: GrantInput = strawberry.field(description="What they are given.")
 
@@ -331,7 +340,7 @@ class AccessQueries:
         check(info.context.origin, Action.ADMINISTER, what="see who may do what")
         request = PageRequest.parse(first, after, last, before)
         given = filter or RoleGrantFilterInput()
-        wanted = GrantFilter(given.subject, given.revoked)
+        wanted = GrantFilter(given.subject and known_as(given.subject), given.revoked)
         return await listed(
             info,
             RoleGrant.from_row,
@@ -354,7 +363,9 @@ class AccessQueries:
         check(info.context.origin, Action.ADMINISTER, what="see the API tokens")
         request = PageRequest.parse(first, after, last, before)
         given = filter or ApiTokenFilterInput()
-        wanted = TokenFilter(given.name, given.created_by, given.revoked)
+        wanted = TokenFilter(
+            given.name, given.created_by and known_as(given.created_by), given.revoked
+        )
         return await listed(
             info,
             ApiToken.from_row,

@@ -13,9 +13,11 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    asynccontextmanager,
     contextmanager,
     nullcontext,
 )
@@ -34,6 +36,8 @@ from schema.kept import Kept
 MAX_QUERIES = 16
 # Each holds a connection that writes, and may wait long for a lock; queries do not wait for it.
 MAX_MUTATIONS = 8
+# New documents, each of which takes what a processor can give to Python.
+MAX_READINGS = 1
 
 # Of what is received, executed and sent at the same time.
 MAX_HELD = 256 * 1024 * 1024
@@ -467,6 +471,9 @@ class Admission:
         self.introspection = introspection
         self.queries = Gate(MAX_QUERIES)
         self.mutations = Gate(MAX_MUTATIONS)
+        self.readings = Gate(MAX_READINGS)
+        # Reads them while others are executed.
+        self.reader = ThreadPoolExecutor(MAX_READINGS, "documents")
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
         self.operations = Shares("operations", bounds.operations)
         self.websockets = Shares("websockets", bounds.websockets)
@@ -491,6 +498,17 @@ class Admission:
         then it is cancelled. Raises Unavailable as gates do.
         """
         return _Turn(self._clock, self.operations, gate, principal)
+
+    @asynccontextmanager
+    async def reading(self, principal: str) -> AsyncIterator[None]:
+        """The block reads a document, when it is the principal's turn. Raises Unavailable as gates
+        do."""
+        if not self.readings.enters(principal):
+            await self.readings.wait(principal)
+        try:
+            yield
+        finally:
+            self.readings.leave(principal)
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Cancel the block when it takes too long, and raise LimitExceeded."""

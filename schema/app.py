@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     """The service as an ASGI app, for any server that knows lifespans.
 
     Needs `LIFECYCLE_DATABASE_URL`, unless settings are given; the database must be migrated.
+    Raises ValueError where settings cannot be right.
     """
     settings = settings or Settings.from_environment()
     if settings.database_url is None:
@@ -80,13 +81,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         settings.database_url, telemetry.statement if telemetry else None, settings.read_url
     )
     feed = Feed(database)
-    storage = Storage(
-        {
-            ArtifactArea.INTERNAL: settings.internal_area,
-            ArtifactArea.EXTERNAL: settings.external_area,
-        },
-        settings.s3_public_url,
-    )
+    storage = _storage(settings)
     mlflow_uri = without_credentials(settings.mlflow_uri) if settings.mlflow_uri else None
     sign_in = _sign_in(settings, database)
     served_schema = CompiledSchema(schema) if settings.execution == "compiled" else schema
@@ -229,6 +224,18 @@ def served() -> Starlette:
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
     return app
+
+
+def _storage(settings: Settings) -> Storage:
+    """Where artifacts are kept. Raises ValueError."""
+    settings.check_directories()
+    return Storage(
+        {
+            ArtifactArea.INTERNAL: settings.internal_area,
+            ArtifactArea.EXTERNAL: settings.external_area,
+        },
+        settings.s3_public_url,
+    )
 
 
 def _sign_in(settings: Settings, database: Database) -> SignIn | None:

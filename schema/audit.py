@@ -9,6 +9,7 @@ import strawberry
 from strawberry import Private
 from strawberry.scalars import JSON
 
+from lifecycle.access.rules import known_as
 from lifecycle.errors import InvalidInput
 from lifecycle.journal import repository
 from lifecycle.journal.repository import AuditFilter
@@ -151,8 +152,10 @@ def _wanted(given: AuditLogFilterInput) -> AuditFilter:
     if given.subject is not None:
         kind, key = ids.split(given.subject, ("filter", "subject"))
         subject = _table(kind), key
+    actors = _few(given.actors, "actors")
     return AuditFilter(
-        actors=_few(given.actors, "actors"),
+        # Older entries have names as they were written.
+        actors=tuple(sorted({*actors, *map(known_as, actors)})),
         subject=subject,
         subject_kinds=tuple(map(_table, _few(given.subject_kinds, "subject_kinds"))),
         actions=_few(given.actions, "actions"),

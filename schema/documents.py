@@ -1,11 +1,15 @@
 """Documents: each text is parsed, measured and validated once, over whichever transport it comes.
 
 A document that is kept is found again by its exact text, and is never changed. Only valid ones are
-kept, so whoever sends another pays for it each time. How a document is measured is in limits.py.
+kept, so whoever sends another pays for it each time. It may take as long as many operations do to
+read one: that is done in a thread beside them, one after the other, and principals take turns. How
+a document is measured is in limits.py.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import replace
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +30,7 @@ from graphql import (
     visit,
 )
 from strawberry.extensions import SchemaExtension
+from strawberry.schema import BaseSchema
 
 from schema.kept import Kept
 from schema.limits import LARGEST, MAX_COST, PARSING, Size, refusals, size_of
@@ -145,23 +150,73 @@ def _introspects(document: DocumentNode) -> bool:
 documents: Kept[str, Document] = Kept(MAX_DOCUMENTS, MAX_KEPT_CHARACTERS)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What came of reading the text of a request: the document, if it is one, and what is wrong
+    with it as it is asked."""
+
+    text: str
+    document: Document | None
+    mistakes: list[GraphQLError]
+
+
+# Of the request that is answered.
+_read: ContextVar[_Read | None] = ContextVar("read", default=None)
+
+
+async def read(schema: BaseSchema, asked: Mapping[str, Any], context: Any) -> None:
+    """Read the document of a request, unless it is kept, when it is the principal's turn. Raises
+    Unavailable as gates do."""
+    text = asked["query"]
+    if not text or documents.get(text) is not None:
+        return
+    admission = context.admission
+    async with admission.reading(context.counted_as):
+        if documents.get(text) is None:
+            given = schema, text, asked.get("operationName"), asked.get("variables") or {}
+            loop = asyncio.get_running_loop()
+            _read.set(await loop.run_in_executor(admission.reader, _look_at, *given))
+
+
+def _has_been_read(text: str) -> _Read | None:
+    found = _read.get()
+    return found if found is not None and found.text == text else None
+
+
+def _look_at(
+    schema: BaseSchema, text: str, operation_name: str | None, variables: Mapping[str, Any]
+) -> _Read:
+    try:
+        document = Document(parse(text, **PARSING))
+        return _Read(text, document, _mistakes(schema, document, operation_name, variables))
+    except Exception:  # whatever it is, the document cannot be read
+        return _Read(text, None, [])
+
+
+def _mistakes(
+    schema: BaseSchema,
+    document: Document,
+    operation_name: str | None,
+    variables: Mapping[str, Any],
+) -> list[GraphQLError]:
+    assert isinstance(schema, strawberry.Schema)
+    # The rules of GraphQL take long to look through what is too large.
+    return document.refusals(operation_name, variables) or validate(schema._schema, document.node)
+
+
 def accepted(
     schema: strawberry.Schema, text: str, operation_name: str | None, variables: Mapping[str, Any]
 ) -> Document | None:
     """The document of a request in which nothing is wrong with it; else None, and Strawberry, asked
     with `Prepared`, says what is wrong."""
-    document = documents.get(text)
-    try:
-        new = document or Document(parse(text, **PARSING))
-        if new.refusals(operation_name, variables):
-            return None
-        if document is None:
-            if validate(schema._schema, new.node):
-                return None
-            documents.keep(text, new, len(text))
-        return new
-    except Exception:  # whatever it is, the document cannot be read
-        return None
+    kept = documents.get(text)
+    if kept is not None:
+        return None if kept.refusals(operation_name, variables) else kept
+    found = _has_been_read(text) or _look_at(schema, text, operation_name, variables)
+    if found.document is not None and not found.mistakes:
+        documents.keep(text, found.document, len(text))
+        return found.document
+    return None
 
 
 def wants_cost(asked: Mapping[str, Any]) -> bool:
@@ -172,15 +227,19 @@ def wants_cost(asked: Mapping[str, Any]) -> bool:
 def cost_of(asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the answer to such a request says of its cost; nothing if it is no operation."""
     text, variables = asked["query"], asked.get("variables") or {}
-    try:
-        document = documents.get(text) or Document(parse(text, **PARSING))
-        size = document.size(asked.get("operationName"), variables)
-    except Exception:  # whatever it is, the document cannot be read, which is said elsewhere
-        return None
+    found = _has_been_read(text)
+    document = found.document if found else documents.get(text)
+    size = document.size(asked.get("operationName"), variables) if document else None
     if size is None:
         return None
     cost = {"value": size.cost, "limit": MAX_COST, "depth": size.depth, "fields": size.fields}
     return {"cost": {name: min(value, LARGEST) for name, value in cost.items()}}
+
+
+def may_change(asked: Mapping[str, Any]) -> bool:
+    """Whether such a request, if it was executed, may have changed something."""
+    document = documents.get(asked["query"])
+    return document is None or not document.only_queries
 
 
 class WithCost(AsyncIterator[Any]):
@@ -207,23 +266,29 @@ class Prepared(SchemaExtension):
 
     def on_parse(self) -> Iterator[None]:
         context = self.execution_context
-        self._known = documents.get(context.query or "")
-        if self._known is not None:
-            context.graphql_document = self._known.node
+        text = context.query or ""
+        self._kept, self._read = documents.get(text), _has_been_read(text)
+        document = self._kept or (self._read.document if self._read else None)
+        # What is no document is read again: Strawberry wants to find that out itself.
+        if document is not None:
+            context.graphql_document = document.node
         yield
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
-        assert context.graphql_document is not None
-        document = self._known or Document(context.graphql_document)
-        # Before the rules of GraphQL, which take long to look through what is too large.
-        found = document.refusals(context._provided_operation_name, context.variables or {})
+        asked = context._provided_operation_name, context.variables or {}
+        if self._kept is not None:
+            document, found = self._kept, self._kept.refusals(*asked)
+        elif self._read is not None and self._read.document is not None:
+            document, found = self._read.document, self._read.mistakes
+        else:
+            assert context.graphql_document is not None
+            document = Document(context.graphql_document)
+            found = _mistakes(context.schema, document, *asked)
         if document.introspects and not context.context.admission.introspection:
-            found.append(GraphQLError("Introspection is switched off."))
-        if self._known is None and not found:
-            found = validate(context.schema._schema, document.node)
-            if not found:
-                text = context.query or ""
-                documents.keep(text, document, len(text))
+            found = [*found, GraphQLError("Introspection is switched off.")]
+        if self._kept is None and not found:
+            text = context.query or ""
+            documents.keep(text, document, len(text))
         context.pre_execution_errors = found
         yield

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from cross_web import HTTPException
 from starlette.requests import HTTPConnection
 
-from lifecycle.access.rules import EVERYTHING, NOTHING, SYSTEM, UNPROVEN, Principal
+from lifecycle.access.rules import EVERYTHING, NOTHING, SYSTEM, UNPROVEN, Principal, known_as
 from lifecycle.errors import Unauthenticated
+from lifecycle.names import seen
 from lifecycle.principals.sign_in import End, SignIn
 from lifecycle.settings import is_loopback
 from schema.admission import Rate, network_of
@@ -41,7 +42,7 @@ class Door:
         insecure: bool = False,
     ) -> None:
         self._sign_in = sign_in
-        self._administrators = administrators
+        self._administrators = frozenset(map(known_as, administrators))
         self._insecure = insecure
         self._failures = Rate("signIns", "send {:,} tokens that are none", _MAX_FAILURES)
 
@@ -130,9 +131,9 @@ class Door:
     def _named(self, given: object) -> Principal:
         if not isinstance(given, str) or len(given) > _MAX_ACTOR:
             raise _not_a_name()
-        name = given.strip() or "anonymous"
+        name = known_as(given.strip() or "anonymous")
         # What the service does by itself is journalled under such names.
-        if not name.isprintable() or name.startswith(SYSTEM):
+        if seen(given) != given or name.startswith(SYSTEM):
             raise _not_a_name()
         return Principal(name, EVERYTHING if name in self._administrators else UNPROVEN)
 
@@ -151,4 +152,7 @@ def _is_local(connection: HTTPConnection) -> bool:
 
 
 def _not_a_name() -> HTTPException:
-    return HTTPException(400, "Lifecycle-Actor must be a short line, and not begin with system:.")
+    return HTTPException(
+        400,
+        "Lifecycle-Actor must be a short line that is seen as it is, and not begin with system:.",
+    )

@@ -230,7 +230,8 @@ class RecordDriftEventInput(WriteInput):
         default=None,
         description="The reporter's own name of this observation. A second report under the same "
         "name about the same version, or with `inStage` the same model, gives the first one's "
-        "event and does nothing, whatever else it says.",
+        "event and does nothing, whatever else it says; but a report about PRODUCTION does not go "
+        "by the name of one about another environment.",
     )
 
 

@@ -110,8 +110,8 @@ class BaselineRuleInput:
     )
     goal: MetricGoal | None = strawberry.field(
         default=None,
-        description="Which way is better; by default as the model says, or as is usual for its "
-        "name.",
+        description="Which way is better; by default as is usual for its name, but it must be "
+        "given where the model says otherwise.",
     )
     required: bool = strawberry.field(default=False, description="Whether both must be reported.")
     severity: CheckSeverity = strawberry.field(
@@ -217,8 +217,8 @@ class AutomaticApprovalRuleInput:
     tolerance: float = strawberry.field(description="How much worse it may be.")
     goal: MetricGoal | None = strawberry.field(
         default=None,
-        description="Which way is better; by default as the model says, or as is usual for its "
-        "name.",
+        description="Which way is better; by default as is usual for its name, but it must be "
+        "given where the model says otherwise.",
     )
 
 

@@ -582,7 +582,7 @@ class PromotionMutations:
     async def submit_for_approval(
         self, info: Info, input: Given[SubmitForApprovalInput]
     ) -> SubmitForApprovalResult:
-        row = await info.context.write(review.submit, parse(review.SubmitForApproval, input))
+        row = await info.context.write(duties.submit, parse(review.SubmitForApproval, input))
         return SubmitForApprovalSuccess(
             version_key=row.model_version_id, approval=Approval.from_row(row)
         )
@@ -626,12 +626,15 @@ class PromotionMutations:
             version_key=row.model_version_id,
         )
 
-    @strawberry.mutation(description="Approve or reject an item of a checklist, or open it again.")
+    @strawberry.mutation(
+        description="Approve or reject an item of a checklist, or open it again. It is approved by "
+        "somebody else than who has registered the version, or submitted it."
+    )
     async def mark_checklist_item(
         self, info: Info, input: Given[MarkChecklistItemInput]
     ) -> MarkChecklistItemResult:
         command = parse(review.MarkChecklistItem, input, id="ChecklistItem")
-        row = await info.context.write(review.mark_item, command)
+        row = await info.context.write(duties.mark_item, command)
         return MarkChecklistItemSuccess(
             checklist_item=ChecklistItem.from_row(row),
             version_key=row.model_version_id,

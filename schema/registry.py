@@ -140,7 +140,7 @@ class Model(Node, OfRow[ModelRow]):
             for key in sorted(row.metric_goals)
         ],
         description="Whether more or less is better where that is not as a metric's name suggests, "
-        "by key. Comparisons go by it, and policies that are set from then on.",
+        "by key. Comparisons go by it. A policy says it itself.",
     )
     created_by: str = shown(description="Who registered its first version.")
     created_at: datetime = shown(description="When that was.")
@@ -211,7 +211,7 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     artifact_path: str | None = shown(description="Where its file lies.")
     artifact_digest: str | None = shown(
         description="A digest of its file's content: as given, or as its run had logged it when "
-        "the version was registered."
+        "the version was registered, or else submitted for approval."
     )
     size_bytes: BigInt | None = shown(
         description="How large it is.",
@@ -226,8 +226,8 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
 
     @strawberry.field(
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
-        "`artifactPath` is still that, or if that is an s3:// URI within an area; an address of "
-        "the web as it is; of what MLflow keeps the page there that shows it; else null."
+        "`artifactPath` has its `artifactDigest`, or if that is an s3:// URI within an area; an "
+        "address of the web as it is; of what MLflow keeps the page there that shows it; else null."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:

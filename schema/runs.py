@@ -14,6 +14,7 @@ import schema.deployments
 import schema.experiments
 import schema.registry
 import schema.tracking
+from lifecycle.access.rules import known_as
 from lifecycle.datasets import repository as datasets
 from lifecycle.deployments import repository as deployments
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -508,7 +509,7 @@ def run_filter(given: RunFilterInput | None) -> RunFilter:
     return RunFilter(
         experiment_name=given.experiment_name,
         statuses=choices(given.statuses),
-        created_by=given.created_by,
+        created_by=given.created_by and known_as(given.created_by),
         metric=MetricCondition(metric.key, metric.gte, metric.lte) if metric else None,
         param=(given.param.key, given.param.equals) if given.param else None,
         tag=(given.tag.key, given.tag.equals) if given.tag else None,

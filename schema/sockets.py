@@ -31,7 +31,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 from lifecycle.errors import LifecycleError, LimitExceeded, Unavailable
 from schema.admission import FREE, Held, Room
 from schema.context import Context
-from schema.documents import WithCost, wants_cost
+from schema.documents import WithCost, read, wants_cost
 from schema.errors import told
 from schema.subscriptions import Answers
 from schema.wire import KNOWN
@@ -217,10 +217,11 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         assert isinstance(operation, _Operation)
         try:
             operation.query = await self.view.trusted.text(operation.asked)
+            operation.asked["query"] = operation.query
+            await read(self.schema, operation.asked, self.context)
         except LifecycleError as error:
             await operation.send_initial_errors([told(error)])
             return
-        operation.asked["query"] = operation.query
         await super().run_operation(operation)
 
     def forget_id(self, id: str) -> None:

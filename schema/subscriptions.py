@@ -61,7 +61,8 @@ class Asked:
         names = self.document.inner_variables
         mattering = {name: self.variables[name] for name in names if name in self.variables}
         values = orjson.dumps(mattering).decode()
-        return self.document, self.operation_name, values, self.context.audience
+        context = self.context
+        return context.feed, self.document, self.operation_name, values, context.audience
 
     def executor(self, context: Context) -> Executor[Any] | list[GraphQLError]:
         """What executes it. Made when it is needed: it is as large as all else that a subscriber

@@ -42,7 +42,7 @@ from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated
 from lifecycle.journal.feed import Feed
 from schema.admission import FREE, Admission, Held
 from schema.context import Context
-from schema.documents import WithCost, cost_of, wants_cost
+from schema.documents import WithCost, cost_of, may_change, read, wants_cost
 from schema.door import Caller, Door
 from schema.errors import told
 from schema.guard import PAGE_POLICY, policy_of
@@ -193,6 +193,7 @@ class View(GraphQL[Context, None]):
             asked = _from_url(request) if by_get else await _from_body(request, held)
             _check(asked)
             asked["query"] = await self.trusted.text(asked)
+            await read(self.schema, asked, context)
             operation: dict[str, Any] = {
                 "query": asked["query"],
                 "variable_values": asked.get("variables"),
@@ -211,7 +212,15 @@ class View(GraphQL[Context, None]):
                 raise _misplaced(error) from error
             if costed:
                 result = replace(result, extensions=cost_of(asked))
-        return _response(result, media_type, Held(self.admission.room, context.counted_as))
+        whole = Held(self.admission.room, context.counted_as)
+        try:
+            return _response(result, media_type, whole)
+        except LimitExceeded as error:
+            if not may_change(asked):
+                raise
+            # A status that says to send it again would have it done again.
+            untold = {"data": None, "errors": [told(_untold(error)).formatted]}
+            return Response(orjson.dumps(untold), media_type=media_type)
 
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
@@ -418,6 +427,17 @@ def _response(result: ExecutionResult, media_type: str, held: Held | None = None
     if held is not None and len(body) > FREE:
         return _Long(held, body, status, headers=headers, media_type=media_type)
     return Response(body, status, headers=headers, media_type=media_type)
+
+
+def _untold(error: LimitExceeded) -> LimitExceeded:
+    return LimitExceeded(
+        "The mutation was executed, but its answer is larger than what can be held now. To be "
+        "told, repeat it with its idempotency key, selecting less, or after a little while; "
+        "without a key it would be done again.",
+        error.name,
+        error.limit,
+        error.value,
+    )
 
 
 async def _body(receive: Receive, held: Held) -> bytes:

@@ -5,7 +5,7 @@ anybody is asked who they are, there is only this.
 """
 
 from asyncio import TimerHandle
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -18,6 +18,10 @@ from schema.admission import FREE, Held
 
 # Of the head of a request, and of whatever else comes without being part of a body.
 MAX_HEAD_BYTES = 64 * 1024
+# So many connections of a process may be without a whole head; one more ends the one that has been
+# so for longest. Whoever means to ask has a head there at once, so it is not new ones who suffer.
+# More than are accepted at once, before anything of them is read (uvicorn's backlog, 2,048).
+MAX_HEADS = 4_000
 # By then a request is there, and a second later for each so many bytes of it.
 REQUEST_SECONDS = 20
 BYTES_A_SECOND = 8 * 1024
@@ -34,9 +38,11 @@ KNOWN = "lifecycle.known"
 
 
 class Http(HttpToolsProtocol):
-    """Ends connections on which no request comes in time, or a head that is too long, and those of
-    which nobody takes the answer."""
+    """Ends connections on which no request comes in time, or a head that is too long, those of
+    which nobody takes the answer, and the oldest of too many without a head."""
 
+    # Of this process, those on which a head is awaited, the oldest first.
+    _headless: ClassVar[dict["Http", None]] = {}
     # When what is awaited began; None while nothing is.
     _began: float | None = None
     _received = 0
@@ -48,6 +54,7 @@ class Http(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Wait for a request."""
         super().connection_made(transport)
+        self._await_head()
         self._await()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,6 +73,7 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._await_head()
         if self._began is None:
             self._await()
 
@@ -77,6 +85,7 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._rest = 0
+        self._headless.pop(self, None)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -111,6 +120,11 @@ class Http(HttpToolsProtocol):
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None
+
+    def _await_head(self) -> None:
+        self._headless[self] = None
+        if len(self._headless) > MAX_HEADS:
+            next(iter(self._headless))._refuse(b"503 Service Unavailable")
 
     def _await(self) -> None:
         self._began, self._received = self.loop.time(), 0
@@ -155,6 +169,7 @@ class Http(HttpToolsProtocol):
         self._stuck = self.loop.call_later(_STUCK_SECONDS, self._watch_sending, unsent)
 
     def _stop(self) -> None:
+        self._headless.pop(self, None)
         for timer in (self._late, self._stuck):
             if timer is not None:
                 timer.cancel()

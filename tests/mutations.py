@@ -340,7 +340,7 @@ def inputs(world: World) -> dict[str, Json]:
             "reason": "r",
         },
         "appendChecklistItem": {"modelVersion": version, "title": "t"},
-        "markChecklistItem": {"id": world.item, "status": "APPROVED", "note": "n"},
+        "markChecklistItem": {"id": world.item, "status": "REJECTED", "note": "n"},
         "createDeployment": {
             "modelVersion": version,
             "environment": "PRODUCTION",

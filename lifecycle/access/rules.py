@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from unicodedata import normalize
 from uuid import UUID
 
 
@@ -47,7 +48,8 @@ _VIEWER, _CONTRIBUTOR, _APPROVER, _DEPLOYER, _ADMIN = Role
 # the checklist, to take a submission back; DECIDE is about approvals and items of the checklist.
 # MOVE is about a stage: into it, or out of it where that is PRODUCTION. DEPLOY is about an
 # environment: to make a deployment there, to report on it, to end it, to roll it back. So are
-# REPORT_DRIFT, because a policy may have that rolled back, and HANDLE_DRIFT.
+# REPORT_DRIFT, because a policy may have that rolled back, and HANDLE_DRIFT. What drift does to the
+# approval of a version in PRODUCTION takes REPORT_DRIFT there, wherever it was seen.
 POLICY: dict[Action, frozenset[Role]] = {
     Action.LOG: frozenset({_CONTRIBUTOR}),
     Action.REGISTER: frozenset({_CONTRIBUTOR}),
@@ -150,6 +152,15 @@ def missing(action: Action, *, stage: str | None = None, environment: str | None
 # How names begin that are nobody's to choose: of what the service does by itself, of those who
 # sign in with an API token, and, where grants are given, of groups of people.
 SYSTEM, SERVICE, GROUP = "system:", "service:", "group:"
+
+
+def known_as(name: str) -> str:
+    """The name under which somebody is known here, whichever way they write it: those of people
+    are without case, because most identity providers take them so, and one person must not be two.
+    Those of services and groups stand as they are."""
+    if name.startswith((SYSTEM, SERVICE, GROUP)):
+        return name
+    return normalize("NFC", name.casefold())
 
 
 @dataclass(frozen=True, slots=True)

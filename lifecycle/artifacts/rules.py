@@ -45,6 +45,6 @@ def upload_key(id: str) -> str:
 def is_same(
     digest: str | None, size_bytes: int | None, logged: str | None, logged_size: int | None
 ) -> bool:
-    """Whether what a version says of its artifact, as far as it does, is true of what its run has
-    logged."""
-    return digest in (None, logged) and size_bytes in (None, logged_size)
+    """Whether what its run has logged is the artifact that a version names, by its digest: whatever
+    is there could be that of a version that names none, also once that is approved."""
+    return digest is not None and digest == logged and size_bytes in (None, logged_size)

@@ -6,7 +6,8 @@ SQLAlchemy keeps the ones for writing, in `Database`.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,6 +24,9 @@ _log = structlog.get_logger(__name__)
 POOL_SECONDS = 10
 # Of one operation.
 MOST_AT_ONCE = 2
+_STATEMENT_SECONDS = 30
+# PostgreSQL breaks off by then; who hears nothing of that has lost it.
+_ANSWER_SECONDS = _STATEMENT_SECONDS + 2
 # A replica that does not answer is not asked again for a moment.
 _REST_SECONDS = 5
 # What was broken off is over at once, or never.
@@ -31,13 +35,15 @@ _OLDEST_SERVER = 15
 
 
 async def connect(
-    url: str, purpose: str, *, seconds: float = 10, **settings: str
+    url: str, purpose: str, *, seconds: float = 10, answers: float | None = None, **settings: str
 ) -> asyncpg.Connection:
-    """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
-    which SQLAlchemy would not."""
+    """A connection with these settings of the server, which raises TimeoutError for what is not
+    answered in `answers` seconds. Reads the URL as psql does, sslmode and all, which SQLAlchemy
+    would not."""
     return await asyncpg.connect(
         url.replace("+asyncpg", "", 1),
         timeout=seconds,
+        command_timeout=answers,
         statement_cache_size=STATEMENTS,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
@@ -167,6 +173,7 @@ class Connections:
         self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
         self._all: set[asyncpg.Connection] = set()
         self._settling: set[asyncio.Task[None]] = set()
+        self._doubting: asyncio.Task[None] | None = None
         for _ in range(size):
             self._free.put_nowait(None)
 
@@ -201,7 +208,8 @@ class Connections:
     async def _settle(self, connection: asyncpg.Connection | None) -> None:
         try:
             if connection is not None:
-                await connection.execute("SELECT", timeout=_SETTLE_SECONDS)
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    await connection.execute("SELECT")
         except Exception:  # whatever it is, the next one makes another
             assert connection is not None
             connection.terminate()
@@ -245,7 +253,8 @@ class Connections:
             self._pool,
             seconds=self._seconds,
             default_transaction_read_only="on",
-            statement_timeout="30s",
+            answers=_ANSWER_SECONDS,
+            statement_timeout=f"{_STATEMENT_SECONDS}s",
         )
         try:
             # In the binary form, of which the first byte is a version, because text is not taken as
@@ -279,6 +288,29 @@ class Connections:
         if not self.resting:
             _log.warning("database.replica_missing", seconds=_REST_SECONDS)
         self._rests_until = time.monotonic() + _REST_SECONDS
+
+    @contextmanager
+    def doubted(self) -> Iterator[None]:
+        """If what is asked in the block takes long, see whether the server answers at all: if not,
+        nobody waits for it any more."""
+        doubt = asyncio.get_running_loop().call_later(self._seconds, self._doubt)
+        try:
+            yield
+        finally:
+            doubt.cancel()
+
+    def _doubt(self) -> None:
+        if self._doubting is None or self._doubting.done():
+            self._doubting = asyncio.create_task(self._see(), name="replica-doubted")
+
+    async def _see(self) -> None:
+        try:
+            connection = await connect(self._url, "check", seconds=self._seconds)
+        except Exception:  # whatever it is, it does not answer
+            self.rest()
+            self.close()
+        else:
+            connection.terminate()
 
     def close(self) -> None:
         """Close those that are there; who uses one fails."""

@@ -95,13 +95,19 @@ class ReplicaReader(Reader):
         await super()._take()
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
-        try:
+        if self._connections is self._primary:
             return await super()._run(sql, values)
+        try:
+            with self._connections.doubted():
+                return await super()._run(sql, values)
         except Exception as error:
-            if self._connections is self._primary or not is_missing(error):
+            if not is_missing(error):
                 raise
             connection = await self._primary.take()
             self._connections.rest()
+            assert self._connection is not None
+            # Of one that has not answered nobody knows what it would do next.
+            self._connection.terminate()
             self._connections.give_back(self._connection)
             self._connections, self._connection = self._primary, connection
             return await super()._run(sql, values)

@@ -43,7 +43,7 @@ from lifecycle.promotion.rules import OPEN
 from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
-from lifecycle.registry.rules import DriftSeverity
+from lifecycle.registry.rules import DriftSeverity, Stage
 from lifecycle.registry.tables import ModelVersionRow
 
 _log = structlog.get_logger(__name__)
@@ -113,7 +113,8 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     """Record drift, log a warning, and respond as the policy says; of a report that was recorded
     before, by its dedup key, only give the event. A response that cannot be made fails alone.
 
-    Raises NotFound, Forbidden, InvalidInput when the deployment is of another version.
+    Raises NotFound, Forbidden, InvalidInput when the deployment is of another version or the dedup
+    key of another environment.
     """
     await policies.hold_policies(session)
     try:
@@ -129,6 +130,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
     check(origin, Action.REPORT_DRIFT, version.model_id)
     # Of two at once the second waits for the locks, and then finds what the first has recorded.
     if (known := await _recorded(session, command)) is not None:
+        await _check_heard(session, known, command)
         return known
     if command.deployment_id is not None:
         found = await deployments.by_ids(session, [command.deployment_id])
@@ -153,7 +155,7 @@ async def record(session: WriteSession, origin: Origin, command: RecordDriftEven
         dedup_key=command.dedup_key,
     )
     policy = await repository.policy_in_force(session, version.model_name)
-    await _add(session, origin, version, policy, row)
+    await _add(session, origin, origin, version, policy, row)
     return row
 
 
@@ -187,7 +189,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
             description=finding.message,
             detected_at=await clock(session),
         )
-        await _add(session, system, locked[version_id], policy, event)
+        await _add(session, system, origin, locked[version_id], policy, event)
     return row
 
 
@@ -216,6 +218,22 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDriftEven
             registry_service.count_drift(version, row.severity, -1)
     await journal.change(session, origin, row, changes)
     return row
+
+
+async def _check_heard(
+    session: WriteSession, known: DriftEventRow, command: RecordDriftEvent
+) -> None:
+    """Raise InvalidInput if a report about PRODUCTION has the name of one about another
+    environment: whoever may report only there is not to have it unheard."""
+    ids = [id for id in (known.deployment_id, command.deployment_id) if id is not None]
+    found = await deployments.by_ids(session, ids)
+    shows: dict[UUID | None, Environment] = {None: Environment.PRODUCTION}
+    shows |= {id: row.environment for id, row in found.items()}
+    of_production = shows.get(command.deployment_id) is Environment.PRODUCTION
+    if of_production and shows[known.deployment_id] is not Environment.PRODUCTION:
+        raise InvalidInput(
+            "A report about another environment has this name; give another.", ("dedup_key",)
+        )
 
 
 async def _affected(session: WriteSession, deployment_id: UUID | None) -> Environment:
@@ -354,11 +372,13 @@ async def _unknown(
 async def _add(
     session: WriteSession,
     origin: Origin,
+    reporter: Origin,
     version: ModelVersionRow,
     policy: DriftPolicyRow,
     row: DriftEventRow,
 ) -> None:
-    """Record an event of a version that the caller holds along with its model, and respond."""
+    """Record an event of a version that the caller holds along with its model, and respond as far
+    as who has reported it may have that done."""
     row.model_version_id = version.id
     row.model_name = version.model_name
     row.policy_id = policy.id
@@ -378,12 +398,13 @@ async def _add(
     session.once_committed(lambda: _log.warning("drift.recorded", **facts))
     system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key, row.id)
     for action in rules.respond(policy_of(policy), row.severity):
-        await _respond(session, system, version, row, action)
+        await _respond(session, system, reporter, version, row, action)
 
 
 async def _respond(
     session: WriteSession,
     system: Origin,
+    reporter: Origin,
     version: ModelVersionRow,
     event: DriftEventRow,
     action: DriftAction,
@@ -391,6 +412,15 @@ async def _respond(
     """Do one thing about an event, and record what came of it."""
     try:
         async with savepoint(session):
+            if version.stage is Stage.PRODUCTION and action is not DriftAction.ROLL_BACK:
+                # Wherever it was seen; what is rolled back is only where that was.
+                check(
+                    reporter,
+                    Action.REPORT_DRIFT,
+                    version.model_id,
+                    environment=Environment.PRODUCTION,
+                    what="change the approval of what is in PRODUCTION by drift",
+                )
             response = await _RESPONSES[action](session, system, version, event)
     except LifecycleError as error:
         response = DriftResponseRow(outcome=DriftOutcome.FAILED, message=str(error))

@@ -20,6 +20,7 @@ import orjson
 import structlog
 from jwt.types import Options
 
+from lifecycle.access.rules import known_as
 from lifecycle.errors import Unauthenticated, Unavailable
 from lifecycle.principals.rules import is_name
 
@@ -102,7 +103,8 @@ class Oidc:
         name = said.get(self._provider.name_claim)
         if not isinstance(name, str) or not is_name(name):
             raise Unauthenticated(
-                f"The token says no name in {self._provider.name_claim} that can be one."
+                f"The token says no name in {self._provider.name_claim} that can be one: a short "
+                "line of composed characters (NFC), each of which can be seen."
             )
         if self._provider.name_claim == "email" and said.get("email_verified") is not True:
             raise Unauthenticated("The token does not say that the email is verified.")
@@ -117,7 +119,7 @@ class Oidc:
             expires_at = datetime.fromtimestamp(int(said["exp"]) + _LEEWAY_SECONDS, UTC)
         except (OverflowError, OSError, ValueError) as error:
             raise Unauthenticated("The token does not say when it expires.") from error
-        return Claims(name, found, expires_at)
+        return Claims(known_as(name), found, expires_at)
 
     async def _key(self, kid: Any) -> Any:
         age = time.monotonic() - self._fetched_at

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, bindparam, func, literal, select, update
+from sqlalchemy import ARRAY, Text, bindparam, case, func, literal, select, update
 from sqlalchemy.sql import Select
 
 from lifecycle.access.rules import SERVICE, SYSTEM, Role
@@ -98,7 +98,9 @@ async def aliases(session: WriteSession, actor: str) -> frozenset[str]:
     it, and of those who made tokens for these, and of all services that they ever made tokens for.
     Who has the database (`lifecycle token`) is nobody here."""
     service = (literal(SERVICE) + ApiTokenRow.name).collate("C")
-    maker = ApiTokenRow.created_by.collate("C")
+    # A person's name may have been written with its case before `known_as`.
+    named = ApiTokenRow.created_by
+    maker = case((named.startswith(SERVICE), named), else_=func.lower(named)).collate("C")
     above = select(literal(actor).collate("C").label("name")).cte("above", recursive=True)
     above = above.union(
         select(maker)

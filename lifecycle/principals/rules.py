@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from lifecycle.access.rules import GROUP, SERVICE, SYSTEM, Grant, Rights, Role
+from lifecycle.names import seen
 
 MAX_NAME = 250
 # So that tokens are recognised wherever they turn up, by people and by scanners for secrets.
@@ -41,14 +42,14 @@ def digest(given: str) -> bytes:
 
 
 def is_name(given: object, *, reserved: Iterable[str] = (SYSTEM, SERVICE, GROUP)) -> bool:
-    """Whether it can be the name of somebody: a short line that does not begin as a name that is
-    nobody's to choose."""
+    """Whether it can be the name of somebody: a short line, all of it seen, that does not begin, in
+    whichever case, as a name that is nobody's to choose."""
     return (
         isinstance(given, str)
         and 0 < len(given) <= MAX_NAME
         and given == given.strip()
-        and given.isprintable()
-        and not given.lower().startswith(tuple(reserved))
+        and seen(given) == given
+        and not given.casefold().startswith(tuple(reserved))
     )
 
 

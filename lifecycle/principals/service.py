@@ -15,11 +15,10 @@ from lifecycle.access.rules import (
     GROUP,
     OF_ENVIRONMENTS,
     OF_STAGES,
-    SERVICE,
-    SYSTEM,
     Action,
     Grant,
     Role,
+    known_as,
 )
 from lifecycle.commands import Command, DistinctName, Moment, Name
 from lifecycle.database import WriteSession, clock
@@ -67,9 +66,9 @@ class NewGrant(BaseModel):
 
 
 def _subject(value: str) -> str:
-    if not rules.is_name(value, reserved=(SYSTEM, SERVICE)) or value == GROUP:
+    if not rules.is_name(value.removeprefix(GROUP)):
         raise ValueError("must be a person's name, or group: and the name of a group")
-    return value
+    return known_as(value)
 
 
 def _service(value: str) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from lifecycle.access.rules import EVERYTHING, GROUP, SERVICE, Principal, Rights
+from lifecycle.access.rules import EVERYTHING, GROUP, SERVICE, Principal, Rights, known_as
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError, Unauthenticated, Unavailable
 from lifecycle.principals import repository, rules
@@ -62,7 +62,7 @@ class SignIn:
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._database = database
-        self._administrators = administrators
+        self._administrators = frozenset(map(known_as, administrators))
         self._oidc = oidc
         self._look_seconds = look_seconds
         self._known: dict[bytes, _Known] = {}

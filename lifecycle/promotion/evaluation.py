@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from lifecycle.access.rules import known_as
 from lifecycle.errors import Path
 from lifecycle.promotion.gates import (
     ApprovalRequired,
@@ -182,9 +183,14 @@ def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> No
 
 def eligible(rule: ApprovalsRule | None, facts: Facts, people: Sequence[str]) -> list[str]:
     """Those among the people whose approval counts."""
-    barred = {facts.author, facts.approval.submitted_by if facts.approval else None}
-    named = rule.approvers if rule and rule.approvers else None
-    return [each for each in people if each not in barred and (named is None or each in named)]
+    submitter = [facts.approval.submitted_by] if facts.approval else []
+    barred = set(map(known_as, [facts.author, *submitter]))
+    named = set(map(known_as, rule.approvers)) if rule and rule.approvers else None
+    return [
+        each
+        for each in people
+        if known_as(each) not in barred and (named is None or known_as(each) in named)
+    ]
 
 
 def decide(policy: Policy, facts: Facts, report: Report) -> tuple[ApprovalStatus, str]:

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from lifecycle.access.rules import known_as
 from lifecycle.commands import Name
 from lifecycle.errors import LifecycleError, Path
 from lifecycle.promotion.rules import IN_FORCE, OPEN, ChecklistStatus
@@ -134,11 +135,13 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class BaselineFacts:
-    """The version in production."""
+    """The version in production. `changed` says that it is not what was approved any more: whoever
+    changed it must not have said what the next one is compared with."""
 
     id: UUID
     version: str
     metrics: Mapping[str, float]
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +328,18 @@ class BaselineRule:
         }
         value, reference = facts.metrics.get(self.key), base.metrics.get(self.key)
         evidence = Evidence("model_version", base.id)
+        if base.changed:
+            return Check(
+                name,
+                "baseline",
+                self.severity,
+                False,
+                _shown(value),
+                required,
+                f"{self.key} cannot be compared: {_changed(base)}.",
+                evidence,
+                f"Have version {base.version} approved as it is now, or change it back.",
+            )
         worse = _worse_by(value, reference, self.goal or usual_goal(self.key))
         if worse is None or reference is None:
             return Check(
@@ -396,7 +411,7 @@ class ApprovalsRule:
     kind: Literal[RuleKind.APPROVALS] = RuleKind.APPROVALS
 
     def __post_init__(self) -> None:
-        if self.approvers and len(set(self.approvers)) < self.count:
+        if self.approvers and len(set(map(known_as, self.approvers))) < self.count:
             raise ValueError("there must be at least as many approvers as approvals")
 
 
@@ -553,6 +568,9 @@ class AutomaticApprovalRule:
                 return ApprovalStatus.APPROVED, f"Nothing is in production, and {said}"
             said = "there are no figures to judge by."
             return ApprovalStatus.NEEDS_REVIEW, f"Nothing is in production, and {said}"
+        if facts.baseline.changed:
+            said = f"{self.key} cannot be compared: {_changed(facts.baseline)}."
+            return ApprovalStatus.NEEDS_REVIEW, said
         there = f"version {facts.baseline.version} in production"
         value, reference = facts.metrics.get(self.key), facts.baseline.metrics.get(self.key)
         worse = _worse_by(value, reference, self.goal or usual_goal(self.key))
@@ -657,6 +675,10 @@ def _within(rule: _Figure, category: str, value: Any, evidence: Evidence | None)
         evidence,
         f"Bring {rule.key} to {wanted}.",
     )
+
+
+def _changed(base: BaselineFacts) -> str:
+    return f"version {base.version} in production is not what was approved any more"
 
 
 def _run(facts: Facts) -> Evidence | None:

@@ -17,7 +17,7 @@ from lifecycle.promotion.gates import AutomaticApprovalRule, BaselineRule, Rule,
 from lifecycle.promotion.repository import Rules
 from lifecycle.promotion.tables import StagePolicyRow
 from lifecycle.registry import repository as registry
-from lifecycle.registry.rules import Stage, goal_of
+from lifecycle.registry.rules import Stage, usual_goal
 from lifecycle.registry.tables import ModelRow
 from lifecycle.runs.rules import MetricGoal
 
@@ -56,7 +56,9 @@ async def set_policy(
     goals = {}
     if command.model_name is not None:
         goals = (await _model(session, command.model_name)).metric_goals
-    given = None if command.rules is None else tuple(_with_goal(r, goals) for r in command.rules)
+    given = None
+    if command.rules is not None:
+        given = tuple(_with_goal(rule, goals, index) for index, rule in enumerate(command.rules))
     last = await repository.last_policy(session, model_id, command.stage)
     version = last.version if last else 0
     check_revision(version, command.expected_version, ("expected_version",))
@@ -104,12 +106,18 @@ async def _model(session: WriteSession, name: str) -> ModelRow:
     return found[name]
 
 
-def _with_goal(rule: Rule, goals: Mapping[str, MetricGoal]) -> Rule:
+def _with_goal(rule: Rule, goals: Mapping[str, MetricGoal], index: int) -> Rule:
     """Say which way is better, if nobody did: whoever changes the model's goals later must not turn
-    the policy round."""
-    if isinstance(rule, BaselineRule | AutomaticApprovalRule) and rule.goal is None:
-        return replace(rule, goal=goal_of(rule.key, goals))
-    return rule
+    the policy round, and who has changed them before not either. Raises InvalidInput."""
+    if not isinstance(rule, BaselineRule | AutomaticApprovalRule) or rule.goal is not None:
+        return rule
+    usual, told = usual_goal(rule.key), goals.get(rule.key)
+    if told not in (None, usual):
+        raise InvalidInput(
+            f"Give the goal of {rule.key}: by its name it is {usual}, but the model says {told}.",
+            ("rules", index),
+        )
+    return replace(rule, goal=usual)
 
 
 def _check_rules(command: SetStagePolicy) -> None:

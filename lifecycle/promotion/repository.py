@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import any_, bindparam, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import JSONB, distinct_on
+from sqlalchemy import Uuid, any_, bindparam, func, literal, or_, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, distinct_on
 
 from lifecycle.access.rules import SYSTEM
 from lifecycle.database import ReadSession, WriteSession, clock, together
@@ -407,6 +407,21 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
+async def _changed_in_production(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the versions that have another content than any approval has let in."""
+    with looking_at(*_OF_VERSION):
+        rows = await registry.versions_by_ids(session, ids)
+    now = await facts(session, [*rows.values()])
+    let_in = await session.fetch(
+        select(ApprovalRow.model_version_id, ApprovalRow.evidence_digest).where(
+            ApprovalRow.model_version_id == any_(literal([*ids], ARRAY(Uuid))),
+            ApprovalRow.used_at.is_not(None),
+        )
+    )
+    known = {(id, digest) for id, digest in let_in}
+    return {id for id, found in now.items() if (id, found.evidence_digest()) not in known}
+
+
 async def waits_for_people(session: WriteSession, version_id: UUID, evidence_digest: str) -> bool:
     """Whether people have let a version on at no time since they have rejected it with this
     content, or the service itself has opened a review of it, whatever has become of that."""
@@ -507,8 +522,13 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
 
 # Of versions in production, runs, checklists and approvals.
 _LOOKED_AT = (
-    *("version", "status", "params", "dataset_facts", "title"),
+    *("version", "approval_status", "status", "params", "dataset_facts", "title"),
     *("submitted_by", "evidence_digest", "checklist_digest"),
+)
+# What facts are made of in a version itself.
+_OF_VERSION = (
+    *("id", "model_id", "version", "stage", "created_by", "run_id", "hyperparameters"),
+    *("artifact_path", "artifact_digest", "open_drift"),
 )
 
 
@@ -530,6 +550,15 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 lambda session: present_decisions(session, ids),
             ],
         )
+    # While its approval is in force, it is what was approved.
+    doubtful = {
+        holder.id
+        for version in versions
+        if (holder := holders.get(version.model_id)) is not None
+        and holder.id != version.id
+        and holder.approval_status not in IN_FORCE
+    }
+    changed = await _changed_in_production(session, [*doubtful]) if doubtful else set()
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])
@@ -553,6 +582,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 holder.id,
                 holder.version,
                 {metric.key: metric.value for metric in metrics.get(holder.id, [])},
+                changed=holder.id in changed,
             )
             if holder and holder.id != version.id
             else None,

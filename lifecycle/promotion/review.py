@@ -5,14 +5,14 @@ A decision is bound to what was decided on. Whoever changes that calls `recheck`
 transaction, and the approval becomes STALE. An approval changes under its version's lock only.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import SYSTEM, Action
+from lifecycle.access.rules import SYSTEM, Action, known_as
 from lifecycle.commands import Command, Line, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import (
@@ -134,10 +134,16 @@ async def append_item(
 
 
 async def mark_item(
-    session: WriteSession, origin: Origin, command: MarkChecklistItem
+    session: WriteSession,
+    origin: Origin,
+    command: MarkChecklistItem,
+    aliases: Aliases | None = None,
 ) -> ChecklistItemRow:
-    """Approve or reject an item, or set it back to PENDING. Raises NotFound, StaleRevision,
-    Forbidden."""
+    """Approve or reject an item, or set it back to PENDING. `aliases` is as in `decide`.
+
+    Raises NotFound, StaleRevision, and Forbidden for whoever may not, or would approve an item of
+    what they have registered or submitted.
+    """
     item = await repository.item(session, command.id)
     if item is None:
         raise NotFound("checklist item", "with this id")
@@ -151,6 +157,14 @@ async def mark_item(
     assert item is not None
     if (item.status, item.note) == (command.status, command.note):
         return item
+    if command.status is ChecklistStatus.APPROVED:
+        assert aliases is not None
+        mine = _names(origin, await aliases(session, origin.actor))
+        own = [(version.created_by, "registered")]
+        submitted = await repository.present_approval(session, id)
+        if submitted is not None and submitted.status in OPEN:
+            own.append((submitted.submitted_by, "submitted"))
+        _check_not_own(origin, mine, own, "approve items of its checklist")
     before = {"status": item.status, "note": item.note}
     now = await clock(session)
     decided = command.status is not ChecklistStatus.PENDING
@@ -196,10 +210,16 @@ async def validate(
     return row
 
 
-async def submit(session: WriteSession, origin: Origin, command: SubmitForApproval) -> ApprovalRow:
+async def submit(
+    session: WriteSession,
+    origin: Origin,
+    command: SubmitForApproval,
+    aliases: Aliases | None = None,
+) -> ApprovalRow:
     """Validate a version and decide, as far as the policy decides by itself; what was submitted
-    before is superseded. Once people have rejected it as it is, or drift has opened a review,
-    people decide next. An approval moves the version to STAGING.
+    before is superseded. Once people have rejected it as it is, or drift has opened a review, and
+    where the submitter has approved items of the checklist, people decide next. An approval moves
+    the version to STAGING. `aliases` is as in `decide`.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
@@ -221,6 +241,7 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
         and not former.submitted_by.startswith(SYSTEM)
     ):
         _check_own(origin, version, former, "supersede what others have submitted and decided")
+    await registry_service.name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     report = evaluation.validate(policy, facts)
     status, reason = evaluation.decide(policy, facts, report)
@@ -229,6 +250,13 @@ async def submit(session: WriteSession, origin: Origin, command: SubmitForApprov
     ):
         status = ApprovalStatus.NEEDS_REVIEW
         reason = "Since it was rejected, or drift opened a review of it, nobody has approved it."
+    if status is ApprovalStatus.APPROVED and facts.checklist:
+        assert aliases is not None
+        mine = _names(origin, await aliases(session, origin.actor))
+        items = (await repository.checklists(session, [version.id]))[version.id]
+        if any(known_as(item.decided_by or "") in mine for item in items):
+            status = ApprovalStatus.NEEDS_REVIEW
+            reason = "Whoever submits it has decided items of its checklist."
     stored = await store_report(session, origin, version, policy, report)
     approval = await _new(session, origin, version, policy, facts, status)
     approval.reason = reason
@@ -264,6 +292,8 @@ async def decide(
     else:
         check(origin, Action.DECIDE, version.model_id)
     check_revision(version.revision, command.expected_revision)
+    if command.decision is Decision.BYPASS:
+        await registry_service.name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     if command.decision is Decision.BYPASS:
         return await _bypass(session, origin, version, policy, facts, command)
@@ -497,23 +527,39 @@ def _check_may_approve(
 ) -> None:
     """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
-    mine = {origin.actor, *aliases}
-
-    def who(name: str) -> str:
-        return name if name == origin.actor else f"{origin.actor} stands for {name}, who"
-
+    mine = _names(origin, aliases)
     for name in facts.approval.approved_by:
-        if name in mine:
+        if known_as(name) in mine:
             raise Conflict(
-                f"{who(name)} has approved it already; {policy.needed} people must.", ("decision",)
+                f"{_who(origin, name)} has approved it already; {policy.needed} people must.",
+                ("decision",),
             )
-    own = ((facts.author, "registered"), *((name, "submitted") for name in submitters))
-    for name, did in own:
-        if name in mine:
-            raise Forbidden(f"{who(name)} {did} this version; somebody else has to approve it.")
+    own = [(facts.author, "registered"), *((name, "submitted") for name in submitters)]
+    _check_not_own(origin, mine, own, "approve it")
     if not evaluation.eligible(policy.approvals, facts, [origin.actor]):
         named = ", ".join(policy.approvals.approvers) if policy.approvals else ""
         raise Forbidden(f"{origin.actor} is not among those who may approve it: {named}.")
+
+
+def _names(origin: Origin, aliases: Collection[str]) -> set[str]:
+    """Those under which the actor can act."""
+    return set(map(known_as, (origin.actor, *aliases)))
+
+
+def _check_not_own(
+    origin: Origin, mine: Collection[str], own: Sequence[tuple[str, str]], what: str
+) -> None:
+    """Raise Forbidden for one of the names under which the actor can act, if that has made a
+    version what it is."""
+    for name, did in own:
+        if known_as(name) in mine:
+            raise Forbidden(
+                f"{_who(origin, name)} {did} this version; somebody else has to {what}."
+            )
+
+
+def _who(origin: Origin, name: str) -> str:
+    return name if name == origin.actor else f"{origin.actor} stands for {name}, who"
 
 
 async def _new(

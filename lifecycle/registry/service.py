@@ -122,7 +122,10 @@ async def add_version(
     """
     if command.version:
         await _check_new(session, model, command.version)
-    artifact_digest, size_bytes = await _artifact(session, command)
+    given = command.artifact_digest, command.size_bytes
+    artifact_digest, size_bytes = await _artifact(
+        session, command.run_id, command.artifact_path, given
+    )
     row = ModelVersionRow(
         model_id=model.id,
         model_name=model.name,
@@ -194,6 +197,16 @@ async def update_version(
             was, about = {"metrics": before}, {"metrics": after}
     await journal.change(session, origin, row, changes, was=was, about=about)
     return row
+
+
+async def name_artifact(session: WriteSession, origin: Origin, row: ModelVersionRow) -> None:
+    """Give a version that the caller has locked, and that names no digest of its artifact, what its
+    run has logged of that since: for whoever has it decided about."""
+    if row.artifact_digest is None:
+        given = row.artifact_digest, row.size_bytes
+        digest, size = await _artifact(session, row.run_id, row.artifact_path, given)
+        changes = {"artifact_digest": digest, "size_bytes": size}
+        await journal.change(session, origin, row, changes)
 
 
 async def update_model(session: WriteSession, origin: Origin, command: UpdateModel) -> ModelRow:
@@ -287,13 +300,15 @@ async def _next_number(session: WriteSession, model: ModelRow) -> str:
 
 
 async def _artifact(
-    session: WriteSession, command: RegisterModelVersion
+    session: WriteSession,
+    run_id: UUID | None,
+    path: str | None,
+    given: tuple[str | None, int | None],
 ) -> tuple[str | None, int | None]:
-    """Digest and size of a new version's artifact: as given, else as its run has logged them."""
-    given = command.artifact_digest, command.size_bytes
-    if command.run_id is None or command.artifact_path is None or None not in given:
+    """Digest and size of a version's artifact: as given, else as its run has logged them."""
+    if run_id is None or path is None or None not in given:
         return given
-    logged = await runs.artifact(session, command.run_id, command.artifact_path)
+    logged = await runs.artifact(session, run_id, path)
     return rules.completed(given, (logged.digest, logged.size_bytes)) if logged else given
 
 

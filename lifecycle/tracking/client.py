@@ -44,6 +44,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
+from lifecycle.names import printable
 from lifecycle.settings import without_credentials
 
 T = TypeVar("T")
@@ -722,7 +723,7 @@ class Client:
         return Unreachable(self._line("the answer is not MLflow's"))
 
     def _line(self, said: str) -> str:
-        line = f"MLflow at {self.uri}: {' '.join(said.split())}"
+        line = f"MLflow at {self.uri}: {printable(' '.join(said.split()))}"
         return line if len(line) <= _MESSAGE else line[: _MESSAGE - 1] + "…"
 
 

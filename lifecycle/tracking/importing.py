@@ -5,11 +5,14 @@ goes on where it was, and one that is repeated brings in what has changed. Nothi
 MLflow. Where a worker mirrors to the same server, it helps.
 """
 
-from asyncio import TaskGroup, sleep
+from asyncio import TaskGroup, create_task, sleep, wait
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
+from uuid import UUID
+
+import asyncpg
 
 from lifecycle.database import Database, WriteSession
 from lifecycle.errors import Unavailable
@@ -25,6 +28,9 @@ _EXPERIMENTS = 100
 _PAUSE_SECONDS = 0.5
 # So many objects of a kind that are not in sync are named.
 _NAMED = 50
+# PostgreSQL ends connections of which it hears nothing for five seconds.
+_BEAT_SECONDS = 1.0
+_LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresError)
 
 # In this order, because each belongs to one of those before it.
 KINDS = (TrackedKind.EXPERIMENT, TrackedKind.RUN, TrackedKind.MODEL, TrackedKind.MODEL_VERSION)
@@ -65,7 +71,7 @@ async def bring_in(
     """Import everything that is not deleted. Stages are taken over on behalf of `administrator`.
 
     Raises MlflowError when MLflow does not answer; what is in by then stays, and the rest comes
-    with the next call.
+    with the next call; and Unavailable when the database does not, or has lost the import.
     """
     await client.server_version()
     server_id = await database.write(lambda s: repository.know_server(s, client.uri))
@@ -73,16 +79,52 @@ async def bring_in(
         mirrored = await repository.is_mirrored(session, server_id)
     sync = Sync(database, client, server_id, origin_of(server_id), writes=False, mirrored=mirrored)
     done = dict.fromkeys(KINDS, 0)
-    try:
+    async with in_the_name_of(administrator, database, server_id):
         listed = {kind: await _list(sync, kind, administrator) for kind in KINDS}
         # Something may turn out to belong to what was not listed.
         while any([await _left(sync, kind) for kind in KINDS]):
             for kind in KINDS:
                 done[kind] += await _drain(sync, kind, progress)
-    finally:
-        # What waits is looked at again, when something else may be there, and not in this name.
-        await database.write(lambda session: repository.end_import(session, server_id))
     return [await _imported(sync, kind, listed[kind], done[kind]) for kind in KINDS]
+
+
+@asynccontextmanager
+async def in_the_name_of(
+    administrator: str, database: Database, server_id: UUID
+) -> AsyncGenerator[None]:
+    """What is asked for in the block is taken over on behalf of an administrator, and nothing after
+    it, however it ends."""
+
+    async def forget(session: WriteSession) -> None:
+        await repository.forget_imports(session, server_id)
+
+    connection = await database.connect("import")
+    try:
+        await repository.begin_import(connection, server_id, administrator)
+        # What a killed one has left.
+        await database.write(forget)
+        beating = create_task(_beat(connection), name="import")
+        try:
+            yield
+            if beating.done():
+                raise Unavailable("The connection that held the import was lost; repeat to go on.")
+        finally:
+            beating.cancel()
+            await wait((beating,))
+            with suppress(*_LOST):
+                await repository.leave_import(connection)
+            # What waits is looked at again, when something else may be there, and in no name.
+            await database.write(forget)
+    finally:
+        connection.terminate()
+
+
+async def _beat(connection: asyncpg.Connection) -> None:
+    """Show that the import lives, until the connection is lost."""
+    with suppress(*_LOST):
+        while True:
+            await connection.execute("SELECT", timeout=_BEAT_SECONDS)
+            await sleep(_BEAT_SECONDS)
 
 
 async def _list(sync: Sync, kind: TrackedKind, administrator: str) -> int:

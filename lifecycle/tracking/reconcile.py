@@ -88,8 +88,12 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     async with sync.database.read() as session:
         ours = await kind.load(session, sync, task.object_id)
     merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
-    base, conflicts = dict(merged.base), list(merged.conflicts)
+    withheld = runs.withheld(ours, merged) if task.kind is TrackedKind.RUN else []
+    kept_out = {conflict.field for conflict in withheld}
+    base = dict(merged.base)
+    conflicts = [each for each in merged.conflicts if each.field not in kept_out]
     push = dict(merged.push)
+    wanted = {f: v for f, v in merged.pull.items() if f not in kept_out}
     if task.kind is TrackedKind.MODEL_VERSION:
         conflicts = [versions.explained(conflict, ours, theirs) for conflict in conflicts]
     announced = _differences(ours, theirs)
@@ -106,8 +110,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     if sync.writes and (push or announced):
         await kind.push(sync, ours, theirs, push, announced)
         base |= {name: Agreed(value, value) for name, value in push.items()}
-    if merged.pull:
-        agreed, refused = await _pull(sync, kind, ours, theirs, merged.pull)
+    if wanted:
+        agreed, refused = await _pull(sync, kind, ours, theirs, wanted)
         base |= agreed
         conflicts += refused
     seen = theirs.seen
@@ -123,7 +127,8 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
     return Outcome(
         base=base,
         # Who imports may do more than who resolves conflicts.
-        conflicts=[each._replace(rule=_resolved_by(sync, kind, each)) for each in conflicts],
+        conflicts=[each._replace(rule=_resolved_by(sync, kind, each)) for each in conflicts]
+        + withheld,
         points_seen=points_seen,
         seen=seen,
         url=theirs.url,

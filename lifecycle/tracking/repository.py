@@ -7,9 +7,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
+    ColumnElement,
     DateTime,
     Double,
     Select,
@@ -21,6 +24,7 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    literal_column,
     or_,
     select,
     text,
@@ -42,6 +46,16 @@ from lifecycle.tracking import rules
 from lifecycle.tracking.rules import Agreed, SyncState, TrackedKind
 from lifecycle.tracking.sides import NotYet, Task
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
+
+_IMPORT = "hashtext('lifecycle mlflow import')"
+# Of an item: whether the import that has asked for it lives, by the lock that it holds.
+_LIVES: ColumnElement[bool] = literal_column(
+    f"""EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid = {_IMPORT}::oid
+    AND objid = hashtext(mlflow_item.server_id || '/' || mlflow_item.importing_for)::oid)""",
+    Boolean,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,11 +267,28 @@ async def due(session: ReadSession, server_id: UUID, kind: TrackedKind) -> int:
     return number
 
 
-async def end_import(session: WriteSession, server_id: UUID) -> None:
-    """Whatever is not in by now is not taken over on behalf of who has imported."""
+async def begin_import(connection: asyncpg.Connection, server_id: UUID, administrator: str) -> None:
+    """Have objects taken over on behalf of an administrator, until this connection ends or
+    `leave_import`: so a killed import leaves its name to nobody. There may be several."""
+    await connection.execute(
+        f"SELECT pg_advisory_lock_shared({_IMPORT}, hashtext($1))", f"{server_id}/{administrator}"
+    )
+
+
+async def leave_import(connection: asyncpg.Connection) -> None:
+    """The import of this connection is over."""
+    await connection.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def forget_imports(session: WriteSession, server_id: UUID) -> None:
+    """Nothing is wanted any more by imports that are over, however they ended."""
     await session.execute(
         update(MlflowItemRow)
-        .where(MlflowItemRow.server_id == server_id, MlflowItemRow.importing_for.is_not(None))
+        .where(
+            MlflowItemRow.server_id == server_id,
+            MlflowItemRow.importing_for.is_not(None),
+            ~_LIVES,
+        )
         .values(importing_for=None)
     )
 
@@ -435,7 +466,7 @@ async def take(
     """An item that is due, the longest-waiting first, for `lease` seconds; None if there is none.
 
     Nobody else gets it until then, or until it is put back. With `imported` only one of that kind
-    which an import has asked for.
+    which an import has asked for. In the name of an import that is over nobody gets it.
     """
     # Unlike the clock it stands still during the statement, so that an index can be searched.
     now = func.statement_timestamp()
@@ -458,7 +489,14 @@ async def take(
     row = await session.scalar(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == due)
-        .values(lease_id=uuid7(), lease_until=now + _seconds(lease))
+        .values(
+            lease_id=uuid7(),
+            lease_until=now + _seconds(lease),
+            importing_for=case(
+                (MlflowItemRow.importing_for.is_(None), None),
+                (_LIVES, MlflowItemRow.importing_for),
+            ),
+        )
         .returning(MlflowItemRow)
         .execution_options(populate_existing=True)
     )

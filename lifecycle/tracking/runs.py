@@ -3,6 +3,9 @@
 Points, files and log lines are only ever added. Ours go there as the journal tells of them; theirs
 are read where the latest point of a metric is another one than was seen. Files come last, because
 what MLflow keeps them in may be out of order while the rest is not.
+
+What approvals rest on, that is parameters, points, data set and status, comes in of runs that were
+made there alone: whoever writes to the mirror of a run that was made here is not its writer.
 """
 
 import math
@@ -50,6 +53,7 @@ from lifecycle.tracking.rules import (
     there_key,
 )
 from lifecycle.tracking.sides import (
+    ACTOR,
     ID_TAG,
     OURS,
     Incomplete,
@@ -71,6 +75,8 @@ _MODELS = "mlflow.log-model.history"
 # What fields say, and what is given at the beginning and does not change any more.
 _NO_TAGS = frozenset({"mlflow.runName", _NOTE, _SOURCE, _COMMIT, _PARENT, _MODELS})
 _FACTS = "lifecycle.dataset_facts"
+
+_MADE_HERE = "The run was made here, so only what is reported here counts."
 
 # Whoever writes to MLflow does not know of leases.
 _LEASE_SECONDS = 7 * 86_400
@@ -105,6 +111,28 @@ def rule_of(sync: Sync, field: str) -> FieldRule:
     if field == "dataset" or field.startswith("param:"):
         return FieldRule.ONCE
     return FieldRule.THEIRS if field.startswith("tag:mlflow.") else FieldRule.EITHER
+
+
+def withheld(ours: Ours, merged: rules.Merge) -> list[rules.Conflict]:
+    """What of a merge must not come in, because the run was made here: as conflicts."""
+    if _made_there(ours):
+        return []
+    found = []
+    for name, their in merged.pull.items():
+        if name in ("status", "dataset") or name.startswith("param:"):
+            rule = FieldRule.OURS if name == "status" else FieldRule.ONCE
+            found.append(rules.Conflict(name, ours.fields.get(name), their, _MADE_HERE, rule))
+    # Theirs cannot be taken, also where both have changed it.
+    return found + [
+        conflict._replace(rule=FieldRule.OURS)
+        for conflict in merged.conflicts
+        if conflict.field == "status"
+    ]
+
+
+def _made_there(ours: Ours) -> bool:
+    row: RunRow = ours.facts
+    return row.created_by == ACTOR
 
 
 async def load(session: ReadSession, sync: Sync, id: UUID) -> Ours:
@@ -333,7 +361,11 @@ async def exchange(
     progress = dict(task.points_seen)
     points = dict(progress.get("points", {}))
     ended = rules.here_status(there.run.status) in ENDED
-    await _take_points(sync, ours.id, there.run, points, again=ended and not progress.get("ended"))
+    if _made_there(ours):
+        again = ended and not progress.get("ended")
+        await _take_points(sync, ours.id, there.run, points, again=again)
+    else:
+        _note(points, there.run.metrics.values())
     if sync.writes:
         news = await _news(sync, ours.facts, task.position, through)
         await _give_points(sync, ours.id, there.run.id, news, points)

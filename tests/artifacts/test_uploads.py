@@ -10,7 +10,7 @@ import pytest
 
 from tests.artifacts.conftest import Kept
 from tests.client import PATIENCE, Graph, Json
-from tests.factories import a_run, a_version
+from tests.factories import a_run, a_version, approved
 from tests.mutations import global_id
 from tests.statements import rows
 from tests.uploads import (
@@ -472,6 +472,60 @@ async def test_a_version_leads_to_what_its_run_has_uploaded(graph: Graph, unique
     assert (await send("GET", url)).content == content
     assert without is None, "it has no run"
     assert replaced is None, "its run has something else there by now"
+
+
+@pytest.mark.parametrize("decision", ["submitted", "bypassed"])
+async def test_what_is_decided_about_is_what_its_run_had_uploaded_by_then(
+    graph: Graph, unique: str, decision: str
+) -> None:
+    # given
+    run, content = await a_run(graph, unique), unique.encode()
+    path = {"path": "models/a.pkl"}
+    version = await a_version(graph, unique, runId=run, artifactPath="models/a.pkl")
+    await uploaded(graph, run, content, **path)
+    unnamed = await artifact_url(graph, version)
+    input: Json = {"modelVersion": {"id": version["id"]}}
+    selection = "modelVersion { artifactDigest sizeBytes }"
+
+    # when
+    if decision == "submitted":
+        found = (await graph.mutate("submitForApproval", input, selection))["modelVersion"]
+    else:
+        input |= {"decision": "BYPASS", "notes": "Today."}
+        admin = {"Lifecycle-Actor": "admin"}
+        found = (await graph.mutate("decideApproval", input, selection, **admin))["modelVersion"]
+    url = await artifact_url(graph, version)
+    await uploaded(graph, run, content[::-1], **path)
+    replaced = await artifact_url(graph, version)
+
+    # then
+    assert unnamed is None, "nobody has said that it is this one"
+    assert found == {"artifactDigest": digest_of(content), "sizeBytes": len(content)}
+    assert url is not None
+    assert (await send("GET", url)).content == content
+    assert replaced is None
+
+
+async def test_what_comes_after_the_approval_is_not_given_out_as_approved(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    run, content = await a_run(graph, unique), unique.encode()
+    version = await a_version(graph, unique, runId=run, artifactPath="models/a.pkl")
+    version = await approved(graph, version)
+
+    # when
+    await uploaded(graph, run, content, path="models/a.pkl")
+    unapproved = await artifact_url(graph, version)
+    input = {"modelVersion": {"id": version["id"]}, "artifactDigest": digest_of(content)}
+    selection = "modelVersion { approval { status } }"
+    named = await graph.done("updateModelVersion", input, selection)
+    url = await artifact_url(graph, version)
+
+    # then
+    assert unapproved is None
+    assert named == {"approval": {"status": "STALE"}}
+    assert url is not None
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from schema.admission import MAX_MUTATIONS
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, a_database, in_thread, serving
-from tests.factories import a_version, a_version_in
+from tests.factories import a_deployment, a_version, a_version_in, approved
 from tests.following import until
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
 
@@ -537,6 +537,36 @@ async def test_a_token_is_shown_once_and_kept_nowhere(
         assert held == 0, table
 
 
+async def test_of_a_token_only_those_rights_are_shown_whose_models_are_seen(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given a service with rights to two models, which has made a token for both
+    models = [f"{unique}-kept", f"{unique}-lost"]
+    for model in models:
+        await a_version(graph, model)
+    admin = [{"role": "ADMIN", "modelName": model} for model in models]
+    mine = {"name": unique, "grants": admin}
+    maker = await root.mutate("createApiToken", mine, "token apiToken { id }")
+    input = {
+        "name": f"{unique}-made",
+        "grants": [{"role": "VIEWER", "modelName": model} for model in models],
+        "idempotencyKey": unique,
+    }
+    selection = "apiToken { name grants { role model { name } } }"
+    async with Graph(signed.url, token=maker["token"]) as service:
+        made = await service.mutate("createApiToken", input, selection)
+    await root.done("revokeApiToken", {"id": maker["apiToken"]["id"]}, "apiToken { id }")
+
+    # When it repeats that with rights to one of them
+    fewer = await root.mutate("createApiToken", {**mine, "grants": admin[:1]}, "token")
+    async with Graph(signed.url, token=fewer["token"]) as service:
+        again = await service.mutate("createApiToken", input, selection)
+
+    # Then the right to the other is not there, rather than one to everything.
+    given = [{"role": "VIEWER", "model": {"name": model}} for model in models]
+    assert [each["apiToken"]["grants"] for each in (made, again)] == [given, given[:1]]
+
+
 async def test_what_a_token_does_is_in_the_journal_and_so_is_what_was_done_to_it(
     signed: Live, root: Graph, unique: str
 ) -> None:
@@ -728,6 +758,10 @@ async def test_nobody_approves_what_is_their_own_by_a_token_that_they_have_made(
         await author.mutate("submitForApproval", input)
         decision = {**input, "decision": "APPROVE"}
         error = await approver.error(document("decideApproval"), {"input": decision})
+        added = {**input, "title": "fair to all"}
+        item = await author.done("appendChecklistItem", added, "checklistItem { id }")
+        mark = {"input": {"id": item["id"], "status": "APPROVED"}}
+        unchecked = await approver.error(document("markChecklistItem"), mark)
 
         # Then that is refused, but not to somebody else's.
         assert error["extensions"]["code"] == "FORBIDDEN"
@@ -736,6 +770,9 @@ async def test_nobody_approves_what_is_their_own_by_a_token_that_they_have_made(
             who = f"{who} stands for service:{unique}-{registers}, who"
         assert error["message"] == (
             f"{who} registered this version; somebody else has to approve it."
+        )
+        assert unchecked["message"] == (
+            f"{who} registered this version; somebody else has to approve items of its checklist."
         )
         assert (await other.mutate("decideApproval", decision))["__typename"].endswith("Success")
 
@@ -1167,3 +1204,69 @@ async def test_who_reports_on_staging_does_not_have_production_rolled_back(
         ]
 
     assert codes == [None, "FORBIDDEN", "FORBIDDEN"]
+
+
+@pytest.mark.parametrize("how", ["recorded", "found in figures"])
+async def test_who_reports_on_staging_does_not_change_the_approval_of_what_is_in_production(
+    signed: Live, graph: Graph, unique: str, how: str
+) -> None:
+    # given
+    to = {"modelVersion": {"id": (await a_version_in(graph, unique, "PRODUCTION"))["id"]}}
+    waiting = await approved(graph, await a_version(graph, unique))
+    staged = {"modelVersion": {"id": waiting["id"]}}
+    policy: Json = {
+        "modelName": unique,
+        "responses": [
+            {"fromSeverity": "HIGH", "action": "MARK_STALE"},
+            {"fromSeverity": "HIGH", "action": "OPEN_REVIEW"},
+        ],
+        "degradation": [
+            {"figure": "ERROR_RATE", "limit": "MAX_VALUE", "value": 0.5, "severity": "HIGH"}
+        ],
+        "reason": "Because.",
+    }
+    admin = {"Lifecycle-Actor": "admin"}
+    await graph.mutate("setDriftPolicy", policy, "driftPolicy { version }", **admin)
+
+    async def drift(client: Graph, of: Json, environment: str) -> None:
+        id = await a_deployment(graph, of["modelVersion"], environment, "ACTIVE")
+        if how == "recorded":
+            event = {**of, "severity": "HIGH", "metric": "psi", "deploymentId": id}
+            await client.done("recordDriftEvent", event, "driftEvent { id }")
+        else:
+            figures = {
+                "id": id,
+                "metrics": {"errorRate": 0.9, "requestCount": 10, "avgLatencyMs": 1},
+            }
+            await client.done("updateDeployment", figures, "deployment { id }")
+
+    async def found(of: Json) -> Json:
+        query = """query ($by: ModelVersionSelector!) { modelVersion(by: $by) {
+            approval { status } driftEvents(first: 1) { nodes {
+              status responses { action outcome message } } } } }"""
+        return dict((await graph.query(query, {"by": of["modelVersion"]}))["modelVersion"])
+
+    # when
+    name = f"s-{uuid4().hex[:8]}"
+    narrow = await a_token(signed, "DEPLOYER", name=name, environments=["STAGING"])
+    wide = await a_token(signed, "DEPLOYER", environments=["STAGING", "PRODUCTION"])
+    async with Graph(signed.url, token=narrow) as staging, Graph(signed.url, token=wide) as all_:
+        await drift(staging, to, "STAGING")
+        refused = await found(to)
+        await drift(staging, staged, "STAGING")
+        there = await found(staged)
+        await drift(all_, to, "STAGING")
+        done = await found(to)
+
+    # then
+    why = (
+        f"service:{name} may not change the approval of what is in PRODUCTION by drift: that takes "
+        "the role DEPLOYER or ADMIN for PRODUCTION."
+    )
+    responses = [
+        {"action": action, "outcome": "FAILED", "message": why}
+        for action in ("MARK_STALE", "OPEN_REVIEW")
+    ]
+    event = {"status": "OPEN", "responses": responses}
+    assert refused == {"approval": {"status": "APPROVED"}, "driftEvents": {"nodes": [event]}}
+    assert there["approval"] == done["approval"] == {"status": "NEEDS_REVIEW"}

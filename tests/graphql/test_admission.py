@@ -1,11 +1,13 @@
 """A burst: how many operations are executed at a time, how many wait, and what the rest is told."""
 
 import asyncio
+import threading
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, validate
 
 from schema import admission
 from schema.admission import MAX_MUTATIONS, MAX_QUERIES
@@ -43,14 +45,17 @@ async def test_of_a_burst_as_many_wait_as_may_and_the_rest_is_refused_at_once(
     graph: Graph, live: Live, sql: asyncpg.Connection, unique: str, known: bool
 ) -> None:
     # Given queries that cannot go on, whose text the service has or has not seen before
-    query = counted(unique)
-    if known:
-        await graph.query(query)
+    query, gate = counted(unique), live.app.state.admission.queries
+    await graph.query(query)
     async with sql.transaction():
         await sql.execute("LOCK TABLE experiment")
 
         # When more come than may be executed and wait
-        burst = [send(graph, query) for _ in range(MAX_QUERIES + WAITING + 3)]
+        burst: list[asyncio.Task[httpx.Response]] = []
+        for n in range(MAX_QUERIES + WAITING + 3):
+            burst.append(send(graph, query if known else f"{query} # {n}"))
+            come = min(n + 1, MAX_QUERIES + WAITING)
+            await until(lambda come=come: gate.running + gate.waiting == come)  # type: ignore[misc]
         await until(lambda: sum(task.done() for task in burst) >= 3)
         others = [await send(graph, query), await send(graph, "{ __typename }")]
         async with socket(live.url, actor="tester") as opened:
@@ -76,6 +81,7 @@ async def test_of_a_burst_as_many_wait_as_may_and_the_rest_is_refused_at_once(
 async def test_who_has_waited_too_long_is_refused(
     graph: Graph, sql: asyncpg.Connection, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await graph.query(counted(unique))
     monkeypatch.setattr(admission, "MAX_SECONDS", 0.1)
     async with sql.transaction():
         await sql.execute("LOCK TABLE experiment")
@@ -93,6 +99,8 @@ async def test_whom_a_flood_is_not_from_is_answered_before_any_of_it_is_done(
     live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
     changing = live.app.state.admission.mutations
+    await graph.query(counted(unique))
+    await graph.query(CREATE, {"name": f"{unique} before"})
     async with sql.transaction(), Graph(live.url, "eve") as eve:
         # Given a principal who has all places, and all in line
         await sql.execute("LOCK TABLE experiment")
@@ -112,18 +120,77 @@ async def test_whom_a_flood_is_not_from_is_answered_before_any_of_it_is_done(
     assert {answer.status_code for answer in await asyncio.gather(*flood)} == {200}
 
 
+class Reader:
+    """Notes the documents that are validated, and waits with the first until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[str] = []
+        self.go_on = threading.Event()
+        monkeypatch.setattr("schema.documents.validate", self)
+
+    def __call__(self, schema: GraphQLSchema, document: DocumentNode) -> list[GraphQLError]:
+        assert document.loc is not None
+        self.texts.append(document.loc.source.body)
+        assert len(self.texts) > 1 or self.go_on.wait(30)
+        return validate(schema, document)
+
+
+@pytest.mark.parametrize("wrong", ["", "zzz"])
+async def test_while_a_new_document_is_read_others_are_executed_and_the_next_is_whose_turn_it_is(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    known = counted(unique)
+    await graph.query(known)
+    gate = live.app.state.admission.readings
+    async with Graph(live.url, "eve") as eve, socket(live.url, actor="tester") as opened:
+        reader = Reader(monkeypatch)
+        try:
+            # Given a principal whose documents are all new, the first of which takes long
+            texts = [f"{{ __typename {wrong} }} # {unique} {n}" for n in range(3)]
+            flood = [send(graph, texts[0])]
+            await until(lambda: reader.texts)
+            flood.append(send(graph, texts[1]))
+            await until(lambda: gate.waiting == 1)
+            id = await opened.start(texts[2])
+            await until(lambda: gate.waiting == 2)
+            # and another, whose document is new, too
+            new = send(eve, f"{{ __typename }} # {unique}")
+            await until(lambda: gate.waiting + gate.running == 4)
+
+            # When somebody asks what is known, then that is answered
+            assert await eve.query(known) == {"experiments": {"totalCount": 0}}
+            assert not any(task.done() for task in (*flood, new))
+        finally:
+            reader.go_on.set()
+
+        # and principals take turns with what is read.
+        answers = [await task for task in (new, *flood)]
+        over_socket = await opened.receive()
+    assert reader.texts == [texts[0], f"{{ __typename }} # {unique}", *texts[1:]]
+    assert answers[0].json() == {"data": {"__typename": "Query"}}
+    if wrong:
+        told = [each.json()["errors"][0]["message"] for each in answers[1:]]
+        told.append(over_socket["payload"][0]["message"])
+        assert set(told) == {"Cannot query field 'zzz' on type 'Query'."}
+        assert (over_socket["id"], over_socket["type"]) == (id, "error")
+    else:
+        shown = [each.json() for each in answers[1:]] + [over_socket["payload"]]
+        assert shown == [{"data": {"__typename": "Query"}}] * 3
+
+
 async def test_changes_that_wait_for_a_lock_keep_no_query_waiting(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
+    await graph.query(CREATE, {"name": unique})
     async with sql.transaction():
         await sql.execute("LOCK TABLE experiment IN SHARE MODE")
 
         names = [f"{unique}-{n}" for n in range(MAX_MUTATIONS + WAITING + 3)]
         changes = [send(graph, CREATE, name=name) for name in names]
         await until(lambda: sum(task.done() for task in changes) >= 3)
-        assert await graph.query(counted(unique)) == {"experiments": {"totalCount": 0}}
+        assert await graph.query(counted(unique)) == {"experiments": {"totalCount": 1}}
 
     answers = await asyncio.gather(*changes)
     assert sum(answer.status_code == 503 for answer in answers) == 3
-    made = MAX_MUTATIONS + WAITING
+    made = 1 + MAX_MUTATIONS + WAITING
     assert await graph.query(counted(unique)) == {"experiments": {"totalCount": made}}

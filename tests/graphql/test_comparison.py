@@ -132,10 +132,10 @@ async def test_each_goal_is_given_once(graph: Graph, unique: str) -> None:
     assert error["extensions"] == {"code": "INVALID_INPUT", "argument": ["goals"]}
 
 
-async def test_a_policy_takes_the_models_goal_when_it_is_set_and_keeps_it(
+async def test_whoever_changes_the_goals_of_a_model_does_not_turn_its_policy_round(
     graph: Graph, unique: str
 ) -> None:
-    """Whoever changes the model's goals, which anybody may, does not turn the policy round."""
+    """Neither before nor after it is set: a CONTRIBUTOR may change them."""
     await a_version_in(graph, unique, "PRODUCTION", metrics=metrics(churn=0.5))
     less = await a_version(graph, unique, metrics=metrics(churn=0.25))
     more = await a_version(graph, unique, metrics=metrics(churn=0.75))
@@ -144,8 +144,9 @@ async def test_a_policy_takes_the_models_goal_when_it_is_set_and_keeps_it(
         goals = [{"key": "churn", "goal": goal}]
         await graph.done("updateModel", {"name": unique, "metricGoals": goals}, "model { id }")
 
-    async def set_policy() -> str:
-        rules = [{"baseline": {"key": "churn", "tolerance": 0}}]
+    async def set_policy(**goal: str) -> str:
+        rules: list[Json] = [{"runCompleted": {"severity": "INFO"}}]
+        rules += [{"baseline": {"key": "churn", "tolerance": 0, **goal}}]
         policy = {"stage": "PRODUCTION", "modelName": unique, "rules": rules}
         made = await graph.mutate(
             "setStagePolicy",
@@ -153,7 +154,10 @@ async def test_a_policy_takes_the_models_goal_when_it_is_set_and_keeps_it(
             "stagePolicy { rules { parameters } }",
             **{"Lifecycle-Actor": "admin"},
         )
-        return str(made["stagePolicy"]["rules"][0]["parameters"]["goal"])
+        if made["__typename"] == "InvalidInput":
+            assert made["path"] == ["rules", "1"]
+            return str(made["message"])
+        return str(made["stagePolicy"]["rules"][1]["parameters"]["goal"])
 
     async def passes(version: Json) -> bool:
         input = {"modelVersion": {"id": version["id"]}}
@@ -164,7 +168,10 @@ async def test_a_policy_takes_the_models_goal_when_it_is_set_and_keeps_it(
     await set_goal("MINIMIZE")
     assert [await passes(less), await passes(more)] == [False, True]
     assert (await compare(graph, unique, "1", "2", "3"))["metrics"][0]["best"] == "2"
-    assert await set_policy() == "MINIMIZE"
+    assert await set_policy() == (
+        "Give the goal of churn: by its name it is MAXIMIZE, but the model says MINIMIZE."
+    )
+    assert await set_policy(goal="MINIMIZE") == "MINIMIZE"
     await set_goal("MAXIMIZE")
     assert [await passes(less), await passes(more)] == [True, False]
 

@@ -367,6 +367,28 @@ async def test_a_second_report_with_the_same_dedup_key_is_the_same_event(
     assert await journal(live, "id > :id AND type LIKE 'drift_event.%'", id=before) == []
 
 
+async def test_a_report_about_another_environment_does_not_keep_productions_unheard(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version(graph, unique)
+    elsewhere = await a_deployment(graph, version)
+    first = await drift(graph, version, dedupKey="k", deploymentId=elsewhere)
+
+    report = {"modelVersion": {"id": version["id"]}, "severity": "HIGH", "dedupKey": "k"}
+    result = await graph.mutate("recordDriftEvent", {**report, "metric": "psi"})
+    again = await drift(graph, version, dedupKey="k", deploymentId=elsewhere)
+    other = await drift(graph, version, dedupKey="production k")
+
+    assert result == {
+        "__typename": "InvalidInput",
+        "code": "INVALID_INPUT",
+        "message": "A report about another environment has this name; give another.",
+        "path": ["dedupKey"],
+    }
+    assert again == {**first, "duplicate": True}
+    assert other["duplicate"] is False
+
+
 async def test_a_dedup_key_is_its_versions_own_and_without_one_every_report_counts(
     graph: Graph, unique: str
 ) -> None:

@@ -533,7 +533,7 @@ ACTORS = [
     (None, "anonymous"),
     (b"", "anonymous"),
     (b"ada", "ada"),
-    ("Žofie Nováková".encode(), "Žofie Nováková"),
+    ("Žofie Nováková".encode(), "žofie nováková"),
     ("田中".encode(), "田中"),
     (b"x" * 250, "x" * 250),
     (b"\xff", "\ufffd"),
@@ -557,7 +557,9 @@ async def test_the_header_says_who_asks(
     assert found == {"experiment": {"createdBy": actor}}
 
 
-@pytest.mark.parametrize("actor", [b"x" * 251, b"a\tb", "a\u202eb".encode(), "a\u2028b".encode()])
+@pytest.mark.parametrize(
+    "actor", [b"x" * 251, b"a\tb", "a\u202eb".encode(), "a\u2028b".encode(), "e\u0301".encode()]
+)
 async def test_an_actor_that_cannot_be_a_name_is_refused_and_has_no_effect(
     http: httpx.AsyncClient, graph: Graph, unique: str, actor: bytes
 ) -> None:
@@ -571,7 +573,7 @@ async def test_an_actor_that_cannot_be_a_name_is_refused_and_has_no_effect(
         response,
         400,
         "BAD_REQUEST",
-        "Lifecycle-Actor must be a short line, and not begin with system:.",
+        "Lifecycle-Actor must be a short line that is seen as it is, and not begin with system:.",
     )
     assert await graph.query(f'{{ experiment(name: "{unique}") {{ id }} }}') == {"experiment": None}
 
@@ -586,7 +588,7 @@ async def test_a_websocket_says_who_asks_when_it_begins(live: Live, unique: str)
         assert await opened.receive() == {
             "id": id,
             "type": "next",
-            "payload": {"data": {"createExperiment": {"experiment": {"createdBy": "Žofie"}}}},
+            "payload": {"data": {"createExperiment": {"experiment": {"createdBy": "žofie"}}}},
         }
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -21,6 +22,7 @@ from tests.client import PATIENCE, Graph, closed, socket
 from tests.conftest import Live, serving
 from tests.factories import a_version
 from tests.issuer import AUDIENCE, Issuer, an_issuer
+from tests.mutations import document
 
 ME = "{ me { name kind grants { role model { name } } can { administrate log } } }"
 FOLLOW = "subscription { deploymentStatus { __typename } }"
@@ -120,6 +122,80 @@ async def test_a_group_shares_what_was_granted_to_it(
     assert other["grants"] == []
 
 
+async def test_a_person_is_one_whichever_way_the_provider_writes_their_name(
+    signed: Live, issuer: Issuer, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given somebody to whom roles were granted under names that differ in case alone
+    await a_version(graph, unique)
+    name = f"ada.{unique}@example.com"
+    for subject, role in ((name.upper(), "CONTRIBUTOR"), (name.title(), "APPROVER")):
+        grant = {"role": role, "modelName": unique}
+        await root.mutate("grantRole", {"subject": subject, "grant": grant})
+    async with (
+        Graph(signed.url, token=issuer.token(name.title())) as one,
+        Graph(signed.url, token=issuer.token(name.upper())) as other,
+    ):
+        # When they approve under one what they have registered under the other
+        version = await a_version(one, unique)
+        input = {"modelVersion": {"id": version["id"]}}
+        await one.mutate("submitForApproval", input)
+        error = await other.error(
+            document("decideApproval"), {"input": {**input, "decision": "APPROVE"}}
+        )
+        me = (await other.query(ME))["me"]
+    found = await root.query(
+        "query ($of: String!) { roleGrants(filter: { subject: $of }) { nodes { subject } } }",
+        {"of": name.upper()},
+    )
+
+    # Then they are one person, who has all of it.
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert error["message"] == f"{name} registered this version; somebody else has to approve it."
+    assert (me["name"], [each["role"] for each in me["grants"]]) == (
+        name,
+        ["CONTRIBUTOR", "APPROVER"],
+    )
+    assert found["roleGrants"]["nodes"] == [{"subject": name}] * 2
+
+
+async def test_a_token_whose_maker_was_written_otherwise_is_theirs(
+    signed: Live, issuer: Issuer, root: Graph, graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # Given a service whose token was made before names were without case
+    await a_version(graph, unique)
+    name = f"ada.{unique}@example.com"
+    grant = {"role": "ADMIN", "modelName": unique}
+    await root.mutate("grantRole", {"subject": name, "grant": grant})
+    async with Graph(signed.url, token=issuer.token(name)) as maker:
+        made = await maker.mutate("createApiToken", {"name": unique, "grants": [grant]}, "token")
+        await sql.execute(
+            "UPDATE api_token SET created_by = $1 WHERE name = $2", name.title(), unique
+        )
+        async with Graph(signed.url, token=made["token"]) as service:
+            version = await a_version(service, unique)
+            input = {"modelVersion": {"id": version["id"]}}
+            await service.mutate("submitForApproval", input)
+
+        # When its maker approves what it has registered, that is refused.
+        error = await maker.error(
+            document("decideApproval"), {"input": {**input, "decision": "APPROVE"}}
+        )
+
+    assert error["message"] == (
+        f"{name} stands for service:{unique}, who registered this version; somebody else has to "
+        "approve it."
+    )
+
+
+async def test_an_administrator_is_one_whichever_way_they_are_written(
+    signed: Live, issuer: Issuer
+) -> None:
+    async with Graph(signed.url, token=issuer.token("ROOT@example.com")) as person:
+        me = (await person.query(ME))["me"]
+
+    assert (me["name"], me["can"]["administrate"]) == ("root@example.com", True)
+
+
 async def test_administrators_by_configuration_may_do_everything(root: Graph) -> None:
     assert (await root.query(ME))["me"]["can"]["administrate"] is True
 
@@ -136,14 +212,22 @@ async def test_a_service_that_is_called_like_an_administrator_is_none(
 
 
 @pytest.mark.parametrize(
-    "name", ["system:drift", "service:ci", "group:all", "System:x", "", " ada", "a\nb", "x" * 251]
+    "name",
+    [
+        *("system:drift", "service:ci", "group:all", "System:x", "\u017fervice:ci"),
+        *("", " ada", "a\nb", "x" * 251),
+        *("a\u200bda", "a\u0301da", "ada\u00a0l"),
+    ],
 )
 async def test_nobody_signs_in_under_a_name_that_is_nobodys_to_choose(
     signed: Live, issuer: Issuer, name: str
 ) -> None:
     said = await refused(signed, issuer.token(name))
 
-    assert said == "The token says no name in email that can be one."
+    assert said == (
+        "The token says no name in email that can be one: a short line of composed characters "
+        "(NFC), each of which can be seen."
+    )
 
 
 @pytest.mark.parametrize("verified", [None, False, "true", 1])

@@ -384,3 +384,146 @@ async def test_the_policy_does_not_approve_what_people_have_rejected(
     await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
 
     assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+
+MARK = (
+    "mutation ($input: MarkChecklistItemInput!) { markChecklistItem(input: $input) { __typename } }"
+)
+
+
+async def items(graph: Graph, version: Json) -> list[str]:
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { checklist { id } } }"
+    found = (await graph.query(query, {"id": version["id"]}))["modelVersion"]
+    return [item["id"] for item in found["checklist"]]
+
+
+async def test_nobody_confirms_the_checklist_of_what_is_their_own(
+    graph: Graph, unique: str
+) -> None:
+    # given: somebody registers it, and somebody else submits it
+    version = await a_version(graph, unique, checklist=["fair to all"])
+    [item] = await items(graph, version)
+    await graph.mutate("submitForApproval", of(version), **MALLORY)
+
+    async def mark(status: str, **actor: str) -> str:
+        variables = {"input": {"id": item, "status": status}}
+        answer = await graph.answer(MARK, variables, **actor)
+        return str(answer["errors"][0]["message"] if "errors" in answer else "done")
+
+    # when, then
+    end = "this version; somebody else has to approve items of its checklist."
+    assert await mark("APPROVED") == f"tester registered {end}"
+    assert await mark("APPROVED", **MALLORY) == f"mallory submitted {end}"
+    # To object is everybody's.
+    assert await mark("REJECTED") == "done"
+    assert await mark("PENDING", **MALLORY) == "done"
+    assert await mark("APPROVED", **{"Lifecycle-Actor": "approver"}) == "done"
+
+
+async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_approve_it(
+    graph: Graph, unique: str
+) -> None:
+    # given: a policy that approves by itself what somebody has checked
+    rules = [
+        {"checklist": {"required": True}},
+        {"metric": {"key": "accuracy", "atLeast": 0.7}},
+        {"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}},
+    ]
+    policy = {"modelName": unique, "stage": "PRODUCTION", "rules": rules}
+    await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+    version = await a_version(graph, unique, metrics=accuracy(0.8), checklist=["fair to all"])
+    [item] = await items(graph, version)
+    await graph.mutate("markChecklistItem", {"id": item, "status": "APPROVED"}, **MALLORY)
+
+    # when: whoever has checked it submits it, and then somebody else does
+    selection = "approval { status reason }"
+    alone = await graph.mutate("submitForApproval", of(version), selection, **MALLORY)
+    withdrawn = await graph.mutate("withdrawApproval", of(version), "approval { status }")
+    by_two = await graph.mutate("submitForApproval", of(version), selection)
+
+    # then
+    assert alone["approval"] == {
+        "status": "NEEDS_REVIEW",
+        "reason": "Whoever submits it has decided items of its checklist.",
+    }
+    assert withdrawn["approval"] == {"status": "WITHDRAWN"}
+    assert by_two["approval"]["status"] == "APPROVED"
+
+
+async def test_what_the_next_is_compared_with_is_what_was_approved(
+    graph: Graph, unique: str
+) -> None:
+    """Whoever may contribute could say that production is worse than it is."""
+    # given
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    version = await a_version(graph, unique, metrics=accuracy(0.8))
+    selection = "modelVersion { approval { status } }"
+
+    async def change(value: float) -> str:
+        input = of(old) | {"metrics": accuracy(value)}
+        changed = await graph.done("updateModelVersion", input, selection)
+        return str(changed["approval"]["status"])
+
+    async def messages() -> list[str]:
+        query = """query ($id: ID!) { node(id: $id) { ... on ModelVersion {
+            whyNot { message category } } } }"""
+        found = (await graph.query(query, {"id": version["id"]}))["node"]["whyNot"]
+        return [check["message"] for check in found if check["category"] == "baseline"]
+
+    # when: the figures of production are worse, or gone
+    assert await change(0.7) == "STALE"
+    worse = await submit(graph, version)
+    assert await change(0) == "STALE"
+    assert await messages() == [
+        "accuracy cannot be compared: version 1 in production is not what was approved any more."
+    ]
+
+    # then
+    assert worse == {
+        "status": "REJECTED",
+        "reason": "accuracy cannot be compared: version 1 in production is not what was approved "
+        "any more.",
+        "decidedBy": "system:policy",
+    }
+    # What was approved is back, or is approved anew.
+    assert await change(0.9) == "STALE"
+    assert await messages() == [
+        "accuracy is 0.8, 0.1 worse than that of version 1 in production; at most 0.05 worse is "
+        "allowed."
+    ]
+    assert await change(0.79) == "STALE"
+    await approved(graph, old)
+    assert await messages() == []
+    assert (await submit(graph, version))["status"] == "APPROVED"
+
+
+async def test_drift_of_production_is_not_in_the_way_of_what_replaces_it(
+    graph: Graph, unique: str
+) -> None:
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.8))
+    await graph.done("recordDriftEvent", of(old) | DRIFT, "driftEvent { id }")
+    version = await a_version(graph, unique, metrics=accuracy(0.9))
+
+    assert (await submit(graph, version))["status"] == "APPROVED"
+    assert (await promote(graph, version))["__typename"] == "SetStageSuccess"
+
+
+async def test_the_policy_approves_nothing_beside_what_was_changed_in_production(
+    graph: Graph, unique: str
+) -> None:
+    rules = [{"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}}]
+    policy = {"modelName": unique, "stage": "PRODUCTION"}
+    admin = {"Lifecycle-Actor": "admin"}
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    await graph.mutate("setStagePolicy", policy | {"rules": rules}, **admin)
+    change = of(old) | {"metrics": accuracy(0.1)}
+    await graph.done("updateModelVersion", change, "modelVersion { id }")
+
+    approval = await submit(graph, await a_version(graph, unique, metrics=accuracy(0.8)))
+
+    assert approval == {
+        "status": "NEEDS_REVIEW",
+        "reason": "accuracy cannot be compared: version 1 in production is not what was approved "
+        "any more.",
+        "decidedBy": None,
+    }

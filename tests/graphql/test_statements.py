@@ -153,6 +153,8 @@ BETWEEN = (
 FIND = {"stagePolicies": 1}
 # Versions, policies, and all that rules look at, for all versions at once.
 WHY_NOT = 3
+# What is in production is looked at, too, where its approval is not in force, all at once.
+IN_DOUBT = 3
 WAYS = [
     (root, path, selection)
     for root, (_, name) in ROOTS.items()
@@ -300,7 +302,8 @@ async def test_many_parents_take_no_more_statements_than_one_on_every_path(
             await cost(live, graph, f"query ($n: Int!) {{ {query} }}", {"n": n}) for n in (1, MANY)
         ]
         where = ".".join((root, *path))
-        if many > one:
+        # The one may be what is in production itself, which is compared with nothing.
+        if many > one + IN_DOUBT * path.count("whyNot"):
             wrong.append(f"{where}: {one} for one parent, {many} for {MANY}")
         # Each step of the path is one statement, or two where it finds an id first; a leaf may be
         # a count or two.

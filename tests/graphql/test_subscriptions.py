@@ -675,7 +675,7 @@ async def test_the_actor_of_a_socket_is_who_connection_init_says(
         made = await answer(opened, mutation, {"input": {"modelName": unique}})
 
     version = made["data"]["registerModelVersion"]["modelVersion"]
-    assert version["createdBy"] == ((actor or "").strip() or "anonymous")
+    assert version["createdBy"] == ((actor or "").strip().lower() or "anonymous")
 
 
 # Messages that are not of the protocol
@@ -726,7 +726,8 @@ async def test_an_actor_in_a_header_that_is_no_name_closes_the_socket(live: Live
     async with await raw_socket(live, **{"Lifecycle-Actor": "a" * 251}) as opened:
         assert await closed(opened) == (
             4400,
-            "Lifecycle-Actor must be a short line, and not begin with system:.",
+            "Lifecycle-Actor must be a short line that is seen as it is, and not begin with "
+            "system:.",
         )
 
 

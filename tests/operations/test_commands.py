@@ -191,6 +191,23 @@ def test_an_mlflow_server_that_cannot_be_one_is_refused(command: str, uri: str) 
         assert "secret" not in result.output
 
 
+@pytest.mark.parametrize("variable", ["LIFECYCLE_ARTIFACTS", "LIFECYCLE_EXTERNAL_ARTIFACTS"])
+def test_artifacts_are_not_to_be_kept_in_a_file(tmp_path: Path, variable: str) -> None:
+    # given
+    file = tmp_path / "file"
+    file.touch()
+
+    # when
+    result = run("serve", "--data-dir", str(tmp_path), **{variable: str(file)})
+
+    # then
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == (
+        f"Error: {variable} must be a directory or s3://bucket/prefix, not '{file}': {file} is no "
+        "directory."
+    )
+
+
 def test_only_an_administrator_takes_stages_over() -> None:
     # when
     result = run(

@@ -31,6 +31,8 @@ UPGRADE = (
 )
 TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
 
 @asynccontextmanager
 async def connected(
@@ -122,6 +124,37 @@ async def test_after_an_answer_the_next_request_is_waited_for_as_long(live: Live
         writer.write(b"GET /healthz HT")
 
         assert await rest(reader) == TIMEOUT
+
+
+async def test_of_too_many_connections_without_a_request_the_oldest_are_ended(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: as many as there may be; on the first something was asked already
+    monkeypatch.setattr(wire, "MAX_HEADS", 3)
+    async with (
+        connected(live) as (asked, first),
+        connected(live) as (silent, _),
+        connected(live) as (half, third),
+    ):
+        first.write(HEALTH)
+        assert (await asked.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+        third.write(b"POST /graphql HTTP/1.1\r\nHost: loc")
+        first.write(b"GET /healthz HT")
+        await until(lambda: len(wire.Http._headless) == 3)
+
+        # when others come, and ask
+        for answer in (silent, half):
+            async with connected(live) as (newest, writer), connected(live):
+                ended = await rest(answer)
+                writer.write(HEALTH)
+
+                # then: they are answered, and who has not asked is told so, if they have begun.
+                assert (await newest.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+            await until(lambda: len(wire.Http._headless) <= 2)
+            assert ended == (b"" if answer is silent else FULL)
+        first.write(b"TP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await asked.readuntil(b"}")).startswith(b"HTTP/1.1 200 OK")
+    await until(lambda: not wire.Http._headless)
 
 
 async def test_whoever_is_refused_and_goes_on_sending_is_not_listened_to(
@@ -286,6 +319,47 @@ async def test_answers_that_nobody_takes_count_until_they_are_taken(
     assert refused["errors"][0]["extensions"]["name"] == "memory"
     await until(lambda: room.held == 0)
     assert "errors" not in await graph.answer(query)
+
+
+async def test_who_cannot_be_answered_is_told_that_the_change_was_made(
+    graph: Graph, unique: str, room: Room
+) -> None:
+    # given: a change whose answer is larger than what may be held
+    often = " ".join(f"a{n}: description" for n in range(100))
+    mutation = """mutation ($input: CreateExperimentInput!) { createExperiment(input: $input) {
+        __typename ... on CreateExperimentSuccess { experiment { %s } } } }"""
+    made = {"name": unique, "description": "x" * 20_000, "idempotencyKey": unique}
+    asked = {"query": mutation % often, "variables": {"input": made}}
+
+    # when
+    response = await graph.http.post("/graphql", json=asked)
+    repeated = await graph.answer(mutation % "name createdBy", {"input": made})
+    found = await graph.query(f'{{ experiment(name: "{unique}") {{ name }} }}')
+
+    # then: nothing says to send it again as if it were not made, and by its key it is told.
+    assert (response.status_code, "retry-after" in response.headers) == (200, False)
+    assert response.json() == {
+        "data": None,
+        "errors": [
+            {
+                "message": "The mutation was executed, but its answer is larger than what can be "
+                "held now. To be told, repeat it with its idempotency key, selecting less, or "
+                "after a little while; without a key it would be done again.",
+                "extensions": {
+                    "code": "LIMIT_EXCEEDED",
+                    "name": "memory",
+                    "limit": 500_000,
+                    "value": response.json()["errors"][0]["extensions"]["value"],
+                },
+            }
+        ],
+    }
+    assert found == {"experiment": {"name": unique}}
+    assert repeated["data"]["createExperiment"] == {
+        "__typename": "CreateExperimentSuccess",
+        "experiment": {"name": unique, "createdBy": "tester"},
+    }
+    assert room.held == 0
 
 
 async def test_answers_on_a_websocket_that_nobody_takes_count_until_no_ping_is_answered(

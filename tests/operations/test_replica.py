@@ -3,8 +3,8 @@
 import asyncio
 import socketserver
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -46,6 +46,20 @@ async def pair() -> AsyncIterator[Pair]:
         in_thread(lambda: migrate.upgrade(url))
         async with serving(url, read_url=replica.url) as live:
             yield Pair(live, replica, Path(directory) / "postgres")
+
+
+@contextmanager
+def hanging(replica: Replica) -> Iterator[None]:
+    """It takes connections, keeps those that are there, and does nothing."""
+    server = psutil.Process(int((replica.directory / "postmaster.pid").read_text().split()[0]))
+    processes = [server, *server.children()]
+    for each in processes:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in processes:
+            each.resume()
 
 
 async def names(graph: Graph) -> list[str]:
@@ -146,6 +160,34 @@ async def test_a_replica_that_takes_connections_and_says_nothing_is_one_that_is_
         url = f"postgresql+asyncpg://nobody@127.0.0.1:{silent.server_address[1]}/nothing"
         async with serving(own_database_url, read_url=url) as live, Graph(live.url) as graph:
             assert await names(graph) == []
+
+
+async def test_from_a_replica_that_hangs_on_open_connections_nobody_waits_for_an_answer(
+    pair: Pair, unique: str
+) -> None:
+    async with (
+        serving(pair.live.database.url, read_url=pair.replica.url, max_seconds=20) as live,
+        Graph(live.url) as graph,
+    ):
+        # given: more connections are open than one
+        await graph.done("createExperiment", {"name": unique}, "experiment { id }")
+        await until_known(graph, unique)
+        await asyncio.gather(*(names(graph) for _ in range(8)))
+
+        # when
+        with hanging(pair.replica):
+            found = await asyncio.gather(*(names(graph) for _ in range(20)))
+
+        # then
+        assert found == [[unique]] * 20
+
+
+async def test_a_slow_query_is_left_to_the_replica(pair: Pair) -> None:
+    slow = text("SELECT pg_sleep(5), pg_is_in_recovery()")
+    async with pair.live.database.lagging().read() as session:
+        [(_, recovering)] = await session.fetch(slow)  # type: ignore[call-overload]
+
+    assert recovering is True
 
 
 async def test_a_query_that_the_replica_breaks_off_is_answered_by_the_primary(pair: Pair) -> None:

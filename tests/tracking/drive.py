@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from lifecycle.database import Database, WriteSession
 from lifecycle.journal.tables import EventRow
 from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client
+from lifecycle.tracking.importing import in_the_name_of
 from lifecycle.tracking.rules import Conflict as Difference
 from lifecycle.tracking.rules import Resolution, TrackedKind, settle
 from lifecycle.tracking.sides import Sync, origin_of
@@ -58,15 +60,17 @@ class Mirror:
     async def theirs(self, kind: TrackedKind, mlflow_id: str) -> MlflowItemRow | None:
         """How one of MLflow's objects stands then; None if it is not to be known."""
         await self.numbered()
-        await self.do(
-            repository.want_theirs,
-            self.sync.server_id,
-            kind,
-            {mlflow_id: f"another digest: {uuid4()}"},
-            new=True,
-            importing_for=self._importing_for,
-        )
-        await self.settle()
+        whose, server = self._importing_for, self.sync.server_id
+        async with in_the_name_of(whose, self.database, server) if whose else nullcontext():
+            await self.do(
+                repository.want_theirs,
+                server,
+                kind,
+                {mlflow_id: f"another digest: {uuid4()}"},
+                new=True,
+                importing_for=whose,
+            )
+            await self.settle()
         id = await self.here(kind, mlflow_id)
         return None if id is None else await self.item(kind, id)
 

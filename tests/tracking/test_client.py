@@ -849,6 +849,8 @@ async def test_an_answer_that_takes_a_while_is_one(troubled: Client, faults: Fau
         (500, "<html>Internal Server Error</html>", "text/html", Unreachable, "answered 500$"),
         (500, '{"error_code": "INTERNAL_ERROR", "message": "Ouch\\nline"}', "application/json",
          Unreachable, "answered 500 Ouch line$"),
+        (500, '{"error_code": "INTERNAL_ERROR", "message": "\\u009b2J\\u001b[2J\\u0000"}',
+         "application/json", Unreachable, r"answered 500 \\x9b2J\\x1b\[2J\\x00$"),
         (502, "upstream " * 9999, "text/plain", Unreachable, "answered 502 upstream .*…$"),
         (503, "", "text/plain", Unreachable, "answered 503$"),
         (429, "slower", "text/plain", Unreachable, "answered 429 slower$"),

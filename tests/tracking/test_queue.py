@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from typing import TypeVar
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from uuid_utils.compat import uuid7
@@ -15,6 +17,7 @@ from lifecycle.tracking import repository
 from lifecycle.tracking.rules import SyncState, TrackedKind
 from lifecycle.tracking.sides import NotYet, Task
 from lifecycle.tracking.tables import MlflowItemRow
+from tests.client import PATIENCE
 
 T = TypeVar("T")
 RUN, EXPERIMENT = TrackedKind.RUN, TrackedKind.EXPERIMENT
@@ -234,6 +237,15 @@ async def test_what_has_failed_waits_for_its_pause_though_it_was_wanted_meanwhil
     assert await queue.try_to_take() is None
 
 
+@pytest_asyncio.fixture
+async def importing(queue: Queue) -> AsyncIterator[asyncpg.Connection]:
+    """What an import by admin holds as long as it lives."""
+    connection = await queue.database.connect("import")
+    await repository.begin_import(connection, queue.server_id, "admin")
+    yield connection
+    connection.terminate()
+
+
 async def an_import_wants(queue: Queue, *ids: str, kind: TrackedKind = RUN) -> None:
     seen = dict.fromkeys(ids, "digest")
     await queue.do(
@@ -245,6 +257,7 @@ async def imported(queue: Queue, kind: TrackedKind = RUN) -> Task | None:
     return await queue.do(repository.take, queue.server_id, LONG, kind)
 
 
+@pytest.mark.usefixtures("importing")
 async def test_an_import_is_given_what_it_has_asked_for_and_nothing_else(queue: Queue) -> None:
     await queue.want(uuid7())
     await queue.do(repository.want_theirs, queue.server_id, RUN, {"looked": "x"}, new=True)
@@ -261,6 +274,7 @@ async def test_an_import_is_given_what_it_has_asked_for_and_nothing_else(queue: 
     assert (first.mlflow_id, first.importing_for) == ("1", "admin")
 
 
+@pytest.mark.usefixtures("importing")
 async def test_what_an_import_asks_for_while_somebody_has_it_is_done_for_the_import_then(
     queue: Queue,
 ) -> None:
@@ -274,12 +288,56 @@ async def test_what_an_import_asks_for_while_somebody_has_it_is_done_for_the_imp
     assert (await queue.item(task)).importing_for is None
 
 
+@pytest.mark.usefixtures("importing")
 async def test_what_an_import_could_not_do_nobody_does_in_its_name_later(queue: Queue) -> None:
     await an_import_wants(queue, "r")
     task = await imported(queue)
     assert task is not None
     await queue.put_back(task, None, state=SyncState.FAILED, error="refused")
     assert (await queue.item(task)).importing_for is None
+
+
+async def test_in_the_name_of_an_import_that_is_gone_nobody_does_anything(
+    queue: Queue, importing: asyncpg.Connection
+) -> None:
+    # Given an import of which others live: of another server, and in another name
+    others = await queue.database.connect("import")
+    await repository.begin_import(others, uuid7(), "admin")
+    await repository.begin_import(others, queue.server_id, "eve")
+    for id in ("before", "after", "left"):
+        await an_import_wants(queue, id)
+    assert (await queue.take()).importing_for == "admin"
+
+    # When it is killed
+    pid = importing.get_server_pid()
+    importing.terminate()
+    async with asyncio.timeout(PATIENCE):
+        for _ in count():
+            if not await others.fetchval("SELECT count(*) FROM pg_locks WHERE pid = $1", pid):
+                break
+            await asyncio.sleep(0.01)
+
+    # Then what it has asked for is done in nobody's name,
+    after = await queue.take()
+    assert (after.mlflow_id, after.importing_for) == ("after", None)
+    assert await imported(queue) is not None
+    assert await imported(queue) is None
+    others.terminate()
+
+
+async def test_what_a_gone_import_has_left_the_next_one_does_not_find(queue: Queue) -> None:
+    await an_import_wants(queue, "left")
+    await queue.do(repository.forget_imports, queue.server_id)
+    assert await imported(queue) is None
+
+
+@pytest.mark.usefixtures("importing")
+async def test_what_a_living_import_has_asked_for_is_not_forgotten(queue: Queue) -> None:
+    await an_import_wants(queue, "asked")
+    await queue.do(repository.forget_imports, queue.server_id)
+    task = await imported(queue)
+    assert task is not None
+    assert task.importing_for == "admin"
 
 
 async def test_who_waits_for_what_turns_out_to_be_another_item_is_called_too(queue: Queue) -> None:

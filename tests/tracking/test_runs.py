@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from lifecycle.access.origin import Origin
 from lifecycle.access.rules import UNPROVEN
+from lifecycle.errors import Conflict
 from lifecycle.runs.tables import MetricPointRow
 from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client, Unreachable
@@ -369,7 +370,7 @@ async def test_an_interruption_anywhere_loses_and_doubles_nothing(
 async def test_a_run_that_is_lost_says_so_in_a_tag(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
-    run = await a_run(graph, unique)
+    run = await followed_in(mirror, a_run_there(plain(mirror.client.uri), unique))
     await change(graph, run, status="LOST")
     item = await mirrored(mirror, run)
     there = plain(mirror.client.uri).get_run(item.mlflow_id)
@@ -419,10 +420,7 @@ async def test_what_mlflow_cannot_have_is_there_in_another_way_and_does_not_come
 
     # then
     assert (item.state, item.conflicts) == (SyncState.IN_SYNC, [])
-    after = await read(graph, run)
-    assert [m["value"] for m in after.pop("metrics")] == [0.6]
-    before.pop("metrics")
-    assert after == before
+    assert await read(graph, run) == before
 
 
 # In.
@@ -637,11 +635,12 @@ async def test_points_that_we_sent_do_not_come_back_as_others(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
     # given: several within one millisecond, two of them corrected since
-    run = await a_run(graph, unique)
+    there = a_run_there(plain(mirror.client.uri), unique)
+    run = await followed_in(mirror, there)
     stamps = [(NOON + timedelta(microseconds=n)).isoformat() for n in range(3)]
     column = {"key": "m", "steps": [1, 1, 1], "timestamps": stamps}
     await logged(graph, run, {**column, "values": [1, 2, 3]})
-    there = str((await mirrored(mirror, run)).mlflow_id)
+    await mirrored(mirror, run)
     await logged(graph, run, {**column, "values": [1, 4, 5]})
     await mirrored(mirror, run)
 
@@ -724,9 +723,11 @@ async def test_more_params_than_a_report_may_have_come_in_all_the_same(
 
 async def test_changes_on_both_sides_meet(graph: Graph, mirror: Mirror, unique: str) -> None:
     # given
-    run = await a_run(graph, unique, name="old", tags=pairs(a="1", b="1", c="1"))
-    there = str((await mirrored(mirror, run)).mlflow_id)
     client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    run = await followed_in(mirror, there)
+    await change(graph, run, name="old", tags=pairs(a="1", b="1", c="1"))
+    await mirrored(mirror, run)
 
     # when
     await change(graph, run, name="new", tags=pairs(a="2", b="1", d="1"), params=pairs(p="1"))
@@ -849,8 +850,10 @@ async def test_who_is_further_on_is_right_about_a_status_that_changed_on_both_si
     assert client.get_run(there).info.status == "KILLED"
 
     # A run that was planned and has ended when somebody looks:
-    planned = await a_run(graph, unique, status="PENDING")
-    there = str((await mirrored(mirror, planned)).mlflow_id)
+    there = a_run_there(client, unique)
+    client.update_run(there, "SCHEDULED")
+    planned = await followed_in(mirror, there)
+    assert (await read(graph, planned))["status"] == "PENDING"
     client.set_terminated(there, "FINISHED")
     assert await followed_in(mirror, there) == planned
     assert (await read(graph, planned))["status"] == "COMPLETED"
@@ -898,9 +901,9 @@ async def test_a_copy_of_a_mirrored_run_is_not_taken_for_it(
 async def test_params_from_there_make_an_approval_stale(
     graph: Graph, mirror: Mirror, unique: str
 ) -> None:
-    # given: an approval of what came out of a run
-    run = await a_run(graph, unique)
-    there = str((await mirrored(mirror, run)).mlflow_id)
+    # given: an approval of what came out of a run that was made there
+    there = a_run_there(plain(mirror.client.uri), unique)
+    run = await followed_in(mirror, there)
     version = await a_version(graph, unique, runId=run)
     await approved(graph, version)
 
@@ -914,6 +917,82 @@ async def test_params_from_there_make_an_approval_stale(
         {"id": version["id"]},
     )
     assert found["modelVersion"]["approval"]["status"] == "STALE"
+
+
+async def test_what_approvals_rest_on_does_not_come_to_a_run_that_was_made_here(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: an approval of what came out of it
+    run = await a_run(graph, unique, params=pairs(rate="0.1"))
+    await logged(graph, run, {"key": "accuracy", "steps": [1], "values": [0.8]})
+    there = str((await mirrored(mirror, run)).mlflow_id)
+    version = await a_version(graph, unique, runId=run)
+    await approved(graph, version)
+    await mirrored(mirror, run)
+    before = await read(graph, run)
+    client = plain(mirror.client.uri)
+
+    async def decide(resolution: Resolution) -> None:
+        command = ResolveConflict(id=again.id, fields=["status"], resolution=resolution)
+        await mirror.do(resolve, Origin("ada", "a request", rights=UNPROVEN), command)
+
+    # when: somebody writes to its mirror
+    client.log_batch(
+        there,
+        metrics=[Metric("accuracy", 0.99, NOON_MS, 2), Metric("recall", 0.99, NOON_MS, 2)],
+        params=[Param("depth", "3")],
+    )
+    data = [DatasetInput(Dataset("others", "d1", "local", "{}"), [])]
+    client.log_inputs(there, data)
+    client.set_terminated(there)
+    client.set_tag(there, "team", "blue")
+    item = await mirror.theirs(RUN, there)
+    assert item is not None
+    again = await mirrored(mirror, run)
+
+    # then: what nothing rests on has come over, and the rest is shown
+    why = "The run was made here, so only what is reported here counts."
+    others = '{"name":"others","digest":"d1"}'
+    assert differences(item) == [
+        ("dataset", None, others, why),
+        ("param:depth", None, "3", why),
+        ("status", "RUNNING", "FINISHED", why),
+    ]
+    assert differences(again) == differences(item)
+    after = {**before, "tags": {"team": "blue"}, "revision": before["revision"] + 1}
+    assert await read(graph, run) == after
+    found = await graph.query(
+        """query ($id: ID!) { modelVersion(by: { id: $id }) {
+             metrics { value } approval { status } } }""",
+        {"id": version["id"]},
+    )
+    assert found["modelVersion"] == {
+        "metrics": [{"value": 0.8}],
+        "approval": {"status": "APPROVED"},
+    }
+    # A status can be told there again, what is set once cannot be taken back.
+    with pytest.raises(Conflict, match="status is decided here only: KEEP_OURS or LEAVE"):
+        await decide(Resolution.TAKE_THEIRS)
+    await decide(Resolution.KEEP_OURS)
+    settled = await mirrored(mirror, run)
+    assert [field for field, *_ in differences(settled)] == ["dataset", "param:depth"]
+    assert client.get_run(there).info.status == "RUNNING"
+    left = await mirror.resolve(settled, Resolution.LEAVE)
+    assert (left.state, left.conflicts) == (SyncState.IN_SYNC, [])
+    assert (await read(graph, run))["metrics"] == before["metrics"]
+
+    # when: it goes on here
+    await logged(graph, run, {"key": "accuracy", "steps": [2, 3], "values": [0.85, 0.9]})
+    await change(graph, run, status="COMPLETED")
+
+    # then
+    assert (await mirrored(mirror, run)).state is SyncState.IN_SYNC
+    assert [value for _, value, _ in await points_here(mirror, run, "accuracy")] == [
+        "0.8",
+        "0.85",
+        "0.9",
+    ]
+    assert client.get_run(there).info.status == "FINISHED"
 
 
 async def test_a_failing_artifact_store_does_not_keep_the_rest_back(

@@ -1,5 +1,6 @@
 """Who may do what: the table, and what grants narrow it to."""
 
+import sys
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ from lifecycle.access.rules import (
     Grant,
     Rights,
     Role,
+    known_as,
     missing,
 )
 
@@ -131,3 +133,24 @@ def test_who_is_refused_is_told_which_role_it_takes() -> None:
     assert missing(Action.MOVE, stage="PRODUCTION") == (
         "that takes the role APPROVER or DEPLOYER or ADMIN for PRODUCTION."
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("Ada@Example.COM", "ada@example.com"),
+        ("STRASSE", "strasse"),
+        ("Straße", "strasse"),
+        ("service:CI", "service:CI"),
+        ("group:ML", "group:ML"),
+        ("system:drift", "system:drift"),
+    ],
+)
+def test_names_of_people_are_without_case(written: str, known: str) -> None:
+    assert known_as(written) == known
+
+
+def test_what_somebody_is_known_as_stays_it() -> None:
+    every = [chr(n) for n in range(sys.maxunicode + 1) if not 0xD800 <= n < 0xE000]
+
+    assert [each for each in every if known_as(known_as(each)) != known_as(each)] == []

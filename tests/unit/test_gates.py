@@ -427,6 +427,19 @@ def test_enough_people_have_approved_none_of_them_author_or_submitter(
     assert check.observed["status"] == status
 
 
+@pytest.mark.parametrize("who", ["Ann", "SUE"])
+def test_who_is_not_counted_is_so_whichever_way_their_name_was_written(who: str) -> None:
+    found = submitted(facts(author="ANN"), S.APPROVED)
+    rule = ApprovalsRule(1, ("eve", "ann", "Sue"))
+
+    assert evaluation.eligible(rule, found, [who, "Eve", "bob"]) == ["Eve"]
+
+
+def test_one_person_written_in_two_ways_is_not_two_approvers() -> None:
+    with pytest.raises(ValueError, match="at least as many approvers as approvals"):
+        ApprovalsRule(2, ("eve", "Eve"))
+
+
 def test_a_version_that_was_never_submitted_is_told_how() -> None:
     check = evaluation.approval_check(policy(), facts())
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -61,3 +62,23 @@ def test_a_value_that_is_hard_to_write_is_logged_all_the_same(
     structlog.get_logger("a").info("told", value=value)
 
     assert told(capsys)["value"] == value
+
+
+# Sequences that begin with ESC, and with one character that means the same; a change of direction.
+COMMANDS = "\x1b[2J \x9b31m \x9d0;x\x9c \x07 \u202e"
+SHOWN = "\\x1b[2J \\x9b31m \\x9d0;x\\x9c \\x07 \\u202e"
+
+
+def test_a_terminal_is_not_commanded_by_what_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    reporting.configure("console")
+    try:
+        raise RuntimeError(COMMANDS)
+    except RuntimeError:
+        logging.getLogger("a").exception("of a library: %s", COMMANDS)
+    structlog.get_logger("a").info("our own", value=COMMANDS, other="\x9b31m")
+
+    # Without its own colours.
+    said = re.sub("\x1b\\[[0-9]*m", "", capsys.readouterr().err)
+    assert [each for each in said if not each.isprintable() and each != "\n"] == []
+    assert said.count(SHOWN) == 2
+    assert "other=\\x9b31m" in said

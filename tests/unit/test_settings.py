@@ -1,8 +1,9 @@
 """What the environment says, and what of it may be shown."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,3 +256,23 @@ def test_a_collector_is_an_address(environment: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ValueError, match=r"^OTEL_EXPORTER_OTLP_ENDPOINT must begin with http"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize("below", ["", "models/internal"])
+@pytest.mark.parametrize("name", ["artifacts", "external_artifacts", "data_dir"])
+def test_a_file_is_no_directory(tmp_path: Path, name: str, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    given: Any = Path(file / below) if name == "data_dir" else str(file / below)
+    settings = replace(Settings(data_dir=tmp_path), **{name: given})
+
+    with pytest.raises(ValueError, match=rf"^LIFECYCLE_\w+ must be .*: {file} is no directory\.$"):
+        settings.check_directories()
+
+
+@pytest.mark.parametrize("area", ["made/later", ".", "s3://bucket/prefix"])
+def test_a_directory_may_be_made_later(tmp_path: Path, area: str) -> None:
+    here = area if area.startswith("s3://") else str(tmp_path / area)
+    settings = Settings(data_dir=tmp_path / "data", artifacts=here, external_artifacts=here)
+
+    settings.check_directories()
