@@ -45,9 +45,9 @@ class Context:
         mlflow_uri: str | None,
         admission: Admission,
     ) -> None:
-        self._database = database
+        self._database = database.shared()
         # As it is now, or as a replica has it.
-        self._readable = database.lagging()
+        self._readable = self._database.lagging()
         self.feed = feed
         self.storage = storage
         self._origin = origin
@@ -147,6 +147,11 @@ class Context:
     def be_current(self) -> None:
         """From here on read what has been written by now, and not what a replica has."""
         self._readable = self._database
+        self.forget()
+
+    def spare(self) -> None:
+        """From here on do not ask the database again, if it has failed this operation."""
+        self._database, self._readable = self._database.spared(), self._readable.spared()
         self.forget()
 
     def forget(self) -> None:

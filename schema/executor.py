@@ -2,8 +2,8 @@
 how much it shows.
 
 What an operation may cost is known before (`limits`), but a list that is no page counts there as
-long as it usually is, and a text as nothing. So the objects of an answer are counted, and how long
-its texts are: one that is held once may be shown two thousand times for each object.
+long as it usually is, and all that is no object as nothing. So the objects of an answer are
+counted, and how long it is: what is held once may be shown two thousand times for each object.
 """
 
 from collections.abc import AsyncIterable, Iterable, Sized
@@ -14,6 +14,7 @@ from graphql import (
     ExecutionResult,
     GraphQLLeafType,
     GraphQLList,
+    GraphQLObjectType,
     GraphQLOutputType,
     GraphQLResolveInfo,
     get_named_type,
@@ -26,18 +27,32 @@ from schema.errors import told
 from schema.limits import MAX_OBJECTS, MAX_SHOWN
 from schema.variables import ReadsColumns
 
+# The scalars whose values are as long as they are, and the one whose values are JSON; all others
+# count as numbers.
+TEXTS = frozenset(("String", "ID"))
+JSON = "JSON"
+NUMBER = 16
+
 
 class Length:
-    """How many characters the texts and the JSON of an answer have."""
+    """How long an answer is: the characters of its texts, its JSON and its names, and NUMBER for
+    each number, time or other value."""
 
     def __init__(self) -> None:
         self._characters = 0
+        # Whether it may be less, because part of it was written before it could be counted.
+        self.written = False
         # Of what was seen before, by which object it is.
         self._known: dict[int, int] = {}
 
     def add(self, characters: int) -> None:
         """So many more."""
         self._characters += characters
+
+    def add_written(self, characters: int, values: int) -> None:
+        """Of what PostgreSQL has written, with so many values, as many more as there may be."""
+        self._characters += characters + NUMBER * values
+        self.written = True
 
     def add_json(self, values: Iterable[Any]) -> None:
         """Those of values that are JSON."""
@@ -47,46 +62,72 @@ class Length:
                 known = self._known[id(value)] = len(orjson.dumps(value))
             self._characters += known
 
-    def check(self) -> None:
-        """Raise LimitExceeded if they are too many."""
-        if self._characters > MAX_SHOWN:
-            raise LimitExceeded(
-                f"The texts in an answer may have {MAX_SHOWN:,} characters. Ask for shorter pages, "
-                "or for less of each object. If it was a change, it has been made.",
-                "text",
-                MAX_SHOWN,
-                self._characters,
-            )
+    @property
+    def exceeded(self) -> bool:
+        """Whether it is too long."""
+        return self._characters > MAX_SHOWN
+
+    def error(self) -> LimitExceeded:
+        """What to say if it is."""
+        return LimitExceeded(
+            f"An answer may have {MAX_SHOWN:,} characters, of which each number or time counts "
+            f"{NUMBER}. Ask for shorter pages, or for less of each object. If it was a change, it "
+            "has been made.",
+            "text",
+            MAX_SHOWN,
+            MAX_SHOWN + 1,
+        )
 
 
 class Executor(ReadsColumns):
-    """Shows so many objects in lists, each list beyond that is an error; and no answer with texts
-    that are too long."""
+    """Shows so many objects in lists, each list beyond that is an error; and no answer that is too
+    long: once it is, nothing more is looked up for it."""
 
     _objects = 0
-    _length: Length | None = None
+    _own_length: Length | None = None
+
+    @property
+    def _length(self) -> Length:
+        # Those of a subscription's events are copies of one that shows nothing.
+        if self._own_length is None:
+            self._own_length = Length()
+        return self._own_length
+
+    def execute_fields(
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Path | None,
+        grouped_field_set: Any,
+        position_context: Any,
+    ) -> AwaitableOrValue[dict[str, Any]]:
+        """The fields of one object."""
+        length = self._length
+        length.add(sum(map(len, grouped_field_set)))
+        if length.exceeded:
+            return {}
+        return super().execute_fields(
+            parent_type, source_value, path, grouped_field_set, position_context
+        )
 
     def complete_leaf_value(  # type: ignore[override]
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         """The value as it is shown."""
         value = super().complete_leaf_value(return_type, result)
-        if isinstance(value, str | dict | list):
-            length = self._length = self._length or Length()
-            if isinstance(value, str):
-                length.add(len(value))
-            else:
-                length.add_json((value,))
+        if return_type.name in TEXTS:
+            self._length.add(len(value))
+        elif return_type.name == JSON:
+            self._length.add_json((value,))
+        else:
+            self._length.add(NUMBER)
         return value
 
     def build_response(self, data: dict[str, Any] | None) -> Any:
         """The answer; what is too long is an error alone."""
         response = super().build_response(data)
-        try:
-            if self._length is not None:
-                self._length.check()
-        except LimitExceeded as error:
-            return ExecutionResult(None, [told(error)])
+        if self._length.exceeded:
+            return ExecutionResult(None, [told(self._length.error())])
         return response
 
     def complete_list_value(
@@ -109,6 +150,8 @@ class Executor(ReadsColumns):
                     MAX_OBJECTS,
                     self._objects,
                 )
+        if self._length.exceeded:
+            return []
         return super().complete_list_value(
             return_type, field_details_list, info, path, result, position_context
         )

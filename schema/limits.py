@@ -41,7 +41,7 @@ MAX_FIELDS = 2_000
 MAX_COST = 50_000
 # That an answer shows in lists: lists that are no pages may be longer than they are thought to be.
 MAX_OBJECTS = 100_000
-# Of texts and JSON in an answer, as often as it shows them.
+# Of texts, JSON and names in an answer, as often as it shows them; numbers count, too.
 MAX_SHOWN = 16_000_000
 # As many mistakes as graphql-core finds before it stops looking.
 MAX_ERRORS = 100
@@ -67,10 +67,10 @@ _LENGTHS = {
 # Arguments that name what is wanted; they are refused elsewhere when they name more.
 _NAMED = ("ids", "keys", "versions")
 _MAX_NAMED = 100
-# Points are numbers in columns, far less than objects.
+# Points are numbers in columns, less than objects; but they are in memory while they are read.
 _MAX_POINTS = 10_000
 _POINTS_SHOWN = 1_000
-_POINTS_AN_OBJECT = 100
+_POINTS_AN_OBJECT = 25
 
 # A mutation locks, writes and is journalled.
 _MUTATION = 10

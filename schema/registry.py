@@ -15,7 +15,6 @@ import schema.drift
 import schema.promotion
 import schema.runs
 import schema.tracking
-from lifecycle.artifacts.rules import is_same
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -235,9 +234,9 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         if self.row.run_id is not None:
             place = (self.row.run_id, self.artifact_path)
             logged = await info.context.loaders.load(runs.artifacts_by_path, place)
-            if logged is not None and is_same(
-                self.artifact_digest, self.size_bytes, logged.digest, logged.size_bytes
-            ):
+            # Whatever is there could be that of a version that names none.
+            named = self.artifact_digest is not None
+            if logged is not None and named and logged.digest == self.artifact_digest:
                 found = await links.download_url(
                     info.context, logged.area, logged.digest, logged.name
                 )

@@ -160,7 +160,8 @@ def known_as(name: str) -> str:
     Those of services and groups stand as they are."""
     if name.startswith((SYSTEM, SERVICE, GROUP)):
         return name
-    return normalize("NFC", name.casefold())
+    # Not `casefold`, to which a German sharp s is two: two people must not be one either.
+    return normalize("NFC", name.lower())
 
 
 @dataclass(frozen=True, slots=True)

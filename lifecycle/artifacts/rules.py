@@ -40,11 +40,3 @@ def is_of_upload(key: str) -> bool:
 def upload_key(id: str) -> str:
     """Where a client puts the bytes of an upload."""
     return f"{upload_folder(id)}/content"
-
-
-def is_same(
-    digest: str | None, size_bytes: int | None, logged: str | None, logged_size: int | None
-) -> bool:
-    """Whether what its run has logged is the artifact that a version names, by its digest: whatever
-    is there could be that of a version that names none, also once that is approved."""
-    return digest is not None and digest == logged and size_bytes in (None, logged_size)

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from copy import copy
 from typing import Any, TypeVar
 
 import asyncpg
@@ -25,6 +24,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from lifecycle.database.connections import (
     POOL_SECONDS,
     Connections,
+    Share,
     Statement,
     Watch,
     check_server,
@@ -78,6 +78,7 @@ class Database:
         self.url = url
         self._visible: Models = None
         self._from_replica = False
+        self._share: Share | None = None
         self.after_commit: Callable[[], None] = lambda: None
         self._watch = watch
         # Shared with the copies of this.
@@ -110,9 +111,23 @@ class Database:
         """The same database, in which only rows of these models exist; None if all do."""
         if visible == self._visible:
             return self
-        seen = copy(self)
-        seen._visible = visible
-        return seen
+        return self._but(_visible=visible)
+
+    def shared(self) -> "Database":
+        """The same database for one operation, which reads with a few connections at a time, and no
+        more than that wait for one: whatever it asks, others are not behind all of it."""
+        return self if self._share and self._share.refuses else self._but(_share=Share())
+
+    def spared(self) -> "Database":
+        """The same database, which is not asked again if it has failed this operation: whatever is
+        read raises what it failed with."""
+        failure = self._share and self._share.failure
+        return self._but(_share=Share(failure)) if failure else self
+
+    def _but(self, **changed: Any) -> "Database":
+        other = object.__new__(Database)
+        other.__dict__.update(self.__dict__, **changed)
+        return other
 
     @property
     def shows_everything(self) -> bool:
@@ -145,17 +160,13 @@ class Database:
             # Under load this would wait for a connection while holding one: a deadlock.
             raise RuntimeError("read with the transaction's own session")
         if self._from_replica and self._replica is not None:
-            return ReplicaReader(self._replica, self._readers, self._visible)
-        return Reader(self._readers, self._visible)
+            return ReplicaReader(self._replica, self._readers, self._visible, self._share)
+        return Reader(self._readers, self._visible, self._share)
 
     def lagging(self) -> "Database":
         """The same database, whose read sessions may be some time behind: they read from the
         replica, if there is one."""
-        if self._replica is None:
-            return self
-        found = copy(self)
-        found._from_replica = True
-        return found
+        return self if self._replica is None else self._but(_from_replica=True)
 
     async def write(self, use_case: Callable[[WriteSession], Awaitable[Result]]) -> Result:
         """Run a use case in one transaction: it commits when it returns, or nothing has happened.

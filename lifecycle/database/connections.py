@@ -5,6 +5,7 @@ SQLAlchemy keeps the ones for writing, in `Database`.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from lifecycle.statements import STATEMENTS
 _log = structlog.get_logger(__name__)
 
 POOL_SECONDS = 10
+# Of one operation.
+MOST_AT_ONCE = 2
 _STATEMENT_SECONDS = 30
 # PostgreSQL breaks off by then; who hears nothing of that has lost it.
 _ANSWER_SECONDS = _STATEMENT_SECONDS + 2
@@ -105,6 +108,53 @@ def report_writes(engine: Engine, watch: Watch) -> None:
     event.listen(engine, "before_cursor_execute", begin)
     event.listen(engine, "after_cursor_execute", end)
     event.listen(engine, "handle_error", fail)
+
+
+class Share:
+    """How many connections one operation has or waits for at a time; further reads of its own wait
+    here, so that it stands before others only as often. Where it `refuses`, nothing is read at all.
+
+    Who has a connection must not wait for another of the same operation.
+    """
+
+    __slots__ = ("_left", "_line", "failure", "refuses")
+
+    def __init__(self, refuses: Unavailable | None = None) -> None:
+        self._left = 0 if refuses else MOST_AT_ONCE
+        self._line: deque[asyncio.Future[None]] = deque()
+        self.refuses = refuses
+        # With which the database failed it.
+        self.failure: Unavailable | None = None
+
+    def takes(self) -> bool:
+        """Take one now, to be given back, if there is one; otherwise it is to be waited for."""
+        if self._left:
+            self._left -= 1
+            return True
+        return False
+
+    async def wait(self) -> None:
+        """Wait for one. Raises what it refuses with."""
+        if self.refuses is not None:
+            raise Unavailable(str(self.refuses))
+        place = asyncio.get_running_loop().create_future()
+        self._line.append(place)
+        try:
+            await place
+        except BaseException:
+            # Cancelled, or closed by who drives it. What comes for nobody would be lost.
+            if not place.cancel() and not place.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Let the next have it."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._left += 1
 
 
 class Connections:

@@ -5,11 +5,11 @@ from typing import Any
 
 import asyncpg
 
-from lifecycle.database.connections import Connections
+from lifecycle.database.connections import Connections, Share
 from lifecycle.database.failures import expected, is_missing
 from lifecycle.database.reading import ReadSession
 from lifecycle.database.visible import Models, narrowed
-from lifecycle.errors import LifecycleError
+from lifecycle.errors import LifecycleError, Unavailable
 from lifecycle.statements import Values
 
 
@@ -19,25 +19,46 @@ class Reader(ReadSession):
     Entering raises Unavailable when there is none, and leaving when it was lost.
     """
 
-    def __init__(self, connections: "Connections", visible: Models) -> None:
+    def __init__(self, connections: "Connections", visible: Models, share: Share | None) -> None:
         self._connections = connections
         self._visible = visible
+        self._share = share
         self._connection: asyncpg.Connection | None = None
 
     async def __aenter__(self) -> "Reader":
+        if self._share is None:
+            await self._take()
+            return self
+        if not self._share.takes():
+            await self._share.wait()
+        try:
+            await self._take()
+        except BaseException as error:
+            self._leave(error)
+            raise
+        return self
+
+    async def _take(self) -> None:
         try:
             self._connection = await self._connections.take()
         except Exception as error:
             raise expected(error) or error from error
-        return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None or isinstance(error, LifecycleError):
             self._connections.give_back(self._connection)
         else:
             self._connections.give_up(self._connection)
-        if isinstance(error, Exception) and (known := expected(error)) is not None:
+        known = expected(error) if isinstance(error, Exception) else None
+        self._leave(known)
+        if known is not None:
             raise known from error
+
+    def _leave(self, error: BaseException | None) -> None:
+        if self._share is not None:
+            self._share.give_back()
+            if isinstance(error, Unavailable):
+                self._share.failure = error
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         assert self._connection is not None
@@ -51,21 +72,27 @@ class ReplicaReader(Reader):
     """Reads what a replica has by now; from the primary, where the replica does not answer, or
     has to break off because of what it is sent."""
 
-    def __init__(self, replica: "Connections", primary: "Connections", visible: Models) -> None:
-        super().__init__(replica, visible)
+    def __init__(
+        self,
+        replica: "Connections",
+        primary: "Connections",
+        visible: Models,
+        share: Share | None,
+    ) -> None:
+        super().__init__(replica, visible, share)
         self._primary = primary
 
-    async def __aenter__(self) -> "Reader":
+    async def _take(self) -> None:
         if not self._connections.resting:
             try:
                 self._connection = await self._connections.take()
-                return self
+                return
             except Exception as error:
                 if not is_missing(error):
                     raise
                 self._connections.rest()
         self._connections = self._primary
-        return await super().__aenter__()
+        await super()._take()
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         if self._connections is self._primary:

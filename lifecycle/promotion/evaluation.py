@@ -182,14 +182,14 @@ def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> No
 
 
 def eligible(rule: ApprovalsRule | None, facts: Facts, people: Sequence[str]) -> list[str]:
-    """Those among the people whose approval counts."""
+    """Those among the people whose approval counts, each once."""
     submitter = [facts.approval.submitted_by] if facts.approval else []
     barred = set(map(known_as, [facts.author, *submitter]))
     named = set(map(known_as, rule.approvers)) if rule and rule.approvers else None
     return [
         each
-        for each in people
-        if known_as(each) not in barred and (named is None or known_as(each) in named)
+        for each in dict.fromkeys(map(known_as, people))
+        if each not in barred and (named is None or each in named)
     ]
 
 

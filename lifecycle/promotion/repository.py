@@ -413,15 +413,18 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
 
 
 async def _changed_in_production(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the versions that have another content than any approval has let in."""
+    """Those of the versions that have another content than the last approval has let in."""
     with looking_at(*_OF_VERSION):
         rows = await registry.versions_by_ids(session, ids)
     now = await facts(session, [*rows.values()])
     let_in = await session.fetch(
-        select(ApprovalRow.model_version_id, ApprovalRow.evidence_digest).where(
+        select(ApprovalRow.model_version_id, ApprovalRow.evidence_digest)
+        .where(
             ApprovalRow.model_version_id == any_(literal([*ids], ARRAY(Uuid))),
             ApprovalRow.used_at.is_not(None),
         )
+        .ext(distinct_on(ApprovalRow.model_version_id))
+        .order_by(ApprovalRow.model_version_id, ApprovalRow.used_at.desc(), ApprovalRow.id.desc())
     )
     known = {(id, digest) for id, digest in let_in}
     return {id for id, found in now.items() if (id, found.evidence_digest()) not in known}

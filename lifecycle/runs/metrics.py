@@ -85,10 +85,13 @@ _LATEST_OF_KEYS = Children(
     LatestMetricRow.key,
 )
 
-# Of each series as many rows as are wanted, at equal distances from the first to the last.
+# Of each series as many rows as are wanted, at equal distances from the first to the last. What is
+# the same for all of them stands in the first alone, because there it takes half of the memory.
 _HISTORY = Prepared(
     text("""
-SELECT run_id, key, step, value, "timestamp", total FROM (
+SELECT CASE WHEN n = 1 THEN run_id END, CASE WHEN n = 1 THEN key END, step, value, "timestamp",
+       CASE WHEN n = 1 THEN total END
+FROM (
     SELECT run_id, key, step, value, "timestamp",
            row_number() OVER series AS n,
            count(*) OVER (PARTITION BY run_id, key) AS total
@@ -218,10 +221,9 @@ async def history(
     )
     found: dict[UUID, list[Series]] = {}
     for run_id, key, step, value, timestamp, total in rows:
-        of_run = found.setdefault(run_id, [])
-        if not of_run or of_run[-1].key != key:
-            of_run.append(Series(key, [], [], [], total))
-        series = of_run[-1]
+        if run_id is not None:
+            series = Series(key, [], [], [], total)
+            found.setdefault(run_id, []).append(series)
         series.steps.append(step)
         series.values.append(value)
         series.timestamps.append(timestamp)

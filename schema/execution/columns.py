@@ -20,7 +20,7 @@ from graphql import (
     get_nullable_type,
 )
 
-from schema.executor import Length
+from schema.executor import JSON, NUMBER, TEXTS, Length
 
 if TYPE_CHECKING:
     from schema.execution.plan import Selection
@@ -64,7 +64,7 @@ class Part:
 
 class Rest(list[Part]):
     """The parts of a level, how many more objects there may be in the lists of the answer, and how
-    long its texts are so far."""
+    long it is so far."""
 
     def __init__(self, room: int, length: Length, parts: Iterable[Part] = ()) -> None:
         super().__init__(parts)
@@ -123,12 +123,13 @@ class Scalar(Type):
         super().__init__(nullable)
         self._coerce = type_.coerce_output_value
         self._kind, self._convert = _conversion(type_)
-        self._is_json = type_.name == "JSON"
+        self._is_text = type_.name in TEXTS
+        self._is_json = type_.name == JSON
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
         if kinds == {self._kind}:
-            if self._kind is str:
-                rest.length.add(sum(map(len, values)))
+            length = sum(map(len, values)) if self._is_text else NUMBER * len(values)
+            rest.length.add(length)
             return self._convert(values)
         if any(issubclass(kind, Exception) or hasattr(kind, "__await__") for kind in kinds):
             raise Unusual("an error or an awaitable for a value")
@@ -137,6 +138,9 @@ class Scalar(Type):
             raise Unusual("a value without a representation")
         if self._is_json:
             rest.length.add_json(completed)
+        else:
+            length = sum(map(len, completed)) if self._is_text else NUMBER * len(completed)
+            rest.length.add(length)
         return completed
 
 
@@ -235,23 +239,30 @@ class Rows(Objects):
 
 
 class Written(Type):
-    """An object that comes as the text that is shown."""
+    """An object of so many fields that comes as the text that is shown."""
+
+    def __init__(self, nullable: bool, fields: int) -> None:
+        super().__init__(nullable)
+        self._fields = fields
 
     def _complete(self, values: Column, kinds: Kinds, rest: Rest) -> Column:
-        rest.length.add(sum(map(len, values)))
+        rest.length.add_written(sum(map(len, values)), self._fields * len(values))
         return list(map(orjson.Fragment, values))
 
 
 class WrittenList(Type):
-    """A list that comes as the text that is shown, with its length; where it is empty, as
-    nothing."""
+    """A list of objects of so many fields that comes as the text that is shown, with its length;
+    where it is empty, as nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, fields: int) -> None:
         super().__init__(nullable=False)
+        self._fields = fields
 
     def complete(self, values: Column, rest: Rest) -> Column:
-        rest.take(sum(value[1] for value in values if value))
-        rest.length.add(sum(len(value[0]) for value in values if value))
+        objects = sum(value[1] for value in values if value)
+        rest.take(objects)
+        characters = sum(len(value[0]) for value in values if value)
+        rest.length.add_written(characters, self._fields * objects)
         return [orjson.Fragment(value[0] if value else "[]") for value in values]
 
 
@@ -265,6 +276,7 @@ class Nodes(Type):
         self.looked_at = of.looked_at
 
     def complete(self, values: Column, rest: Rest) -> Column:
+        rest.length.add(len(self._name) * len(values))
         return [{self._name: nodes} for nodes in self._of.complete(values, rest)]
 
 

@@ -57,6 +57,9 @@ from schema.execution.columns import (
 from schema.loaded import Access, Finding, declared
 from schema.rows import HoldsRows, OfRow, look_up
 
+# PostgreSQL writes objects whose names have so many characters together.
+_NAMES = 1_000
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TypeName:
@@ -132,13 +135,14 @@ class Selection:
     """What is selected of objects of one type: a field for each name in the answer. `kind` is their
     class, which they must have if it is `required`; else any with these attributes will do.
     `looked_at` are the attributes of the row of each, or of the rows in it, that the fields look
-    at."""
+    at; `length` is that of the names."""
 
     kind: type
     required: bool
     names: tuple[str, ...]
     fields: tuple[Field, ...]
     looked_at: frozenset[str] | None
+    length: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -194,7 +198,8 @@ class Compiler:
         fields = tuple(self._field(parent, details) for details in grouped.values())
         required = parent.is_type_of is not None
         kind = _class_of(parent) if required else _definition(parent).origin
-        return Selection(kind, required, tuple(grouped), fields, _looked_at(kind, fields))
+        length = sum(map(len, grouped))
+        return Selection(kind, required, tuple(grouped), fields, _looked_at(kind, fields), length)
 
     def _field(self, parent: GraphQLObjectType, details: list[FieldDetails]) -> Field:
         name = details[0].node.name.value
@@ -285,8 +290,10 @@ class Compiler:
         leaves = self._leaves(type_, details) if may_be_written else None
         if leaves is None:
             return None, self._type(type_, details, rows=True)
-        of = get_nullable_type(type_)
-        return leaves, WrittenList() if is_list_type(of) else Written(nullable=of is type_)
+        of, fields = get_nullable_type(type_), len(leaves)
+        if is_list_type(of):
+            return leaves, WrittenList(fields)
+        return leaves, Written(of is type_, fields)
 
     def _leaves(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Leaves | None:
         """What is selected of objects, if PostgreSQL can write all of it."""
@@ -300,6 +307,9 @@ class Compiler:
         )
         # Of what shows nothing of its row nobody would know that it is there.
         if len(leaves) < len(grouped) or all(leaf.attribute is None for leaf in leaves):
+            return None
+        # A name is held once here, too, however many objects have it.
+        if sum(map(len, grouped)) > _NAMES:
             return None
         # What is shown again is held once here; there it would be written as often, and copied for
         # each.

@@ -6,7 +6,7 @@ all objects of the level; there is no path, because it would be another for each
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
@@ -54,7 +54,50 @@ class Wanted:
 # A coroutine by its field and its place: with what it goes on, and what it waits for.
 Going = tuple[Begun, int, Any]
 Loading = tuple[Begun, int, Path, int]
-Pending = tuple[Begun, int, asyncio.Future[Any]]
+
+
+class Pending:
+    """Coroutines that wait for futures, however many: each future is looked at once."""
+
+    __slots__ = ("_done", "_wake", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[asyncio.Future[Any], list[tuple[Begun, int]]] = {}
+        self._done: list[asyncio.Future[Any]] = []
+        self._wake: asyncio.Future[None] | None = None
+
+    def add(self, each: Begun, index: int, future: asyncio.Future[Any]) -> None:
+        """The coroutine in this place waits for this future."""
+        # As a task does, or nobody else could wait for the same future.
+        future._asyncio_future_blocking = False
+        places = self.waiting.get(future)
+        if places is None:
+            places = self.waiting[future] = []
+            future.add_done_callback(self._is_done)
+        places.append((each, index))
+
+    def _is_done(self, future: asyncio.Future[Any]) -> None:
+        # The first of several that fails ends the run, and nobody asks for the others' errors.
+        _ = future.cancelled() or future.exception()
+        self._done.append(future)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def first(self) -> list[Going]:
+        """Who can go on, once any can; the others stay pending."""
+        if not self._done:
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+        done, self._done = self._done, []
+        return [(*place, None) for future in done for place in self.waiting.pop(future)]
+
+    async def cancel(self) -> None:
+        """Nobody waits for these any more. Whoever made them is done with them in the end: a
+        connection must not be used again before it is."""
+        for future in self.waiting:
+            future.cancel()
+        if self.waiting:
+            await asyncio.wait(self.waiting)
 
 
 @dataclass(slots=True)
@@ -97,7 +140,6 @@ class Run:
         level = Rest(MAX_OBJECTS, length, [Part(self._plan.root, [data], objects=[None])])
         while level:
             level = await self._next(level)
-        length.check()
         return data
 
     async def _next(self, level: Rest) -> Rest:
@@ -112,11 +154,14 @@ class Run:
                 if isinstance(coroutine, Coroutine):
                     coroutine.close()
             raise
-        rest = Rest(level.room, level.length)
+        rest, length = Rest(level.room, level.length), level.length
         for part, columns in zip(level, found, strict=True):
             selection, answers = part.selection, part.answers
+            length.add(selection.length * len(answers))
             for name, field, column in zip(selection.names, selection.fields, columns, strict=True):
                 completed = field.type.complete(column, rest)
+                if length.exceeded:
+                    raise _too_long(length)
                 for answer, value in zip(answers, completed, strict=True):
                     answer[name] = value
         return rest
@@ -197,12 +242,12 @@ class Run:
         asked = Asked([] if begun else self._ahead(wanted))
         places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
         loading: list[Loading] = []
-        pending: list[Pending] = []
+        pending = Pending()
         try:
             while True:
                 self._drive(going, asked, loading, pending)
-                if pending:
-                    going = await _first(pending)
+                if pending.waiting:
+                    going = await pending.first()
                     continue
                 if not (loading or wanted):
                     return
@@ -212,7 +257,7 @@ class Run:
                 going = [(each, index, values[path][place]) for each, index, path, place in loading]
                 asked, wanted, places, loading = Asked(), [], [], []
         except BaseException:
-            await _cancelled(future for _, _, future in pending)
+            await pending.cancel()
             raise
 
     def _drive(
@@ -220,7 +265,7 @@ class Run:
         going: list[Going],
         asked: Asked,
         loading: list[Loading],
-        pending: list[Pending],
+        pending: Pending,
     ) -> None:
         """Let each go on to its end or until it waits: for a load, which is asked for, or for a
         future."""
@@ -236,7 +281,7 @@ class Run:
                         place = asked.add(wanted.path, wanted.names, (wanted.key,))
                         loading.append((each, index, wanted.path, place))
                     else:
-                        pending.append((each, index, wanted))
+                        pending.add(each, index, wanted)
 
     def _show(self, wanted: Wanted, found: list[Any]) -> None:
         """Put what was found for the keys into the column, as the field's type takes it."""
@@ -258,29 +303,9 @@ class Run:
         wanted.column.extend(found)
 
 
-async def _first(pending: list[Pending]) -> list[Going]:
-    """Who can go on, once any can; the others stay pending."""
-    for _, _, future in pending:
-        # As a task does, or nobody else could wait for the same future.
-        future._asyncio_future_blocking = False
-    futures = {future for _, _, future in pending}
-    done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    for future in done:
-        # The first of several that fails ends the run, and nobody asks for the others' errors.
-        _ = future.cancelled() or future.exception()
-    going: list[Going] = [(each, n, None) for each, n, future in pending if future in done]
-    pending[:] = [each for each in pending if each[2] not in done]
-    return going
-
-
-async def _cancelled(futures: Iterable[asyncio.Future[Any]]) -> None:
-    """Nobody waits for these any more. Whoever made them is done with them in the end: a connection
-    must not be used again before it is."""
-    left = list(futures)
-    for future in left:
-        future.cancel()
-    if left:
-        await asyncio.wait(left)
-    for future in left:
-        if not future.cancelled():
-            future.exception()
+def _too_long(length: Length) -> Exception:
+    """What to say of an answer, unless it might not be too long for graphql-core, which counts all
+    values one by one."""
+    if length.written:
+        return Unusual("an answer that may be too long")
+    return length.error()

@@ -62,6 +62,9 @@ class CompiledSchema(Schema):
             return ExecutionResult(None, [told(error)])
         if isinstance(data, dict):
             return ExecutionResult(data, None)
+        if isinstance(data, LimitExceeded):
+            return ExecutionResult(None, [told(data)])
+        context_value.spare()
         result = await self._stock.execute(*given, *args, **kwargs)
         _look_into(data, result)
         return result
@@ -82,7 +85,9 @@ class _ByPlan(Admitted):
             data = await _by_plan(context.schema, document, name, variables, context.context)
             if isinstance(data, dict):
                 context.result = graphql.ExecutionResult(data, None)
-            context.context.forget()
+            elif isinstance(data, LimitExceeded):
+                context.result = graphql.ExecutionResult(None, [told(data)])
+            context.context.spare()
             yield
         if not isinstance(data, dict):
             _look_into(data, context.result)

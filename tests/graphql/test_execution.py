@@ -9,6 +9,7 @@ import gc
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -34,6 +35,9 @@ from structlog.testing import capture_logs
 
 from lifecycle.access.origin import Origin
 from lifecycle.access.rules import EVERYTHING
+from lifecycle.database import READERS, Database
+from lifecycle.database.connections import MOST_AT_ONCE
+from schema import executor
 from schema.admission import Admission, Bounds
 from schema.context import Context
 from schema.execution.schema import CompiledSchema
@@ -42,6 +46,7 @@ from schema.runs import Run
 from tests.client import Graph
 from tests.conftest import Live, MakeDatabase, serving
 from tests.factories import a_run
+from tests.following import until
 from tests.graphql.test_statements import MANY, _ids, enrich
 from tests.mirror import MLFLOW
 
@@ -300,11 +305,17 @@ class Tally:
 HERE = HTTPConnection({"type": "http", "path": "/", "headers": [(b"host", b"here")]})
 
 
-def a_context(live: Live) -> Context:
+def a_context(live: Live, database: Database | None = None) -> Context:
     """That of a request."""
     origin, state = Origin("tester", "the-id", rights=EVERYTHING), live.app.state
     return Context(
-        state.database, state.feed, state.storage, origin, HERE, MLFLOW, Admission(Bounds())
+        database or state.database,
+        state.feed,
+        state.storage,
+        origin,
+        HERE,
+        MLFLOW,
+        Admission(Bounds()),
     )
 
 
@@ -415,6 +426,113 @@ async def test_they_do_so_for_many_documents(world: World) -> None:
     documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "10000"))
 
     check(await compare(world, documents), documents)
+
+
+@pytest.mark.parametrize("by", [schema, CompiledSchema(schema)], ids=["stock", "compiled"])
+async def test_few_reads_of_one_operation_stand_in_line_with_those_of_others(
+    world: World, by: Schema
+) -> None:
+    database = Database(world.live.database.url)
+    # Given that all connections are taken
+    async with AsyncExitStack() as taken:
+        for _ in range(READERS):
+            await taken.enter_async_context(database.read())
+
+        # When one operation asks for much
+        lists = " ".join(f"a{n}: experiments(first: 1) {{ totalCount }}" for n in range(50))
+        asked = asyncio.create_task(
+            by.execute(f"{{ {lists} }}", None, a_context(world.live, database))
+        )
+        await until(lambda: database.waiting_to_read >= MOST_AT_ONCE)
+        await asyncio.sleep(0.1)
+
+        # Then others come soon after it
+        assert database.waiting_to_read == MOST_AT_ONCE
+    result = await asked
+    assert (result.errors, len(result.data or ())) == (None, 50)
+    await database.close()
+
+
+async def test_where_the_database_is_gone_it_is_asked_once_and_both_say_the_same(
+    world: World,
+) -> None:
+    # Given what accepts connections, and says nothing
+    tried: list[object] = []
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.append(writer)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        gone = Database(f"postgresql+asyncpg://me@127.0.0.1:{port}/gone?sslmode=disable")
+
+        async def answer(by: Schema, text: str) -> tuple[Any, Any, int]:
+            before = len(tried)
+            result = await by.execute(text, None, a_context(world.live, gone))
+            errors = sorted((error.formatted for error in result.errors or ()), key=str)
+            return result.data, errors, len(tried) - before
+
+        for text in (
+            "query A { experiments(first: 1) { nodes { id } } }",
+            'query B { a: experiment(name: "a") { id } b: model(name: "b") { name tags { key } } }',
+            "query C { dataSets(first: 1) { totalCount } }",
+        ):
+            compiled = CompiledSchema(schema)
+            # When it is asked for by a text that is new, and by one that is known
+            new, known = await answer(compiled, text), await answer(compiled, text)
+            data, errors, _ = await answer(schema, text)
+
+            # Then
+            assert new == known == (data, errors, 1)
+            assert {error["extensions"]["code"] for error in errors} == {"UNAVAILABLE"}
+
+
+LONG = {
+    "columns of numbers": '{ runs(first: 5) { nodes { metricHistory(keys: ["accuracy"]) '
+    "{ key steps values kinds timestamps a: steps b: values } } } }",
+    "numbers and times": "{ experiments { edges { node { __typename status createdAt revision "
+    "runs(first: 2) { totalCount } } } } }",
+    "names": f"{{ runs {{ nodes {{ {'x' * 900}: status }} pageInfo {{ hasNextPage }} }} }}",
+    "JSON": "{ experiments { nodes { models: runs { nodes { modelVersions { hyperparameters "
+    "model { name } } } } } } }",
+    "what PostgreSQL writes": "{ runs { nodes { metrics { key value step } } } }",
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+async def test_both_find_an_answer_as_long_as_the_other_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    stock, compiled = schema, CompiledSchema(_Counted(schema))
+
+    async def answer(by: Schema, limit: int) -> tuple[Any, Any]:
+        monkeypatch.setattr(executor, "MAX_SHOWN", limit)
+        result = await by.execute(LONG[what], None, a_context(world.live))
+        errors = [error.formatted for error in result.errors or ()]
+        return orjson.dumps(result.data), errors
+
+    # Given the lowest limit under which it is shown
+    refused, shown = 0, 1_000_000
+    while shown - refused > 1:
+        limit = (refused + shown) // 2
+        if (await answer(stock, limit))[1]:
+            refused = limit
+        else:
+            shown = limit
+
+    # Then a plan, made now or before, shows it under the same, and none of it under any other
+    for _ in range(2):
+        assert await answer(compiled, shown) == await answer(stock, shown)
+        data, errors = await answer(compiled, refused)
+        assert (data, errors) == await answer(stock, refused)
+        assert data == b"null"
+        assert errors[0]["extensions"] == {
+            "code": "LIMIT_EXCEEDED",
+            "name": "text",
+            "limit": refused,
+            "value": shown,
+        }
 
 
 async def test_who_says_too_little_of_what_it_looks_at_is_answered_and_logged(

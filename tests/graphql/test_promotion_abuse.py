@@ -14,6 +14,10 @@ def accuracy(value: float) -> list[Json]:
     return [{"key": "accuracy", "value": value}]
 
 
+def measured(at: str) -> list[Json]:
+    return [{"key": "accuracy", "value": 0.9, "timestamp": at}]
+
+
 async def submit(graph: Graph, version: Json) -> Json:
     """The approval that came of it."""
     return await graph.done(
@@ -495,6 +499,50 @@ async def test_what_the_next_is_compared_with_is_what_was_approved(
     await approved(graph, old)
     assert await messages() == []
     assert (await submit(graph, version))["status"] == "APPROVED"
+
+
+async def test_nothing_is_compared_with_what_was_approved_before_the_last_time(
+    graph: Graph, unique: str
+) -> None:
+    # given: what is in production was approved anew, with better figures
+    old = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.8))
+    better, former = (of(old) | {"metrics": accuracy(value)} for value in (0.95, 0.8))
+    await graph.done("updateModelVersion", better, "modelVersion { id }")
+    await approved(graph, old)
+    version = await a_version(graph, unique, metrics=accuracy(0.79))
+
+    # when: it is made again what it was before
+    await graph.done("updateModelVersion", former, "modelVersion { id }")
+
+    # then
+    assert await submit(graph, version) == {
+        "status": "REJECTED",
+        "reason": "accuracy cannot be compared: version 1 in production is not what was approved "
+        "any more.",
+        "decidedBy": "system:policy",
+    }
+
+
+async def test_what_was_approved_does_not_become_newer(graph: Graph, unique: str) -> None:
+    """Figures that are too old could be said to be of today."""
+    # given
+    version = await a_version(graph, unique, metrics=measured("2026-01-01T00:00:00Z"))
+    await approved(graph, version)
+    selection = "modelVersion { approval { status staleReason } }"
+
+    async def measure(at: str) -> Json:
+        input = of(version) | {"metrics": measured(at)}
+        changed: Json = (await graph.done("updateModelVersion", input, selection))["approval"]
+        return changed
+
+    # when
+    same = await measure("2026-01-01T00:00:00Z")
+    newer = await measure("2026-01-02T00:00:00Z")
+
+    # then
+    assert same == {"status": "APPROVED", "staleReason": None}
+    assert newer == {"status": "STALE", "staleReason": "Its metrics are of another time."}
+    assert (await promote(graph, version))["__typename"] == "ApprovalRequired"
 
 
 async def test_drift_of_production_is_not_in_the_way_of_what_replaces_it(

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Uuid, bindparam, func, select, text
 
 from lifecycle.database import READERS, Database, Later, ReadSession, connections, together
+from lifecycle.database.connections import MOST_AT_ONCE
 from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
@@ -330,6 +331,59 @@ async def test_an_operation_of_more_lists_than_connections_is_answered(graph: Gr
 
     assert "errors" not in answer
     assert len(answer["data"]) == 2 * READERS
+
+
+async def test_who_waits_for_another_read_of_its_own_and_gives_up_takes_nothing_along(
+    live: Live,
+) -> None:
+    async with another(live) as database:
+        shared = database.shared()
+        async with AsyncExitStack() as taken:
+            for _ in range(MOST_AT_ONCE):
+                await taken.enter_async_context(shared.read())
+
+            # Given that one is closed by who drives it, and others are cancelled as their turn
+            # comes
+            closed = shared.read().__aenter__()
+            closed.send(None)
+            closed.close()
+            cancelled = [asyncio.create_task(shared.read().__aenter__()) for _ in range(3)]
+            await asyncio.sleep(0)
+        for task in cancelled:
+            task.cancel()
+        await asyncio.wait(cancelled)
+
+        # Then as many can read as before
+        assert database.reading == 0
+        async with AsyncExitStack() as taken, asyncio.timeout(PATIENCE):
+            for _ in range(MOST_AT_ONCE):
+                await taken.enter_async_context(shared.read())
+
+
+async def test_what_the_database_has_broken_off_it_is_not_asked_again(
+    graph: Graph, live: Live, sql: asyncpg.Connection
+) -> None:
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND application_name = 'lifecycle-read'"
+    )
+    async with sql.transaction():
+        # Given a statement that waits
+        await sql.execute("LOCK TABLE experiment IN ACCESS EXCLUSIVE MODE")
+        asked = asyncio.create_task(graph.answer("{ experiments(first: 1) { nodes { id } } }"))
+        async with asyncio.timeout(PATIENCE):
+            while (pid := await sql.fetchval(waiting)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        # When it is broken off
+        await sql.execute("SELECT pg_cancel_backend($1)", pid)
+
+        # Then that is the answer, although nobody would answer another one
+        async with asyncio.timeout(PATIENCE):
+            (error,) = (await asked)["errors"]
+    assert error["message"] == "The database was too busy; try again."
+    assert error["extensions"] == {"code": "UNAVAILABLE"}
+    assert error["path"] == ["experiments"]
 
 
 async def test_many_mistakes_in_one_operation_are_told_and_leave_nothing_in_the_log(

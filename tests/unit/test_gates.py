@@ -457,7 +457,7 @@ def test_who_is_not_counted_is_so_whichever_way_their_name_was_written(who: str)
     found = submitted(facts(author="ANN"), S.APPROVED)
     rule = ApprovalsRule(1, ("eve", "ann", "Sue"))
 
-    assert evaluation.eligible(rule, found, [who, "Eve", "bob"]) == ["Eve"]
+    assert evaluation.eligible(rule, found, [who, "Eve", "eve", "bob"]) == ["eve"]
 
 
 def test_one_person_written_in_two_ways_is_not_two_approvers() -> None:
