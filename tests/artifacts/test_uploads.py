@@ -521,8 +521,8 @@ async def test_what_comes_after_the_approval_is_not_given_out_as_approved(
     selection = "modelVersion { approval { status } }"
     named = await graph.done("updateModelVersion", input, selection)
     # What else is said of it does not hide it.
-    input = {"modelVersion": {"id": version["id"]}, "sizeBytes": 1}
-    await graph.done("updateModelVersion", input, "modelVersion { id }")
+    resized = {"modelVersion": {"id": version["id"]}, "sizeBytes": 1}
+    await graph.done("updateModelVersion", resized, "modelVersion { id }")
     url = await artifact_url(graph, version)
 
     # then
