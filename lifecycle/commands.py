@@ -76,9 +76,13 @@ def _storable(value: Any, depth: int = 0) -> Any:
 def _object(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a JSON object")
-    _storable(value)
-    if len(orjson.dumps(value)) > MAX_JSON_BYTES:
+    try:
+        length = len(orjson.dumps(value))
+    except orjson.JSONEncodeError:  # which says less of it than what comes next
+        length = 0
+    if length > MAX_JSON_BYTES:
         raise ValueError(f"must not be larger than {MAX_JSON_BYTES} bytes")
+    _storable(value)
     return value
 
 

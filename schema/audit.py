@@ -25,6 +25,7 @@ from schema.rows import OfRow, shown
 from schema.scalars import BigInt
 
 MAX_CHOICES = 100
+_LONGEST = 250
 
 
 def _policy_version(after: Mapping[str, Any]) -> int | None:
@@ -177,5 +178,5 @@ def _kind(table: str) -> str:
 
 
 def _table(kind: str) -> str:
-    """The other way round."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
+    """The other way round. No kind is as long as what is cut off."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind[:_LONGEST]).lower()

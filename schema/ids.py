@@ -11,6 +11,7 @@ from strawberry import ID, argument
 
 from lifecycle.errors import InvalidInput, Path
 
+_LONGEST = 250
 _LONGEST_KIND = 30
 
 
@@ -22,6 +23,8 @@ def encode(kind: str, id: UUID) -> ID:
 def split(global_id: str, path: Path = ("id",)) -> tuple[str, UUID]:
     """Kind and UUID of a global id. Raises InvalidInput when it is none."""
     try:
+        if len(global_id) > _LONGEST:
+            raise ValueError(len(global_id))
         kind, _, hexadecimal = urlsafe_b64decode(global_id.encode()).decode().partition(":")
         if not kind.isalpha() or len(kind) > _LONGEST_KIND:
             raise ValueError(kind)

@@ -4,7 +4,9 @@ Its cost is what others call its type cost: an object counts 1, a scalar nothing
 it may hold. Who may ask how often, and for how long, is in admission.py.
 """
 
-from collections.abc import Mapping
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +21,16 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
+    Source,
+    SourceLocation,
     ValueNode,
     VariableNode,
 )
+from graphql.language import location
 from graphql.language.parser import MAX_NESTING_DEPTH
 from graphql.validation.rules import overlapping_fields_can_be_merged
 
+from lifecycle.errors import LimitExceeded
 from lifecycle.lineage.rules import MAX_NODES
 from lifecycle.logs.repository import MAX_LINES
 from lifecycle.pages import DEFAULT_SIZE, MAX_SIZE
@@ -49,6 +55,10 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 # Of a subscription with its variables, which are held as long as it lasts; a document takes about
 # ninety times as much.
 MAX_SUBSCRIPTION = 10_000
+
+# In the variables of a request: lists and objects, and texts.
+MAX_GIVEN = 20_000
+MAX_GIVEN_TEXTS = 200_000
 
 # Lists that are no pages: how long each may be, or usually is.
 _LENGTHS = {
@@ -283,3 +293,46 @@ _ABORTED = (
         "More than {:,} fields that have one name would have to be compared.",
     ),
 )
+
+
+def check_variables(variables: Any) -> None:
+    """Raise LimitExceeded where there are more lists and objects, or more texts, in a request's
+    variables than anything takes. Columns of numbers may be as long as a body is."""
+    given = texts = 0
+    waiting = [variables]
+    while waiting:
+        values = waiting.pop()
+        given += 1
+        inner = list(values.values()) if isinstance(values, dict) else values or ()
+        kinds = set(map(type, inner))
+        if str in kinds:
+            texts += len(inner)
+        if not kinds.isdisjoint((dict, list)):
+            waiting += [value for value in inner if isinstance(value, dict | list)]
+        if given + len(waiting) > MAX_GIVEN:
+            raise _too_many("lists and objects", MAX_GIVEN, given + len(waiting))
+        if texts > MAX_GIVEN_TEXTS:
+            raise _too_many("texts", MAX_GIVEN_TEXTS, texts)
+
+
+def _too_many(what: str, most: int, value: int) -> LimitExceeded:
+    message = f"The variables of a request may have {most:,} {what}."
+    return LimitExceeded(message, "variables", most, value)
+
+
+def _get_location(self: Source, position: int) -> SourceLocation:
+    """What graphql-core's own method gives, which goes through the whole text for each error."""
+    starts: list[int] | None = self.__dict__.get("line_starts")
+    if starts is None:
+        ends = (found.end() for found in re.finditer("\r\n|[\n\r]", self.body))
+        starts = self.__dict__["line_starts"] = [0, *ends]
+    line = bisect_right(starts, position)
+    return SourceLocation(line, position + 1 - starts[line - 1])
+
+
+def _get_locations(locations: Sequence[tuple[Source, int]]) -> list[SourceLocation]:
+    return [source.get_location(position) for source, position in locations]
+
+
+Source.get_location = _get_location  # type: ignore[method-assign]
+location.get_locations = _get_locations

@@ -33,6 +33,7 @@ from schema.admission import FREE, Held, Room
 from schema.context import Context
 from schema.documents import WithCost, read, wants_cost
 from schema.errors import told
+from schema.limits import check_variables
 from schema.subscriptions import Answers
 from schema.wire import KNOWN
 
@@ -216,6 +217,7 @@ class SocketHandler(BaseGraphQLTransportWSHandler[Context, None]):
         """Run the operation that is meant."""
         assert isinstance(operation, _Operation)
         try:
+            check_variables(operation.variables)
             operation.query = await self.view.trusted.text(operation.asked)
             operation.asked["query"] = operation.query
             await read(self.schema, operation.asked, self.context)

@@ -46,7 +46,7 @@ from schema.documents import WithCost, cost_of, may_change, read, wants_cost
 from schema.door import Caller, Door
 from schema.errors import told
 from schema.guard import PAGE_POLICY, policy_of
-from schema.limits import MAX_BODY_BYTES
+from schema.limits import MAX_BODY_BYTES, check_variables
 from schema.sockets import Socket, SocketHandler
 from schema.trusted import Trusted
 
@@ -192,6 +192,7 @@ class View(GraphQL[Context, None]):
         with Held(self.admission.room, context.counted_as) as held:
             asked = _from_url(request) if by_get else await _from_body(request, held)
             _check(asked)
+            check_variables(asked.get("variables"))
             asked["query"] = await self.trusted.text(asked)
             await read(self.schema, asked, context)
             operation: dict[str, Any] = {

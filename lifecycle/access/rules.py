@@ -152,13 +152,15 @@ def missing(action: Action, *, stage: str | None = None, environment: str | None
 # How names begin that are nobody's to choose: of what the service does by itself, of those who
 # sign in with an API token, and, where grants are given, of groups of people.
 SYSTEM, SERVICE, GROUP = "system:", "service:", "group:"
+_LONGEST_NAME = 250
 
 
 def known_as(name: str) -> str:
     """The name under which somebody is known here, whichever way they write it: those of people
     are without case, because most identity providers take them so, and one person must not be two.
     Those of services and groups stand as they are."""
-    if name.startswith((SYSTEM, SERVICE, GROUP)):
+    # What is that long is nobody's name, and would take `normalize` as long as its length squared.
+    if len(name) > _LONGEST_NAME or name.startswith((SYSTEM, SERVICE, GROUP)):
         return name
     # Not `casefold`, to which a German sharp s is two: two people must not be one either.
     return normalize("NFC", name.lower())

@@ -174,7 +174,7 @@ class _Story:
 
     async def _approve_automatically(self, promotion: Promotion, candidate: Candidate) -> None:
         self._screen.step(f"Version {candidate.version} is approved automatically")
-        await self._check(promotion, self._engineer, candidate)
+        await self._check(promotion, candidate)
         await self._submit(promotion, candidate, "Something to learn from.")
         await self._promote(promotion, candidate)
 
@@ -196,7 +196,7 @@ class _Story:
         await self._expect_refusal(
             promotion.approve(self._approver, candidate, "Looks good."), "GATE_FAILED"
         )
-        await self._check(promotion, self._approver, candidate)
+        await self._check(promotion, candidate)
         approved = await promotion.approve(self._approver, candidate, "Checked, item by item.")
         self._say(
             self._approver,
@@ -207,7 +207,7 @@ class _Story:
 
     async def _make_stale(self, promotion: Promotion, candidate: Candidate) -> None:
         self._screen.step(f"Version {candidate.version} is approved, changed, and STALE")
-        await self._check(promotion, self._engineer, candidate)
+        await self._check(promotion, candidate)
         await self._submit(promotion, candidate, "The best of its experiment.")
         figure = training.specificity(candidate.trained.model, self._data.test)
         why = await promotion.measure_again(self._engineer, candidate, "specificity", figure)
@@ -269,9 +269,12 @@ class _Story:
         self._screen.say(f"Reported again as {event['dedupKey']}: the same event, nothing new")
         return event
 
-    async def _check(self, promotion: Promotion, who: Client, candidate: Candidate) -> None:
-        await promotion.go_through_checklist(who, candidate)
-        self._say(who, f"goes through the checklist: all {len(candidate.checklist)} items hold")
+    async def _check(self, promotion: Promotion, candidate: Candidate) -> None:
+        await promotion.go_through_checklist(self._approver, candidate)
+        self._say(
+            self._approver,
+            f"goes through the checklist: all {len(candidate.checklist)} items hold",
+        )
 
     async def _submit(self, promotion: Promotion, candidate: Candidate, notes: str) -> None:
         submitted = await promotion.submit(self._engineer, candidate, notes)

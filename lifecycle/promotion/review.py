@@ -6,7 +6,6 @@ transaction, and the approval becomes STALE. An approval changes under its versi
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -374,26 +373,13 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
 async def update_version(
     session: WriteSession, origin: Origin, command: UpdateModelVersion
 ) -> ModelVersionRow:
-    """Change a version; if that is not what was approved, or was measured at another time, its
-    approval becomes STALE.
+    """Change a version; if that is not what was approved, its approval becomes STALE.
 
     Raises NotFound, StaleRevision, InvalidInput, Forbidden.
     """
-    measured = None
-    if "metrics" in command.model_fields_set:
-        version = await registry_service.locked(session, command.model_version)
-        measured = await _measured_at(session, version)
     version = await registry_service.update_version(session, origin, command)
     await recheck(session, origin, version, f"Version {version.version} was changed.")
-    if measured is not None and measured != await _measured_at(session, version):
-        # Else what was approved when it was too old would be new again.
-        await mark_stale(session, origin, version, "Its metrics are of another time.")
     return version
-
-
-async def _measured_at(session: WriteSession, version: ModelVersionRow) -> datetime | None:
-    metrics = (await registry.metrics(session, [version.id])).get(version.id, [])
-    return max((metric.timestamp for metric in metrics), default=None)
 
 
 async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:

@@ -18,7 +18,7 @@ from lifecycle.experiments import repository as experiments
 from lifecycle.experiments import service
 from lifecycle.runs import metrics
 from schema import documents, executor, view
-from schema.limits import MAX_BODY_BYTES
+from schema.limits import MAX_BODY_BYTES, MAX_GIVEN
 from schema.view import GRAPHIQL
 from tests.client import PATIENCE, Graph, Json, socket
 from tests.conftest import Live, serving
@@ -1025,3 +1025,27 @@ async def test_a_thousand_aliases_are_within_the_limits(http: httpx.AsyncClient)
     query = f"{{ {' '.join(f'a{n}: __typename' for n in range(1_000))} }}"
 
     assert len((await post(http, {"query": query})).json()["data"]) == 1_000
+
+
+async def test_variables_of_more_than_anything_takes_are_refused_over_both_transports(
+    live: Live, graph: Graph
+) -> None:
+    query = "query ($order: [RunOrder!]) { runs(orderBy: $order) { totalCount } }"
+    many = {"order": [{"field": "CREATED_AT"}] * MAX_GIVEN}
+
+    over_http = await graph.answer(query, many)
+    async with socket(live.url) as opened:
+        id = await opened.start(query, many)
+        over_socket = await opened.receive()
+
+    error = {
+        "message": "The variables of a request may have 20,000 lists and objects.",
+        "extensions": {
+            "code": "LIMIT_EXCEEDED",
+            "name": "variables",
+            "limit": MAX_GIVEN,
+            "value": MAX_GIVEN + 2,
+        },
+    }
+    assert over_http == {"errors": [error]}
+    assert over_socket == {"id": id, "type": "error", "payload": [error]}

@@ -14,10 +14,6 @@ def accuracy(value: float) -> list[Json]:
     return [{"key": "accuracy", "value": value}]
 
 
-def measured(at: str) -> list[Json]:
-    return [{"key": "accuracy", "value": 0.9, "timestamp": at}]
-
-
 async def submit(graph: Graph, version: Json) -> Json:
     """The approval that came of it."""
     return await graph.done(
@@ -521,28 +517,6 @@ async def test_nothing_is_compared_with_what_was_approved_before_the_last_time(
         "any more.",
         "decidedBy": "system:policy",
     }
-
-
-async def test_what_was_approved_does_not_become_newer(graph: Graph, unique: str) -> None:
-    """Figures that are too old could be said to be of today."""
-    # given
-    version = await a_version(graph, unique, metrics=measured("2026-01-01T00:00:00Z"))
-    await approved(graph, version)
-    selection = "modelVersion { approval { status staleReason } }"
-
-    async def measure(at: str) -> Json:
-        input = of(version) | {"metrics": measured(at)}
-        changed: Json = (await graph.done("updateModelVersion", input, selection))["approval"]
-        return changed
-
-    # when
-    same = await measure("2026-01-01T00:00:00Z")
-    newer = await measure("2026-01-02T00:00:00Z")
-
-    # then
-    assert same == {"status": "APPROVED", "staleReason": None}
-    assert newer == {"status": "STALE", "staleReason": "Its metrics are of another time."}
-    assert (await promote(graph, version))["__typename"] == "ApprovalRequired"
 
 
 async def test_drift_of_production_is_not_in_the_way_of_what_replaces_it(

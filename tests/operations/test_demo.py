@@ -47,7 +47,7 @@ approval status REJECTED status APPROVED
 To do: Move it to STAGING first. Bring recall to at least 0.95. Mark the items of the checklist. \
 Submit it for approval first, with submitForApproval.
 5. Version 1 is approved automatically
-demo goes through the checklist: all 3 items hold
+demo-approver goes through the checklist: all 3 items hold
 demo submits version 1: APPROVED. Nothing is in production, and all checks of performance passed.
 demo moves version 1 from STAGING to PRODUCTION; displaced: none
 6. Version 2 needs a person
@@ -62,7 +62,7 @@ demo-approver goes through the checklist: all 3 items hold
 demo-approver approves: APPROVED, and the version is in STAGING
 demo moves version 2 from STAGING to PRODUCTION; displaced: 1
 7. Version 3 is approved, changed, and STALE
-demo goes through the checklist: all 3 items hold
+demo-approver goes through the checklist: all 3 items hold
 demo submits version 3: APPROVED. accuracy is 0.9917, and 0.975 for version 2 in production: \
 not worse.
 demo adds a figure, specificity 0.9889. STALE: Version 3 was changed.
@@ -260,7 +260,7 @@ async def test_it_can_be_told_again_and_its_queries_answer_what_they_ask(
         ("demo", "model_version.updated"),
         ("demo", "model_version.stage_changed"),
         ("demo", "model_version.approval_submitted"),
-        *[("demo", "model_version.checklist_item_marked")] * 3,
+        *[("demo-approver", "model_version.checklist_item_marked")] * 3,
         ("demo", "model_version.registered"),
     ]
     [event] = drift["driftEvents"]["nodes"]

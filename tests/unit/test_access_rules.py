@@ -153,6 +153,13 @@ def test_names_of_people_are_without_case(written: str, known: str) -> None:
     assert known_as(written) == known
 
 
+def test_what_is_too_long_to_be_a_name_stays_as_it_is() -> None:
+    """To compose it would take days."""
+    long = "A" + "\u0301" * 4_000_000 + "\u0323" * 4_000_000
+
+    assert known_as(long) is long
+
+
 def test_what_somebody_is_known_as_stays_it() -> None:
     every = [chr(n) for n in range(sys.maxunicode + 1) if not 0xD800 <= n < 0xE000]
 

@@ -1,11 +1,22 @@
 """How large a document is, measured before it is validated."""
 
 import json
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from graphql import get_introspection_query, parse
+from graphql import GraphQLError, Source, get_introspection_query, parse
+from graphql.language import location
 
-from schema.limits import MAX_DEPTH, MAX_FIELDS, refusals
+from lifecycle.errors import LimitExceeded
+from schema.limits import (
+    MAX_DEPTH,
+    MAX_FIELDS,
+    MAX_GIVEN,
+    MAX_GIVEN_TEXTS,
+    check_variables,
+    refusals,
+)
 
 
 def refused(document: str, **variables: object) -> list[str]:
@@ -204,3 +215,70 @@ def test_a_checklist_counts_as_long_as_it_may_be() -> None:
 
     assert refused(versions.format("checklist { title }")) == []
     assert refused(versions.format(many)) == ["The operation may cost 1600040; 50,000 are allowed."]
+
+
+def test_where_an_error_is_is_said_as_graphql_says_it() -> None:
+    body = "a\nbc\r\nd\r\r\n\n  é\u2028e\n"
+    source = Source(body)
+
+    starts = [n for n in range(len(body) + 1) if body[n - 1 : n + 1] != "\r\n"]
+    found = location.get_locations([(source, n) for n in starts])
+
+    # Lines end at \n, at \r, and at both together, and nowhere else.
+    assert [(each.line, each.column) for each in found] == [
+        *((1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (4, 1), (5, 1), (6, 1)),
+        *((6, 2), (6, 3), (6, 4), (6, 5), (6, 6), (7, 1)),
+    ]
+    assert [source.get_location(n) for n in starts] == found
+
+
+def test_a_thousand_errors_in_a_long_document_are_found_in_it() -> None:
+    """graphql-core counts the lines for each; that takes minutes."""
+    source = Source("\n" * 480_000 + " a" * 20_000)
+
+    errors = [GraphQLError("", source=source, positions=[n]) for n in range(480_000, 500_000)]
+
+    assert [error.locations[0].line for error in errors if error.locations] == [480_001] * 20_000
+    columns = [error.locations[0].column for error in errors if error.locations]
+    assert all(later == column + 1 for column, later in pairwise(columns))
+
+
+def nested_list(levels: int) -> Any:
+    found: Any = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        None,
+        {},
+        {"ids": [{}] * (MAX_GIVEN - 2)},
+        {"x": nested_list(MAX_GIVEN - 1)},
+        {"series": [{"values": [1.5, None] * 300_000, "times": ["t"] * MAX_GIVEN_TEXTS}]},
+    ],
+)
+def test_variables_may_be_as_large_as_anything_takes(variables: Any) -> None:
+    check_variables(variables)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said", "limit"),
+    [
+        ({"ids": [{}] * (MAX_GIVEN - 1)}, "20,000 lists and objects", MAX_GIVEN),
+        ({"x": nested_list(MAX_GIVEN)}, "20,000 lists and objects", MAX_GIVEN),
+        ({"x": [1, {"y": [[]] * MAX_GIVEN}]}, "20,000 lists and objects", MAX_GIVEN),
+        ({"x": ["a"] * (MAX_GIVEN_TEXTS + 1)}, "200,000 texts", MAX_GIVEN_TEXTS),
+        ({"x": {str(n): "a" for n in range(MAX_GIVEN_TEXTS + 1)}}, "200,000 texts", 200_000),
+    ],
+)
+def test_variables_of_more_than_anything_takes_are_refused(
+    variables: Any, said: str, limit: int
+) -> None:
+    with pytest.raises(LimitExceeded) as refused:
+        check_variables(variables)
+
+    assert str(refused.value) == f"The variables of a request may have {said}."
+    assert (refused.value.name, refused.value.limit) == ("variables", limit)
