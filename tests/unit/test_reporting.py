@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from lifecycle import reporting
 
 
 @pytest.fixture(autouse=True)
-def configured() -> None:
+def configured() -> Iterator[None]:
+    reporting.configure("json")
+    yield
     reporting.configure("json")
 
 
