@@ -178,5 +178,5 @@ def _kind(table: str) -> str:
 
 
 def _table(kind: str) -> str:
-    """The other way round. No kind is as long as what is cut off."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind[:_LONGEST]).lower()
+    """The other way round. What is longer is no kind."""
+    return kind if len(kind) > _LONGEST else re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
