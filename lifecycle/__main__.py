@@ -332,6 +332,8 @@ def worker(**given: Any) -> None:
     settings = _settings(**given)
     uri = _configured(settings)
     reporting.configure(settings.log_format)
+    # A shell has what it starts in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with (
         _database(settings) as url,

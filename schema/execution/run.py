@@ -23,6 +23,7 @@ from graphql import (
 )
 from graphql.execution.values import VariableValues
 
+from lifecycle.errors import LifecycleError
 from schema.context import Context
 from schema.execution.columns import Part, Rest, Unusual
 from schema.execution.plan import Attribute, Found, Loaded, Plan, Resolved, TypeName
@@ -203,9 +204,13 @@ class Run:
         """What the next level will ask for, if this one is nothing but one object."""
         if len(wanted) != 1 or not isinstance(wanted[0].field, Found) or len(wanted[0].keys) != 1:
             return []
-        return [
-            Ahead(self._path(each), each.names, each.access.by) for each in wanted[0].field.ahead
-        ]
+        try:
+            return [
+                Ahead(self._path(each), each.names, each.access.by)
+                for each in wanted[0].field.ahead
+            ]
+        except LifecycleError:  # an argument is wrong, which is said only if there is the object
+            return []
 
     def _arguments(self, field: Resolved) -> dict[str, Any]:
         """What the resolver is given besides the object; the same for each of them."""

@@ -421,6 +421,14 @@ async def test_plans_give_the_bytes_that_graphql_core_gives(world: World) -> Non
     check(await compare(world, 150, derandomize=True), 150)
 
 
+async def test_what_is_wrong_below_what_is_not_there_is_nothing_unusual(world: World) -> None:
+    runs = 'runs(orderBy: [{field: CREATED_AT, metric: "m"}]) { nodes { id } }'
+
+    await Comparison(world.live).check(
+        Request(f'{{ experiment(name: "nothing") {{ {runs} }} }}', {})
+    )
+
+
 @pytest.mark.slow
 async def test_they_do_so_for_many_documents(world: World) -> None:
     documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "10000"))
