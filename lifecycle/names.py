@@ -14,6 +14,8 @@ _UNSEEN = re.compile(
 def seen(name: str) -> str:
     """The name as everybody sees it: composed (NFC), with U+FFFD for each character that shows
     nothing, changes the direction, or is a space of another kind."""
+    if name.isascii() and name.isprintable():
+        return name
     composed = unicodedata.normalize("NFC", _UNSEEN.sub("\ufffd", name))
     return "".join(each if each.isprintable() else "\ufffd" for each in composed)
 

@@ -35,11 +35,14 @@ NUMBER = 16
 
 
 class Length:
-    """How long an answer is: the characters of its texts, its JSON and its names, and NUMBER for
-    each number, time or other value."""
+    """How much longer an answer may become: the characters of its texts, its JSON and its names
+    count, and NUMBER for each number, time or other value."""
+
+    __slots__ = ("_known", "left", "written")
 
     def __init__(self) -> None:
-        self._characters = 0
+        # Less than nothing when it is too long.
+        self.left = MAX_SHOWN
         # Whether it may be less, because part of it was written before it could be counted.
         self.written = False
         # Of what was seen before, by which object it is.
@@ -47,11 +50,11 @@ class Length:
 
     def add(self, characters: int) -> None:
         """So many more."""
-        self._characters += characters
+        self.left -= characters
 
     def add_written(self, characters: int, values: int) -> None:
         """Of what PostgreSQL has written, with so many values, as many more as there may be."""
-        self._characters += characters + NUMBER * values
+        self.left -= characters + NUMBER * values
         self.written = True
 
     def add_json(self, values: Iterable[Any]) -> None:
@@ -60,15 +63,10 @@ class Length:
             known = self._known.get(id(value))
             if known is None:
                 known = self._known[id(value)] = len(orjson.dumps(value))
-            self._characters += known
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether it is too long."""
-        return self._characters > MAX_SHOWN
+            self.left -= known
 
     def error(self) -> LimitExceeded:
-        """What to say if it is."""
+        """What to say if it is too long."""
         return LimitExceeded(
             f"An answer may have {MAX_SHOWN:,} characters, of which each number or time counts "
             f"{NUMBER}. Ask for shorter pages, or for less of each object. If it was a change, it "
@@ -104,7 +102,7 @@ class Executor(ReadsColumns):
         """The fields of one object."""
         length = self._length
         length.add(sum(map(len, grouped_field_set)))
-        if length.exceeded:
+        if length.left < 0:
             return {}
         return super().execute_fields(
             parent_type, source_value, path, grouped_field_set, position_context
@@ -126,7 +124,7 @@ class Executor(ReadsColumns):
     def build_response(self, data: dict[str, Any] | None) -> Any:
         """The answer; what is too long is an error alone."""
         response = super().build_response(data)
-        if self._length.exceeded:
+        if self._length.left < 0:
             return ExecutionResult(None, [told(self._length.error())])
         return response
 
@@ -150,7 +148,7 @@ class Executor(ReadsColumns):
                     MAX_OBJECTS,
                     self._objects,
                 )
-        if self._length.exceeded:
+        if self._length.left < 0:
             return []
         return super().complete_list_value(
             return_type, field_details_list, info, path, result, position_context

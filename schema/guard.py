@@ -12,7 +12,6 @@ import re
 from functools import lru_cache
 
 import orjson
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -76,7 +75,7 @@ class Guard:
                 message["headers"] = [*given, *added]
             await send(message)
 
-        if not self._is_ours(HTTPConnection(scope).headers.get("host", "")):
+        if not self._is_ours(_host(scope)):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": _NO_NAME})
             else:
@@ -102,6 +101,11 @@ class Guard:
 def _error(status: int, message: str, extensions: dict[str, str]) -> Response:
     body = {"errors": [{"message": message, "extensions": extensions}]}
     return Response(orjson.dumps(body), status, media_type="application/graphql-response+json")
+
+
+def _host(scope: Scope) -> str:
+    named = (value for name, value in scope["headers"] if name == b"host")
+    return next(named, b"").decode("latin-1")
 
 
 @lru_cache(100)

@@ -299,15 +299,15 @@ def check_variables(variables: Any) -> None:
     """Raise LimitExceeded where there are more lists and objects, or more texts, in a request's
     variables than anything takes. Columns of numbers may be as long as a body is."""
     given = texts = 0
-    waiting = [variables]
+    waiting = [variables] if variables else []
     while waiting:
         values = waiting.pop()
         given += 1
-        inner = list(values.values()) if isinstance(values, dict) else values or ()
+        inner = values.values() if isinstance(values, dict) else values
         kinds = set(map(type, inner))
         if str in kinds:
             texts += len(inner)
-        if not kinds.isdisjoint((dict, list)):
+        if dict in kinds or list in kinds:
             waiting += [value for value in inner if isinstance(value, dict | list)]
         if given + len(waiting) > MAX_GIVEN:
             raise _too_many("lists and objects", MAX_GIVEN, given + len(waiting))

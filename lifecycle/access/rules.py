@@ -163,7 +163,8 @@ def known_as(name: str) -> str:
     if len(name) > _LONGEST_NAME or name.startswith((SYSTEM, SERVICE, GROUP)):
         return name
     # Not `casefold`, to which a German sharp s is two: two people must not be one either.
-    return normalize("NFC", name.lower())
+    name = name.lower()
+    return name if name.isascii() else normalize("NFC", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ MOST_AT_ONCE = 2
 _STATEMENT_SECONDS = 30
 # PostgreSQL breaks off by then; who hears nothing of that has lost it.
 _ANSWER_SECONDS = _STATEMENT_SECONDS + 2
+_LOOK_SECONDS = 2
 # A replica that does not answer is not asked again for a moment.
 _REST_SECONDS = 5
 # What was broken off is over at once, or never.
@@ -35,15 +36,13 @@ _OLDEST_SERVER = 15
 
 
 async def connect(
-    url: str, purpose: str, *, seconds: float = 10, answers: float | None = None, **settings: str
+    url: str, purpose: str, *, seconds: float = 10, **settings: str
 ) -> asyncpg.Connection:
-    """A connection with these settings of the server, which raises TimeoutError for what is not
-    answered in `answers` seconds. Reads the URL as psql does, sslmode and all, which SQLAlchemy
-    would not."""
+    """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
+    which SQLAlchemy would not."""
     return await asyncpg.connect(
         url.replace("+asyncpg", "", 1),
         timeout=seconds,
-        command_timeout=answers,
         statement_cache_size=STATEMENTS,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
@@ -174,6 +173,9 @@ class Connections:
         self._all: set[asyncpg.Connection] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._doubting: asyncio.Task[None] | None = None
+        # Since when an answer is awaited on each of those that somebody has.
+        self._asked: dict[asyncpg.Connection, float] = {}
+        self._looking: asyncio.TimerHandle | None = None
         for _ in range(size):
             self._free.put_nowait(None)
 
@@ -195,12 +197,32 @@ class Connections:
 
     def give_back(self, connection: asyncpg.Connection | None) -> None:
         """Let others have it."""
+        self._asked.pop(connection, None)
         self._free.put_nowait(connection)
+
+    def asks(self, connection: asyncpg.Connection) -> None:
+        """Something is asked on it now. If no answer comes it is closed, and whoever waits for one
+        fails."""
+        # The driver could do that for each statement, by a timer that takes longer than all that is
+        # done here for a short one.
+        self._asked[connection] = time.monotonic()
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        lost = time.monotonic() - _ANSWER_SECONDS
+        for connection, began in self._asked.items():
+            if began < lost:
+                connection.terminate()
+        if self._asked:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def give_up(self, connection: asyncpg.Connection | None) -> None:
         """Let others have it, of whom nobody knows what has been sent to it: perhaps a statement
         has been prepared and was to be executed next. PostgreSQL counts that time as the
         statement's, until it is told that nothing follows, and would break off whatever is next."""
+        self._asked.pop(connection, None)
         settling = asyncio.create_task(self._settle(connection), name="connection-settling")
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
@@ -253,7 +275,6 @@ class Connections:
             self._pool,
             seconds=self._seconds,
             default_transaction_read_only="on",
-            answers=_ANSWER_SECONDS,
             statement_timeout=f"{_STATEMENT_SECONDS}s",
         )
         try:
@@ -314,6 +335,9 @@ class Connections:
 
     def close(self) -> None:
         """Close those that are there; who uses one fails."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         while self._all:
             self._all.pop().terminate()
 

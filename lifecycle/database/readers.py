@@ -64,6 +64,7 @@ class Reader(ReadSession):
         assert self._connection is not None
         if self._visible is not None:
             sql, values = narrowed(sql, values, self._visible)
+        self._connections.asks(self._connection)
         found: Sequence[Values] = await self._connection.fetch(sql, *values)
         return found
 

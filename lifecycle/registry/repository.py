@@ -6,7 +6,7 @@ Deleted versions are in no list and answer to no selector; by id they are found 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TypeVarTuple
@@ -142,6 +142,14 @@ class VersionSelector(_Selector):
     id: UUID | None = None
     name_version: NameVersion | None = None
     in_stage: NameStage | None = None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # It is looked up a dozen times while it is found, each of which takes pydantic a while.
+        return hash((self.id, self.name_version, self.in_stage))
 
     def __str__(self) -> str:
         if self.name_version:

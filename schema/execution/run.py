@@ -161,7 +161,7 @@ class Run:
             length.add(selection.length * len(answers))
             for name, field, column in zip(selection.names, selection.fields, columns, strict=True):
                 completed = field.type.complete(column, rest)
-                if length.exceeded:
+                if length.left < 0:
                     raise _too_long(length)
                 for answer, value in zip(answers, completed, strict=True):
                     answer[name] = value

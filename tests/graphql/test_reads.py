@@ -324,6 +324,25 @@ async def test_each_read_has_its_own_notion_of_what_will_be_looked_at(
     assert looked_at.get() is None
 
 
+async def test_a_server_that_says_nothing_any_more_is_waited_for_only_so_long(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "_LOOK_SECONDS", 0.01)
+    silence = Prepared(text(f"SELECT pg_sleep({PATIENCE})"))
+    async with another(live) as database:
+        # When
+        with pytest.raises(Unavailable, match="is not available"):
+            async with database.read() as session:
+                await session.fetch(silence)
+
+        # Then another connection is made, and what is quick is answered however long it is kept
+        async with database.read() as session:
+            for _ in range(5):
+                assert len(await session.fetch(_SLEEP)) == 1
+
+
 async def test_an_operation_of_more_lists_than_connections_is_answered(graph: Graph) -> None:
     lists = " ".join(f"a{n}: experiments(first: 1) {{ totalCount }}" for n in range(2 * READERS))
 
