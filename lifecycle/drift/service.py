@@ -168,16 +168,18 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
     degraded = await _degraded(session, command)
     if degraded is None:
         return await deployments_service.update(session, origin, command)
-    version_id, policy, findings = degraded
+    version_id, *_ = degraded
     await policies.hold_policies(session)
     [version] = (await registry.versions_by_ids(session, [version_id])).values()
     locked = await promotion.lock_for_move(session, version.model_id, [version_id])
+    # Again: while this waited, others may have reported the same, or changed what counts.
+    degraded = await _degraded(session, command)
     row = await deployments_service.update(session, origin, command)
-    if row.status not in LIVE:
+    if degraded is None or row.status not in LIVE:
         return row
+    _, policy, findings = degraded
     system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key)
-    # Again: what was reported at the same time is known by now.
-    for finding in await _unknown(session, row.id, findings):
+    for finding in findings:
         event = DriftEventRow(
             deployment_id=row.id,
             severity=finding.severity,

@@ -35,7 +35,7 @@ from lifecycle.promotion.gates import (
     Rule,
     RunFacts,
 )
-from lifecycle.promotion.rules import IN_FORCE, OPEN, Decision
+from lifecycle.promotion.rules import IN_FORCE, OPEN, ChecklistStatus, Decision
 from lifecycle.promotion.tables import (
     ApprovalDecisionRow,
     ApprovalRow,
@@ -235,6 +235,20 @@ async def last_place(session: WriteSession, version_id: UUID) -> int:
     return place or 0
 
 
+async def approved_items(session: WriteSession, version_id: UUID) -> Sequence[ChecklistItemRow]:
+    """Those items of a version's checklist that are approved, in their order."""
+    found = await session.scalars(
+        select(ChecklistItemRow)
+        .where(
+            ChecklistItemRow.model_version_id == version_id,
+            ChecklistItemRow.status == ChecklistStatus.APPROVED,
+        )
+        .order_by(ChecklistItemRow.place)
+        .execution_options(populate_existing=True)
+    )
+    return found.all()
+
+
 async def item(session: WriteSession, id: UUID) -> ChecklistItemRow | None:
     """One checklist item as the database has it now."""
     return await session.get(ChecklistItemRow, id, populate_existing=True)
@@ -430,16 +444,22 @@ async def _changed_in_production(session: ReadSession, ids: Sequence[UUID]) -> s
     return {id for id, found in now.items() if (id, found.evidence_digest()) not in known}
 
 
-async def waits_for_people(session: WriteSession, version_id: UUID, evidence_digest: str) -> bool:
-    """Whether people have let a version on at no time since they have rejected it with this
-    content, or the service itself has opened a review of it, whatever has become of that."""
-    mine = ApprovalRow.model_version_id == version_id
-    by_people = mine & ~ApprovalRow.decided_by.startswith(SYSTEM)
-    rejected = by_people & (ApprovalRow.status == ApprovalStatus.REJECTED)
-    let_on = by_people & (ApprovalRow.status != ApprovalStatus.REJECTED)
+async def waits_for_people(
+    session: WriteSession, version: ModelVersionRow, evidence_digest: str
+) -> bool:
+    """Whether people have let a version on at no time since they have rejected this content, be it
+    as another version of the model, or the service itself has opened a review of it, whatever has
+    become of that."""
+    mine = ApprovalRow.model_version_id == version.id
+    of_model = select(ModelVersionRow.id).where(ModelVersionRow.model_id == version.model_id)
+    same = ApprovalRow.model_version_id.in_(of_model) & (
+        ApprovalRow.evidence_digest == evidence_digest
+    )
+    by_people = ~ApprovalRow.decided_by.startswith(SYSTEM)
+    rejected = same & by_people & (ApprovalRow.status == ApprovalStatus.REJECTED)
+    let_on = (mine | same) & by_people & (ApprovalRow.status != ApprovalStatus.REJECTED)
     last = select(func.max(ApprovalRow.submitted_at)).where(let_on).scalar_subquery()
-    opened = mine & ApprovalRow.submitted_by.startswith(SYSTEM)
-    opened |= rejected & (ApprovalRow.evidence_digest == evidence_digest)
+    opened = mine & ApprovalRow.submitted_by.startswith(SYSTEM) | rejected
     since = or_(last.is_(None), ApprovalRow.submitted_at > last)
     return bool(await session.fetch(select(ApprovalRow.id).where(opened, since).limit(1)))
 

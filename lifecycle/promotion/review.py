@@ -1,11 +1,12 @@
 """What people and the policy say about a version before it goes on: checklist, validation,
 submission, decision.
 
-A decision is bound to what was decided on. Whoever changes that calls `recheck` in the same
-transaction, and the approval becomes STALE. An approval changes under its version's lock only.
+A decision is bound to what was decided on. Whoever changes that does so through here: in the same
+transaction the approval becomes STALE, and approved items of the checklist are PENDING again. An
+approval changes under its version's lock only.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +49,8 @@ from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.service import UpdateModelVersion
 from lifecycle.registry.tables import ModelVersionRow
-from lifecycle.runs import service as runs
+from lifecycle.runs import repository as runs
+from lifecycle.runs import service as runs_service
 from lifecycle.runs.service import UpdateRun
 from lifecycle.runs.tables import RunRow
 
@@ -165,18 +167,29 @@ async def mark_item(
         if submitted is not None and submitted.status in OPEN:
             own.append((submitted.submitted_by, "submitted"))
         _check_not_own(origin, mine, own, "approve items of its checklist")
+    await _mark(session, origin, version, item, command.status, command.note)
+    await recheck(session, origin, version, f"“{item.title}” of its checklist is {item.status}.")
+    return item
+
+
+async def _mark(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    item: ChecklistItemRow,
+    status: ChecklistStatus,
+    note: str | None,
+    why: str | None = None,
+) -> None:
     before = {"status": item.status, "note": item.note}
     now = await clock(session)
-    decided = command.status is not ChecklistStatus.PENDING
-    item.status = command.status
-    item.note = command.note
+    decided = status is not ChecklistStatus.PENDING
+    item.status, item.note = status, note
     item.decided_by = origin.actor if decided else None
     item.decided_at = now if decided else None
     await session.flush()
     type = "model_version.checklist_item_marked"
-    await _item_changed(session, origin, version, item, type, before)
-    await recheck(session, origin, version, f"“{item.title}” of its checklist is {item.status}.")
-    return item
+    await _item_changed(session, origin, version, item, type, before, why)
 
 
 async def validate(
@@ -241,12 +254,12 @@ async def submit(
         and not former.submitted_by.startswith(SYSTEM)
     ):
         _check_own(origin, version, former, "supersede what others have submitted and decided")
-    await registry_service.name_artifact(session, origin, version)
+    await _name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     report = evaluation.validate(policy, facts)
     status, reason = evaluation.decide(policy, facts, report)
     if status is ApprovalStatus.APPROVED and await repository.waits_for_people(
-        session, version.id, facts.evidence_digest()
+        session, version, facts.evidence_digest()
     ):
         status = ApprovalStatus.NEEDS_REVIEW
         reason = "Since it was rejected, or drift opened a review of it, nobody has approved it."
@@ -293,7 +306,7 @@ async def decide(
         check(origin, Action.DECIDE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     if command.decision is Decision.BYPASS:
-        await registry_service.name_artifact(session, origin, version)
+        await _name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     if command.decision is Decision.BYPASS:
         return await _bypass(session, origin, version, policy, facts, command)
@@ -377,23 +390,80 @@ async def update_version(
 
     Raises NotFound, StaleRevision, InvalidInput, Forbidden.
     """
-    version = await registry_service.update_version(session, origin, command)
-    await recheck(session, origin, version, f"Version {version.version} was changed.")
+    version = await registry_service.locked(session, command.model_version)
+    confirmed = await _confirmed(session, [version])
+    await registry_service.update_version(session, origin, command)
+    await _changed_content(
+        session, origin, version, confirmed, f"Version {version.version} was changed."
+    )
     return version
 
 
 async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:
     """Take a report about a run; if that changes what versions were approved on, their approvals
     become STALE. Raises what `runs.service.update` raises."""
-    run = await runs.update(session, origin, command)
-    if command.model_fields_set & {"dataset_facts", "params"}:
-        # Those of other models, too, which the writer of the run may not see.
-        with session.seeing_everything():
-            found = (await registry.versions_of_runs(session, [run.id])).get(run.id, [])
-            locked = await registry.lock_versions(session, [version.id for version in found])
-            for version in locked.values():
-                await recheck(session, origin, version, "The run that it came out of was changed.")
+    if not command.model_fields_set & {"dataset_facts", "params"}:
+        return await runs_service.update(session, origin, command)
+    await runs.lock(session, command.id)
+    # Those of other models, too, which the writer of the run may not see.
+    with session.seeing_everything():
+        found = (await registry.versions_of_runs(session, [command.id])).get(command.id, [])
+        locked = await registry.lock_versions(session, [version.id for version in found])
+        confirmed = await _confirmed(session, list(locked.values()))
+    run = await runs_service.update(session, origin, command)
+    with session.seeing_everything():
+        for version in locked.values():
+            why = "The run that it came out of was changed."
+            await _changed_content(session, origin, version, confirmed, why)
     return run
+
+
+async def _name_artifact(session: WriteSession, origin: Origin, version: ModelVersionRow) -> None:
+    if version.artifact_digest is None:
+        confirmed = await _confirmed(session, [version])
+        await registry_service.name_artifact(session, origin, version)
+        await _ask_again(session, origin, version, confirmed, "Its artifact has been logged since.")
+
+
+async def _confirmed(session: WriteSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, str]:
+    """What those of these versions are, of whose checklists anything is approved."""
+    items = await repository.checklists(session, [version.id for version in versions])
+    approved = [
+        version
+        for version in versions
+        if any(item.status is ChecklistStatus.APPROVED for item in items.get(version.id, ()))
+    ]
+    facts = await repository.facts(session, approved) if approved else {}
+    return {id: found.evidence_digest() for id, found in facts.items()}
+
+
+async def _changed_content(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    confirmed: Mapping[UUID, str],
+    why: str,
+) -> None:
+    """What follows from a change of a version that the caller has held since it was `confirmed`."""
+    await _ask_again(session, origin, version, confirmed, why)
+    await recheck(session, origin, version, why)
+
+
+async def _ask_again(
+    session: WriteSession,
+    origin: Origin,
+    version: ModelVersionRow,
+    confirmed: Mapping[UUID, str],
+    why: str,
+) -> None:
+    """What was approved of the checklist of another content than the version has now is PENDING."""
+    if version.id not in confirmed:
+        return
+    facts = (await repository.facts(session, [version]))[version.id]
+    if facts.evidence_digest() == confirmed[version.id]:
+        return
+    for item in await repository.approved_items(session, version.id):
+        await _mark(session, origin, version, item, ChecklistStatus.PENDING, item.note, why)
 
 
 async def recheck(
@@ -607,10 +677,15 @@ async def _let_on(
     approval: ApprovalRow,
     reason: str | None,
 ) -> None:
-    """What an approval does at once. Raises Forbidden for whoever may not move it there."""
+    """What an approval does at once. Whoever is approved has passed the policy of STAGING, those
+    that were there before they were changed too. Raises GateFailed, and Forbidden for whoever may
+    not move it there."""
     if version.stage is Stage.PRODUCTION:
         approval.used_at = approval.decided_at
-    elif version.stage is not Stage.STAGING:
+    elif version.stage is Stage.STAGING:
+        policy, facts = await judged_by(session, version, Stage.STAGING)
+        evaluation.enforce(evaluation.evaluate(policy, facts), facts)
+    else:
         check(origin, Action.MOVE, version.model_id, stage=Stage.STAGING)
         await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)
 
@@ -659,13 +734,16 @@ async def _item_changed(
     item: ChecklistItemRow,
     type: str,
     before: dict[str, Any] | None = None,
+    reason: str | None = None,
 ) -> None:
     """An item belongs to its version: its change counts as one of the version."""
     version.revision += 1
     await session.flush()
     about = {"item_id": item.id, "title": item.title}
     now = {"status": item.status, "note": item.note}
-    await journal.append(session, origin, type, version.id, before=before, after=about | now)
+    await journal.append(
+        session, origin, type, version.id, before=before, after=about | now, reason=reason
+    )
 
 
 def _about(version: ModelVersionRow) -> dict[str, Any]:

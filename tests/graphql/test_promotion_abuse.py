@@ -3,7 +3,7 @@
 import pytest
 
 from tests.client import Graph, Json
-from tests.factories import VERSION, a_deployment, a_version, a_version_in, approved
+from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in, approved
 
 
 def of(version: Json) -> Json:
@@ -19,6 +19,14 @@ async def submit(graph: Graph, version: Json) -> Json:
     return await graph.done(
         "submitForApproval", of(version), "approval { status reason decidedBy }"
     )
+
+
+async def guarded(graph: Graph, model: str, stage: str, *rules: Json) -> None:
+    """A model, which is made with its first version, and a policy of its own."""
+    await a_version(graph, model)
+    policy = {"modelName": model, "stage": stage, "rules": list(rules)}
+    done = await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+    assert done["__typename"] == "SetStagePolicySuccess", done
 
 
 async def promote(graph: Graph, version: Json, **input: object) -> Json:
@@ -382,10 +390,25 @@ async def test_the_policy_does_not_approve_what_people_have_rejected(
 
     # Nothing to compare it with: the policy would approve it by itself.
     await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
+    same = await a_version(graph, unique, metrics=accuracy(0.87))
+    other = await a_version(graph, unique, metrics=accuracy(0.88))
 
     assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    assert (await submit(graph, other))["status"] == "APPROVED"
+
+    # Until people think otherwise
+    approved = of(same) | {"decision": "APPROVE"}
+    await graph.mutate("decideApproval", approved, **{"Lifecycle-Actor": "ben"})
+
+    assert (await submit(graph, version))["status"] == "APPROVED"
 
 
+CHECKED = [
+    {"checklist": {"required": True}},
+    {"metric": {"key": "accuracy", "atLeast": 0.7}},
+    {"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}},
+]
 MARK = (
     "mutation ($input: MarkChecklistItemInput!) { markChecklistItem(input: $input) { __typename } }"
 )
@@ -424,13 +447,7 @@ async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_appro
     graph: Graph, unique: str
 ) -> None:
     # given: a policy that approves by itself what somebody has checked
-    rules = [
-        {"checklist": {"required": True}},
-        {"metric": {"key": "accuracy", "atLeast": 0.7}},
-        {"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}},
-    ]
-    policy = {"modelName": unique, "stage": "PRODUCTION", "rules": rules}
-    await graph.mutate("setStagePolicy", policy, **{"Lifecycle-Actor": "admin"})
+    await guarded(graph, unique, "PRODUCTION", *CHECKED)
     version = await a_version(graph, unique, metrics=accuracy(0.8), checklist=["fair to all"])
     [item] = await items(graph, version)
     await graph.mutate("markChecklistItem", {"id": item, "status": "APPROVED"}, **MALLORY)
@@ -448,6 +465,99 @@ async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_appro
     }
     assert withdrawn["approval"] == {"status": "WITHDRAWN"}
     assert by_two["approval"]["status"] == "APPROVED"
+
+
+CHECKLIST = """query ($id: ID!) { modelVersion(by: { id: $id }) {
+  checklist { title status note decidedBy } } }"""
+
+
+async def checked(graph: Graph, name: str, **input: object) -> Json:
+    """A version of a model whose policy approves by itself what somebody has checked, which
+    somebody has, and found wanting."""
+    await guarded(graph, name, "PRODUCTION", *CHECKED)
+    version = await a_version(
+        graph, name, metrics=accuracy(0.8), checklist=["fair to all", "fast"], **input
+    )
+    for item, status in zip(await items(graph, version), ("APPROVED", "REJECTED"), strict=True):
+        mark = {"id": item, "status": status, "note": "seen"}
+        await graph.mutate("markChecklistItem", mark, **{"Lifecycle-Actor": "approver"})
+    return version
+
+
+@pytest.mark.parametrize("change", ["version", "run", "artifact"])
+async def test_what_was_checked_of_another_content_is_to_be_checked_again(
+    graph: Graph, unique: str, change: str
+) -> None:
+    # given
+    run = await a_run(graph, unique, params=[{"key": "seed", "value": "1"}])
+    version = await checked(graph, unique, runId=run, artifactPath="model.bin")
+
+    # when: its author changes what it is
+    if change == "version":
+        other = of(version) | {"artifactDigest": f"sha256:{'0' * 64}"}
+        await graph.done("updateModelVersion", other, VERSION)
+    elif change == "run":
+        more = {"id": run, "params": [{"key": "shuffle", "value": "0"}]}
+        await graph.done("updateRun", more, "run { id }")
+    else:
+        file = {
+            "name": "model",
+            "path": "model.bin",
+            "digest": f"sha256:{'1' * 64}",
+            "sizeBytes": 1,
+        }
+        await graph.done("updateRun", {"id": run, "artifacts": [file]}, "run { id }")
+    approval = await submit(graph, version)
+
+    # then
+    found = (await graph.query(CHECKLIST, {"id": version["id"]}))["modelVersion"]["checklist"]
+    assert found == [
+        {"title": "fair to all", "status": "PENDING", "note": "seen", "decidedBy": None},
+        {"title": "fast", "status": "REJECTED", "note": "seen", "decidedBy": "approver"},
+    ]
+    assert approval == {
+        "status": "PENDING",
+        "reason": "0 of 2 items of the checklist are APPROVED; open or rejected: "
+        "“fair to all”, “fast”.",
+        "decidedBy": None,
+    }
+
+
+async def test_what_was_checked_stays_so_while_the_content_does(graph: Graph, unique: str) -> None:
+    run = await a_run(graph, unique, params=[{"key": "seed", "value": "1"}])
+    version = await checked(graph, unique, runId=run)
+
+    same = of(version) | {"description": "better words", "metrics": accuracy(0.8)}
+    await graph.done("updateModelVersion", same, VERSION)
+    again = {"id": run, "params": [{"key": "seed", "value": "1"}], "status": "COMPLETED"}
+    await graph.done("updateRun", again, "run { id }")
+
+    found = (await graph.query(CHECKLIST, {"id": version["id"]}))["modelVersion"]["checklist"]
+    assert [item["status"] for item in found] == ["APPROVED", "REJECTED"]
+
+
+async def test_what_has_changed_in_staging_passes_its_policy_again(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    fast = {"metric": {"key": "latency", "atMost": 10, "required": True}}
+    await guarded(graph, unique, "STAGING", fast)
+    metrics = [*accuracy(0.9), {"key": "latency", "value": 9}]
+    version = await a_version_in(graph, unique, "STAGING", metrics=metrics)
+
+    # when: it has become slower than STAGING allows, and PRODUCTION does not ask
+    slower = [*accuracy(0.9), {"key": "latency", "value": 11}]
+    await graph.done("updateModelVersion", of(version) | {"metrics": slower}, VERSION)
+    refused = await graph.mutate("submitForApproval", of(version))
+    bypass = of(version) | {"decision": "BYPASS", "notes": "it is urgent"}
+    passed = await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+
+    # then
+    assert (refused["__typename"], refused["message"]) == (
+        "GateFailed",
+        "STAGING is refused: latency is 11.0; at most 10 is required.",
+    )
+    assert passed["__typename"] == "DecideApprovalSuccess"
 
 
 async def test_what_the_next_is_compared_with_is_what_was_approved(
