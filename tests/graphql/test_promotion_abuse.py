@@ -404,7 +404,7 @@ async def test_the_policy_does_not_approve_what_people_have_rejected(
     assert (await submit(graph, version))["status"] == "APPROVED"
 
 
-CHECKED = [
+CHECKED: list[Json] = [
     {"checklist": {"required": True}},
     {"metric": {"key": "accuracy", "atLeast": 0.7}},
     {"automaticApproval": {"key": "accuracy", "betterBy": 0.02, "tolerance": 0.01}},
