@@ -53,7 +53,6 @@ from lifecycle.tracking.rules import (
     there_key,
 )
 from lifecycle.tracking.sides import (
-    ACTOR,
     ID_TAG,
     OURS,
     Incomplete,
@@ -64,6 +63,7 @@ from lifecycle.tracking.sides import (
     Theirs,
     checked,
     digest,
+    made_there,
     our_id,
 )
 
@@ -115,7 +115,7 @@ def rule_of(sync: Sync, field: str) -> FieldRule:
 
 def withheld(ours: Ours, merged: rules.Merge) -> list[rules.Conflict]:
     """What of a merge must not come in, because the run was made here: as conflicts."""
-    if _made_there(ours):
+    if made_there(ours.facts):
         return []
     found = []
     for name, their in merged.pull.items():
@@ -128,11 +128,6 @@ def withheld(ours: Ours, merged: rules.Merge) -> list[rules.Conflict]:
         for conflict in merged.conflicts
         if conflict.field == "status"
     ]
-
-
-def _made_there(ours: Ours) -> bool:
-    row: RunRow = ours.facts
-    return row.created_by == ACTOR
 
 
 async def load(session: ReadSession, sync: Sync, id: UUID) -> Ours:
@@ -357,7 +352,7 @@ async def exchange(
     progress = dict(task.points_seen)
     points = dict(progress.get("points", {}))
     ended = rules.here_status(there.run.status) in ENDED
-    if _made_there(ours):
+    if made_there(ours.facts):
         again = ended and not progress.get("ended")
         await _take_points(sync, ours.id, there.run, points, again=again)
     else:
