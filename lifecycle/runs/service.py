@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import Action
+from lifecycle.access.rules import SYSTEM, Action
 from lifecycle.commands import (
     BIGGEST,
     Command,
@@ -337,12 +337,14 @@ async def _reporting(
     path: Path = ("id",),
 ) -> tuple[RunRow, bool]:
     """The run whose writer reports, locked, its lease renewed, and whether it had been LOST and is
-    RUNNING again."""
+    RUNNING again. What the service itself brings to somebody's run is no report of its writer."""
     row = await repository.lock(session, id)
     if row is None:
         raise NotFound("run", "with this id", path)
     check(origin, Action.LOG)
     check_revision(row.revision, expected_revision)
+    if origin.actor.startswith(SYSTEM) and origin.actor != row.created_by:
+        return row, False
     row.last_reported_at = await clock(session)
     lost = row.status is RunStatus.LOST
     if lost:
@@ -399,10 +401,8 @@ async def _add_results(
             if given.area is None and same:
                 # It is described again, and its content is where it was.
                 by_path[artifact.path] = given.model_copy(update={"area": artifact.area})
-        plain = [
-            {**by_path[path].model_dump(), "created_at": row.last_reported_at}
-            for path in sorted(by_path)
-        ]
+        now = await clock(session)
+        plain = [{**by_path[path].model_dump(), "created_at": now} for path in sorted(by_path)]
         await repository.store_artifacts(session, row.id, plain)
         await journal.append(
             session,

@@ -5,7 +5,8 @@ are read where the latest point of a metric is another one than was seen. Files 
 what MLflow keeps them in may be out of order while the rest is not.
 
 What approvals rest on, that is parameters, points, data set and status, comes in of runs that were
-made there alone: whoever writes to the mirror of a run that was made here is not its writer.
+made there alone: whoever writes to the mirror of a run that was made here is not its writer. Nor
+is such a run alive for what else comes in of it.
 """
 
 import math
@@ -305,7 +306,7 @@ async def push(
 async def pull(
     session: WriteSession, sync: Sync, id: UUID, theirs: Theirs, changes: Changes
 ) -> None:
-    """Change it here, as a report of its writer would."""
+    """Change it here; of a run that was made there as a report of its writer would."""
     there: _There = theirs.facts
     row = await repository.lock(session, id)
     if row is None:

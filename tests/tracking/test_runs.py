@@ -33,6 +33,7 @@ from tests.following import RUN as PROGRESS
 from tests.following import items as followed
 from tests.following import take
 from tests.graphql.test_metrics import histories, logged
+from tests.graphql.test_runs import fall_silent, transitions, until_lost
 from tests.tracking.conftest import Mlflow
 from tests.tracking.drive import Mirror, differences, global_id
 from tests.tracking.faults import Faults
@@ -1016,6 +1017,49 @@ async def test_what_approvals_rest_on_does_not_come_to_a_run_that_was_made_here(
         "0.9",
     ]
     assert client.get_run(there).info.status == "FINISHED"
+
+
+async def test_what_is_written_there_is_no_sign_of_life_of_a_run_that_was_made_here(
+    live: Live, graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: one that lives and one that is lost, and one that was made there and is lost, too
+    client = plain(mirror.client.uri)
+    alive, lost = [await a_run(graph, unique) for _ in range(2)]
+    there = {run: str((await mirrored(mirror, run)).mlflow_id) for run in (alive, lost)}
+    of_mlflow = a_run_there(client, unique)
+    there[await followed_in(mirror, of_mlflow)] = of_mlflow
+    *_, theirs = there
+    for _ in range(8):
+        await fall_silent(live, lost, theirs)
+    await until_lost(graph, live, lost, theirs)
+
+    async def heard_of() -> dict[str, Json]:
+        query = "query ($i: ID!) { run(id: $i) { status lastReportedAt } }"
+        return {run: (await graph.query(query, {"i": run}))["run"] for run in there}
+
+    before = await heard_of()
+
+    # when
+    for id in there.values():
+        client.set_tag(id, "team", "blue")
+        client.log_text(id, "x", "notes.txt")
+        # By this one a look is taken at the files.
+        client.set_tag(id, "mlflow.log-model.history", "[]")
+        assert await mirror.theirs(RUN, id) is not None
+
+    # then: it has come over, and of the one alone it is its writer's
+    for run in there:
+        found = await read(graph, run)
+        assert found["tags"]["team"] == "blue"
+        assert [file["path"] for file in found["artifacts"]] == ["notes.txt"]
+    after = await heard_of()
+    revived = after.pop(theirs)
+    assert after == {run: before[run] for run in (alive, lost)}
+    assert (before[lost]["status"], revived["status"]) == ("LOST", "RUNNING")
+    was_lost = ("RUNNING", "LOST", "system:leases")
+    assert await transitions(live, lost) == [was_lost]
+    back = ("LOST", "RUNNING", "system:mlflow")
+    assert await transitions(live, theirs) == [was_lost, back]
 
 
 async def test_a_failing_artifact_store_does_not_keep_the_rest_back(
