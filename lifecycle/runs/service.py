@@ -401,8 +401,10 @@ async def _add_results(
             if given.area is None and same:
                 # It is described again, and its content is where it was.
                 by_path[artifact.path] = given.model_copy(update={"area": artifact.area})
-        now = await clock(session)
-        plain = [{**by_path[path].model_dump(), "created_at": now} for path in sorted(by_path)]
+        plain = [
+            {**by_path[path].model_dump(), "created_at": row.last_reported_at}
+            for path in sorted(by_path)
+        ]
         await repository.store_artifacts(session, row.id, plain)
         await journal.append(
             session,

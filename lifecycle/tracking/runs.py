@@ -4,9 +4,9 @@ Points, files and log lines are only ever added. Ours go there as the journal te
 are read where the latest point of a metric is another one than was seen. Files come last, because
 what MLflow keeps them in may be out of order while the rest is not.
 
-What approvals rest on, that is parameters, points, data set and status, comes in of runs that were
-made there alone: whoever writes to the mirror of a run that was made here is not its writer. Nor
-is such a run alive for what else comes in of it.
+What approvals rest on, that is parameters, points, files, data set and status, comes in of runs
+that were made there alone: whoever writes to the mirror of a run that was made here is not its
+writer. Nor is such a run alive for what else comes in of it.
 """
 
 import math
@@ -370,7 +370,7 @@ async def exchange(
             await _give_files(sync, ours.id, there.run.id, news)
             progress["told"] = through
         listed = _listing(there.run)
-        if progress.get("listed") != listed:
+        if made_there(ours.facts) and progress.get("listed") != listed:
             await _take_files(sync, ours.id, await sync.client.files(there.run.id))
             progress["listed"] = listed
     except MlflowError as error:

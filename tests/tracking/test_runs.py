@@ -342,10 +342,11 @@ async def test_a_run_whose_making_was_not_answered_is_one_run(
 async def test_an_interruption_anywhere_loses_and_doubles_nothing(
     graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
-    run = await a_run(graph, unique, params=pairs(a="1"), tags=pairs(b="2"))
+    file = {"name": "model", "path": "model.pkl"}
+    run = await a_run(graph, unique, params=pairs(a="1"), tags=pairs(b="2"), artifacts=[file])
     await logged(graph, run, {"key": "m", "steps": [1, 2], "values": [1, 2]})
     # when: each kind of request in turn is done without an answer
-    for request in ("experiments/create", "runs/create", "runs/log-batch", "artifacts/list"):
+    for request in ("experiments/create", "runs/create", "runs/log-batch", "upload-artifact"):
         faults.dropping(request, times=1)
         try:
             item = await mirrored(shaky, run)
@@ -1019,6 +1020,40 @@ async def test_what_approvals_rest_on_does_not_come_to_a_run_that_was_made_here(
     assert client.get_run(there).info.status == "FINISHED"
 
 
+async def test_files_that_are_written_there_are_not_those_of_a_run_that_was_made_here(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: one that has described a file, and is to write another one
+    described = {"name": "report", "path": "report.html", "sizeBytes": 100, "digest": None}
+    run = await a_run(graph, unique, artifacts=[described])
+    there = str((await mirrored(mirror, run)).mlflow_id)
+    client = plain(mirror.client.uri)
+
+    # when: somebody is faster, and a version is registered before it is written
+    client.log_text(there, "x", "report.html")
+    client.log_text(there, "x", "model.pkl")
+    # By this a look is taken at the files.
+    client.set_tag(there, "mlflow.log-model.history", "[]")
+    item = await mirror.theirs(RUN, there)
+    version = await a_version(graph, unique, runId=run, artifactPath="model.pkl")
+
+    # then
+    assert item is not None
+    assert (item.state, item.conflicts) == (SyncState.IN_SYNC, [])
+    assert (await read(graph, run))["artifacts"] == [described]
+
+    # and it is decided about what the run has written
+    digest = f"sha256:{'0' * 64}"
+    model = {"name": "model", "path": "model.pkl", "sizeBytes": 5_000, "digest": digest}
+    await change(graph, run, artifacts=[model])
+    await approved(graph, version)
+    found = await graph.query(
+        "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactDigest sizeBytes } }",
+        {"id": version["id"]},
+    )
+    assert found["modelVersion"] == {"artifactDigest": digest, "sizeBytes": 5_000}
+
+
 async def test_what_is_written_there_is_no_sign_of_life_of_a_run_that_was_made_here(
     live: Live, graph: Graph, mirror: Mirror, unique: str
 ) -> None:
@@ -1042,16 +1077,11 @@ async def test_what_is_written_there_is_no_sign_of_life_of_a_run_that_was_made_h
     # when
     for id in there.values():
         client.set_tag(id, "team", "blue")
-        client.log_text(id, "x", "notes.txt")
-        # By this one a look is taken at the files.
-        client.set_tag(id, "mlflow.log-model.history", "[]")
         assert await mirror.theirs(RUN, id) is not None
 
     # then: it has come over, and of the one alone it is its writer's
     for run in there:
-        found = await read(graph, run)
-        assert found["tags"]["team"] == "blue"
-        assert [file["path"] for file in found["artifacts"]] == ["notes.txt"]
+        assert (await read(graph, run))["tags"]["team"] == "blue"
     after = await heard_of()
     revived = after.pop(theirs)
     assert after == {run: before[run] for run in (alive, lost)}

@@ -513,7 +513,8 @@ async def test_a_version_of_a_run_that_was_made_here_has_the_figures_that_it_has
     mirror = await Mirror.begin(live.database, client, unique)
     both = Both(mirror, mlflow, MlflowClient(mlflow.url), graph, unique)
     figures = [] if value is None else [{"key": "accuracy", "value": value}]
-    run = await a_run(graph, unique, metrics=figures)
+    model = {"name": "model", "path": "model.pkl"}
+    run = await a_run(graph, unique, metrics=figures, artifacts=[model])
     faults.answering(500, "no such bucket", "text/plain", matching="artifact")
     item = await mirror.ours(RUN, ids.decode("Run", run))
     assert (item.state, item.synced_at) == (SyncState.PENDING, None)
