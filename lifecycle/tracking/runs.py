@@ -574,6 +574,8 @@ async def _take_files(sync: Sync, run_id: UUID, files: Iterable[File]) -> None:
     }
 
     async def add(session: WriteSession) -> None:
+        # Held, so that nothing is described between the look and the writing.
+        await repository.lock(session, run_id)
         known = {row.path: row for row in await repository.artifacts_at(session, run_id, [*given])}
         new = [
             NewArtifact(

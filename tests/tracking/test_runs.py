@@ -1,5 +1,6 @@
 """Runs on both sides: what is logged here appears in MLflow, and what is logged there here."""
 
+import asyncio
 import math
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -18,7 +19,9 @@ from sqlalchemy import select
 
 from lifecycle.access.origin import Origin
 from lifecycle.access.rules import UNPROVEN
+from lifecycle.database import WriteSession
 from lifecycle.errors import Conflict
+from lifecycle.runs.service import NewArtifact, UpdateRun, update
 from lifecycle.runs.tables import MetricPointRow
 from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client, Unreachable
@@ -26,7 +29,8 @@ from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind
 from lifecycle.tracking.service import ResolveConflict, resolve
 from lifecycle.tracking.tables import MlflowItemRow
 from schema import ids
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
+from tests.concurrency.test_registry_races import waiting
 from tests.conftest import Live
 from tests.factories import a_run, a_version, approved
 from tests.following import RUN as PROGRESS
@@ -1052,6 +1056,37 @@ async def test_files_that_are_written_there_are_not_those_of_a_run_that_was_made
         {"id": version["id"]},
     )
     assert found["modelVersion"] == {"artifactDigest": digest, "sizeBytes": 5_000}
+
+
+async def test_a_file_that_is_described_here_while_those_there_are_read_stays_as_described(
+    live: Live, sql: asyncpg.Connection, graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: a run that was made there, and a file in it
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    run = await followed_in(mirror, there)
+    client.log_text(there, "x", "model.pkl")
+    client.set_tag(there, "mlflow.log-model.history", "[]")
+    file = {"name": "model", "path": "model.pkl", "sizeBytes": 5_000, "digest": "sha256:d"}
+    described, looking = asyncio.Event(), asyncio.Event()
+
+    async def describe(session: WriteSession) -> None:
+        new = NewArtifact(name="model", path="model.pkl", size_bytes=5_000, digest="sha256:d")
+        command = UpdateRun(id=ids.decode("Run", run), artifacts=[new])
+        await update(session, Origin("ada", "a request", rights=UNPROVEN), command)
+        described.set()
+        await looking.wait()
+
+    # when
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(live.database.write(describe))
+        await described.wait()
+        group.create_task(mirror.theirs(RUN, there))
+        await waiting(sql, 1)
+        looking.set()
+
+    # then
+    assert (await read(graph, run))["artifacts"] == [file]
 
 
 async def test_what_is_written_there_is_no_sign_of_life_of_a_run_that_was_made_here(
