@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import Action
+from lifecycle.access.rules import SYSTEM, Action
 from lifecycle.commands import (
     BIGGEST,
     Command,
@@ -337,12 +337,14 @@ async def _reporting(
     path: Path = ("id",),
 ) -> tuple[RunRow, bool]:
     """The run whose writer reports, locked, its lease renewed, and whether it had been LOST and is
-    RUNNING again."""
+    RUNNING again. What the service itself brings to somebody's run is no report of its writer."""
     row = await repository.lock(session, id)
     if row is None:
         raise NotFound("run", "with this id", path)
     check(origin, Action.LOG)
     check_revision(row.revision, expected_revision)
+    if origin.actor.startswith(SYSTEM) and origin.actor != row.created_by:
+        return row, False
     row.last_reported_at = await clock(session)
     lost = row.status is RunStatus.LOST
     if lost:

@@ -4,8 +4,9 @@ Points, files and log lines are only ever added. Ours go there as the journal te
 are read where the latest point of a metric is another one than was seen. Files come last, because
 what MLflow keeps them in may be out of order while the rest is not.
 
-What approvals rest on, that is parameters, points, data set and status, comes in of runs that were
-made there alone: whoever writes to the mirror of a run that was made here is not its writer.
+What approvals rest on, that is parameters, points, files, data set and status, comes in of runs
+that were made there alone: whoever writes to the mirror of a run that was made here is not its
+writer. Nor is such a run alive for what else comes in of it.
 """
 
 import math
@@ -53,7 +54,6 @@ from lifecycle.tracking.rules import (
     there_key,
 )
 from lifecycle.tracking.sides import (
-    ACTOR,
     ID_TAG,
     OURS,
     Incomplete,
@@ -64,6 +64,7 @@ from lifecycle.tracking.sides import (
     Theirs,
     checked,
     digest,
+    made_there,
     our_id,
 )
 
@@ -115,7 +116,7 @@ def rule_of(sync: Sync, field: str) -> FieldRule:
 
 def withheld(ours: Ours, merged: rules.Merge) -> list[rules.Conflict]:
     """What of a merge must not come in, because the run was made here: as conflicts."""
-    if _made_there(ours):
+    if made_there(ours.facts):
         return []
     found = []
     for name, their in merged.pull.items():
@@ -128,11 +129,6 @@ def withheld(ours: Ours, merged: rules.Merge) -> list[rules.Conflict]:
         for conflict in merged.conflicts
         if conflict.field == "status"
     ]
-
-
-def _made_there(ours: Ours) -> bool:
-    row: RunRow = ours.facts
-    return row.created_by == ACTOR
 
 
 async def load(session: ReadSession, sync: Sync, id: UUID) -> Ours:
@@ -310,7 +306,7 @@ async def push(
 async def pull(
     session: WriteSession, sync: Sync, id: UUID, theirs: Theirs, changes: Changes
 ) -> None:
-    """Change it here, as a report of its writer would."""
+    """Change it here; of a run that was made there as a report of its writer would."""
     there: _There = theirs.facts
     row = await repository.lock(session, id)
     if row is None:
@@ -357,7 +353,7 @@ async def exchange(
     progress = dict(task.points_seen)
     points = dict(progress.get("points", {}))
     ended = rules.here_status(there.run.status) in ENDED
-    if _made_there(ours):
+    if made_there(ours.facts):
         again = ended and not progress.get("ended")
         await _take_points(sync, ours.id, there.run, points, again=again)
     else:
@@ -374,7 +370,7 @@ async def exchange(
             await _give_files(sync, ours.id, there.run.id, news)
             progress["told"] = through
         listed = _listing(there.run)
-        if progress.get("listed") != listed:
+        if made_there(ours.facts) and progress.get("listed") != listed:
             await _take_files(sync, ours.id, await sync.client.files(there.run.id))
             progress["listed"] = listed
     except MlflowError as error:
@@ -578,6 +574,8 @@ async def _take_files(sync: Sync, run_id: UUID, files: Iterable[File]) -> None:
     }
 
     async def add(session: WriteSession) -> None:
+        # Held, so that nothing is described between the look and the writing.
+        await repository.lock(session, run_id)
         known = {row.path: row for row in await repository.artifacts_at(session, run_id, [*given])}
         new = [
             NewArtifact(

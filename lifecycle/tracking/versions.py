@@ -31,6 +31,7 @@ from lifecycle.registry.repository import NameStage, VersionSelector
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.service import RegisterModelVersion, UpdateModelVersion
 from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.runs import repository as run_repository
 from lifecycle.runs.rules import shown
 from lifecycle.runs.service import NewMetric, NumberKind
 from lifecycle.tracking import repository, rules
@@ -47,6 +48,7 @@ from lifecycle.tracking.sides import (
     digest,
     fields_here,
     fields_there,
+    made_there,
     our_id,
 )
 
@@ -75,9 +77,9 @@ class _Here:
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """`run_id` is None also when the run is not there any more. `metrics` are the run's, if they
-    may not be here yet. `in_production` is which of the model's versions is to be in PRODUCTION by
-    what MLflow says, if an import asks."""
+    """`run_id` is None also when the run is not there any more. `metrics` are the run's there, if
+    they may not be here yet. `in_production` is which of the model's versions is to be in
+    PRODUCTION by what MLflow says, if an import asks."""
 
     version: Version
     run_id: str | None
@@ -216,6 +218,12 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
         run_id = await repository.object_of(session, sync.server_id, _RUN, found.run_id)
         if run_id is None:
             raise NotYet(_RUN, mlflow_id=found.run_id)
+    metrics = None
+    if run_id is not None and found.metrics is not None:
+        run = (await run_repository.by_ids(session, [run_id]))[run_id]
+        # One that was made here has its own, whatever was written to its mirror.
+        if made_there(run):
+            metrics = [_metric(point) for point in found.metrics]
     model = (await registry.models_by_ids(session, [model_id]))[model_id]
     fields = {name: value for name, value in theirs.fields.items() if name.startswith("tag:")}
     command = checked(
@@ -226,7 +234,7 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
         description=theirs.fields.get("description"),
         tags=rules.with_changes({}, {**fields}, "tag:"),
         artifact_path=rules.here_line(found.version.source),
-        metrics=None if found.metrics is None else [_metric(point) for point in found.metrics],
+        metrics=metrics,
     )
     try:
         async with savepoint(session):

@@ -1,5 +1,6 @@
 """Runs on both sides: what is logged here appears in MLflow, and what is logged there here."""
 
+import asyncio
 import math
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -18,7 +19,9 @@ from sqlalchemy import select
 
 from lifecycle.access.origin import Origin
 from lifecycle.access.rules import UNPROVEN
+from lifecycle.database import WriteSession
 from lifecycle.errors import Conflict
+from lifecycle.runs.service import NewArtifact, UpdateRun, update
 from lifecycle.runs.tables import MetricPointRow
 from lifecycle.tracking import reconcile, repository
 from lifecycle.tracking.client import Client, Unreachable
@@ -26,13 +29,15 @@ from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind
 from lifecycle.tracking.service import ResolveConflict, resolve
 from lifecycle.tracking.tables import MlflowItemRow
 from schema import ids
-from tests.client import Graph, Json
+from tests.client import PATIENCE, Graph, Json
+from tests.concurrency.test_registry_races import waiting
 from tests.conftest import Live
 from tests.factories import a_run, a_version, approved
 from tests.following import RUN as PROGRESS
 from tests.following import items as followed
 from tests.following import take
 from tests.graphql.test_metrics import histories, logged
+from tests.graphql.test_runs import fall_silent, transitions, until_lost
 from tests.tracking.conftest import Mlflow
 from tests.tracking.drive import Mirror, differences, global_id
 from tests.tracking.faults import Faults
@@ -341,10 +346,11 @@ async def test_a_run_whose_making_was_not_answered_is_one_run(
 async def test_an_interruption_anywhere_loses_and_doubles_nothing(
     graph: Graph, mlflow: Mlflow, shaky: Mirror, faults: Faults, unique: str
 ) -> None:
-    run = await a_run(graph, unique, params=pairs(a="1"), tags=pairs(b="2"))
+    file = {"name": "model", "path": "model.pkl"}
+    run = await a_run(graph, unique, params=pairs(a="1"), tags=pairs(b="2"), artifacts=[file])
     await logged(graph, run, {"key": "m", "steps": [1, 2], "values": [1, 2]})
     # when: each kind of request in turn is done without an answer
-    for request in ("experiments/create", "runs/create", "runs/log-batch", "artifacts/list"):
+    for request in ("experiments/create", "runs/create", "runs/log-batch", "upload-artifact"):
         faults.dropping(request, times=1)
         try:
             item = await mirrored(shaky, run)
@@ -1016,6 +1022,109 @@ async def test_what_approvals_rest_on_does_not_come_to_a_run_that_was_made_here(
         "0.9",
     ]
     assert client.get_run(there).info.status == "FINISHED"
+
+
+async def test_files_that_are_written_there_are_not_those_of_a_run_that_was_made_here(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: one that has described a file, and is to write another one
+    described = {"name": "report", "path": "report.html", "sizeBytes": 100, "digest": None}
+    run = await a_run(graph, unique, artifacts=[described])
+    there = str((await mirrored(mirror, run)).mlflow_id)
+    client = plain(mirror.client.uri)
+
+    # when: somebody is faster, and a version is registered before it is written
+    client.log_text(there, "x", "report.html")
+    client.log_text(there, "x", "model.pkl")
+    # By this a look is taken at the files.
+    client.set_tag(there, "mlflow.log-model.history", "[]")
+    item = await mirror.theirs(RUN, there)
+    version = await a_version(graph, unique, runId=run, artifactPath="model.pkl")
+
+    # then
+    assert item is not None
+    assert (item.state, item.conflicts) == (SyncState.IN_SYNC, [])
+    assert (await read(graph, run))["artifacts"] == [described]
+
+    # and it is decided about what the run has written
+    digest = f"sha256:{'0' * 64}"
+    model = {"name": "model", "path": "model.pkl", "sizeBytes": 5_000, "digest": digest}
+    await change(graph, run, artifacts=[model])
+    await approved(graph, version)
+    found = await graph.query(
+        "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactDigest sizeBytes } }",
+        {"id": version["id"]},
+    )
+    assert found["modelVersion"] == {"artifactDigest": digest, "sizeBytes": 5_000}
+
+
+async def test_a_file_that_is_described_here_while_those_there_are_read_stays_as_described(
+    live: Live, sql: asyncpg.Connection, graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: a run that was made there, and a file in it
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    run = await followed_in(mirror, there)
+    client.log_text(there, "x", "model.pkl")
+    client.set_tag(there, "mlflow.log-model.history", "[]")
+    file = {"name": "model", "path": "model.pkl", "sizeBytes": 5_000, "digest": "sha256:d"}
+    described, looking = asyncio.Event(), asyncio.Event()
+
+    async def describe(session: WriteSession) -> None:
+        new = NewArtifact(name="model", path="model.pkl", size_bytes=5_000, digest="sha256:d")
+        command = UpdateRun(id=ids.decode("Run", run), artifacts=[new])
+        await update(session, Origin("ada", "a request", rights=UNPROVEN), command)
+        described.set()
+        await looking.wait()
+
+    # when
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(live.database.write(describe))
+        await described.wait()
+        group.create_task(mirror.theirs(RUN, there))
+        await waiting(sql, 1)
+        looking.set()
+
+    # then
+    assert (await read(graph, run))["artifacts"] == [file]
+
+
+async def test_what_is_written_there_is_no_sign_of_life_of_a_run_that_was_made_here(
+    live: Live, graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: one that lives and one that is lost, and one that was made there and is lost, too
+    client = plain(mirror.client.uri)
+    alive, lost = [await a_run(graph, unique) for _ in range(2)]
+    there = {run: str((await mirrored(mirror, run)).mlflow_id) for run in (alive, lost)}
+    of_mlflow = a_run_there(client, unique)
+    there[await followed_in(mirror, of_mlflow)] = of_mlflow
+    *_, theirs = there
+    for _ in range(8):
+        await fall_silent(live, lost, theirs)
+    await until_lost(graph, live, lost, theirs)
+
+    async def heard_of() -> dict[str, Json]:
+        query = "query ($i: ID!) { run(id: $i) { status lastReportedAt } }"
+        return {run: (await graph.query(query, {"i": run}))["run"] for run in there}
+
+    before = await heard_of()
+
+    # when
+    for id in there.values():
+        client.set_tag(id, "team", "blue")
+        assert await mirror.theirs(RUN, id) is not None
+
+    # then: it has come over, and of the one alone it is its writer's
+    for run in there:
+        assert (await read(graph, run))["tags"]["team"] == "blue"
+    after = await heard_of()
+    revived = after.pop(theirs)
+    assert after == {run: before[run] for run in (alive, lost)}
+    assert (before[lost]["status"], revived["status"]) == ("LOST", "RUNNING")
+    was_lost = ("RUNNING", "LOST", "system:leases")
+    assert await transitions(live, lost) == [was_lost]
+    back = ("LOST", "RUNNING", "system:mlflow")
+    assert await transitions(live, theirs) == [was_lost, back]
 
 
 async def test_a_failing_artifact_store_does_not_keep_the_rest_back(

@@ -504,6 +504,35 @@ async def test_a_version_of_a_run_that_is_gone_comes_in_without_it(both: Both) -
     assert (here["run"], here["artifactPath"]) == (None, f"runs:/{run}/model")
 
 
+@pytest.mark.parametrize("value", [0.6, None])
+async def test_a_version_of_a_run_that_was_made_here_has_the_figures_that_it_has_here(
+    live: Live, graph: Graph, mlflow: Mlflow, faults: Faults, unique: str, value: float | None
+) -> None:
+    # given: its mirror never comes to an end, because MLflow's files fail
+    client = Client(faults.url)
+    mirror = await Mirror.begin(live.database, client, unique)
+    both = Both(mirror, mlflow, MlflowClient(mlflow.url), graph, unique)
+    figures = [] if value is None else [{"key": "accuracy", "value": value}]
+    model = {"name": "model", "path": "model.pkl"}
+    run = await a_run(graph, unique, metrics=figures, artifacts=[model])
+    faults.answering(500, "no such bucket", "text/plain", matching="artifact")
+    item = await mirror.ours(RUN, ids.decode("Run", run))
+    assert (item.state, item.synced_at) == (SyncState.PENDING, None)
+
+    # when: somebody writes better ones there, and makes a version of it
+    both.plain.log_metric(item.mlflow_id, "accuracy", 0.99, step=9)
+    both.plain.log_metric(item.mlflow_id, "recall", 0.99)
+    both.plain.create_registered_model(unique)
+    both.register(run_id=item.mlflow_id)
+    seen = await both.seen(1)
+
+    # then
+    await client.close()
+    assert seen.state is SYNCED
+    here = (await both.versions())["1"]
+    assert (here["run"], here["metrics"]) == ({"id": run}, figures)
+
+
 async def test_a_copy_of_a_version_is_another_version(both: Both) -> None:
     version = await a_version_in(both.graph, both.name, "PRODUCTION")
     await both.told(version)
