@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from lifecycle.access.origin import Origin
 from lifecycle.database import Database, ReadSession, WriteSession
 from lifecycle.errors import InvalidInput
+from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs.tables import RunRow
 from lifecycle.tracking import rules
 from lifecycle.tracking.client import Client, MlflowError
@@ -138,9 +139,9 @@ def our_id(theirs: Theirs) -> UUID | None:
     return None
 
 
-def made_there(run: RunRow) -> bool:
-    """Whether a run began in MLflow, so that what is written there is its writer's."""
-    return run.created_by == ACTOR
+def made_there(row: RunRow | ModelVersionRow) -> bool:
+    """Whether it began in MLflow, so that what is written there is its writer's."""
+    return row.created_by == ACTOR
 
 
 def fields_here(description: str | None, tags: Mapping[str, str]) -> dict[str, str]:

@@ -469,6 +469,12 @@ async def _take_over(
         )
     reason = f"{_standing(version)} on MLflow at {sync.client.uri} when it was imported."
     if wanted is Stage.PRODUCTION:
+        if not made_there(row):
+            # Who writes to a mirror would have it let in by the administrator's BYPASS.
+            raise Impossible(
+                "In MLflow it is in production; it was registered here, and comes into PRODUCTION "
+                "by setStage alone."
+            )
         holder = (await registry.holders(session, [row.model_id])).get(row.model_id)
         if holder is not None:
             raise Impossible(

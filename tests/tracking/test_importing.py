@@ -21,6 +21,7 @@ from lifecycle.tracking import repository
 from lifecycle.tracking.tables import MlflowServerRow
 from tests.client import PATIENCE, Graph, Json
 from tests.conftest import MakeDatabase, forks, serving
+from tests.factories import a_version
 from tests.forks import Forked
 from tests.tracking.conftest import LINES, Mlflow, an_mlflow
 from tests.tracking.faults import Faults
@@ -517,6 +518,40 @@ async def test_a_worker_that_gets_to_it_first_takes_the_stage_over_too(
     assert (done.code, "conflict" in done.out) == (0, False)
     [version] = [each for each in await empty.all(VERSIONS) if each["modelName"] == unique]
     assert (version["stage"], version["approval"]["decidedBy"]) == ("PRODUCTION", "admin")
+
+
+async def mirrored(graph: Graph, version: Json) -> Json:
+    """How it stands with a version in MLflow."""
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { mlflow { state } } }"
+    found = await graph.query(query, {"id": version["id"]})
+    return dict(found["modelVersion"]["mlflow"])
+
+
+async def test_what_was_registered_here_comes_into_production_by_nobodys_import(
+    empty: World, unique: str
+) -> None:
+    # given a version that was registered here, which somebody has put into production in MLflow
+    client = MlflowClient(empty.mlflow.url)
+    async with (
+        serving(empty.database_url, mlflow_uri=empty.faults.url, mlflow_worker=True) as live,
+        Graph(live.url) as graph,
+    ):
+        made = await a_version(graph, unique)
+        async with asyncio.timeout(PATIENCE):
+            while (await mirrored(graph, made))["state"] != "IN_SYNC":  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    client.set_registered_model_alias(unique, "production", "1")
+
+    # when
+    try:
+        await empty.bring_in()
+    finally:  # others import from this server, too
+        client.delete_registered_model(unique)
+
+    # then
+    [version] = [each for each in await empty.all(VERSIONS) if each["id"] == made["id"]]
+    assert (version["stage"], version["approval"]["status"]) == ("EXPERIMENTAL", "NOT_SUBMITTED")
+    assert version["mlflow"]["conflicts"] == [{"field": "alias:production"}]
 
 
 async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(
