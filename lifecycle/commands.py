@@ -6,6 +6,7 @@ was left out is not in `model_fields_set`; that is how patches tell "absent" fro
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -18,6 +19,9 @@ from lifecycle.names import seen
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 MAX_JSON_BYTES = 256 * 1024
+# Of all tags of an object together, with their keys: a page has as many as a page of JSON.
+MAX_TAGS = 1_000
+MAX_TAGS_CHARACTERS = 250_000
 BIGGEST = 2**63 - 1
 
 
@@ -96,6 +100,23 @@ def _unique_pairs(value: Any, *, name: str = "value") -> Any:
     return pairs
 
 
+def fitting_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """As many of them, in order of their keys, as one object may have."""
+    characters, fitting = 0, {}
+    for key in sorted(tags)[:MAX_TAGS]:
+        characters += len(key) + len(tags[key])
+        if characters > MAX_TAGS_CHARACTERS:
+            break
+        fitting[key] = tags[key]
+    return fitting
+
+
+def _together(tags: dict[str, str]) -> dict[str, str]:
+    if len(fitting_tags(tags)) < len(tags):
+        raise ValueError(f"must not have more than {MAX_TAGS_CHARACTERS:,} characters in all")
+    return tags
+
+
 def pairs_to(name: str) -> BeforeValidator:
     """Take [{key, <name>}] for the mapping that it means; no key twice."""
     return BeforeValidator(partial(_unique_pairs, name=name))
@@ -108,6 +129,12 @@ Line = Annotated[str, Field(max_length=1_000), AfterValidator(_named)]
 Text = Annotated[str, Field(max_length=20_000), AfterValidator(_printable)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
 Pairs = Annotated[dict[Name, Text], BeforeValidator(_unique_pairs), Field(max_length=1_000)]
+Tags = Annotated[
+    dict[Name, Text],
+    BeforeValidator(_unique_pairs),
+    Field(max_length=MAX_TAGS),
+    AfterValidator(_together),
+]
 Figures = Annotated[
     dict[Name, Annotated[float, Field(allow_inf_nan=False)]],
     BeforeValidator(_unique_pairs),

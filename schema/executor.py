@@ -6,6 +6,7 @@ long as it usually is, and all that is no object as nothing. So the objects of a
 counted, and how long it is: what is held once may be shown two thousand times for each object.
 """
 
+import asyncio
 from collections.abc import AsyncIterable, Iterable, Sized
 from typing import Any
 
@@ -90,6 +91,26 @@ class Executor(ReadsColumns):
         if self._own_length is None:
             self._own_length = Length()
         return self._own_length
+
+    async def execute_fields_serially(
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Path | None,
+        grouped_field_set: Any,
+        position_context: Any,
+    ) -> dict[str, Any]:
+        """The fields of a mutation, one after the other. Others get a turn in between: what is
+        refused at once waits for nothing, however long it took to read."""
+        shown: dict[str, Any] = {}
+        for name, details in grouped_field_set.items():
+            if shown:
+                await asyncio.sleep(0)
+            field = super().execute_fields_serially(
+                parent_type, source_value, path, {name: details}, position_context
+            )
+            shown |= field if isinstance(field, dict) else await field
+        return shown
 
     def execute_fields(
         self,

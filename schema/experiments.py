@@ -176,7 +176,9 @@ class CreateExperimentInput(WriteInput):
     )
     description: str | None = strawberry.field(default=None, description="What it is about.")
     owner: str | None = strawberry.field(default=None, description="Who answers for it.")
-    tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="Labels, at most 1,000, of 250,000 characters in all."
+    )
 
 
 @strawberry.input(description="Changes to an experiment; what is left out stays as it is.")
@@ -186,7 +188,8 @@ class UpdateExperimentInput(ChangeInput):
     owner: strawberry.Maybe[str | None] = strawberry.field(description="Who answers for it.")
     status: ExperimentStatus | None = strawberry.field(default=None, description="Its new status.")
     tags: list[TagInput] | None = strawberry.field(
-        default=None, description="All its labels from now on."
+        default=None,
+        description="All its labels from now on, at most 1,000, of 250,000 characters in all.",
     )
 
 

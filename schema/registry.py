@@ -415,7 +415,9 @@ class RegisterModelVersionInput(WriteInput):
     metrics: list[MetricInput] | None = strawberry.field(
         default=None, description="Each key once; by default the latest of the run's."
     )
-    tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="Labels, at most 1,000, of 250,000 characters in all."
+    )
     artifact_path: str | None = strawberry.field(default=None, description="Where its file lies.")
     artifact_digest: str | None = strawberry.field(
         default=None,
@@ -444,7 +446,8 @@ class UpdateModelVersionInput(ChangeInput):
         default=None, description="All its metrics from now on."
     )
     tags: list[TagInput] | None = strawberry.field(
-        default=None, description="All its labels from now on."
+        default=None,
+        description="All its labels from now on, at most 1,000, of 250,000 characters in all.",
     )
     artifact_path: strawberry.Maybe[str | None] = strawberry.field(
         description="Where its file lies."
@@ -474,7 +477,8 @@ class UpdateModelInput(ChangeInput):
     description: strawberry.Maybe[str | None] = strawberry.field(description="What it is for.")
     owner: strawberry.Maybe[str | None] = strawberry.field(description="Who answers for it.")
     tags: list[TagInput] | None = strawberry.field(
-        default=None, description="All its labels from now on."
+        default=None,
+        description="All its labels from now on, at most 1,000, of 250,000 characters in all.",
     )
     metric_goals: list[MetricGoalInput] | None = strawberry.field(
         default=None,

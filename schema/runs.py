@@ -327,7 +327,9 @@ class LogRunInput(WriteInput):
         default=None,
         description="First points of its metrics, at most 1,000.",
     )
-    tags: list[TagInput] | None = strawberry.field(default=None, description="Labels.")
+    tags: list[TagInput] | None = strawberry.field(
+        default=None, description="Labels, at most 1,000, of 250,000 characters in all."
+    )
     artifacts: list[ArtifactInput] | None = strawberry.field(
         default=None, description="Files that it wrote."
     )
@@ -370,7 +372,8 @@ class UpdateRunInput(ChangeInput):
         default=None, description="Further points of its metrics."
     )
     tags: list[TagInput] | None = strawberry.field(
-        default=None, description="All its labels from now on."
+        default=None,
+        description="All its labels from now on, at most 1,000, of 250,000 characters in all.",
     )
     artifacts: list[ArtifactInput] | None = strawberry.field(
         default=None, description="Further files; one of the same path is replaced."

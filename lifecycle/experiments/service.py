@@ -2,7 +2,7 @@
 
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
-from lifecycle.commands import Command, DistinctName, Name, Pairs, Text
+from lifecycle.commands import Command, DistinctName, Name, Tags, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import NotFound, check_revision
 from lifecycle.experiments import repository, rules
@@ -17,7 +17,7 @@ class CreateExperiment(Command):
     name: DistinctName
     description: Text | None = None
     owner: Name | None = None
-    tags: Pairs = {}
+    tags: Tags = {}
 
 
 class UpdateExperiment(Command):
@@ -27,7 +27,7 @@ class UpdateExperiment(Command):
     description: Text | None = None
     owner: Name | None = None
     status: ExperimentStatus | None = None
-    tags: Pairs = {}
+    tags: Tags = {}
     expected_revision: int | None = None
 
 

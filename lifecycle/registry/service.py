@@ -17,7 +17,7 @@ from lifecycle.commands import (
     JsonObject,
     Line,
     Name,
-    Pairs,
+    Tags,
     Text,
     pairs_to,
 )
@@ -52,7 +52,7 @@ class RegisterModelVersion(Command):
     framework: Name | None = None
     hyperparameters: JsonObject | None = None
     metrics: _Metrics | None = None
-    tags: Pairs = {}
+    tags: Tags = {}
     artifact_path: Line | None = None
     artifact_digest: Line | None = None
     size_bytes: Count | None = None
@@ -67,7 +67,7 @@ class UpdateModelVersion(Command):
     framework: Name | None = None
     hyperparameters: JsonObject | None = None
     metrics: _Metrics = []
-    tags: Pairs = {}
+    tags: Tags = {}
     artifact_path: Line | None = None
     artifact_digest: Line | None = None
     size_bytes: Count | None = None
@@ -80,7 +80,7 @@ class UpdateModel(Command):
     name: Name
     description: Text | None = None
     owner: Name | None = None
-    tags: Pairs = {}
+    tags: Tags = {}
     metric_goals: _Goals = {}
     expected_revision: int | None = None
 

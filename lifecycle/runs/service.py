@@ -23,6 +23,7 @@ from lifecycle.commands import (
     Moment,
     Name,
     Pairs,
+    Tags,
     Text,
 )
 from lifecycle.database import WriteSession, clock
@@ -151,7 +152,7 @@ class LogRun(Command):
     status_message: Text | None = None
     params: Pairs = {}
     metrics: Annotated[list[NewMetric], Field(max_length=MAX_KEYS)] = []
-    tags: Pairs = {}
+    tags: Tags = {}
     artifacts: Annotated[list[NewArtifact], Field(max_length=1_000)] = []
     source: Line | None = None
     git_commit: Name | None = None
@@ -173,7 +174,7 @@ class UpdateRun(Command):
     params: Pairs = {}
     dataset_facts: JsonObject | None = None
     metrics: Annotated[list[NewMetric], Field(max_length=MAX_KEYS)] = []
-    tags: Pairs = {}
+    tags: Tags = {}
     artifacts: Annotated[list[NewArtifact], Field(max_length=1_000)] = []
     ended_at: Moment | None = None
     expected_revision: int | None = None

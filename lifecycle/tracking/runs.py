@@ -19,7 +19,7 @@ from uuid import UUID
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from lifecycle.commands import JsonObject
+from lifecycle.commands import JsonObject, fitting_tags
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.datasets.rules import named
 from lifecycle.errors import Conflict, NotFound
@@ -261,7 +261,7 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
         "status": status,
         "status_message": theirs.fields.get("description"),
         "params": _first(_new_params({}, theirs.fields).items()),
-        "tags": _first(rules.with_changes({}, theirs.fields, "tag:").items()),
+        "tags": fitting_tags(rules.with_changes({}, theirs.fields, "tag:")),
         "source": rules.here_line(run.tags.get(_SOURCE, "")),
         "git_commit": rules.here_line(run.tags.get(_COMMIT, ""), rules.MAX_NAME),
         "dataset_facts": _facts_of(_used_by(run)),

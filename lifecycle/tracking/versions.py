@@ -15,6 +15,7 @@ from uuid import UUID
 
 import orjson
 
+from lifecycle.commands import fitting_tags
 from lifecycle.database import ReadSession, WriteSession, savepoint
 from lifecycle.deployments import repository as deployments
 from lifecycle.errors import AlreadyExists, NotFound
@@ -232,7 +233,7 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
         version=number,
         run_id=run_id,
         description=theirs.fields.get("description"),
-        tags=rules.with_changes({}, {**fields}, "tag:"),
+        tags=fitting_tags(rules.with_changes({}, {**fields}, "tag:")),
         artifact_path=rules.here_line(found.version.source),
         metrics=metrics,
     )

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, validate
 
-from schema import admission
+from schema import admission, ids
 from schema.admission import MAX_MUTATIONS, MAX_QUERIES
 from tests.client import Graph, Json, socket
 from tests.conftest import Live
@@ -194,3 +194,34 @@ async def test_changes_that_wait_for_a_lock_keep_no_query_waiting(
     assert sum(answer.status_code == 503 for answer in answers) == 3
     made = 1 + MAX_MUTATIONS + WAITING
     assert await graph.query(counted(unique)) == {"experiments": {"totalCount": made}}
+
+
+async def test_between_the_fields_of_one_mutation_others_are_answered(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a mutation whose fields wait for nothing
+    fields = 500
+    aliases = UPDATE.removeprefix("mutation { ").removesuffix(" }")
+    document = f"mutation {{ {' '.join(f'a{n}: {aliases}' for n in range(fields))} }}"
+    another = "{ __typename }"
+    await graph.query(another)
+    order: list[str] = []
+    asked: list[asyncio.Task[httpx.Response]] = []
+    decode = ids.decode
+
+    def decodes(*given: Any) -> Any:
+        order.append("field")
+        if not asked:
+            asked.append(send(graph, another))
+            asked[0].add_done_callback(lambda _: order.append("another"))
+        return decode(*given)
+
+    # When somebody asks while the first of them is executed
+    monkeypatch.setattr(ids, "decode", decodes)
+    answer = await graph.query(document)
+
+    # Then that is answered before the last.
+    assert list(answer.values()) == [{"__typename": "InvalidInput"}] * fields
+    assert (await asked[0]).json() == {"data": {"__typename": "Query"}}
+    assert order.count("field") == fields
+    assert "another" in order[:fields]

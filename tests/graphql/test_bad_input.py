@@ -366,6 +366,10 @@ async def test_five_megabytes_are_refused_like_anything_too_long(
 
 
 POINT = {"key": "loss", "value": 1.0}
+# As much as one object may have.
+LABELS = [{"key": f"{n:05}", "value": "v" * 19_995} for n in range(12)] + [
+    {"key": "rest", "value": "v" * 9_996}
+]
 
 
 @pytest.mark.parametrize(
@@ -413,6 +417,18 @@ POINT = {"key": "loss", "value": 1.0}
         ("logRun", {"metrics": [{"key": "a", "kind": "FINITE"}]}, ["metrics", "0"]),
         ("logRun", {"params": [{"key": "a", "value": "1"}] * 2}, ["params"]),
         ("logRun", {"tags": [{"key": f"{n}", "value": ""} for n in range(1_001)]}, ["tags"]),
+        *(
+            (mutation, {"tags": [*LABELS, {"key": "z", "value": ""}]}, ["tags"])
+            for mutation in (
+                "createExperiment",
+                "updateExperiment",
+                "logRun",
+                "updateRun",
+                "updateModel",
+                "registerModelVersion",
+                "updateModelVersion",
+            )
+        ),
         (
             "logRun",
             {"artifacts": [{"name": "a", "path": f"{n}"} for n in range(1_001)]},
@@ -446,6 +462,22 @@ async def test_what_does_not_fit_together_or_is_too_much_is_refused(
 
     assert (found, error["path"]) == ("InvalidInput", path), error
     assert await contents(quiet.database) == before
+
+
+async def test_as_many_tags_as_an_object_may_have_are_taken(
+    quiet_graph: Graph, unique: str
+) -> None:
+    selection = "experiment { tags { key value } }"
+    made = await quiet_graph.done("createExperiment", {"name": unique, "tags": LABELS}, selection)
+    assert made["tags"] == LABELS
+
+    more = {"name": unique, "tags": [*LABELS, {"key": "z", "value": ""}]}
+    assert await quiet_graph.mutate("updateExperiment", more) == {
+        "__typename": "InvalidInput",
+        "code": "INVALID_INPUT",
+        "message": "tags: must not have more than 250,000 characters in all",
+        "path": ["tags"],
+    }
 
 
 TIMES = [

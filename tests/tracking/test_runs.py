@@ -14,7 +14,7 @@ import orjson
 import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from sqlalchemy import select
 
 from lifecycle.access.origin import Origin
@@ -745,6 +745,31 @@ async def test_of_more_params_than_a_run_may_have_the_first_by_name_come_in(
     found = await read(graph, run)
     assert found["params"] == {k: given[k] for k in [*given][:166]}
     assert found["tags"]["after"] == "all"
+
+
+async def test_of_more_tags_than_a_run_may_have_the_first_by_name_come_in_and_the_rest_is_told(
+    graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    given = {f"t{n:02}": "v" * 4_997 for n in range(52)}
+    client.log_batch(there, tags=[RunTag(key, value) for key, value in given.items()])
+
+    # when
+    item = await mirror.theirs(RUN, there)
+
+    # then
+    assert item is not None
+    reason = "tags: must not have more than 250,000 characters in all."
+    assert (item.state, [(each["field"], each["reason"]) for each in item.conflicts]) == (
+        SyncState.CONFLICT,
+        [("tag:t50", reason), ("tag:t51", reason)],
+    )
+    found = await read(graph, global_id("Run", item))
+    assert found["tags"] == {key: given[key] for key in [*given][:50]}
+    kept = client.get_run(there).data.tags
+    assert {key: kept.get(key) for key in given} == given
 
 
 # Both.
