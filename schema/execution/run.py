@@ -132,7 +132,7 @@ class Run:
         self._variables = variables
         self._context = context
         self._loaders = context.loaders
-        self._further: dict[Loaded, Further] = {}
+        self._paths: dict[Loaded, tuple[Path, Further]] = {}
 
     async def answer(self) -> dict[str, Any]:
         """The data. Raises Unusual, LimitExceeded, and whatever resolvers and serializers raise."""
@@ -194,11 +194,11 @@ class Run:
         return columns
 
     def _path(self, field: Loaded) -> Path:
-        further = self._further.get(field)
-        if further is None:
+        if field not in self._paths:
             further = field.access.given(**field.arguments.given(self._variables))
-            self._further[field] = further
-        return Path(field.access.batch, further.which + further.page, field.leaves)
+            path = Path(field.access.batch, further.which + further.page, field.leaves)
+            self._paths[field] = path, further
+        return self._paths[field][0]
 
     def _ahead(self, wanted: list[Wanted]) -> list[Ahead]:
         """What the next level will ask for, if this one is nothing but one object."""
@@ -296,7 +296,7 @@ class Run:
             return
         access = field.access
         if field.kind is not None:
-            further = self._further[field]
+            _, further = self._paths[field]
             found = [
                 access.connection(field.kind, page, self._loaders, key, further)
                 for page, key in zip(found, wanted.keys, strict=True)
