@@ -1,14 +1,15 @@
 """What is checked of a document before it costs anything: how large it is, fragments expanded.
 
 Its cost is what others call its type cost: an object counts 1, a scalar nothing, a list as much as
-it may hold. Who may ask how often, and for how long, is in admission.py.
+it may hold; and what a field is given counts as often as the field is executed, if it is much. Who
+may ask how often, and for how long, is in admission.py.
 """
 
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphql import (
     DocumentNode,
@@ -18,12 +19,16 @@ from graphql import (
     GraphQLError,
     IntValueNode,
     ListValueNode,
+    NamedTypeNode,
+    NonNullTypeNode,
+    ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
     Source,
     SourceLocation,
     ValueNode,
+    VariableDefinitionNode,
     VariableNode,
 )
 from graphql.language import location
@@ -82,6 +87,15 @@ _MAX_POINTS = 10_000
 _POINTS_SHOWN = 1_000
 _POINTS_AN_OBJECT = 25
 
+# What a field is given is read each time that the field is executed: a list or an object takes as
+# long as two objects take to be shown, a hundred values in them as one. So much is usual.
+_USUAL_LISTS = 10
+_USUAL_VALUES = 100
+_OBJECTS_A_LIST = 2
+_VALUES_AN_OBJECT = 100
+# Types of variables that hold neither.
+_SINGLE = frozenset(("BigInt", "Boolean", "DateTime", "Float", "ID", "Int", "String"))
+
 # A mutation locks, writes and is journalled.
 _MUTATION = 10
 
@@ -127,8 +141,9 @@ class _Measure:
             if isinstance(node, FragmentDefinitionNode)
         }
         self._variables = variables
-        self._defaults = _defaults(document)
+        self._definitions = _definitions(document)
         self._known: dict[str, Size] = {}
+        self._held: dict[str, _Held] = {}
 
     def of(self, selections: SelectionSetNode | None) -> Size:
         size = Size()
@@ -149,6 +164,7 @@ class _Measure:
         usual = DEFAULT_SIZE if below.paged else 1
         length = self._length(node, _LENGTHS.get(node.name.value, usual))
         cost = length * (below.cost + 1) if node.selection_set else 0
+        cost += self._of_given(node)
         paged = node.name.value in ("nodes", "edges")
         return Size(below.depth + 1, below.fields + 1, cost, paged)
 
@@ -174,6 +190,46 @@ class _Measure:
                 each = 1 + self._size(value, _MAX_POINTS) // _POINTS_AN_OBJECT
         return length * each
 
+    def _of_given(self, node: FieldNode) -> int:
+        """What a field is given."""
+        lists = values = 0
+        for argument in node.arguments or ():
+            held = self._in(argument.value)
+            lists, values = lists + held.lists, values + held.values
+        beyond = max(lists - _USUAL_LISTS, 0), max(values - _USUAL_VALUES, 0)
+        return _OBJECTS_A_LIST * beyond[0] + beyond[1] // _VALUES_AN_OBJECT
+
+    def _in(self, value: ValueNode) -> "_Held":
+        """What an argument holds."""
+        lists = values = 0
+        waiting = [value]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, VariableNode):
+                held = self._in_variable(node.name.value)
+                lists, values = lists + held.lists, values + held.values
+            elif isinstance(node, ListValueNode):
+                lists, values = lists + 1, values + len(node.values)
+                waiting += node.values
+            elif isinstance(node, ObjectValueNode):
+                lists, values = lists + 1, values + len(node.fields)
+                waiting += [field.value for field in node.fields]
+        return _Held(lists, values)
+
+    def _in_variable(self, name: str) -> "_Held":
+        if name not in self._held:
+            definitions = self._definitions.get(name, ())
+            if self._variables is None:
+                many = any(not _is_single(each) for each in definitions)
+                held = _Held(MAX_GIVEN, MAX_GIVEN_TEXTS) if many else _Held()
+            elif name in self._variables:
+                held = _in_json(self._variables[name])
+            else:
+                defaults = [each.default_value for each in definitions if each.default_value]
+                held = max(map(self._in, defaults), default=_Held())
+            self._held[name] = held
+        return self._held[name]
+
     def _number(self, value: ValueNode) -> int:
         """How many a list names."""
         if isinstance(value, VariableNode):
@@ -181,10 +237,17 @@ class _Measure:
             if self._variables is None:
                 return _MAX_NAMED
             if name not in self._variables:
-                return self._defaults.get(name, 1)
+                return self._by_default(name)
             given = self._variables[name]
             return len(given) if isinstance(given, list | tuple) else 1
         return len(value.values) if isinstance(value, ListValueNode) else 1
+
+    def _by_default(self, name: str) -> int:
+        """How many a variable names where a request does not give it; of several operations, the
+        one that names the most."""
+        defaults = [each.default_value for each in self._definitions.get(name, ())]
+        lists = [each for each in defaults if isinstance(each, ListValueNode)]
+        return max((len(each.values) for each in lists), default=1)
 
     def _size(self, value: ValueNode, most: int) -> int:
         """What an argument says, or the most that it may say."""
@@ -196,16 +259,41 @@ class _Measure:
         return min(max(given, 1), most) if isinstance(given, int) else most
 
 
-def _defaults(document: DocumentNode) -> dict[str, int]:
-    """How many each variable names where a request does not give it; of several operations, the one
-    that names the most."""
-    found: dict[str, int] = {}
+class _Held(NamedTuple):
+    """How many lists and objects are in a value, and how many values in those."""
+
+    lists: int = 0
+    values: int = 0
+
+
+def _in_json(value: Any) -> _Held:
+    lists = values = 0
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            inner = value.values() if isinstance(value, dict) else value
+            lists, values = lists + 1, values + len(inner)
+            if not {dict, list}.isdisjoint(map(type, inner)):
+                waiting += [each for each in inner if isinstance(each, dict | list)]
+    return _Held(lists, values)
+
+
+def _is_single(definition: VariableDefinitionNode) -> bool:
+    """Whether a variable holds neither list nor object."""
+    type_ = definition.type
+    if isinstance(type_, NonNullTypeNode):
+        type_ = type_.type
+    return isinstance(type_, NamedTypeNode) and type_.name.value in _SINGLE
+
+
+def _definitions(document: DocumentNode) -> dict[str, list[VariableDefinitionNode]]:
+    """The definitions of each variable, of all operations."""
+    found: dict[str, list[VariableDefinitionNode]] = {}
     for node in document.definitions:
         if isinstance(node, OperationDefinitionNode):
             for each in node.variable_definitions or ():
-                if isinstance(each.default_value, ListValueNode):
-                    name = each.variable.name.value
-                    found[name] = max(len(each.default_value.values), found.get(name, 0))
+                found.setdefault(each.variable.name.value, []).append(each)
     return found
 
 

@@ -857,6 +857,9 @@ TOO_LARGE = {
     "more points than anybody draws": 'query ($keys: [String!]!) { run(id: "x") { '
     "a: metricHistory(keys: $keys, maxPoints: 10000) { steps values } "
     "b: metricHistory(keys: $keys, maxPoints: 10000) { timestamps } } }",
+    "more to read than anybody gives": "query ($order: [RunOrder!]) { "
+    + " ".join(f"a{n}: runs(orderBy: $order) {{ totalCount }}" for n in range(20))
+    + " }",
     "endless in tokens": f"{{ {'a ' * 20_001} }}",
     "endless in characters": f"{{ __typename {',' * 500_000} }}",
     "endless in arguments": f"{{ nodes(ids: [{'1 ' * 20_001}]) {{ id }} }}",
@@ -874,6 +877,7 @@ LIMITS = {
     "multiplied by fragments": ("fields", 2_000, 2_700),
     "more objects than anybody reads": ("cost", 50_000, 2_020_200),
     "more points than anybody draws": ("cost", 50_000, 80_201),
+    "more to read than anybody gives": ("cost", 50_000, 20 * (2 * 1_991 + 39 + 1)),
     "endless in tokens": ("tokens", 20_000, 20_001),
     "endless in characters": ("characters", 500_000, 500_001),
     "endless in arguments": ("tokens", 20_000, 20_001),
@@ -888,7 +892,10 @@ LIMITS = {
 async def test_an_operation_that_is_too_large_is_refused_before_it_is_run(
     http: httpx.AsyncClient, what: str
 ) -> None:
-    variables = {"keys": [f"k{n}" for n in range(100)]}
+    variables = {
+        "keys": [f"k{n}" for n in range(100)],
+        "order": [{"field": "CREATED_AT"}] * 2_000,
+    }
 
     response = await post(http, {"query": TOO_LARGE[what], "variables": variables})
 

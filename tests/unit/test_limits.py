@@ -282,3 +282,47 @@ def test_variables_of_more_than_anything_takes_are_refused(
 
     assert str(refused.value) == f"The variables of a request may have {said}."
     assert (refused.value.name, refused.value.limit) == ("variables", limit)
+
+
+def test_what_a_field_is_given_costs_as_often_as_it_is_read() -> None:
+    keys: list[Any] = [{"field": "CREATED_AT"}] * 2_000
+    cost = 2 * (2_001 - 10) + (4_000 - 100) // 100
+    document = "query ($keys: [RunOrder!]) {" + "".join(
+        f"a{n}: runs(orderBy: $keys) {{ totalCount }} " for n in range(13)
+    )
+
+    # In a variable, by default or in the document itself, and what is unknown costs the most.
+    once = "query ($keys: [RunOrder!]) { runs(orderBy: $keys) { totalCount } }"
+    assert refused(once, keys=keys) == []
+    assert refused(document + "}", keys=keys[:20]) == []
+    assert refused(document + "}", keys=keys) == [
+        f"The operation may cost {13 * (cost + 1)}; 50,000 are allowed."
+    ]
+    literal = "[" + "{field: CREATED_AT} " * 2_000 + "]"
+    assert refused(document.replace("!])", f"!] = {literal})") + "}") == [
+        f"The operation may cost {13 * (cost + 1)}; 50,000 are allowed."
+    ]
+    fragment = f"fragment f on Query {{ runs(orderBy: {literal}) {{ totalCount }} }}"
+    spread = "".join(f"a{n}: node(id: 1) {{ ...f }} " for n in range(13))
+    assert refused(f"{{ {spread} }} {fragment}") == [
+        f"The operation may cost {13 * (cost + 2)}; 50,000 are allowed."
+    ]
+    assert refusals(parse(once), None) == []
+    assert len(refusals(parse(document + "}"), None)) == 1
+    # Below a list that is so for each of its objects.
+    page = "query ($keys: [RunOrder!]) { experiments(first: 100) { nodes { runs(orderBy: $keys) "
+    assert refused(page + "{ totalCount } } } }", keys=keys[:100]) == []
+    assert refused(page + "{ totalCount } } } }", keys=keys[:400]) == [
+        "The operation may cost 79200; 50,000 are allowed."
+    ]
+
+
+def test_many_values_that_a_field_is_given_cost_as_often_as_they_are_read() -> None:
+    document = "query ($statuses: [RunStatus!]) {" + "".join(
+        f"a{n}: runs(filter: {{ statuses: $statuses }}) {{ totalCount }} " for n in range(900)
+    )
+
+    assert refused(document + "}", statuses=["RUNNING"] * 100) == []
+    assert refused(document + "}", statuses=["RUNNING"] * 10_000) == [
+        f"The operation may cost {900 * (99 + 1)}; 50,000 are allowed."
+    ]
