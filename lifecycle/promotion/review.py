@@ -392,7 +392,7 @@ async def update_version(
     """
     version = await registry_service.locked(session, command.model_version)
     confirmed = await _confirmed(session, [version])
-    await registry_service.update_version(session, origin, command)
+    await registry_service.update_version(session, origin, version, command)
     await _changed_content(
         session, origin, version, confirmed, f"Version {version.version} was changed."
     )
