@@ -680,13 +680,13 @@ async def _let_on(
     reason: str | None,
 ) -> None:
     """What an approval does at once. Whoever is approved has passed the policy of STAGING, those
-    that were there before they were changed too. Raises GateFailed, and Forbidden for whoever may
-    not move it there."""
-    if version.stage is Stage.PRODUCTION:
-        approval.used_at = approval.decided_at
-    elif version.stage is Stage.STAGING:
+    that were there, or in PRODUCTION, before they were changed too. Raises GateFailed, and
+    Forbidden for whoever may not move it there."""
+    if version.stage in rules.GUARDED:
         policy, facts = await judged_by(session, version, Stage.STAGING)
         evaluation.enforce(evaluation.evaluate(policy, facts), facts)
+        if version.stage is Stage.PRODUCTION:
+            approval.used_at = approval.decided_at
     else:
         check(origin, Action.MOVE, version.model_id, stage=Stage.STAGING)
         await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)

@@ -628,6 +628,31 @@ async def test_what_has_changed_in_staging_passes_its_policy_again(
     assert passed["__typename"] == "DecideApprovalSuccess"
 
 
+async def test_what_has_changed_in_production_passes_the_policy_of_staging_again(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    fast = {"metric": {"key": "latency", "atMost": 10, "required": True}}
+    await guarded(graph, unique, "STAGING", fast)
+    metrics = [*accuracy(0.9), {"key": "latency", "value": 9}]
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=metrics)
+
+    # when: it has become slower than STAGING allows, and PRODUCTION does not ask
+    slower = [*accuracy(0.9), {"key": "latency", "value": 11}]
+    await graph.done("updateModelVersion", of(version) | {"metrics": slower}, VERSION)
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+    refused = await decide(graph, version)
+
+    # then
+    assert (refused["__typename"], refused["message"]) == (
+        "GateFailed",
+        "STAGING is refused: latency is 11.0; at most 10 is required.",
+    )
+    bypass = of(version) | {"decision": "BYPASS", "notes": "it is urgent"}
+    passed = await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    assert passed["__typename"] == "DecideApprovalSuccess"
+
+
 async def test_what_the_next_is_compared_with_is_what_was_approved(
     graph: Graph, unique: str
 ) -> None:
