@@ -35,7 +35,7 @@ from lifecycle.promotion.gates import (
     Rule,
     RunFacts,
 )
-from lifecycle.promotion.rules import IN_FORCE, OPEN, ChecklistStatus, Decision
+from lifecycle.promotion.rules import ENDED, IN_FORCE, OPEN, ChecklistStatus, Decision
 from lifecycle.promotion.tables import (
     ApprovalDecisionRow,
     ApprovalRow,
@@ -447,21 +447,37 @@ async def _changed_in_production(session: ReadSession, ids: Sequence[UUID]) -> s
 async def waits_for_people(
     session: WriteSession, version: ModelVersionRow, evidence_digest: str
 ) -> bool:
-    """Whether people have let a version on at no time since they have rejected this content, be it
-    as another version of the model, or the service itself has opened a review of it, whatever has
+    """Whether people have let this content on at no time since they have rejected it, since what
+    they had approved was taken back, or the service itself has opened a review of it, be it as
+    another version of the model; or nothing of the version since its last such review, whatever has
     become of that."""
     mine = ApprovalRow.model_version_id == version.id
     of_model = select(ModelVersionRow.id).where(ModelVersionRow.model_id == version.model_id)
     same = ApprovalRow.model_version_id.in_(of_model) & (
         ApprovalRow.evidence_digest == evidence_digest
     )
+    opened = ApprovalRow.submitted_by.startswith(SYSTEM)
     by_people = ~ApprovalRow.decided_by.startswith(SYSTEM)
-    rejected = same & by_people & (ApprovalRow.status == ApprovalStatus.REJECTED)
-    let_on = (mine | same) & by_people & (ApprovalRow.status != ApprovalStatus.REJECTED)
-    last = select(func.max(ApprovalRow.submitted_at)).where(let_on).scalar_subquery()
-    opened = mine & ApprovalRow.submitted_by.startswith(SYSTEM) | rejected
-    since = or_(last.is_(None), ApprovalRow.submitted_at > last)
-    return bool(await session.fetch(select(ApprovalRow.id).where(opened, since).limit(1)))
+    ended = by_people & among(ApprovalRow.status, ENDED)
+    let_on = by_people & ~among(ApprovalRow.status, ENDED)
+
+    def since(when: Any, which: Any) -> Any:
+        last = select(func.max(ApprovalRow.decided_at)).where(let_on, which).scalar_subquery()
+        return or_(last.is_(None), when > last)
+
+    return bool(
+        await session.fetch(
+            select(ApprovalRow.id)
+            .where(
+                or_(
+                    mine & opened & since(ApprovalRow.submitted_at, mine | same),
+                    same & opened & since(ApprovalRow.submitted_at, same),
+                    same & ended & since(ApprovalRow.decided_at, same),
+                )
+            )
+            .limit(1)
+        )
+    )
 
 
 _APPROVALS = Children(

@@ -30,6 +30,7 @@ from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import Facts, GateFailed
 from lifecycle.promotion.rules import (
     APPROVAL,
+    ENDED,
     IN_FORCE,
     OPEN,
     ChecklistStatus,
@@ -59,8 +60,6 @@ Aliases = Callable[[WriteSession, str], Awaitable[frozenset[str]]]
 
 MAX_ITEMS = 200
 POLICY = "system:policy"
-# Of submissions for which nobody stands any more.
-_ENDED = (ApprovalStatus.REJECTED, ApprovalStatus.WITHDRAWN)
 
 
 class AppendChecklistItem(Command):
@@ -230,9 +229,9 @@ async def submit(
     aliases: Aliases | None = None,
 ) -> ApprovalRow:
     """Validate a version and decide, as far as the policy decides by itself; what was submitted
-    before is superseded. Once people have rejected it as it is, or drift has opened a review, and
-    where the submitter has approved items of the checklist, people decide next. An approval moves
-    the version to STAGING. `aliases` is as in `decide`.
+    before is superseded. Once people have rejected it as it is, or their approval was taken back,
+    or drift has opened a review, and where the submitter has approved items of the checklist,
+    people decide next. An approval moves the version to STAGING. `aliases` is as in `decide`.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
@@ -262,7 +261,10 @@ async def submit(
         session, version, facts.evidence_digest()
     ):
         status = ApprovalStatus.NEEDS_REVIEW
-        reason = "Since it was rejected, or drift opened a review of it, nobody has approved it."
+        reason = (
+            "Since it was rejected or taken back, or drift opened a review of it, nobody has "
+            "approved it."
+        )
     if status is ApprovalStatus.APPROVED and facts.checklist:
         assert aliases is not None
         mine = _names(origin, await aliases(session, origin.actor))
@@ -392,7 +394,7 @@ async def update_version(
     """
     version = await registry_service.locked(session, command.model_version)
     confirmed = await _confirmed(session, [version])
-    await registry_service.update_version(session, origin, command)
+    await registry_service.update_version(session, origin, version, command)
     await _changed_content(
         session, origin, version, confirmed, f"Version {version.version} was changed."
     )
@@ -573,7 +575,7 @@ async def _submitters(
     people, standing = set(), None
     for name, content, status in await repository.submissions(session, version.id):
         by_somebody = not name.startswith(SYSTEM)
-        if standing is None and status in _ENDED:
+        if standing is None and status in ENDED:
             standing = False
         if standing is None and by_somebody:
             standing = content == digest
@@ -678,13 +680,13 @@ async def _let_on(
     reason: str | None,
 ) -> None:
     """What an approval does at once. Whoever is approved has passed the policy of STAGING, those
-    that were there before they were changed too. Raises GateFailed, and Forbidden for whoever may
-    not move it there."""
-    if version.stage is Stage.PRODUCTION:
-        approval.used_at = approval.decided_at
-    elif version.stage is Stage.STAGING:
+    that were there, or in PRODUCTION, before they were changed too. Raises GateFailed, and
+    Forbidden for whoever may not move it there."""
+    if version.stage in rules.GUARDED:
         policy, facts = await judged_by(session, version, Stage.STAGING)
         evaluation.enforce(evaluation.evaluate(policy, facts), facts)
+        if version.stage is Stage.PRODUCTION:
+            approval.used_at = approval.decided_at
     else:
         check(origin, Action.MOVE, version.model_id, stage=Stage.STAGING)
         await move(session, origin, version, Stage.STAGING, StageCause.APPROVED, reason)

@@ -67,6 +67,8 @@ APPROVAL = StateMachine(
 OPEN = frozenset({_A.PENDING, _A.NEEDS_REVIEW})
 # What lets a version into production.
 IN_FORCE = frozenset({_A.APPROVED, _A.BYPASSED})
+# Of submissions for which nobody stands any more.
+ENDED = frozenset({_A.REJECTED, _A.WITHDRAWN})
 
 
 def check_move(current: Stage, wanted: Stage, cause: StageCause) -> None:

@@ -172,10 +172,10 @@ async def add_version(
 
 
 async def update_version(
-    session: WriteSession, origin: Origin, command: UpdateModelVersion
-) -> ModelVersionRow:
-    """Change a version. Raises NotFound, StaleRevision, InvalidInput, Forbidden."""
-    row = await locked(session, command.model_version)
+    session: WriteSession, origin: Origin, row: ModelVersionRow, command: UpdateModelVersion
+) -> None:
+    """Change a version that the caller has locked. Raises StaleRevision, InvalidInput,
+    Forbidden."""
     check(origin, Action.CHANGE, row.model_id)
     check_revision(row.revision, command.expected_revision)
     changes = command.given(
@@ -196,7 +196,6 @@ async def update_version(
             changes["updated_at"] = datetime.now(UTC)
             was, about = {"metrics": before}, {"metrics": after}
     await journal.change(session, origin, row, changes, was=was, about=about)
-    return row
 
 
 async def name_artifact(session: WriteSession, origin: Origin, row: ModelVersionRow) -> None:

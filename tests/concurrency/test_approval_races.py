@@ -489,3 +489,43 @@ async def test_a_version_of_a_run_that_is_changing_is_approved_on_what_the_run_b
     )
     assert found == (await status(graph, made))[1] == "APPROVED"
     assert (await promote(graph, made))["__typename"] == "SetStageSuccess"
+
+
+async def test_what_is_changed_is_what_was_meant_when_the_change_began(
+    graph: Graph, live: Live, sql: asyncpg.Connection, unique: str
+) -> None:
+    """Else what comes into the stage meanwhile is changed, and stays approved."""
+    # given: one in the stage, and another that is approved
+    meant = await a_version(graph, unique, metrics=GOOD)
+    other = await in_staging(graph, unique)
+    of_stage = {"modelVersion": {"inStage": {"modelName": unique, "stage": "EXPERIMENTAL"}}}
+    selection = "id approval { status } metrics { value }"
+
+    # when: that comes into the stage while the one that is there is changed
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE checklist_item IN ACCESS EXCLUSIVE MODE")
+        changing = asyncio.create_task(
+            graph.mutate(
+                "updateModelVersion",
+                of_stage | {"metrics": BAD},
+                f"modelVersion {{ {selection} }}",
+            )
+        )
+        while not await waiting(sql):
+            pass
+        await graph.done("setStage", by_id(other, stage="EXPERIMENTAL"), VERSION)
+    changed = await changing
+
+    # then
+    assert changed["modelVersion"] == {
+        "id": meant["id"],
+        "approval": {"status": "NOT_SUBMITTED"},
+        "metrics": [{"value": 0.5}],
+    }
+    query = f"query ($id: ID!) {{ modelVersion(by: {{ id: $id }}) {{ {selection} }} }}"
+    found = await graph.query(query, {"id": other["id"]})
+    assert found["modelVersion"] == {
+        "id": other["id"],
+        "approval": {"status": "APPROVED"},
+        "metrics": [{"value": 0.9}],
+    }

@@ -276,8 +276,8 @@ async def test_who_submits_again_does_not_decide_what_drift_has_people_decide(
         == [
             {
                 "status": "NEEDS_REVIEW",
-                "reason": "Since it was rejected, or drift opened a review of it, nobody has "
-                "approved it.",
+                "reason": "Since it was rejected or taken back, or drift opened a review of it, "
+                "nobody has approved it.",
                 "decidedBy": None,
             }
         ]
@@ -402,6 +402,74 @@ async def test_the_policy_does_not_approve_what_people_have_rejected(
     await graph.mutate("decideApproval", approved, **{"Lifecycle-Actor": "ben"})
 
     assert (await submit(graph, version))["status"] == "APPROVED"
+
+
+async def rejected(graph: Graph, version: Json) -> None:
+    await graph.mutate(
+        "decideApproval", of(version) | {"decision": "REJECT"}, **{"Lifecycle-Actor": "ben"}
+    )
+
+
+async def doubtful(graph: Graph, name: str) -> list[Json]:
+    """Two versions alike, which people have to decide about, until nothing is in production any
+    more."""
+    leader = await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(0.9))
+    versions = [await a_version(graph, name, metrics=accuracy(0.87)) for _ in range(2)]
+    for version in versions:
+        assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+    await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
+    return versions
+
+
+async def test_what_people_have_approved_since_is_no_way_for_what_they_have_rejected(
+    graph: Graph, unique: str
+) -> None:
+    # given: after the one was rejected, another was approved as something else
+    bad, other = await doubtful(graph, unique)
+    await rejected(graph, bad)
+    leader = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.93))
+    await graph.done("updateModelVersion", of(other) | {"metrics": accuracy(0.89)}, VERSION)
+    assert (await submit(graph, other))["status"] == "NEEDS_REVIEW"
+    assert (await decide(graph, other))["__typename"] == "DecideApprovalSuccess"
+    await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
+
+    # when: its author makes it what was rejected
+    await graph.done("updateModelVersion", of(other) | {"metrics": accuracy(0.87)}, VERSION)
+
+    # then
+    assert (await submit(graph, other))["status"] == "NEEDS_REVIEW"
+
+
+async def test_what_people_reject_after_they_have_approved_it_is_rejected(
+    graph: Graph, unique: str
+) -> None:
+    """Whichever was submitted first."""
+    first, second = await doubtful(graph, unique)
+    assert (await decide(graph, second))["__typename"] == "DecideApprovalSuccess"
+    await rejected(graph, first)
+
+    assert (await submit(graph, first))["status"] == "NEEDS_REVIEW"
+
+
+async def test_what_was_approved_and_taken_back_is_for_people(graph: Graph, unique: str) -> None:
+    version, _ = await doubtful(graph, unique)
+    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    await graph.mutate("withdrawApproval", of(version), **MALLORY)
+
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+
+async def test_what_drift_has_people_decide_the_policy_approves_as_no_other_version(
+    graph: Graph, unique: str
+) -> None:
+    version = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.9)))
+    assert await drifts(graph, version) == OF_NOBODY
+
+    same = await a_version(graph, unique, metrics=accuracy(0.9))
+    other = await a_version(graph, unique, metrics=accuracy(0.91))
+
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    assert (await submit(graph, other))["status"] == "APPROVED"
 
 
 CHECKED: list[Json] = [
@@ -557,6 +625,31 @@ async def test_what_has_changed_in_staging_passes_its_policy_again(
         "GateFailed",
         "STAGING is refused: latency is 11.0; at most 10 is required.",
     )
+    assert passed["__typename"] == "DecideApprovalSuccess"
+
+
+async def test_what_has_changed_in_production_passes_the_policy_of_staging_again(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    fast = {"metric": {"key": "latency", "atMost": 10, "required": True}}
+    await guarded(graph, unique, "STAGING", fast)
+    metrics = [*accuracy(0.9), {"key": "latency", "value": 9}]
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=metrics)
+
+    # when: it has become slower than STAGING allows, and PRODUCTION does not ask
+    slower = [*accuracy(0.9), {"key": "latency", "value": 11}]
+    await graph.done("updateModelVersion", of(version) | {"metrics": slower}, VERSION)
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+    refused = await decide(graph, version)
+
+    # then
+    assert (refused["__typename"], refused["message"]) == (
+        "GateFailed",
+        "STAGING is refused: latency is 11.0; at most 10 is required.",
+    )
+    bypass = of(version) | {"decision": "BYPASS", "notes": "it is urgent"}
+    passed = await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
     assert passed["__typename"] == "DecideApprovalSuccess"
 
 
