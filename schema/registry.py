@@ -226,10 +226,15 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     @strawberry.field(
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
         "`artifactPath` has its `artifactDigest`, or if that is an s3:// URI within an area; an "
-        "address of the web as it is; of what MLflow keeps the page there that shows it; else null."
+        "address of the web as it is; of what MLflow keeps the page there that shows it; else "
+        "null. Null also while it is in PRODUCTION and not what was approved any more."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:
+            return None
+        if self.row.stage is Stage.PRODUCTION and await info.context.loaders.load(
+            promotion.changed_in_production, self.row.id
+        ):
             return None
         if self.row.run_id is not None:
             place = (self.row.run_id, self.artifact_path)

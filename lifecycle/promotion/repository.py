@@ -426,6 +426,17 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
+async def changed_in_production(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, bool]:
+    """Those of these versions, which are in production, that are not what was approved any more."""
+    with looking_at("id", "approval_status"):
+        rows = await registry.versions_by_ids(session, version_ids)
+    # While its approval is in force, it is what was approved.
+    doubtful = [row.id for row in rows.values() if row.approval_status not in IN_FORCE]
+    return dict.fromkeys(await _changed_in_production(session, doubtful), True) if doubtful else {}
+
+
 async def _changed_in_production(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
     """Those of the versions that have another content than the last approval has let in."""
     with looking_at(*_OF_VERSION):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.artifacts.conftest import Kept
 from tests.client import PATIENCE, Graph, Json
-from tests.factories import a_run, a_version, approved
+from tests.factories import VERSION, a_run, a_version, a_version_in, approved
 from tests.mutations import global_id
 from tests.statements import rows
 from tests.uploads import (
@@ -452,6 +452,35 @@ async def artifact_url(graph: Graph, version: Json) -> str | None:
         "artifactUrl"
     ]
     return found
+
+
+async def test_what_is_in_production_leads_to_nothing_that_was_not_approved(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    run, contents = await a_run(graph, unique), {"good": unique.encode(), "bad": b"bad"}
+    for path, content in contents.items():
+        await uploaded(graph, run, content, path=path)
+    version = await a_version_in(graph, unique, "PRODUCTION", runId=run, artifactPath="good")
+
+    async def served() -> bytes | None:
+        url = await artifact_url(graph, version)
+        return None if url is None else (await send("GET", url)).content
+
+    async def change(path: str) -> None:
+        file = {"artifactPath": path, "artifactDigest": digest_of(contents[path])}
+        input = {"modelVersion": {"id": version["id"]}, **file}
+        await graph.done("updateModelVersion", input, VERSION)
+
+    # when, then
+    assert await served() == contents["good"]
+    await change("bad")
+    assert await served() is None
+    await change("good")
+    assert await served() == contents["good"]
+    await change("bad")
+    await approved(graph, version)
+    assert await served() == contents["bad"]
 
 
 async def test_a_version_leads_to_what_its_run_has_uploaded(graph: Graph, unique: str) -> None:
