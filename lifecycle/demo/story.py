@@ -213,8 +213,9 @@ class _Story:
         why = await promotion.measure_again(self._engineer, candidate, "specificity", figure)
         self._say(self._engineer, f"adds a figure, specificity {figure}. STALE: {why}")
         await self._expect_refusal(
-            promotion.promote(self._engineer, candidate, "It was approved."), "APPROVAL_REQUIRED"
+            promotion.promote(self._engineer, candidate, "It was approved."), "GATE_FAILED"
         )
+        await self._check(promotion, candidate)
         await self._submit(promotion, candidate, "With specificity.")
         await self._promote(promotion, candidate)
 

@@ -66,8 +66,10 @@ demo-approver goes through the checklist: all 3 items hold
 demo submits version 3: APPROVED. accuracy is 0.9917, and 0.975 for version 2 in production: \
 not worse.
 demo adds a figure, specificity 0.9889. STALE: Version 3 was changed.
-Refused: Version 3 is STALE; submit it for approval first, with submitForApproval. \
-(APPROVAL_REQUIRED)
+Refused: PRODUCTION is refused: 0 of 3 items of the checklist are APPROVED; open or rejected: \
+“The file is as logged”, “Read back, it shows the same figures”, “The test was on unseen tumours”. \
+Version 3 is STALE; submit it for approval first, with submitForApproval. (GATE_FAILED)
+demo-approver goes through the checklist: all 3 items hold
 demo submits version 3: APPROVED. accuracy is 0.9917, and 0.975 for version 2 in production: \
 not worse.
 demo moves version 3 from STAGING to PRODUCTION; displaced: 2
@@ -256,7 +258,9 @@ async def test_it_can_be_told_again_and_its_queries_answer_what_they_ask(
         ("system:drift", "model_version.approval_stale"),
         ("demo", "model_version.stage_changed"),
         ("demo", "model_version.approval_submitted"),
+        *[("demo-approver", "model_version.checklist_item_marked")] * 3,
         ("demo", "model_version.approval_stale"),
+        *[("demo", "model_version.checklist_item_marked")] * 3,
         ("demo", "model_version.updated"),
         ("demo", "model_version.stage_changed"),
         ("demo", "model_version.approval_submitted"),
