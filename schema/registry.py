@@ -197,7 +197,10 @@ class Model(Node, OfRow[ModelRow]):
 @strawberry.type(description="One version of a model.")
 class ModelVersion(Node, OfRow[ModelVersionRow]):
     row: Private[ModelVersionRow]
-    keys = ("artifact_digest", "artifact_path", "id", "model_id", "run_id", "size_bytes", "stage")
+    keys = (
+        *("artifact_digest", "artifact_path", "id", "live_deployments", "model_id", "run_id"),
+        *("size_bytes", "stage"),
+    )
     model_name: str = shown(description="The model's name.")
     version: str = shown(description="Unique in the model, for ever.")
     stage: Stage = shown(description="Where it stands.")
@@ -227,13 +230,15 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
         "`artifactPath` has its `artifactDigest`, or if that is an s3:// URI within an area; an "
         "address of the web as it is; of what MLflow keeps the page there that shows it; else "
-        "null. Null also while it is in PRODUCTION and not what was approved any more."
+        "null. Null also while it is in PRODUCTION, or still live there, and not what was "
+        "approved any more."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:
             return None
-        if self.row.stage is Stage.PRODUCTION and await info.context.loaders.load(
-            promotion.changed_in_production, self.row.id
+        in_use = self.row.stage is Stage.PRODUCTION or self.row.live_deployments > 0
+        if in_use and await info.context.loaders.load(
+            deployments.changed_in_production, self.row.id
         ):
             return None
         if self.row.run_id is not None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, any_, select
+from sqlalchemy import Select, any_, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import aliased
 
@@ -27,8 +27,10 @@ from lifecycle.pages import (
     by_time,
     listing,
 )
+from lifecycle.promotion import repository as promotion
 from lifecycle.promotion.rules import IN_FORCE
 from lifecycle.promotion.tables import ApprovalRow
+from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs.tables import RunRow
 
@@ -113,6 +115,25 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
         .limit(1)
         .execution_options(populate_existing=True)
     )
+
+
+async def changed_in_production(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, bool]:
+    """Those of these versions, which are in production or still live there, that are not what was
+    approved any more."""
+    live = select(1).where(
+        DeploymentRow.model_version_id == ModelVersionRow.id,
+        DeploymentRow.environment == Environment.PRODUCTION,
+        among(DeploymentRow.status, sorted(LIVE)),
+    )
+    there = await session.fetch(
+        select(ModelVersionRow.id).where(
+            among(ModelVersionRow.id, version_ids),
+            or_(ModelVersionRow.stage == Stage.PRODUCTION, live.exists()),
+        )
+    )
+    return await promotion.changed_in_production(session, there)
 
 
 async def serving(

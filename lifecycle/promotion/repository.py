@@ -429,7 +429,8 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
 async def changed_in_production(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> dict[UUID, bool]:
-    """Those of these versions, which are in production, that are not what was approved any more."""
+    """Those of these versions, which have been in production, that are not what was approved any
+    more."""
     with looking_at("id", "approval_status"):
         rows = await registry.versions_by_ids(session, version_ids)
     # While its approval is in force, it is what was approved.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.artifacts.conftest import Kept
 from tests.client import PATIENCE, Graph, Json
-from tests.factories import VERSION, a_run, a_version, a_version_in, approved
+from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in, approved
 from tests.mutations import global_id
 from tests.statements import rows
 from tests.uploads import (
@@ -481,6 +481,14 @@ async def test_what_is_in_production_leads_to_nothing_that_was_not_approved(
     await change("bad")
     await approved(graph, version)
     assert await served() == contents["bad"]
+    # Displaced, it is live as long as its deployment.
+    deployment = await a_deployment(graph, version, "PRODUCTION")
+    await a_version_in(graph, unique, "PRODUCTION")
+    assert await served() == contents["bad"]
+    await change("good")
+    assert await served() is None
+    await graph.done("terminateDeployment", {"id": deployment}, "deployment { id }")
+    assert await served() == contents["good"]
 
 
 async def test_a_version_leads_to_what_its_run_has_uploaded(graph: Graph, unique: str) -> None:
