@@ -44,7 +44,7 @@ from lifecycle.settings import Settings, without_credentials
 from lifecycle.tracking import repository as tracking
 from lifecycle.tracking.service import answers
 from schema.admission import Admission, Bounds
-from schema.door import Door
+from schema.door import Door, header
 from schema.execution.schema import CompiledSchema
 from schema.guard import PAGE_POLICY, Guard
 from schema.root import schema
@@ -161,6 +161,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Middleware(RequestLog),
             Middleware(Guard, _hosts(settings)),
             *_other_origins(settings.allowed_origins),
+            Middleware(Straight, view),
         ],
     )
     app.state.database, app.state.feed, app.state.storage = database, feed, storage
@@ -366,6 +367,20 @@ def _stop_with_supervisor() -> None:
         threading.Thread(target=stop, name="supervisor-watch", daemon=True).start()
 
 
+class Straight:
+    """Takes what nearly all requests are for to the endpoint, past Starlette's routes and what
+    answers exceptions there: the endpoint does so itself, and they take a fifteenth of the time of
+    a small query."""
+
+    def __init__(self, app: ASGIApp, view: View) -> None:
+        self._app = app
+        self._view = view
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        straight = scope["type"] == "http" and scope["path"] == "/graphql"
+        await (self._view if straight else self._app)(scope, receive, send)
+
+
 class RequestLog:
     """Gives each request an id, sends it back, and logs one line when the request is done."""
 
@@ -378,7 +393,7 @@ class RequestLog:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        given = header(scope, b"x-request-id")
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
         scope["request_id"] = request_id
         status, began = 0, time.perf_counter()

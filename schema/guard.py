@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifecycle.settings import is_loopback
+from schema.door import header
 
 # Where the answer does not say otherwise.
 _HEADERS = [
@@ -70,12 +71,12 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 given = message.get("headers", ())
-                names = [name for name, _ in given]
-                added = [header for header in _HEADERS if header[0] not in names]
+                names = {name for name, _ in given}
+                added = [each for each in _HEADERS if each[0] not in names]
                 message["headers"] = [*given, *added]
             await send(message)
 
-        if not self._is_ours(_host(scope)):
+        if not self._is_ours(header(scope, b"host")):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": _NO_NAME})
             else:
@@ -101,11 +102,6 @@ class Guard:
 def _error(status: int, message: str, extensions: dict[str, str]) -> Response:
     body = {"errors": [{"message": message, "extensions": extensions}]}
     return Response(orjson.dumps(body), status, media_type="application/graphql-response+json")
-
-
-def _host(scope: Scope) -> str:
-    named = (value for name, value in scope["headers"] if name == b"host")
-    return next(named, b"").decode("latin-1")
 
 
 @lru_cache(100)

@@ -7,8 +7,8 @@ there is an operation is answered in the same form.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -22,7 +22,7 @@ from cross_web import HTTPException
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
@@ -40,10 +40,10 @@ from lifecycle.artifacts.storage import Storage
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated
 from lifecycle.journal.feed import Feed
-from schema.admission import FREE, Admission, Held
+from schema.admission import Admission, Held
 from schema.context import Context
 from schema.documents import WithCost, cost_of, may_change, read, wants_cost
-from schema.door import Caller, Door
+from schema.door import Caller, Door, header
 from schema.errors import told
 from schema.guard import PAGE_POLICY, policy_of
 from schema.limits import MAX_BODY_BYTES, check_variables
@@ -91,20 +91,28 @@ _INIT_SECONDS = 10
 _PIECE = 256 * 1024
 
 
-class _Long(Response):
-    """An answer that counts until it has been taken, in pieces."""
+class _Answer:
+    """An answer, in pieces; one that is long counts until it has been taken."""
 
-    def __init__(self, held: Held, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(
+        self, body: bytes, status: int, headers: Sequence[tuple[str, str]], held: Held | None
+    ) -> None:
+        self._body = body
+        self._status = status
+        self._headers = headers
         self._held = held
-        held.add(len(self.body))
+        if held is not None:
+            held.add(len(body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._held:
-            begin = {"status": self.status_code, "headers": self.raw_headers}
+        # Starlette's Response, which can more, takes 10 µs longer, a tenth of the way through here.
+        headers = [(b"content-length", str(len(self._body)).encode())]
+        headers += [(name.encode(), value.encode("latin-1")) for name, value in self._headers]
+        with self._held or nullcontext():
+            begin = {"status": self._status, "headers": headers}
             await send({"type": "http.response.start", **begin})
-            for at in range(0, len(self.body), _PIECE):
-                piece, more = self.body[at : at + _PIECE], at + _PIECE < len(self.body)
+            for at in range(0, len(self._body), _PIECE):
+                piece, more = self._body[at : at + _PIECE], at + _PIECE < len(self._body)
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
@@ -168,6 +176,7 @@ class View(GraphQL[Context, None]):
             except HTTPException as error:
                 await websocket.close(4400, error.reason)
             return
+        response: ASGIApp
         try:
             response = await self._answer(Request(scope, receive))
         except HTTPException as error:
@@ -178,8 +187,8 @@ class View(GraphQL[Context, None]):
             return
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
-        accepted = _accepted(request.headers.get("accept", "*/*"))
+    async def _answer(self, request: Request) -> ASGIApp:
+        accepted = _accepted(header(request.scope, b"accept") or "*/*")
         media_type = _media_type(accepted)
         if request.method not in _ALLOWED:
             raise HTTPException(405, "GraphQL only supports GET and POST requests.")
@@ -369,7 +378,7 @@ def _from_url(request: Request) -> dict[str, Any]:
 
 
 async def _from_body(request: Request, held: Held) -> dict[str, Any]:
-    given = request.headers.get("content-type", "")
+    given = header(request.scope, b"content-type")
     if given.partition(";")[0].strip().lower() != _JSON:
         raise HTTPException(415, f"The body must be {_JSON}.")
     body = await _body(request.receive, held)
@@ -410,9 +419,9 @@ def _shown(result: ExecutionResult) -> GraphQLHTTPResponse:
     return shown
 
 
-def _response(result: ExecutionResult, media_type: str, held: Held | None = None) -> Response:
+def _response(result: ExecutionResult, media_type: str, held: Held | None = None) -> _Answer:
     shown = _shown(result)
-    status, headers = 200, {}
+    status, headers = 200, [("content-type", media_type)]
     if "data" not in shown:
         assert result.errors
         told = result.errors[0].extensions or {}
@@ -421,13 +430,10 @@ def _response(result: ExecutionResult, media_type: str, held: Held | None = None
         elif media_type == _RESPONSE_JSON:
             status = _STATUS.get(told.get("code", ""), 400)
         if "retryAfter" in told:
-            headers["retry-after"] = str(told["retryAfter"])
+            headers.append(("retry-after", str(told["retryAfter"])))
         if status == 401:
-            headers["www-authenticate"] = "Bearer"
-    body = orjson.dumps(shown)
-    if held is not None and len(body) > FREE:
-        return _Long(held, body, status, headers=headers, media_type=media_type)
-    return Response(body, status, headers=headers, media_type=media_type)
+            headers.append(("www-authenticate", "Bearer"))
+    return _Answer(orjson.dumps(shown), status, headers, held)
 
 
 def _untold(error: LimitExceeded) -> LimitExceeded:
