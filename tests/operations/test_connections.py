@@ -4,7 +4,7 @@ import asyncio
 import resource
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from socket import SO_RCVBUF, SOL_SOCKET
 from socket import socket as Socket
 from urllib.parse import urlsplit
@@ -243,6 +243,10 @@ async def test_what_comes_after_a_body_is_no_header(live: Live) -> None:
 async def test_who_has_no_files_left_is_ready_still(database_url: str) -> None:
     migrate.head.cache_clear()
     async with serving(database_url) as live, Graph(live.url) as graph:
+        # given connections to the database, of which others may use one
+        async with AsyncExitStack() as opened:
+            for _ in range(3):
+                await opened.enter_async_context(live.database.read())
         await graph.query("{ experiments { totalCount } }")
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
