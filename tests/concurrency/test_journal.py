@@ -564,7 +564,9 @@ async def test_silence_costs_about_a_look_a_second_and_no_events_are_read_for_no
     await asyncio.sleep(1)
     with read(live.database) as statements:
         await asyncio.sleep(2.2)
-        assert len(statements) <= 4
+        assert (
+            len(statements) < 10
+        )  # busy machines announce late; a loop would look thousands of times
         head = live.feed.head
         await many_events(direct, run, 50)
         await until(lambda: live.feed.head >= head + 50)
