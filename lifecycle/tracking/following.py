@@ -34,6 +34,8 @@ class Follower:
         self._sync = sync
         self._new = new
         self._every = every
+        # Digests of the models whose versions have been searched for since.
+        self._searched: dict[str, str] = {}
 
     async def look(
         self, looked_at: datetime | None, compared_at: datetime | None, now: datetime
@@ -97,18 +99,18 @@ class Follower:
                 yield {run.id: digest(run) for run in page}
 
     async def _models(self) -> None:
-        """A model changes when it gets a version. Its versions come first: once it has been
-        compared itself, it does not look changed any more."""
+        """A model changes when it gets a version. That it has been compared since then does not say
+        that its versions have been: one may have come just before."""
+        seen: dict[str, str] = {}
         async for page in self._sync.client.models():
-            seen = {model.name: digest(model) for model in page}
-            async with self._sync.database.read() as session:
-                changed = await repository.unseen(
-                    session, self._sync.server_id, TrackedKind.MODEL, seen, new=self._new
-                )
-            for filter in _of_models(changed):
-                async for found in self._versions(filter):
-                    await self._want(TrackedKind.MODEL_VERSION, found)
-            await self._want(TrackedKind.MODEL, seen)
+            of_page = {model.name: digest(model) for model in page}
+            await self._want(TrackedKind.MODEL, of_page)
+            seen |= of_page
+        changed = sorted(name for name in seen if self._searched.get(name) != seen[name])
+        for filter in _of_models(changed):
+            async for found in self._versions(filter):
+                await self._want(TrackedKind.MODEL_VERSION, found)
+        self._searched = seen
 
     async def _versions(self, filter: str) -> AsyncIterator[dict[str, str]]:
         async for page in self._sync.client.versions(filter):

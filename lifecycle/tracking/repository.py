@@ -396,18 +396,6 @@ async def want_theirs(
     return len(wanted) + len(unknown)
 
 
-async def unseen(
-    session: ReadSession, server_id: UUID, kind: TrackedKind, seen: Mapping[str, str], *, new: bool
-) -> list[str]:
-    """Those of these objects, in order, that have changed since somebody was last called to look at
-    them; and, if `new` ones are wanted, those that are not known."""
-    known = {
-        id: digest
-        for id, (digest, _) in (await _known(session, server_id, kind, list(seen))).items()
-    }
-    return sorted(id for id in seen if (new or id in known) and known.get(id) != seen[id])
-
-
 async def _known(
     session: ReadSession, server_id: UUID, kind: TrackedKind, ids: Sequence[str]
 ) -> dict[str, tuple[str | None, SyncState]]:

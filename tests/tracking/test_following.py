@@ -208,6 +208,41 @@ async def test_what_autologging_registers_comes_in_whole(
         assert await work.sql.fetchval(experiments, "0") == 0
 
 
+async def test_a_version_that_is_made_while_its_model_comes_in_comes_in(
+    own_database_url: str, followed: Mlflow, unique: str
+) -> None:
+    async with (
+        Faults(followed.url) as faults,
+        working(own_database_url, followed.url, faults.url, mlflow_follow=5) as work,
+    ):
+        # given: a model that was found before it had a version
+        comes_in = "GET .*/registered-models/get\\?"
+        faults.slow(1, comes_in)
+        work.plain.create_registered_model(unique)
+
+        async def found() -> bool:
+            return faults.count(comes_in + f".*{unique}") > 0
+
+        await eventually(found)
+
+        # when: it gets one before it is compared
+        work.plain.create_model_version(unique, "s3://models/made")
+
+        # then
+        async def versions() -> list[Json]:
+            model = (await work.graph.query(VERSIONS, {"name": unique}))["model"]
+            return model["versions"]["nodes"] if model else []
+
+        await eventually(versions)
+        await work.quiet()
+        [version] = await versions()
+        assert (version["version"], version["artifactPath"], version["mlflow"]) == (
+            "1",
+            "s3://models/made",
+            {"id": f"{unique}/1", "state": "IN_SYNC"},
+        )
+
+
 async def test_without_following_nothing_that_begins_there_comes_in(
     own_database_url: str, followed: Mlflow, unique: str
 ) -> None:
