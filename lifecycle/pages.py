@@ -45,6 +45,7 @@ from lifecycle.statements import (
     Prepared,
     looked_at,
     names_looked_at,
+    of_one_row,
     part_of,
     prepared,
 )
@@ -305,25 +306,33 @@ class Listing(Generic[Row]):
         return self._ordering.page(statement, backward, resumed, self._apart)
 
     def _pages(self, names: Names, one: bool, backward: bool, resumed: bool) -> Select[Any]:
-        parent, children, child = self._children(one, backward, resumed)
+        parent, children, child = self._children(names, one, backward, resumed)
         values = self._sort_values(children, child)
         part, apart = part_of(child, names, *self._always), [values[n] for n in self._apart]
         statement = select(parent, part, *apart).order_by(*self._ordered(values, backward))
         return statement.select_from(children) if one else statement.join(children, true())
 
     def _leaves(self, leaves: Leaves, one: bool, backward: bool, resumed: bool) -> Select[Any]:
-        parent, children, child = self._children(one, backward, resumed)
+        names = frozenset(leaf.attribute for leaf in leaves if leaf.attribute is not None)
+        parent, children, child = self._children(names, one, backward, resumed)
         # As they are shown, also where they were looked for from the end.
         order = self._ordered(self._sort_values(children, child), backward=False)
         statement = select(parent, *written_together(child, leaves, *order))
         if one:
-            return statement.select_from(children).having(func.count() > literal_column("0"))
+            return _of_any(statement.select_from(children))
         return statement.join(children, true()).group_by(parent)
 
-    def _children(self, one: bool, backward: bool, resumed: bool) -> tuple[Any, Any, Any]:
-        """Parents, what belongs to the page of each, and the same as entities."""
+    def _children(
+        self, names: Names, one: bool, backward: bool, resumed: bool
+    ) -> tuple[Any, Any, Any]:
+        """Parents, what belongs to the page of each, and the same as entities, with these
+        attributes alone."""
         parent = _PARENT if one else func.unnest(PARENTS).column_valued("parent")
+        # PostgreSQL would hand on all that is selected here.
         own = self._statement.where(cast(ColumnElement[bool], self._parent == parent))
+        own = own.with_only_columns(
+            part_of(self._entity, names, *self._always), maintain_column_froms=True
+        )
         page = self._ordering.page(own, backward, resumed, self._apart)
         children = page.subquery("child") if one else page.lateral("child")
         return parent, children, aliased(self._entity, children)
@@ -433,7 +442,8 @@ class Lookup(Generic[Key, Row]):
         key: Any = (
             bindparam("key", type_=type_) if one else any_(bindparam("keys", type_=ARRAY(type_)))
         )
-        return select(*shown).where(self._column == key, *self._conditions)
+        statement = select(*shown).where(self._column == key, *self._conditions)
+        return of_one_row(statement) if one else statement
 
 
 class Children(Generic[Row]):
@@ -467,11 +477,9 @@ class Children(Generic[Row]):
 
     def _leaves(self, leaves: Leaves, one: bool) -> Select[Any]:
         objects = written_together(self._entity, leaves, *self._order)
-        return (
-            self._own(one)
-            .group_by(self._parent)
-            .with_only_columns(self._parent, *objects, maintain_column_froms=True)
-        )
+        parent = _PARENT if one else self._parent
+        found = self._own(one).with_only_columns(parent, *objects, maintain_column_froms=True)
+        return _of_any(found) if one else found.group_by(parent)
 
     def _own(self, one: bool) -> Select[Any]:
         parent: Any = _PARENT if one else any_(PARENTS)
@@ -480,6 +488,11 @@ class Children(Generic[Row]):
     @property
     def _entity(self) -> Any:
         return self._statement.column_descriptions[0]["entity"]
+
+
+def _of_any(statement: Select[Any]) -> Select[Any]:
+    """The one row of what is aggregated, unless there is nothing to aggregate."""
+    return of_one_row(statement.having(func.count() > literal_column("0")))
 
 
 def _of(parents: Sequence[UUID]) -> dict[str, Any]:

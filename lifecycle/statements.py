@@ -50,6 +50,8 @@ _KEPT = 1_000
 # Prepared on each connection: as many as there are in the code, and then some.
 STATEMENTS = 500
 
+_ONE_ROW = "one_row"
+
 # The attributes of rows that whoever reads will look at; None if that may be any. What is read in
 # bulk for a client is cut down to them. Leaves are not looked at, but shown as they are written.
 Names: TypeAlias = frozenset[str] | None
@@ -153,12 +155,22 @@ class Prepared(Generic[Row]):
         return list(self.statement.selected_columns.keys()).index(attribute)
 
     @cached_property
+    def one_row(self) -> bool:
+        """Whether it gives one row or none, as whoever made it has said (`of_one_row`)."""
+        return bool(self.statement.get_execution_options().get(_ONE_ROW))
+
+    @cached_property
     def columns(self) -> int:
         """How many columns PostgreSQL can give as an array each; 0 if it cannot."""
         if not isinstance(self.statement, Select):
             return 0
         columns = list(self.statement.selected_columns)
         return 0 if any(isinstance(each.type, ARRAY) for each in columns) else len(columns)
+
+
+def of_one_row(statement: Select[Row]) -> Select[Row]:
+    """The same statement, of which it is known that it gives one row or none."""
+    return statement.execution_options(**{_ONE_ROW: True})
 
 
 def _as_tuples(found: Iterable[Values]) -> list[Any]:

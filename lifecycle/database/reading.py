@@ -124,29 +124,30 @@ def _replaced(texts: Sequence[str], parameter: re.Match[str]) -> str:
 
 @lru_cache(STATEMENTS)
 def _joined(statements: tuple[Prepared[Any], ...], later: tuple[_Place, ...]) -> str:
-    """One statement that gives all columns of each of these, as arrays. To make rows of them takes
-    the driver half as long as arrays of records; with one group alone PostgreSQL keeps the order.
-    With what is later the first gives one row, as it is, or there is nothing at all.
+    """One statement that gives all columns of each of these: of one row as they are, and whether it
+    is there; of several as arrays. To make rows of arrays takes the driver half as long as arrays
+    of records; with one group alone PostgreSQL keeps the order. With what is later the first gives
+    one row, as it is, or there is nothing at all.
     """
     attributes = {(n, place): attribute for n, place, attribute in later}
-    parts, numbers, begin = [], count(1), ""
+    parts, numbers = ["(SELECT) AS always"], count(1)
     for n, each in enumerate(statements):
         places = [attributes.get((n, place)) for place in range(each.parameters)]
         texts = [
-            f"(SELECT c{statements[0].place(attribute)} FROM found)"
+            f"found.c{statements[0].place(attribute)}"
             if attribute is not None
             else f"${next(numbers)}"
             for attribute in places
         ]
         rows = f"({_PARAMETER.sub(partial(_replaced, texts), each.sql)})"
-        names = ", ".join(f"c{column}" for column in range(each.columns))
+        names = [f"c{column}" for column in range(each.columns)]
         if later and n == 0:
-            begin = f"WITH found ({names}) AS MATERIALIZED {rows} "
-            parts.append("found")
+            parts = [f"{rows} AS found ({', '.join(names)})"]
             continue
-        arrays = ", ".join(f"array_agg(c{column})" for column in range(each.columns))
-        parts.append(f"(SELECT {arrays} FROM {rows} AS row ({names})) AS part_{n}")
-    return f"{begin}SELECT * FROM {' CROSS JOIN '.join(parts)}"
+        shown = ["*", "true"] if each.one_row else [f"array_agg({name})" for name in names]
+        part = f"SELECT {', '.join(shown)} FROM {rows} AS row ({', '.join(names)})"
+        parts.append(f"LATERAL ({part}) AS part_{n} ON true")
+    return f"SELECT * FROM {' LEFT JOIN '.join(parts)}"
 
 
 Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
@@ -186,7 +187,7 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
     """The rows of each statement, in one round trip for all that can be joined."""
     if isinstance(session, _Asking):
         return await _Asked(asked)
-    if len(asked) > 1 and sum(each.statement.columns for each in asked) > _COLUMNS:
+    if len(asked) > 1 and sum(each.statement.columns + 1 for each in asked) > _COLUMNS:
         half = len(asked) // 2
         return [
             *await _answered(session, asked[:half]),
@@ -212,12 +213,14 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
     rows = []
     for n, each in enumerate(asked):
         own = list(islice(columns, each.statement.columns))
-        if later and n == 0:
-            rows.append(each.statement.rows([own]))
-        elif own:
-            rows.append(each.statement.rows_of(own) if own[0] is not None else [])
-        else:
+        if not own:
             rows.append(await _alone(session, each))
+        elif later and n == 0:
+            rows.append(each.statement.rows([own]))
+        elif each.statement.one_row:
+            rows.append(each.statement.rows([own]) if next(columns) else [])
+        else:
+            rows.append(each.statement.rows_of(own) if own[0] is not None else [])
     return rows
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy import Uuid, bindparam, func, select, text
 
 from lifecycle.database import READERS, Database, Later, ReadSession, connections, together
 from lifecycle.database.connections import MOST_AT_ONCE
+from lifecycle.database.reading import Read
 from lifecycle.errors import Unavailable
 from lifecycle.experiments.repository import by_names
 from lifecycle.experiments.rules import ExperimentStatus
@@ -206,7 +208,7 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
     graph: Graph, live: Live, unique: str
 ) -> None:
     # Given values of every kind that records have to carry: ids, times, enums, JSON, nulls
-    await an_experiment(graph, unique)
+    id = await an_experiment(graph, unique)
     run = {"experimentName": unique, "params": [{"key": "a", "value": "1"}]}
     await graph.done("logRun", run, "run { id }")
     everything = select(ExperimentRow).where(ExperimentRow.name == unique)
@@ -222,7 +224,11 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
     async def nothing(session: ReadSession) -> list[Any]:
         return await session.fetch(select(RunRow.id).where(RunRow.id == uuid4()))
 
-    reads = [experiments, runs_of_it, nothing]
+    async def one(session: ReadSession, id: UUID) -> list[Any]:
+        return list((await Lookup(ExperimentRow, ExperimentRow.id).fetch(session, [id])).values())
+
+    of_one = [partial(one, id=id), partial(one, id=uuid4())]
+    reads: list[Read] = [experiments, runs_of_it, nothing, *of_one]
     async with live.database.read() as session:
         alone = [await read(session) for read in reads]
 
@@ -232,7 +238,7 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
 
     # Then
     assert found == alone
-    assert [len(rows) for rows in found] == [1, 1, 0]
+    assert [len(rows) for rows in found] == [1, 1, 0, 1, 0]
     # The feed looks at the journal at any time.
     assert len([sql for sql, _ in asked if "journal_head" not in sql]) == 2
 
