@@ -168,37 +168,39 @@ class Connections:
         self._pool = pool
         self._seconds = seconds
         self._rests_until = 0.0
-        self.waiting = 0
-        self._free: asyncio.LifoQueue[asyncpg.Connection | None] = asyncio.LifoQueue()
+        # None stands for one that is not made yet.
+        self._free: list[asyncpg.Connection | None] = [None] * size
+        self._line: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
         self._all: set[asyncpg.Connection] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._doubting: asyncio.Task[None] | None = None
         # Since when an answer is awaited on each of those that somebody has.
         self._asked: dict[asyncpg.Connection, float] = {}
         self._looking: asyncio.TimerHandle | None = None
-        for _ in range(size):
-            self._free.put_nowait(None)
 
     async def take(self) -> asyncpg.Connection:
         """One for the caller alone, to be given back. Raises TimeoutError when all are taken for
         too long, and what the driver raises."""
-        try:
-            connection = self._free.get_nowait()
-        except asyncio.QueueEmpty:
-            connection = await self._next()
+        connection = self._free.pop() if self._free else await self._next()
         if connection is not None and not connection.is_closed():
             return connection
         self._all.discard(connection)
         try:
             return await self._connect()
         except BaseException:
-            self._free.put_nowait(None)
+            self._hand_on(None)
             raise
 
     def give_back(self, connection: asyncpg.Connection | None) -> None:
         """Let others have it."""
         self._asked.pop(connection, None)
-        self._free.put_nowait(connection)
+        self._hand_on(connection)
+
+    def _hand_on(self, connection: asyncpg.Connection | None) -> None:
+        if self._line:
+            self._line.popleft().set_result(connection)
+        else:
+            self._free.append(connection)
 
     def asks(self, connection: asyncpg.Connection) -> None:
         """Something is asked on it now. If no answer comes it is closed, and whoever waits for one
@@ -239,22 +241,21 @@ class Connections:
             self.give_back(connection)
 
     async def _next(self) -> asyncpg.Connection | None:
-        # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
-        waiting = asyncio.ensure_future(self._free.get())
-        self.waiting += 1
+        place = asyncio.get_running_loop().create_future()
+        self._line.append(place)
         try:
-            await asyncio.wait((waiting,), timeout=POOL_SECONDS)
+            # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
+            await asyncio.wait((place,), timeout=POOL_SECONDS)
+            if not place.done():
+                raise TimeoutError
         except BaseException:
-            # Cancelled, or closed by who drives it. What comes for nobody would be lost.
-            if not waiting.cancel():
-                self._free.put_nowait(waiting.result())
+            # Also cancelled, or closed by who drives it. What comes for nobody would be lost.
+            if place.done():
+                self._hand_on(place.result())
+            else:
+                self._line.remove(place)
             raise
-        finally:
-            self.waiting -= 1
-        if waiting.done():
-            return waiting.result()
-        waiting.cancel()
-        raise TimeoutError
+        return place.result()
 
     async def _connect(self) -> asyncpg.Connection:
         # In a task of its own, because the driver's timeout cancels the task that it is in: for who
@@ -297,7 +298,12 @@ class Connections:
     @property
     def taken(self) -> int:
         """How many somebody has now."""
-        return self._size - self._free.qsize()
+        return self._size - len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return len(self._line)
 
     @property
     def resting(self) -> bool:
