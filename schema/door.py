@@ -5,6 +5,7 @@ token is all that counts.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cross_web import HTTPException
@@ -132,11 +133,18 @@ class Door:
     def _named(self, given: object) -> Principal:
         if not isinstance(given, str) or len(given) > _MAX_ACTOR:
             raise _not_a_name()
-        name = known_as(given.strip() or "anonymous")
-        # What the service does by itself is journalled under such names.
-        if seen(given) != given or name.startswith(SYSTEM):
-            raise _not_a_name()
+        name = _name(given)
         return Principal(name, EVERYTHING if name in self._administrators else UNPROVEN)
+
+
+@lru_cache(1_000)
+def _name(given: str) -> str:
+    """The name of whoever calls themselves so. Raises HTTPException."""
+    name = known_as(given.strip() or "anonymous")
+    # What the service does by itself is journalled under such names.
+    if seen(given) != given or name.startswith(SYSTEM):
+        raise _not_a_name()
+    return name
 
 
 def header(scope: Scope, name: bytes) -> str:

@@ -1,6 +1,7 @@
 """Global ids: opaque to clients, a kind and a UUID to us."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from collections.abc import Callable
 from typing import Annotated
 from uuid import UUID
@@ -13,6 +14,7 @@ from lifecycle.errors import InvalidInput, Path
 
 _LONGEST = 250
 _LONGEST_KIND = 30
+_USUAL = bytes.maketrans(b"-_", b"+/")
 
 
 def encode(kind: str, id: UUID) -> ID:
@@ -25,12 +27,17 @@ def split(global_id: str, path: Path = ("id",)) -> tuple[str, UUID]:
     try:
         if len(global_id) > _LONGEST:
             raise ValueError(len(global_id))
-        kind, _, hexadecimal = urlsafe_b64decode(global_id.encode()).decode().partition(":")
+        kind, _, hexadecimal = _decoded(global_id).partition(":")
         if not kind.isalpha() or len(kind) > _LONGEST_KIND:
             raise ValueError(kind)
         return kind, DriverUUID(hexadecimal)
     except ValueError:
         raise InvalidInput("This is not an id that this service gave.", path) from None
+
+
+def _decoded(global_id: str) -> str:
+    # As `base64.urlsafe_b64decode`, in a third of its calls: each object that is asked for has one.
+    return a2b_base64(global_id.encode().translate(_USUAL)).decode()
 
 
 def of(kind: str) -> Callable[[ID], UUID]:

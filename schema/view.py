@@ -197,8 +197,9 @@ class View(GraphQL[Context, None]):
             return self._page()
         caller = await self._door.by_request(request)
         context = self._context(request, caller)
-        self.admission.ask(context.counted_as)
-        with Held(self.admission.room, context.counted_as) as held:
+        counted_as = context.counted_as
+        self.admission.ask(counted_as)
+        with Held(self.admission.room, counted_as) as held:
             asked = _from_url(request) if by_get else await _from_body(request, held)
             _check(asked)
             check_variables(asked.get("variables"))
@@ -222,7 +223,7 @@ class View(GraphQL[Context, None]):
                 raise _misplaced(error) from error
             if costed:
                 result = replace(result, extensions=cost_of(asked))
-        whole = Held(self.admission.room, context.counted_as)
+        whole = Held(self.admission.room, counted_as)
         try:
             return _response(result, media_type, whole)
         except LimitExceeded as error:

@@ -4,7 +4,7 @@ uvicorn waits for the rest of a request for ever, and keeps as much of its head 
 anybody is asked who they are, there is only this.
 """
 
-from asyncio import TimerHandle
+from asyncio import AbstractEventLoop, TimerHandle
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,6 +35,43 @@ MAX_FRAMES = 10_000
 MAX_UNKNOWN_BYTES = 64 * 1024
 # What an app calls once it is known, in the extensions of the scope.
 KNOWN = "lifecycle.known"
+
+
+class _Outlet:
+    """Where the answer to one request goes: its head along with the first of its body, if that
+    comes at once. Sent apart, as uvicorn does, each takes the service and the client a system
+    call, which is a tenth of a small query."""
+
+    def __init__(self, transport: Any, loop: AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._begun = False
+
+    def write(self, data: bytes) -> None:
+        """Send it, the first of all in the loop's next turn at the latest."""
+        if not self._begun:
+            self._begun, self._head = True, data
+            self._loop.call_soon(self._flush)
+        elif self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close the connection, once all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return bool(self._transport.is_closing())
+
+    def _flush(self) -> None:
+        head, self._head = self._head, None
+        if head is not None and not self.is_closing():
+            self._transport.write(head)
 
 
 class Http(HttpToolsProtocol):
@@ -86,7 +123,10 @@ class Http(HttpToolsProtocol):
         """The head is there."""
         self._rest = 0
         self._headless.pop(self, None)
+        former = self.cycle
         super().on_headers_complete()
+        if self.cycle is not former:
+            self.cycle.transport = _Outlet(self.transport, self.loop)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""

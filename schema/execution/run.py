@@ -149,7 +149,10 @@ class Run:
         wanted: list[Wanted] = []
         try:
             found = [self._begin(part, begun, wanted) for part in level]
-            await self._together(begun, wanted)
+            if begun:
+                await self._together(begun, wanted)
+            elif wanted:
+                await self._load(Asked(self._ahead(wanted)), wanted)
         except BaseException:
             for coroutine in chain.from_iterable(each.column for each in begun):
                 if isinstance(coroutine, Coroutine):
@@ -244,8 +247,7 @@ class Run:
         going: list[Going] = [
             (each, index, None) for each in begun for index in range(len(each.column))
         ]
-        asked = Asked([] if begun else self._ahead(wanted))
-        places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
+        asked = Asked()
         loading: list[Loading] = []
         pending = Pending()
         try:
@@ -256,14 +258,20 @@ class Run:
                     continue
                 if not (loading or wanted):
                     return
-                values = await self._loaders.values(asked)
-                for each, place in zip(wanted, places, strict=True):
-                    self._show(each, values[each.path][place : place + len(each.keys)])
+                values = await self._load(asked, wanted)
                 going = [(each, index, values[path][place]) for each, index, path, place in loading]
-                asked, wanted, places, loading = Asked(), [], [], []
+                asked, wanted, loading = Asked(), [], []
         except BaseException:
             await pending.cancel()
             raise
+
+    async def _load(self, asked: Asked, wanted: list[Wanted]) -> dict[Path, list[Any]]:
+        """What is asked, and what is wanted, which is put into its columns."""
+        places = [asked.add(each.path, each.field.names, each.keys) for each in wanted]
+        values = await self._loaders.values(asked)
+        for each, place in zip(wanted, places, strict=True):
+            self._show(each, values[each.path][place : place + len(each.keys)])
+        return values
 
     def _drive(
         self,
