@@ -6,8 +6,9 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import Uuid, any_, bindparam, func, literal, or_, select, text, update
+from sqlalchemy import Uuid, any_, bindparam, func, literal, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, distinct_on
+from sqlalchemy.orm import aliased
 
 from lifecycle.access.rules import SYSTEM
 from lifecycle.database import ReadSession, WriteSession, clock, together
@@ -468,28 +469,66 @@ async def waits_for_people(
     same = ApprovalRow.model_version_id.in_(of_model) & (
         ApprovalRow.evidence_digest == evidence_digest
     )
-    opened = ApprovalRow.submitted_by.startswith(SYSTEM)
-    by_people = ~ApprovalRow.decided_by.startswith(SYSTEM)
-    ended = by_people & among(ApprovalRow.status, ENDED)
-    let_on = by_people & ~among(ApprovalRow.status, ENDED)
-
-    def since(when: Any, which: Any) -> Any:
-        last = select(func.max(ApprovalRow.decided_at)).where(let_on, which).scalar_subquery()
-        return or_(last.is_(None), when > last)
-
+    opened = func.max(ApprovalRow.submitted_at).filter(mine & _OPENED)
     return bool(
         await session.fetch(
-            select(ApprovalRow.id)
-            .where(
-                or_(
-                    mine & opened & since(ApprovalRow.submitted_at, mine | same),
-                    same & opened & since(ApprovalRow.submitted_at, same),
-                    same & ended & since(ApprovalRow.decided_at, same),
-                )
-            )
-            .limit(1)
+            select(literal(1))
+            .select_from(ApprovalRow)
+            .where(or_(mine, same))
+            .having(or_(_is_later(opened, _last_let_on(true())), _said_no_last(same)))
         )
     )
+
+
+# What the service has opened by itself, what people have ended, and what they have let on.
+_OPENED = ApprovalRow.submitted_by.startswith(SYSTEM)
+_BY_PEOPLE = ~ApprovalRow.decided_by.startswith(SYSTEM)
+_ENDED = _BY_PEOPLE & among(ApprovalRow.status, ENDED)
+_LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
+
+
+def _last_let_on(which: Any) -> Any:
+    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which)
+
+
+def _is_later(one: Any, other: Any) -> Any:
+    return one > func.coalesce(other, text("'-infinity'::timestamptz"))
+
+
+def _said_no_last(which: Any) -> Any:
+    """Whether the last that people have said of these submissions, which have one content, was no,
+    or the service itself has opened a review since."""
+    no = func.greatest(
+        func.max(ApprovalRow.submitted_at).filter(_OPENED & which),
+        func.max(ApprovalRow.decided_at).filter(_ENDED & which),
+    )
+    return _is_later(no, _last_let_on(which))
+
+
+_present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
+_OVERRULED = Prepared(
+    select(_present.model_version_id)
+    .join(_of, _of.id == _present.model_version_id)
+    .join(_alike, _alike.model_id == _of.model_id)
+    .join(
+        ApprovalRow,
+        (ApprovalRow.model_version_id == _alike.id)
+        & (ApprovalRow.evidence_digest == _present.evidence_digest),
+    )
+    .where(
+        _present.model_version_id == any_(PARENTS),
+        _present.superseded_at.is_(None),
+        _present.status == ApprovalStatus.APPROVED,
+    )
+    .group_by(_present.model_version_id)
+    .having(_said_no_last(true()))
+)
+
+
+async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these versions that are approved, but of whose content as any version of the model
+    the last that people have said was no, or a review was opened since."""
+    return set(await session.fetch(_OVERRULED, {"parents": list(version_ids)}))
 
 
 _APPROVALS = Children(
@@ -594,7 +633,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
     model_ids = [version.model_id for version in versions]
     run_ids = [version.run_id for version in versions if version.run_id]
     with looking_at(*_LOOKED_AT):
-        now, holders, metrics, of_runs, items, submitted, said = await together(
+        now, holders, metrics, of_runs, items, submitted, said, doubted = await together(
             session,
             [
                 clock,
@@ -604,6 +643,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 lambda session: checklists(session, ids),
                 lambda session: approvals(session, ids),
                 lambda session: present_decisions(session, ids),
+                lambda session: overruled(session, ids),
             ],
         )
     # While its approval is in force, it is what was approved.
@@ -653,6 +693,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 ],
                 approval.evidence_digest,
                 approval.checklist_digest,
+                overruled=version.id in doubted,
             )
             if approval
             else None,

@@ -421,6 +421,78 @@ async def doubtful(graph: Graph, name: str) -> list[Json]:
     return versions
 
 
+async def two_alike(graph: Graph, name: str) -> list[Json]:
+    """Two versions of one content, which wait for people; the policy approves the second."""
+    leader = await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(0.9))
+    first, second = [await a_version(graph, name, metrics=accuracy(0.87)) for _ in range(2)]
+    assert (await submit(graph, first))["status"] == "NEEDS_REVIEW"
+    await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
+    assert (await submit(graph, second))["decidedBy"] == "system:policy"
+    return [first, second]
+
+
+@pytest.mark.parametrize("approved_by", ["policy", "people"])
+async def test_what_people_have_rejected_goes_on_as_no_other_version_that_was_approved_before(
+    graph: Graph, unique: str, approved_by: str
+) -> None:
+    # given: two versions alike, of which one is approved, and then the other is rejected
+    if approved_by == "policy":
+        bad, same = await two_alike(graph, unique)
+    else:
+        bad, same = await doubtful(graph, unique)
+        assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"
+    await rejected(graph, bad)
+
+    # when
+    tried = [await promote(graph, same, dryRun=dry) for dry in (True, False)]
+    found = await graph.query(
+        "query ($id: ID!) { node(id: $id) { ... on ModelVersion { "
+        "whyNot(stage: PRODUCTION) { message } } } }",
+        {"id": same["id"]},
+    )
+
+    # then
+    message = (
+        "Version 3 is APPROVED, but nobody has approved what it is since that was rejected or "
+        "taken back, or drift opened a review of it; submit it for approval first, with "
+        "submitForApproval."
+    )
+    for refused in tried:
+        assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
+    assert found["node"]["whyNot"] == [{"message": message}]
+    # That leads on: people decide.
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"
+    assert (await promote(graph, same))["__typename"] == "SetStageSuccess"
+
+
+async def test_what_people_have_taken_back_goes_on_as_no_other_version(
+    graph: Graph, unique: str
+) -> None:
+    # given: what people have approved, which the policy approves as another version then
+    first, second = await two_alike(graph, unique)
+    assert (await decide(graph, first))["__typename"] == "DecideApprovalSuccess"
+
+    # when
+    await graph.mutate("withdrawApproval", of(first), **MALLORY)
+
+    # then
+    assert (await promote(graph, second))["__typename"] == "ApprovalRequired"
+
+
+async def test_what_was_rejected_is_in_nobodys_way_who_has_another_content_or_goes_past_it(
+    graph: Graph, unique: str
+) -> None:
+    bad, same = await two_alike(graph, unique)
+    other = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.88)))
+    await rejected(graph, bad)
+
+    assert (await promote(graph, other))["__typename"] == "SetStageSuccess"
+    bypass = of(same) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    assert (await promote(graph, same))["__typename"] == "SetStageSuccess"
+
+
 async def test_what_people_have_approved_since_is_no_way_for_what_they_have_rejected(
     graph: Graph, unique: str
 ) -> None:
