@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 
 from lifecycle.access.rules import SYSTEM
 from lifecycle.database import ReadSession, WriteSession, clock, together
+from lifecycle.journal.tables import EventRow
 from lifecycle.pages import (
     PARENTS,
     Children,
@@ -415,6 +416,39 @@ async def submissions(
         .order_by(ApprovalRow.submitted_at.desc(), ApprovalRow.id.desc())
     )
     return list(await session.fetch(statement))
+
+
+async def changers(session: WriteSession, version: ModelVersionRow) -> list[str]:
+    """Who has changed what an approval of the version is for since it was registered, be it in its
+    run, as far back as the journal goes."""
+    # What was there before is its author's. Whoever registers a version holds its run.
+    registered = select(func.max(EventRow.id)).where(
+        EventRow.subject_id == version.id, EventRow.type == "model_version.registered"
+    )
+    file = {"path": version.artifact_path, "digest": version.artifact_digest}
+    of_version = (
+        (EventRow.subject_id == version.id)
+        & (EventRow.type == "model_version.updated")
+        & _has_any("hyperparameters", "metrics", "artifact_path", "artifact_digest")
+    )
+    of_run = (
+        (EventRow.subject_id == version.run_id)
+        & (EventRow.id > func.coalesce(registered.scalar_subquery(), 0))
+        & or_(
+            among(EventRow.type, ("run.updated", "run.status_changed"))
+            & _has_any("params", "dataset_facts"),
+            (EventRow.type == "run.artifacts_logged")
+            & EventRow.after.contains({"artifacts": [file]}),
+        )
+    )
+    which = or_(of_version, of_run) if version.run_id else of_version
+    # Who may decide about a version sees it and its run; to narrow the journal takes long.
+    with session.seeing_everything():
+        return list(await session.fetch(select(EventRow.actor).where(which).distinct()))
+
+
+def _has_any(*fields: str) -> Any:
+    return or_(*(EventRow.after.has_key(field) for field in fields))
 
 
 async def was_in_production(session: ReadSession, version_id: UUID, evidence_digest: str) -> bool:

@@ -233,7 +233,7 @@ async def test_drift_has_no_change_reviewed_that_nobody_has_submitted(
     }
     # Somebody stands for it then, and it is for others to decide.
     await graph.mutate("submitForApproval", of(version), **{"Lifecycle-Actor": "ben"})
-    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    assert (await decide(graph, version, "ann"))["__typename"] == "DecideApprovalSuccess"
 
 
 async def test_drift_makes_nobodys_submission_of_somebodys(graph: Graph, unique: str) -> None:
@@ -581,6 +581,99 @@ async def test_nobody_confirms_the_checklist_of_what_is_their_own(
     assert await mark("REJECTED") == "done"
     assert await mark("PENDING", **MALLORY) == "done"
     assert await mark("APPROVED", **{"Lifecycle-Actor": "approver"}) == "done"
+
+
+async def refusal(graph: Graph, mutation: str, input: Json, actor: str) -> str | None:
+    """Why somebody may not, None if they may."""
+    query = (
+        "mutation ($input: %sInput!) { %s(input: $input) { __typename ... on Error { message } } }"
+    )
+    answer = await graph.answer(
+        query % (mutation[0].upper() + mutation[1:], mutation),
+        {"input": input},
+        **{"Lifecycle-Actor": actor},
+    )
+    if "errors" in answer:
+        return str(answer["errors"][0]["message"])
+    message: str | None = answer["data"][mutation].get("message")
+    return message
+
+
+def a_file(path: str, digit: int) -> Json:
+    return {"name": path, "path": path, "digest": f"sha256:{str(digit) * 64}", "sizeBytes": 1}
+
+
+@pytest.mark.parametrize("change", ["metrics", "path", "params", "facts", "artifact"])
+async def test_nobody_approves_what_they_have_made_of_somebodys_version(
+    graph: Graph, unique: str, change: str
+) -> None:
+    # given: what somebody has submitted, and then mallory has changed
+    run = await a_run(graph, unique)
+    version = await a_version(
+        graph, unique, runId=run, artifactPath="model.bin", checklist=["fair to all"]
+    )
+    [item] = await items(graph, version)
+    await submit(graph, version)
+    changes: dict[str, tuple[str, Json]] = {
+        "metrics": ("updateModelVersion", of(version) | {"metrics": [{"key": "lift", "value": 2}]}),
+        "path": ("updateModelVersion", of(version) | {"artifactPath": "other.bin"}),
+        "params": ("updateRun", {"id": run, "params": [{"key": "seed", "value": "1"}]}),
+        "facts": ("updateRun", {"id": run, "datasetFacts": {"train_size": 5000}}),
+        # Submitting names it.
+        "artifact": ("updateRun", {"id": run, "artifacts": [a_file("model.bin", 1)]}),
+    }
+    mutation, changed = changes[change]
+    await graph.mutate(mutation, changed, **MALLORY)
+
+    # when: its author submits that, and that again, and others look at it
+    for _ in range(2):
+        assert (await submit(graph, version))["status"] in ("PENDING", "NEEDS_REVIEW")
+    mark = {"id": item, "status": "APPROVED"}
+    decision = of(version) | {"decision": "APPROVE"}
+    refused = [
+        await refusal(graph, "markChecklistItem", mark, "mallory"),
+        await refusal(graph, "decideApproval", decision, "mallory"),
+    ]
+    by_another = [
+        await refusal(graph, "markChecklistItem", mark, "ben"),
+        await refusal(graph, "decideApproval", decision, "ben"),
+    ]
+
+    # then
+    assert refused == [
+        "mallory changed this version; somebody else has to approve items of its checklist.",
+        "mallory changed this version; somebody else has to approve it.",
+    ]
+    assert by_another == [None, None]
+
+
+async def test_who_changes_nothing_that_is_approved_may_approve_it(
+    graph: Graph, unique: str
+) -> None:
+    # given: mallory has made a run, of which somebody has registered a version
+    await graph.mutate("createExperiment", {"name": unique})
+    begun = {"experimentName": unique, "params": [{"key": "seed", "value": "1"}]}
+    made = await graph.mutate("logRun", begun, "run { id }", **MALLORY)
+    run = made["run"]["id"]
+    facts = {"id": run, "datasetFacts": {"train_size": 5000}, "artifacts": [a_file("model.bin", 1)]}
+    await graph.mutate("updateRun", facts, **MALLORY)
+    version = await a_version(graph, unique, runId=run, artifactPath="model.bin")
+
+    # when: after that, mallory says more of both, and gives them the content that they have
+    more = {
+        "id": run,
+        "params": begun["params"],
+        "metrics": accuracy(0.9),
+        "artifacts": [a_file("plot.png", 2)],
+        "status": "COMPLETED",
+    }
+    await graph.mutate("updateRun", more, **MALLORY)
+    words = {"description": "better words", "artifactPath": "model.bin"}
+    await graph.mutate("updateModelVersion", of(version) | words, **MALLORY)
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+    # then
+    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
 
 
 async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_approve_it(
