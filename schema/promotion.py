@@ -589,11 +589,11 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Approve or reject what was submitted. Whoever registered or submitted the "
-        "version cannot approve it, nor by a token that they have made. Where drift has opened the "
-        "review, somebody must have submitted it as it is, and nobody rejected it or taken it back "
-        "since. BYPASS is for administrators: past the policy, with a reason, "
-        "and seen as such for ever. An approved version moves to STAGING, which whoever approves "
-        "it must be allowed to do."
+        "version, or has changed what is to be approved, cannot approve it, nor by a token that "
+        "they have made. Where drift has opened the review, somebody must have submitted it as it "
+        "is, and nobody rejected it or taken it back since. BYPASS is for administrators: past the "
+        "policy, with a reason, and seen as such for ever. An approved version moves to STAGING, "
+        "which whoever approves it must be allowed to do."
     )
     async def decide_approval(
         self, info: Info, input: Given[DecideApprovalInput]
@@ -628,7 +628,7 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Approve or reject an item of a checklist, or open it again. It is approved by "
-        "somebody else than who has registered the version, or submitted it."
+        "somebody else than who has registered the version, submitted it, or changed what it is."
     )
     async def mark_checklist_item(
         self, info: Info, input: Given[MarkChecklistItemInput]

@@ -124,7 +124,7 @@ def _ways(current: Stage, wanted: Stage) -> list[Stage]:
 
 def approval_check(policy: Policy, facts: Facts) -> Check:
     """Whether the version's approval is in force, by enough people, or without people as the policy
-    would still decide."""
+    would still decide, and people have not thought otherwise since."""
     return _approval(policy.approvals, facts, _doubt(policy, facts))
 
 
@@ -137,7 +137,7 @@ def _approval(rule: ApprovalsRule | None, facts: Facts, doubt: str | None) -> Ch
     if status in IN_FORCE and not enough and rule:
         said += f", but by {len(people)} of the {rule.count} people who have to approve it"
     elif doubt is not None:
-        said += f", but without a person, and now the policy would leave it to people: {doubt}"
+        said += f", but {doubt}"
     return Check(
         "approval",
         "approval",
@@ -152,15 +152,27 @@ def _approval(rule: ApprovalsRule | None, facts: Facts, doubt: str | None) -> Ch
 
 
 def _doubt(policy: Policy, facts: Facts) -> str | None:
-    """Why what was approved without a person would not be so now: another version may be in
-    production than then, or another policy in force."""
+    """Why what was approved would not be so now: people may have rejected the same as another
+    version; and where nobody has approved it, another version may be in production than then, or
+    another policy in force."""
     approval = facts.approval
-    if approval is None or approval.approved_by or facts.status is not ApprovalStatus.APPROVED:
+    if approval is None or facts.status is not ApprovalStatus.APPROVED:
         return None
-    if policy.automatic is None:
-        return _DECIDES_NOTHING.removesuffix(".")
-    status, reason = policy.automatic.decide(facts, validate(policy, facts))
-    return None if status is ApprovalStatus.APPROVED else reason.removesuffix(".")
+    if approval.overruled:
+        return (
+            "nobody has approved what it is since that was rejected or taken back, or drift opened "
+            "a review of it"
+        )
+    if approval.approved_by:
+        return None
+    reason = _DECIDES_NOTHING
+    if policy.automatic is not None:
+        status, reason = policy.automatic.decide(facts, validate(policy, facts))
+        if status is ApprovalStatus.APPROVED:
+            return None
+    return (
+        f"without a person, and now the policy would leave it to people: {reason.removesuffix('.')}"
+    )
 
 
 def _next_step(status: ApprovalStatus) -> str:

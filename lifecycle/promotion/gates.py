@@ -146,7 +146,8 @@ class BaselineFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """The version's last submission, and who has approved it so far."""
+    """The version's last submission, and who has approved it so far. `overruled` says that it was
+    approved, and the same content rejected or taken back since, as whichever version."""
 
     id: UUID
     status: ApprovalStatus
@@ -154,6 +155,7 @@ class ApprovalFacts:
     approved_by: Sequence[str]
     evidence_digest: str | None
     checklist_digest: str | None
+    overruled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,13 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import Uuid, any_, bindparam, func, literal, or_, select, text, update
+from sqlalchemy import Uuid, any_, bindparam, func, literal, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, distinct_on
+from sqlalchemy.orm import aliased
 
 from lifecycle.access.rules import SYSTEM
 from lifecycle.database import ReadSession, WriteSession, clock, together
+from lifecycle.journal.tables import EventRow
 from lifecycle.pages import (
     PARENTS,
     Children,
@@ -416,6 +418,39 @@ async def submissions(
     return list(await session.fetch(statement))
 
 
+async def changers(session: WriteSession, version: ModelVersionRow) -> list[str]:
+    """Who has changed what an approval of the version is for since it was registered, be it in its
+    run, as far back as the journal goes."""
+    # What was there before is its author's. Whoever registers a version holds its run.
+    registered = select(func.max(EventRow.id)).where(
+        EventRow.subject_id == version.id, EventRow.type == "model_version.registered"
+    )
+    file = {"path": version.artifact_path, "digest": version.artifact_digest}
+    of_version = (
+        (EventRow.subject_id == version.id)
+        & (EventRow.type == "model_version.updated")
+        & _has_any("hyperparameters", "metrics", "artifact_path", "artifact_digest")
+    )
+    of_run = (
+        (EventRow.subject_id == version.run_id)
+        & (EventRow.id > func.coalesce(registered.scalar_subquery(), 0))
+        & or_(
+            among(EventRow.type, ("run.updated", "run.status_changed"))
+            & _has_any("params", "dataset_facts"),
+            (EventRow.type == "run.artifacts_logged")
+            & EventRow.after.contains({"artifacts": [file]}),
+        )
+    )
+    which = or_(of_version, of_run) if version.run_id else of_version
+    # Who may decide about a version sees it and its run; to narrow the journal takes long.
+    with session.seeing_everything():
+        return list(await session.fetch(select(EventRow.actor).where(which).distinct()))
+
+
+def _has_any(*fields: str) -> Any:
+    return or_(*(EventRow.after.has_key(field) for field in fields))
+
+
 async def was_in_production(session: ReadSession, version_id: UUID, evidence_digest: str) -> bool:
     """Whether an approval has ever let a version with this content into production."""
     statement = select(ApprovalRow.id).where(
@@ -468,28 +503,66 @@ async def waits_for_people(
     same = ApprovalRow.model_version_id.in_(of_model) & (
         ApprovalRow.evidence_digest == evidence_digest
     )
-    opened = ApprovalRow.submitted_by.startswith(SYSTEM)
-    by_people = ~ApprovalRow.decided_by.startswith(SYSTEM)
-    ended = by_people & among(ApprovalRow.status, ENDED)
-    let_on = by_people & ~among(ApprovalRow.status, ENDED)
-
-    def since(when: Any, which: Any) -> Any:
-        last = select(func.max(ApprovalRow.decided_at)).where(let_on, which).scalar_subquery()
-        return or_(last.is_(None), when > last)
-
+    opened = func.max(ApprovalRow.submitted_at).filter(mine & _OPENED)
     return bool(
         await session.fetch(
-            select(ApprovalRow.id)
-            .where(
-                or_(
-                    mine & opened & since(ApprovalRow.submitted_at, mine | same),
-                    same & opened & since(ApprovalRow.submitted_at, same),
-                    same & ended & since(ApprovalRow.decided_at, same),
-                )
-            )
-            .limit(1)
+            select(literal(1))
+            .select_from(ApprovalRow)
+            .where(or_(mine, same))
+            .having(or_(_is_later(opened, _last_let_on(true())), _said_no_last(same)))
         )
     )
+
+
+# What the service has opened by itself, what people have ended, and what they have let on.
+_OPENED = ApprovalRow.submitted_by.startswith(SYSTEM)
+_BY_PEOPLE = ~ApprovalRow.decided_by.startswith(SYSTEM)
+_ENDED = _BY_PEOPLE & among(ApprovalRow.status, ENDED)
+_LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
+
+
+def _last_let_on(which: Any) -> Any:
+    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which)
+
+
+def _is_later(one: Any, other: Any) -> Any:
+    return one > func.coalesce(other, text("'-infinity'::timestamptz"))
+
+
+def _said_no_last(which: Any) -> Any:
+    """Whether the last that people have said of these submissions, which have one content, was no,
+    or the service itself has opened a review since."""
+    no = func.greatest(
+        func.max(ApprovalRow.submitted_at).filter(_OPENED & which),
+        func.max(ApprovalRow.decided_at).filter(_ENDED & which),
+    )
+    return _is_later(no, _last_let_on(which))
+
+
+_present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
+_OVERRULED = Prepared(
+    select(_present.model_version_id)
+    .join(_of, _of.id == _present.model_version_id)
+    .join(_alike, _alike.model_id == _of.model_id)
+    .join(
+        ApprovalRow,
+        (ApprovalRow.model_version_id == _alike.id)
+        & (ApprovalRow.evidence_digest == _present.evidence_digest),
+    )
+    .where(
+        _present.model_version_id == any_(PARENTS),
+        _present.superseded_at.is_(None),
+        _present.status == ApprovalStatus.APPROVED,
+    )
+    .group_by(_present.model_version_id)
+    .having(_said_no_last(true()))
+)
+
+
+async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these versions that are approved, but of whose content as any version of the model
+    the last that people have said was no, or a review was opened since."""
+    return set(await session.fetch(_OVERRULED, {"parents": list(version_ids)}))
 
 
 _APPROVALS = Children(
@@ -594,7 +667,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
     model_ids = [version.model_id for version in versions]
     run_ids = [version.run_id for version in versions if version.run_id]
     with looking_at(*_LOOKED_AT):
-        now, holders, metrics, of_runs, items, submitted, said = await together(
+        now, holders, metrics, of_runs, items, submitted, said, doubted = await together(
             session,
             [
                 clock,
@@ -604,6 +677,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 lambda session: checklists(session, ids),
                 lambda session: approvals(session, ids),
                 lambda session: present_decisions(session, ids),
+                lambda session: overruled(session, ids),
             ],
         )
     # While its approval is in force, it is what was approved.
@@ -653,6 +727,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 ],
                 approval.evidence_digest,
                 approval.checklist_digest,
+                overruled=version.id in doubted,
             )
             if approval
             else None,

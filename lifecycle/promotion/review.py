@@ -143,7 +143,7 @@ async def mark_item(
     """Approve or reject an item, or set it back to PENDING. `aliases` is as in `decide`.
 
     Raises NotFound, StaleRevision, and Forbidden for whoever may not, or would approve an item of
-    what they have registered or submitted.
+    what they have registered, submitted or changed.
     """
     item = await repository.item(session, command.id)
     if item is None:
@@ -161,10 +161,11 @@ async def mark_item(
     if command.status is ChecklistStatus.APPROVED:
         assert aliases is not None
         mine = _names(origin, await aliases(session, origin.actor))
-        own = [(version.created_by, "registered")]
         submitted = await repository.present_approval(session, id)
+        submitters = []
         if submitted is not None and submitted.status in OPEN:
-            own.append((submitted.submitted_by, "submitted"))
+            submitters = [submitted.submitted_by]
+        own = await _authors(session, version, submitters)
         _check_not_own(origin, mine, own, "approve items of its checklist")
     await _mark(session, origin, version, item, command.status, command.note)
     await recheck(session, origin, version, f"“{item.title}” of its checklist is {item.status}.")
@@ -321,8 +322,9 @@ async def decide(
     if approved:
         assert aliases is not None
         submitters = await _submitters(session, version, approval, facts)
+        own = await _authors(session, version, submitters)
         # Once the version is locked, so that no name comes in between.
-        _check_may_approve(origin, await aliases(session, origin.actor), policy, facts, submitters)
+        _check_may_approve(origin, await aliases(session, origin.actor), policy, facts, own)
         people = evaluation.eligible(
             policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
         )
@@ -590,12 +592,23 @@ async def _submitters(
     return sorted(people)
 
 
+async def _authors(
+    session: WriteSession, version: ModelVersionRow, submitters: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Who has made a version what it is, and how."""
+    return [
+        (version.created_by, "registered"),
+        *((name, "submitted") for name in submitters),
+        *((name, "changed") for name in await repository.changers(session, version)),
+    ]
+
+
 def _check_may_approve(
     origin: Origin,
     aliases: frozenset[str],
     policy: Policy,
     facts: Facts,
-    submitters: Sequence[str],
+    own: Sequence[tuple[str, str]],
 ) -> None:
     """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
@@ -606,7 +619,6 @@ def _check_may_approve(
                 f"{_who(origin, name)} has approved it already; {policy.needed} people must.",
                 ("decision",),
             )
-    own = [(facts.author, "registered"), *((name, "submitted") for name in submitters)]
     _check_not_own(origin, mine, own, "approve it")
     if not evaluation.eligible(policy.approvals, facts, [origin.actor]):
         named = ", ".join(policy.approvals.approvers) if policy.approvals else ""

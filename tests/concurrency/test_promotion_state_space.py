@@ -243,6 +243,7 @@ class Promotion(RuleBasedStateMachine):
         self.name = f"t-{uuid4().hex[:12]}"
         self.journal = Journal()
         self.reviewed: dict[str, Reviewed] = {}
+        self.changed: dict[str, set[str]] = {}
         self.last_event = world.wait(self._last_event())
         self.events: list[Json] = []
         self.state: State = {}
@@ -543,7 +544,7 @@ class Promotion(RuleBasedStateMachine):
         ), self.events
         assert {e["actor"] for e in self.events if not e["actor"].startswith("system:")} == {actor}
         assert len({event["request_id"] for event in self.events}) == 1
-        self._remember(before)
+        self._remember(before, actor)
         self._check_entries(before)
         self._check_deployments(before)
         self._check_versions()
@@ -560,10 +561,13 @@ class Promotion(RuleBasedStateMachine):
         events = await self.world.sql.fetch(_EVENTS, self.last_event)
         return json.loads(state), [dict(event) for event in events]
 
-    def _remember(self, before: State) -> None:
-        """What people saw when they submitted and decided."""
+    def _remember(self, before: State, actor: str) -> None:
+        """What people saw when they submitted and decided, and whose it was."""
         known = {row["id"]: row["decided_at"] for row in before["approval"]}
         versions = {row["id"]: row for row in self.state["model_version"]}
+        for row in before["model_version"]:
+            if content(before, row) != content(self.state, versions[row["id"]]):
+                self.changed.setdefault(row["id"], set()).add(actor)
         for row in self.state["approval"]:
             version = versions[row["model_version_id"]]
             now = content(self.state, version)
@@ -609,6 +613,7 @@ class Promotion(RuleBasedStateMachine):
             return
         people = {row["actor"] for row in said if row["decision"] == "APPROVE"}
         assert not people & {version["created_by"], approval["submitted_by"]}
+        assert not people & self.changed.get(version["id"], set())
         assert approval["decided_by"] in people
         wanted = rules.get("APPROVALS", {"count": 1})
         among = set(wanted.get("approvers") or people)

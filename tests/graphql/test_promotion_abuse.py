@@ -233,7 +233,7 @@ async def test_drift_has_no_change_reviewed_that_nobody_has_submitted(
     }
     # Somebody stands for it then, and it is for others to decide.
     await graph.mutate("submitForApproval", of(version), **{"Lifecycle-Actor": "ben"})
-    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    assert (await decide(graph, version, "ann"))["__typename"] == "DecideApprovalSuccess"
 
 
 async def test_drift_makes_nobodys_submission_of_somebodys(graph: Graph, unique: str) -> None:
@@ -421,6 +421,78 @@ async def doubtful(graph: Graph, name: str) -> list[Json]:
     return versions
 
 
+async def two_alike(graph: Graph, name: str) -> list[Json]:
+    """Two versions of one content, which wait for people; the policy approves the second."""
+    leader = await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(0.9))
+    first, second = [await a_version(graph, name, metrics=accuracy(0.87)) for _ in range(2)]
+    assert (await submit(graph, first))["status"] == "NEEDS_REVIEW"
+    await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
+    assert (await submit(graph, second))["decidedBy"] == "system:policy"
+    return [first, second]
+
+
+@pytest.mark.parametrize("approved_by", ["policy", "people"])
+async def test_what_people_have_rejected_goes_on_as_no_other_version_that_was_approved_before(
+    graph: Graph, unique: str, approved_by: str
+) -> None:
+    # given: two versions alike, of which one is approved, and then the other is rejected
+    if approved_by == "policy":
+        bad, same = await two_alike(graph, unique)
+    else:
+        bad, same = await doubtful(graph, unique)
+        assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"
+    await rejected(graph, bad)
+
+    # when
+    tried = [await promote(graph, same, dryRun=dry) for dry in (True, False)]
+    found = await graph.query(
+        "query ($id: ID!) { node(id: $id) { ... on ModelVersion { "
+        "whyNot(stage: PRODUCTION) { message } } } }",
+        {"id": same["id"]},
+    )
+
+    # then
+    message = (
+        "Version 3 is APPROVED, but nobody has approved what it is since that was rejected or "
+        "taken back, or drift opened a review of it; submit it for approval first, with "
+        "submitForApproval."
+    )
+    for refused in tried:
+        assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
+    assert found["node"]["whyNot"] == [{"message": message}]
+    # That leads on: people decide.
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"
+    assert (await promote(graph, same))["__typename"] == "SetStageSuccess"
+
+
+async def test_what_people_have_taken_back_goes_on_as_no_other_version(
+    graph: Graph, unique: str
+) -> None:
+    # given: what people have approved, which the policy approves as another version then
+    first, second = await two_alike(graph, unique)
+    assert (await decide(graph, first))["__typename"] == "DecideApprovalSuccess"
+
+    # when
+    await graph.mutate("withdrawApproval", of(first), **MALLORY)
+
+    # then
+    assert (await promote(graph, second))["__typename"] == "ApprovalRequired"
+
+
+async def test_what_was_rejected_is_in_nobodys_way_who_has_another_content_or_goes_past_it(
+    graph: Graph, unique: str
+) -> None:
+    bad, same = await two_alike(graph, unique)
+    other = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.88)))
+    await rejected(graph, bad)
+
+    assert (await promote(graph, other))["__typename"] == "SetStageSuccess"
+    bypass = of(same) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    assert (await promote(graph, same))["__typename"] == "SetStageSuccess"
+
+
 async def test_what_people_have_approved_since_is_no_way_for_what_they_have_rejected(
     graph: Graph, unique: str
 ) -> None:
@@ -509,6 +581,99 @@ async def test_nobody_confirms_the_checklist_of_what_is_their_own(
     assert await mark("REJECTED") == "done"
     assert await mark("PENDING", **MALLORY) == "done"
     assert await mark("APPROVED", **{"Lifecycle-Actor": "approver"}) == "done"
+
+
+async def refusal(graph: Graph, mutation: str, input: Json, actor: str) -> str | None:
+    """Why somebody may not, None if they may."""
+    query = (
+        "mutation ($input: %sInput!) { %s(input: $input) { __typename ... on Error { message } } }"
+    )
+    answer = await graph.answer(
+        query % (mutation[0].upper() + mutation[1:], mutation),
+        {"input": input},
+        **{"Lifecycle-Actor": actor},
+    )
+    if "errors" in answer:
+        return str(answer["errors"][0]["message"])
+    message: str | None = answer["data"][mutation].get("message")
+    return message
+
+
+def a_file(path: str, digit: int) -> Json:
+    return {"name": path, "path": path, "digest": f"sha256:{str(digit) * 64}", "sizeBytes": 1}
+
+
+@pytest.mark.parametrize("change", ["metrics", "path", "params", "facts", "artifact"])
+async def test_nobody_approves_what_they_have_made_of_somebodys_version(
+    graph: Graph, unique: str, change: str
+) -> None:
+    # given: what somebody has submitted, and then mallory has changed
+    run = await a_run(graph, unique)
+    version = await a_version(
+        graph, unique, runId=run, artifactPath="model.bin", checklist=["fair to all"]
+    )
+    [item] = await items(graph, version)
+    await submit(graph, version)
+    changes: dict[str, tuple[str, Json]] = {
+        "metrics": ("updateModelVersion", of(version) | {"metrics": [{"key": "lift", "value": 2}]}),
+        "path": ("updateModelVersion", of(version) | {"artifactPath": "other.bin"}),
+        "params": ("updateRun", {"id": run, "params": [{"key": "seed", "value": "1"}]}),
+        "facts": ("updateRun", {"id": run, "datasetFacts": {"train_size": 5000}}),
+        # Submitting names it.
+        "artifact": ("updateRun", {"id": run, "artifacts": [a_file("model.bin", 1)]}),
+    }
+    mutation, changed = changes[change]
+    await graph.mutate(mutation, changed, **MALLORY)
+
+    # when: its author submits that, and that again, and others look at it
+    for _ in range(2):
+        assert (await submit(graph, version))["status"] in ("PENDING", "NEEDS_REVIEW")
+    mark = {"id": item, "status": "APPROVED"}
+    decision = of(version) | {"decision": "APPROVE"}
+    refused = [
+        await refusal(graph, "markChecklistItem", mark, "mallory"),
+        await refusal(graph, "decideApproval", decision, "mallory"),
+    ]
+    by_another = [
+        await refusal(graph, "markChecklistItem", mark, "ben"),
+        await refusal(graph, "decideApproval", decision, "ben"),
+    ]
+
+    # then
+    assert refused == [
+        "mallory changed this version; somebody else has to approve items of its checklist.",
+        "mallory changed this version; somebody else has to approve it.",
+    ]
+    assert by_another == [None, None]
+
+
+async def test_who_changes_nothing_that_is_approved_may_approve_it(
+    graph: Graph, unique: str
+) -> None:
+    # given: mallory has made a run, of which somebody has registered a version
+    await graph.mutate("createExperiment", {"name": unique})
+    begun = {"experimentName": unique, "params": [{"key": "seed", "value": "1"}]}
+    made = await graph.mutate("logRun", begun, "run { id }", **MALLORY)
+    run = made["run"]["id"]
+    facts = {"id": run, "datasetFacts": {"train_size": 5000}, "artifacts": [a_file("model.bin", 1)]}
+    await graph.mutate("updateRun", facts, **MALLORY)
+    version = await a_version(graph, unique, runId=run, artifactPath="model.bin")
+
+    # when: after that, mallory says more of both, and gives them the content that they have
+    more = {
+        "id": run,
+        "params": begun["params"],
+        "metrics": accuracy(0.9),
+        "artifacts": [a_file("plot.png", 2)],
+        "status": "COMPLETED",
+    }
+    await graph.mutate("updateRun", more, **MALLORY)
+    words = {"description": "better words", "artifactPath": "model.bin"}
+    await graph.mutate("updateModelVersion", of(version) | words, **MALLORY)
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+
+    # then
+    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
 
 
 async def test_who_has_gone_through_the_checklist_does_not_have_the_policy_approve_it(
