@@ -39,8 +39,8 @@ KNOWN = "lifecycle.known"
 
 class _Outlet:
     """Where the answer to one request goes: its head along with the first of its body, if that
-    comes at once. Sent apart, as uvicorn does, each takes the service and the client a system
-    call, which is a tenth of a small query."""
+    comes at once. Sent apart, as uvicorn does, they take the service and the client a system call
+    each, and a packet."""
 
     def __init__(self, transport: Any, loop: AbstractEventLoop) -> None:
         self._transport = transport

@@ -82,6 +82,37 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "BYTES_A_SECOND", 1_000_000)
 
 
+# Answers
+
+
+async def test_who_asks_whether_to_go_on_is_told_before_the_body_is_there(live: Live) -> None:
+    body = b'{"query": "{ __typename }"}'
+    async with connected(live) as (reader, writer), asyncio.timeout(PATIENCE):
+        writer.write(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+        writer.write(body)
+
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert await reader.readuntil(b"}}") == b'{"data":{"__typename":"Query"}}'
+
+
+async def test_answers_come_in_the_order_of_the_requests_also_those_without_a_body(
+    live: Live,
+) -> None:
+    last = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    async with connected(live) as (reader, writer):
+        writer.write(HEALTH + HEALTH.replace(b"GET", b"HEAD") + last)
+
+        answers = (await rest(reader)).split(b"HTTP/1.1 200 OK\r\n")
+    assert [answer.partition(b"\r\n\r\n")[2] for answer in answers] == [
+        b"",
+        b'{"status":"alive"}',
+        b"",
+        b'{"status":"alive"}',
+    ]
+
+
 # Time
 
 
