@@ -27,6 +27,7 @@ MOST_AT_ONCE = 2
 _STATEMENT_SECONDS = 30
 # PostgreSQL breaks off by then; who hears nothing of that has lost it.
 _ANSWER_SECONDS = _STATEMENT_SECONDS + 2
+# How long after that at most it is found out.
 _LOOK_SECONDS = 2
 # A replica that does not answer is not asked again for a moment.
 _REST_SECONDS = 5

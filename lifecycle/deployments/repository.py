@@ -133,7 +133,7 @@ async def changed_in_production(
             or_(ModelVersionRow.stage == Stage.PRODUCTION, live.exists()),
         )
     )
-    return await promotion.changed_in_production(session, there)
+    return await promotion.not_as_approved(session, there)
 
 
 async def serving(

@@ -461,19 +461,17 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
-async def changed_in_production(
-    session: ReadSession, version_ids: Sequence[UUID]
-) -> dict[UUID, bool]:
+async def not_as_approved(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, bool]:
     """Those of these versions, which have been in production, that are not what was approved any
     more."""
     with looking_at("id", "approval_status"):
         rows = await registry.versions_by_ids(session, version_ids)
     # While its approval is in force, it is what was approved.
     doubtful = [row.id for row in rows.values() if row.approval_status not in IN_FORCE]
-    return dict.fromkeys(await _changed_in_production(session, doubtful), True) if doubtful else {}
+    return dict.fromkeys(await _not_as_let_in(session, doubtful), True) if doubtful else {}
 
 
-async def _changed_in_production(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
+async def _not_as_let_in(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
     """Those of the versions that have another content than the last approval has let in."""
     with looking_at(*_OF_VERSION):
         rows = await registry.versions_by_ids(session, ids)
@@ -688,7 +686,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
         and holder.id != version.id
         and holder.approval_status not in IN_FORCE
     }
-    changed = await _changed_in_production(session, [*doubtful]) if doubtful else set()
+    changed = await _not_as_let_in(session, [*doubtful]) if doubtful else set()
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])
