@@ -85,12 +85,12 @@ _LATEST_OF_KEYS = Children(
     LatestMetricRow.key,
 )
 
-# Of each series as many rows as are wanted, at equal distances from the first to the last. What is
-# the same for all of them stands in the first alone, because there it takes half of the memory.
+# Of each series as many points as are wanted, at equal distances from the first to the last; as
+# columns, because a row of each point takes nearly three times the memory.
 _HISTORY = Prepared(
     text("""
-SELECT CASE WHEN n = 1 THEN run_id END, CASE WHEN n = 1 THEN key END, step, value, "timestamp",
-       CASE WHEN n = 1 THEN total END
+SELECT run_id, key, array_agg(step ORDER BY n), array_agg(value ORDER BY n),
+       array_agg("timestamp" ORDER BY n), max(total)
 FROM (
     SELECT run_id, key, step, value, "timestamp",
            row_number() OVER series AS n,
@@ -102,7 +102,7 @@ FROM (
 WHERE total <= :points OR n = 1
    OR (n - 1) * (:points - 1) / greatest(total - 1, 1)
       > (n - 2) * (:points - 1) / greatest(total - 1, 1)
-ORDER BY run_id, key, n
+GROUP BY run_id, key ORDER BY run_id, key
 """).bindparams(
         bindparam("run_ids", type_=ARRAY(Uuid)),
         bindparam("keys", type_=ARRAY(Text)),
@@ -220,13 +220,8 @@ async def history(
         _HISTORY, {"run_ids": list(run_ids), "keys": list(keys), "points": points}
     )
     found: dict[UUID, list[Series]] = {}
-    for run_id, key, step, value, timestamp, total in rows:
-        if run_id is not None:
-            series = Series(key, [], [], [], total)
-            found.setdefault(run_id, []).append(series)
-        series.steps.append(step)
-        series.values.append(value)
-        series.timestamps.append(timestamp)
+    for run_id, *series in rows:
+        found.setdefault(run_id, []).append(Series(*series))
     return found
 
 

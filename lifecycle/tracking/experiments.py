@@ -21,6 +21,7 @@ from lifecycle.tracking.sides import (
     checked,
     digest,
     our_id,
+    tags_with,
 )
 
 _NOTE = "mlflow.note.content"
@@ -139,7 +140,7 @@ async def pull(
     values: dict[str, Any] = {"name": row.name}
     if "description" in changes:
         values["description"] = changes["description"]
-    tags = rules.with_changes(row.tags, changes, "tag:")
+    tags = tags_with(row.tags, changes)
     if tags != row.tags:
         values["tags"] = tags
     await service.update(session, sync.origin, checked(UpdateExperiment, **values))

@@ -25,6 +25,7 @@ from lifecycle.tracking.sides import (
     fields_here,
     fields_there,
     our_id,
+    tags_with,
 )
 
 
@@ -123,7 +124,7 @@ async def pull(
     values: dict[str, Any] = {"name": row.name}
     if "description" in changes:
         values["description"] = changes["description"]
-    tags = rules.with_changes(row.tags, changes, "tag:")
+    tags = tags_with(row.tags, changes)
     if tags != row.tags:
         values["tags"] = tags
     await service.update_model(session, sync.origin, checked(UpdateModel, **values))

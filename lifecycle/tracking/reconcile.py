@@ -28,7 +28,17 @@ from lifecycle.tracking.rules import (
     SyncState,
     TrackedKind,
 )
-from lifecycle.tracking.sides import ID_TAG, Incomplete, Kind, NotYet, Ours, Sync, Task, Theirs
+from lifecycle.tracking.sides import (
+    ID_TAG,
+    Incomplete,
+    Kind,
+    NoRoom,
+    NotYet,
+    Ours,
+    Sync,
+    Task,
+    Theirs,
+)
 
 KINDS: Mapping[TrackedKind, Kind] = {
     TrackedKind.EXPERIMENT: experiments,
@@ -304,8 +314,8 @@ async def _create_here(sync: Sync, kind: Kind, task: Task, theirs: Theirs) -> Ta
 async def _pull(
     sync: Sync, kind: Kind, ours: Ours, theirs: Theirs, changes: Changes
 ) -> tuple[dict[str, Agreed], list[Conflict]]:
-    """All changes at once, or, where that is refused, each by itself; what is refused then is in
-    conflict."""
+    """All changes at once, or, where that is refused, each half by itself, and so on; what is
+    refused alone is in conflict."""
 
     async def pull(session: WriteSession, wanted: Changes) -> dict[str, Agreed]:
         # What was changed here meanwhile must not be overwritten; the journal calls for it again.
@@ -317,21 +327,31 @@ async def _pull(
         now = (await kind.load(session, sync, ours.id)).fields
         return {name: Agreed(now.get(name), value) for name, value in wanted.items()}
 
-    try:
-        return await sync.database.write(lambda session: pull(session, changes)), []
-    except Unavailable:
-        raise
-    except LifecycleError:
-        agreed: dict[str, Agreed] = {}
-        refused: list[Conflict] = []
-    for name, value in changes.items():
+    agreed: dict[str, Agreed] = {}
+    reasons: dict[str, str] = {}
+    waiting = [list(changes)]
+    while waiting:
+        some = waiting.pop()
         try:
-            agreed |= await sync.database.write(partial(pull, wanted={name: value}))
+            agreed |= await sync.database.write(
+                partial(pull, wanted={name: changes[name] for name in some})
+            )
         except Unavailable:
             raise
+        except NoRoom as error:
+            reasons |= error.reasons
+            waiting.append([name for name in some if name not in reasons])
         except LifecycleError as error:
-            refused.append(Conflict(name, ours.fields.get(name), value, str(error)))
-    return agreed, refused
+            half = len(some) // 2
+            if half:
+                waiting += [some[half:], some[:half]]
+            else:
+                reasons[some[0]] = str(error)
+    return agreed, [
+        Conflict(name, ours.fields.get(name), value, reasons[name])
+        for name, value in changes.items()
+        if name in reasons
+    ]
 
 
 def _resolved_by(sync: Sync, kind: Kind, conflict: Conflict) -> FieldRule:

@@ -5,7 +5,7 @@ Both sides are compared in MLflow's terms, as fields by name: "description", "st
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -261,16 +261,24 @@ def with_changes(
     known: Mapping[str, str], changes: Mapping[str, str | None], prefix: str
 ) -> dict[str, str]:
     """Our pairs with those changes that are of fields with this prefix, by MLflow's keys."""
-    pairs, keys = dict(known), keys_there(known)
-    for field_name, value in changes.items():
-        if field_name.startswith(prefix):
-            there = field_name.removeprefix(prefix)
-            key = keys.get(there, here_key(there))
-            if value is None:
-                pairs.pop(key, None)
-            else:
-                pairs[key] = value
+    pairs = dict(known)
+    for _, key, value in by_our_keys(known, changes, prefix):
+        if value is None:
+            pairs.pop(key, None)
+        else:
+            pairs[key] = value
     return pairs
+
+
+def by_our_keys(
+    known: Mapping[str, str], changes: Mapping[str, str | None], prefix: str
+) -> Iterator[tuple[str, str, str | None]]:
+    """Those changes that are of fields with this prefix: the field, our key, the value."""
+    keys = keys_there(known)
+    for name, value in changes.items():
+        if name.startswith(prefix):
+            there = name.removeprefix(prefix)
+            yield name, keys.get(there, here_key(there)), value
 
 
 def cut(value: str, length: int) -> str:

@@ -66,6 +66,7 @@ from lifecycle.tracking.sides import (
     digest,
     made_there,
     our_id,
+    tags_with,
 )
 
 _NOTE = "mlflow.note.content"
@@ -318,7 +319,7 @@ async def pull(
         values["status_message"] = changes["description"]
     if changes.get("dataset") is not None:
         values["dataset_facts"] = (row.dataset_facts or {}) | (_facts_of(_used_by(there.run)) or {})
-    tags = rules.with_changes(row.tags, changes, "tag:")
+    tags = tags_with(row.tags, changes)
     if tags != row.tags:
         values["tags"] = tags
     params = _new_params(row.params, changes)

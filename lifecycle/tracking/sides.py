@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from lifecycle.access.origin import Origin
+from lifecycle.commands import MAX_TAGS, MAX_TAGS_CHARACTERS
 from lifecycle.database import Database, ReadSession, WriteSession
 from lifecycle.errors import InvalidInput
 from lifecycle.registry.tables import ModelVersionRow
@@ -48,6 +49,46 @@ class Incomplete(Exception):
     def __init__(self, points_seen: Mapping[str, Any], error: MlflowError) -> None:
         self.points_seen, self.error = points_seen, error
         super().__init__(str(error))
+
+
+class NoRoom(InvalidInput):
+    """Tags for which there is no room beside the others: their fields, and what is said of each."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = reasons
+        super().__init__(next(iter(reasons.values())))
+
+
+def tags_with(known: Mapping[str, str], changes: Changes) -> dict[str, str]:
+    """The tags of an object here with those changes that are of tags. Raises NoRoom."""
+    reasons = _without_room(known, changes)
+    if reasons:
+        raise NoRoom(reasons)
+    return rules.with_changes(known, changes, "tag:")
+
+
+def _without_room(known: Mapping[str, str], changes: Changes) -> dict[str, str]:
+    """Those changes of our tags, by their fields, for which there is no room once those before them
+    are made that have some; and what there would be too much of."""
+    lengths = {key: len(key) + len(value) for key, value in known.items()}
+    characters = sum(lengths.values())
+    found: dict[str, str] = {}
+    for name, key, value in rules.by_our_keys(known, changes, "tag:"):
+        former = lengths.pop(key, None)
+        characters -= former or 0
+        length = None if value is None else len(key) + len(value)
+        if length is not None and len(lengths) >= MAX_TAGS:
+            found[name] = f"tags: must not be more than {MAX_TAGS:,} in all."
+        elif length is not None and characters + length > MAX_TAGS_CHARACTERS:
+            found[name] = (
+                f"tags: must not have more than {MAX_TAGS_CHARACTERS:,} characters in all."
+            )
+        else:
+            former = length
+        if former is not None:
+            lengths[key] = former
+            characters += former
+    return found
 
 
 def checked(command: type[Made], **values: Any) -> Made:

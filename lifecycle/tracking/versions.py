@@ -51,6 +51,7 @@ from lifecycle.tracking.sides import (
     fields_there,
     made_there,
     our_id,
+    tags_with,
 )
 
 _MODEL, _RUN, _VERSION = TrackedKind.MODEL, TrackedKind.RUN, TrackedKind.MODEL_VERSION
@@ -290,7 +291,7 @@ async def pull(
     values: dict[str, Any] = {}
     if "description" in changes:
         values["description"] = changes["description"]
-    tags = rules.with_changes(row.tags, changes, "tag:")
+    tags = tags_with(row.tags, changes)
     if tags != row.tags:
         values["tags"] = tags
     if values:

@@ -136,4 +136,5 @@ async def _by_plan(
             document.keep(key, plan, plan.size)
         return await Run(schema, plan, values, context).answer()
     except Exception as error:  # whatever it is, graphql-core has the answer to it
-        return error
+        # Not with its frames, which would hold what was read as long as it is read once more.
+        return error.with_traceback(None)

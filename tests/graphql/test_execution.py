@@ -8,6 +8,7 @@ import asyncio
 import gc
 import json
 import os
+import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -40,10 +41,11 @@ from lifecycle.database.connections import MOST_AT_ONCE
 from schema import executor
 from schema.admission import Admission, Bounds
 from schema.context import Context
+from schema.execution import run as execution
 from schema.execution.schema import CompiledSchema
 from schema.root import Schema, schema
 from schema.runs import Run
-from tests.client import Graph
+from tests.client import Graph, Json
 from tests.conftest import Live, MakeDatabase, serving
 from tests.factories import a_run
 from tests.following import until
@@ -541,6 +543,41 @@ async def test_both_find_an_answer_as_long_as_the_other_does(
             "limit": refused,
             "value": shown,
         }
+
+
+async def test_what_a_plan_has_read_is_not_held_while_it_is_read_once_more(
+    graph: Graph, live: Live, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a query that shows more objects than a plan may
+    run = await a_run(graph, unique, params=[{"key": "a", "value": "1"}])
+    monkeypatch.setattr("schema.execution.run.MAX_OBJECTS", 0)
+    plans: weakref.WeakSet[Any] = weakref.WeakSet()
+    answer = execution.Run.answer
+
+    async def noted(plan: execution.Run) -> Json:
+        plans.add(plan)
+        return await answer(plan)
+
+    monkeypatch.setattr(execution.Run, "answer", noted)
+    held: list[int] = []
+
+    class Looking(Schema):
+        async def execute(self, *args: Any, **kwargs: Any) -> Any:
+            gc.collect()
+            held.append(len(plans))
+            return await super().execute(*args, **kwargs)
+
+    stock = Looking.__new__(Looking)
+    stock.__dict__.update(schema.__dict__)
+    text = f'query T{unique[2:]} {{ run(id: "{run}") {{ params {{ value }} }} }}'
+    await schema.execute(text, None, a_context(live))
+
+    # When
+    result = await CompiledSchema(stock).execute(text, None, a_context(live))
+
+    # Then
+    assert result.data == {"run": {"params": [{"value": "1"}]}}
+    assert held == [0]
 
 
 async def test_who_says_too_little_of_what_it_looks_at_is_answered_and_logged(

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from lifecycle.journal.tables import EventRow
+from lifecycle.runs import metrics
 from schema import ids
 from tests.client import Graph, Json
 from tests.conftest import Live
@@ -607,6 +608,24 @@ async def test_histories_of_several_metrics_and_runs_come_in_one_statement(
         {"metricHistory": [sampled(12, 0, 4, 8, 11)]},
     ]
     assert sum("metric_point" in statement for statement, _ in sent) == 1
+
+
+async def test_points_of_one_metric_are_read_as_columns_in_one_row(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    run = await a_run(graph, unique)
+    for key in ("a", "b"):
+        await logged(graph, run, {"key": key, "steps": list(range(50)), "values": [0.5] * 50})
+
+    async with live.database.read() as session:
+        rows = await session.fetch(
+            metrics._HISTORY,
+            {"run_ids": [ids.decode("Run", run)], "keys": ["a", "b"], "points": 50},
+        )
+
+    assert [(row[1], row[2], row[3], row[5]) for row in rows] == [
+        (key, list(range(50)), [0.5] * 50, 50) for key in ("a", "b")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ async def test_no_run_joins_while_its_experiment_is_archived(graph: Graph, uniqu
             ["artifacts"],
             None,
         ),
-        ({"metrics": [{"key": "a", "value": 1}] * 10_001}, ["metrics"], None),
+        ({"metrics": [{"key": "a", "value": 1}] * 1_001}, ["metrics"], None),
         ({"datasetFacts": [1]}, ["datasetFacts"], "datasetFacts: must be a JSON object"),
         ({"parentId": "nonsense"}, ["parentId"], "This is not an id that this service gave."),
     ],

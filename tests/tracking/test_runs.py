@@ -23,7 +23,7 @@ from lifecycle.database import WriteSession
 from lifecycle.errors import Conflict
 from lifecycle.runs.service import NewArtifact, UpdateRun, update
 from lifecycle.runs.tables import MetricPointRow
-from lifecycle.tracking import reconcile, repository
+from lifecycle.tracking import reconcile, repository, runs
 from lifecycle.tracking.client import Client, Unreachable
 from lifecycle.tracking.rules import Resolution, SyncState, TrackedKind
 from lifecycle.tracking.service import ResolveConflict, resolve
@@ -770,6 +770,77 @@ async def test_of_more_tags_than_a_run_may_have_the_first_by_name_come_in_and_th
     assert found["tags"] == {key: given[key] for key in [*given][:50]}
     kept = client.get_run(there).data.tags
     assert {key: kept.get(key) for key in given} == given
+
+
+async def test_tags_for_which_there_is_no_room_are_told_without_trying_each(
+    graph: Graph,
+    sql: asyncpg.Connection,
+    mirror: Mirror,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    item = await mirror.theirs(RUN, there)
+    assert item is not None
+    given = {f"t{n:04}": "v" for n in range(1_010)}
+    pairs = [RunTag(key, value) for key, value in given.items()]
+    for n in range(0, len(pairs), 100):
+        client.log_batch(there, tags=pairs[n : n + 100])
+    tries = counted(monkeypatch)
+
+    # when
+    item = await mirror.theirs(RUN, there)
+
+    # then
+    assert item is not None
+    found = (await read(graph, global_id("Run", item)))["tags"]
+    assert len(found) == 1_000
+    assert {key: found[key] for key in given if key in found} == dict(
+        [*given.items()][: len(found)]
+    )
+    reason = "tags: must not be more than 1,000 in all."
+    assert [(each["field"], each["reason"]) for each in item.conflicts] == [
+        (f"tag:{key}", reason) for key in given if key not in found
+    ]
+    assert [len(each) for each in tries] == [1_010, len(found)]
+    changed = "SELECT count(*) FROM event WHERE subject_id = $1 AND type = 'run.updated'"
+    assert await sql.fetchval(changed, item.object_id) == 1
+
+
+async def test_one_change_that_is_refused_is_found_among_many_by_halves(
+    graph: Graph, mirror: Mirror, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = plain(mirror.client.uri)
+    there = a_run_there(client, unique)
+    await mirror.theirs(RUN, there)
+    given = {f"t{n:02}": "v" for n in range(64)}
+    client.log_batch(there, tags=[RunTag(key, value) for key, value in given.items()])
+    tries = counted(monkeypatch, refused="tag:t17")
+
+    item = await mirror.theirs(RUN, there)
+
+    assert item is not None
+    assert [(each["field"], each["reason"]) for each in item.conflicts] == [("tag:t17", "No.")]
+    found = (await read(graph, global_id("Run", item)))["tags"]
+    assert {**found, "t17": "v"} == given
+    assert [len(each) for each in tries] == [64, 32, 16, 16, 8, 4, 2, 1, 1, 2, 4, 8, 32]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, refused: str = "") -> list[Json]:
+    """The changes of runs that it is tried to bring in; one with this field is refused."""
+    tries: list[Json] = []
+    pull = runs.pull
+
+    async def tried(*given: Any) -> None:
+        tries.append(given[-1])
+        if refused in given[-1]:
+            raise Conflict("No.")
+        await pull(*given)
+
+    monkeypatch.setattr(runs, "pull", tried)
+    return tries
 
 
 # Both.

@@ -9,6 +9,7 @@ from graphql import GraphQLError, Source, get_introspection_query, parse
 from graphql.language import location
 
 from lifecycle.errors import LimitExceeded
+from lifecycle.runs.service import MAX_KEYS, MAX_POINTS
 from schema.limits import (
     MAX_DEPTH,
     MAX_FIELDS,
@@ -267,11 +268,11 @@ def test_variables_may_be_as_large_as_anything_takes(variables: Any) -> None:
 @pytest.mark.parametrize(
     ("variables", "said", "limit"),
     [
-        ({"ids": [{}] * (MAX_GIVEN - 1)}, "20,000 lists and objects", MAX_GIVEN),
-        ({"x": nested_list(MAX_GIVEN)}, "20,000 lists and objects", MAX_GIVEN),
-        ({"x": [1, {"y": [[]] * MAX_GIVEN}]}, "20,000 lists and objects", MAX_GIVEN),
-        ({"x": ["a"] * (MAX_GIVEN_TEXTS + 1)}, "200,000 texts", MAX_GIVEN_TEXTS),
-        ({"x": {str(n): "a" for n in range(MAX_GIVEN_TEXTS + 1)}}, "200,000 texts", 200_000),
+        ({"ids": [{}] * (MAX_GIVEN - 1)}, "8,000 lists and objects", MAX_GIVEN),
+        ({"x": nested_list(MAX_GIVEN)}, "8,000 lists and objects", MAX_GIVEN),
+        ({"x": [1, {"y": [[]] * MAX_GIVEN}]}, "8,000 lists and objects", MAX_GIVEN),
+        ({"x": ["a"] * (MAX_GIVEN_TEXTS + 1)}, "50,000 texts", MAX_GIVEN_TEXTS),
+        ({"x": {str(n): "a" for n in range(MAX_GIVEN_TEXTS + 1)}}, "50,000 texts", 50_000),
     ],
 )
 def test_variables_of_more_than_anything_takes_are_refused(
@@ -284,9 +285,30 @@ def test_variables_of_more_than_anything_takes_are_refused(
     assert (refused.value.name, refused.value.limit) == ("variables", limit)
 
 
+def test_points_of_as_many_metrics_as_may_be_logged_fit_and_no_more_lists_at_all() -> None:
+    each = MAX_POINTS // MAX_KEYS
+    series = {
+        "key": "loss",
+        "steps": [1] * each,
+        "values": [0.5] * each,
+        "kinds": ["FINITE"] * each,
+        "timestamps": ["2026-01-01T00:00:00Z"] * each,
+    }
+    input = {"runId": "r", "series": [series] * MAX_KEYS}
+    log = "mutation ($input: LogMetricsInput!) { logMetrics(input: $input) { __typename } }"
+    keys = [{"field": "CREATED_AT"}] * (MAX_GIVEN - 2)
+    once = "query ($keys: [RunOrder!]) { a: runs(orderBy: $keys) { totalCount } "
+
+    check_variables({"input": input})
+    assert refused(log, input=input) == []
+    check_variables({"keys": keys})
+    assert refused(once + "}", keys=keys) == []
+    assert len(refused(once + "b: runs(orderBy: $keys) { totalCount } }", keys=keys)) == 1
+
+
 def test_what_a_field_is_given_costs_as_often_as_it_is_read() -> None:
     keys: list[Any] = [{"field": "CREATED_AT"}] * 2_000
-    cost = 2 * (2_001 - 10) + (4_000 - 100) // 100
+    cost = 6 * (2_001 - 10) + (4_000 - 100) // 100
     document = "query ($keys: [RunOrder!]) {" + "".join(
         f"a{n}: runs(orderBy: $keys) {{ totalCount }} " for n in range(13)
     )
@@ -311,9 +333,9 @@ def test_what_a_field_is_given_costs_as_often_as_it_is_read() -> None:
     assert len(refusals(parse(document + "}"), None)) == 1
     # Below a list that is so for each of its objects.
     page = "query ($keys: [RunOrder!]) { experiments(first: 100) { nodes { runs(orderBy: $keys) "
-    assert refused(page + "{ totalCount } } } }", keys=keys[:100]) == []
+    assert refused(page + "{ totalCount } } } }", keys=keys[:80]) == []
     assert refused(page + "{ totalCount } } } }", keys=keys[:400]) == [
-        "The operation may cost 79200; 50,000 are allowed."
+        "The operation may cost 235600; 50,000 are allowed."
     ]
 
 

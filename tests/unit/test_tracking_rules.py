@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,6 +39,7 @@ from lifecycle.tracking.rules import (
     there_status,
     with_changes,
 )
+from lifecycle.tracking.sides import NoRoom, tags_with
 
 
 class Acceptable(Command):
@@ -290,6 +291,24 @@ def test_pairs_change_by_the_keys_that_mlflow_has() -> None:
         "kept": "4",
         "a@": "7",
     }
+
+
+def test_tags_for_which_there_is_no_room_are_those_that_do_not_fit_beside_the_ones_before() -> None:
+    many = {f"k{n:03}": "v" for n in range(999)}
+    changes: Changes = {"tag:a": "1", "tag:b": "2", "tag:k000": None, "tag:c": "3", "tag:k001": "4"}
+    assert without_room(many, changes) == {"tag:b": "tags: must not be more than 1,000 in all."}
+
+    long = {"a": "v" * 124_999, "b": "v" * 124_990}
+    changes = {"tag:a": "v" * 125_010, "tag:b": "v", "tag:c": "v" * 124_997, "tag:d": "v"}
+    too_long = "tags: must not have more than 250,000 characters in all."
+    assert without_room(long, changes) == {"tag:a": too_long, "tag:d": too_long}
+    assert tags_with(long, {"tag:a": None, "param:a": "v" * 250_000}) == {"b": long["b"]}
+
+
+def without_room(known: dict[str, str], changes: Changes) -> Mapping[str, str]:
+    with pytest.raises(NoRoom) as refused:
+        tags_with(known, changes)
+    return refused.value.reasons
 
 
 # Who wins.
