@@ -17,12 +17,15 @@ async def download_url(
     return link.url if link else None
 
 
-async def resolve(context: Context, uri: str) -> str | None:
+async def resolve(context: Context, uri: str, digest: str | None) -> str | None:
     """Where what is at a URI can be read: an address of the web as it is, by a link that expires
-    what lies within one of the areas; None for everything else."""
+    what lies within one of the areas; None for everything else, and for content that has another
+    digest, if one is named."""
     if uri.startswith("s3://"):
         content = context.storage.content_at(uri)
-        if content is not None and not await is_known(context.database, *content):
+        if content is not None and (
+            digest not in (None, content[1]) or not await is_known(context.database, *content)
+        ):
             return None
         link = await context.storage.link_to(uri)
         return link.url if link else None

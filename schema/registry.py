@@ -253,9 +253,8 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
                 if found is not None:
                     return found
         path = self.artifact_path
-        return await links.resolve(info.context, path) or await schema.tracking.page_of(
-            info, path, self.row.id, self.row.run_id
-        )
+        elsewhere = await links.resolve(info.context, path, self.artifact_digest)
+        return elsewhere or await schema.tracking.page_of(info, path, self.row.id, self.row.run_id)
 
     @strawberry.field(description="What you may do to it.")
     def viewer_can(self, info: Info) -> Annotated["ModelRights", strawberry.lazy("schema.access")]:

@@ -33,6 +33,8 @@ _STUCK_SECONDS = 60
 MAX_FRAMES = 10_000
 # Of a message on a websocket, until it is known whose that is.
 MAX_UNKNOWN_BYTES = 64 * 1024
+# To whoever asks for a websocket with a head that is none, such as one of a body.
+_NO_WEBSOCKET = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # What an app calls once it is known, in the extensions of the scope.
 KNOWN = "lifecycle.known"
 
@@ -221,7 +223,7 @@ class WebSockets(WebSocketsSansIOProtocol):
     trace for each, and fails where the websocket is about to be closed already.
 
     Nor does it read from whoever does not take its answers, or put together a message of any number
-    of frames, or a long one of somebody whom nobody knows.
+    of frames, or a long one of somebody whom nobody knows, or wait for whoever begins none.
     """
 
     # What is held of messages that the app has not taken, once it is known whose they are.
@@ -286,10 +288,18 @@ class WebSockets(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Read what has come, and no more as long as nobody takes what it is answered with."""
         super().data_received(data)
+        if not self.handshake_initiated:
+            self._refuse()
+            return
         if self._held is not None:
             self._count(self._held, len(data))
         if not self.writable.is_set() and not self.transport.is_closing():
             self.transport.pause_reading()
+
+    def _refuse(self) -> None:
+        # The head was all of it; uvicorn would wait for another for ever.
+        self.transport.write(b"".join(self.conn.data_to_send()) or _NO_WEBSOCKET)
+        self.transport.close()
 
     def _count(self, held: Held, size: int) -> None:
         if not (self.read_paused or self.frames or self.conn.reader.buffer):

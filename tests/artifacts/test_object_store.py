@@ -1,5 +1,6 @@
 """What only an object store has: it can be gone or elsewhere, and has objects of others."""
 
+import hashlib
 from urllib.parse import urlsplit
 
 import obstore
@@ -81,6 +82,30 @@ async def test_the_place_of_hidden_content_leads_nowhere(in_s3: Kept, unique: st
             hidden = (await seer.query(query, {"id": version["id"]}))["modelVersion"]
 
     assert hidden == {"artifactUrl": None, "model": found["model"]}
+
+
+async def test_the_place_of_content_leads_nowhere_for_a_version_that_names_another(
+    in_s3: Kept, unique: str
+) -> None:
+    # given: a version that could be approved for one content, at whose path there is another
+    graph, content = in_s3.graph, unique.encode()
+    upload = await begin(graph, await a_run(graph, unique), content)
+    await put(upload, content)
+    artifact = await complete(graph, upload)
+    place = f"s3:/{urlsplit(artifact['downloadUrl']).path}"
+    other = f"sha256:{hashlib.sha256(b'another').hexdigest()}"
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactUrl } }"
+
+    # when
+    urls = []
+    for digest in (artifact["digest"], other):
+        version = await a_version(graph, unique, artifactPath=place, artifactDigest=digest)
+        found = await graph.query(query, {"id": version["id"]})
+        urls.append(found["modelVersion"]["artifactUrl"])
+
+    # then
+    assert (await send("GET", urls[0])).content == content
+    assert urls[1] is None
 
 
 async def test_the_place_of_an_upload_that_goes_on_leads_nowhere(in_s3: Kept, unique: str) -> None:

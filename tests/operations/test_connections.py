@@ -157,6 +157,26 @@ async def test_after_an_answer_the_next_request_is_waited_for_as_long(live: Live
         assert await rest(reader) == TIMEOUT
 
 
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        pytest.param(UPGRADE[:-2] + b"Content-Length: 1\r\n\r\n{", b"400 Bad Request", id="a body"),
+        pytest.param(
+            UPGRADE[:-2] + b"X-A: %s\r\n\r\n" % (b"a" * 9_000),
+            b"431 Request Header Fields Too Large",
+            id="a long header",
+        ),
+    ],
+)
+async def test_what_begins_no_websocket_is_not_waited_for(
+    live: Live, sent: bytes, answer: bytes
+) -> None:
+    async with connected(live) as (reader, writer):
+        writer.write(sent)
+
+        assert (await rest(reader)).startswith(b"HTTP/1.1 " + answer + b"\r\n")
+
+
 async def test_of_too_many_connections_without_a_request_the_oldest_are_ended(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
