@@ -593,7 +593,8 @@ class PromotionMutations:
         "they have made. Where drift has opened the review, somebody must have submitted it as it "
         "is, and nobody rejected it or taken it back since. BYPASS is for administrators: past the "
         "policy, with a reason, and seen as such for ever. An approved version moves to STAGING, "
-        "which whoever approves it must be allowed to do."
+        "which whoever approves it must be allowed to do. Send `expectedRevision`, the `revision` "
+        "that you have looked at: without it you decide on what is there then."
     )
     async def decide_approval(
         self, info: Info, input: Given[DecideApprovalInput]
