@@ -4,9 +4,11 @@ uvicorn waits for the rest of a request for ever, and keeps as much of its head 
 anybody is asked who they are, there is only this.
 """
 
+import sys
 from asyncio import AbstractEventLoop, TimerHandle
 from typing import Any, ClassVar
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
@@ -89,6 +91,11 @@ class Http(HttpToolsProtocol):
     _rest = 0
     _late: TimerHandle | None = None
     _stuck: TimerHandle | None = None
+    # What is read now; and what of it is to be read once more.
+    _data = b""
+    _again = b""
+    # Whether the request that is read asks for another protocol that is not spoken here.
+    _misled = False
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request."""
@@ -105,7 +112,10 @@ class Http(HttpToolsProtocol):
         """Read what has come, unless that is too much."""
         self._received += len(data)
         self._rest += len(data)
-        super().data_received(data)
+        while data:
+            self._data = data
+            super().data_received(data)
+            data, self._again = self._again, b""
         if self._rest > MAX_HEAD_BYTES and self._began is not None:
             self._refuse(b"431 Request Header Fields Too Large")
 
@@ -123,12 +133,33 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        self._misled = (
+            self.parser.should_upgrade()
+            and not self._should_upgrade()
+            and any(name == b"upgrade" for name, _ in self.headers)
+        )
+        if self._misled:
+            return
         self._rest = 0
         self._headless.pop(self, None)
         former = self.cycle
         super().on_headers_complete()
         if self.cycle is not former:
             self.cycle.transport = _Outlet(self.transport, self.loop)  # type: ignore[assignment]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read the request once more, as if it had not asked: the parser leaves its body to the
+        other protocol. Java's client asks for HTTP/2 with the first that it posts."""
+        error = sys.exc_info()[1]
+        if not (self._misled and isinstance(error, HttpParserUpgrade)):
+            super()._unsupported_upgrade_warning()
+            return
+        (read,) = error.args
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self._again = b"\r\n".join([*lines, b"", self._data[read:]])
+        self.parser = HttpRequestParser(self)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""
@@ -137,6 +168,8 @@ class Http(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there."""
+        if self._misled:  # so far
+            return
         self._rest, self._began = 0, None
         super().on_message_complete()
 

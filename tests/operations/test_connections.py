@@ -97,6 +97,31 @@ async def test_who_asks_whether_to_go_on_is_told_before_the_body_is_there(live: 
         assert await reader.readuntil(b"}}") == b'{"data":{"__typename":"Query"}}'
 
 
+@pytest.mark.parametrize("pieces", [1, 7], ids=["at once", "in pieces"])
+async def test_who_would_rather_speak_http_2_is_answered_all_the_same(
+    live: Live, pieces: int
+) -> None:
+    # given: what Java's client, and curl --http2, send with a first request
+    body = b'{"query": "{ __typename }"}'
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    request = POST + upgrade + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    sent = request + HEALTH + request
+    size = -(-len(sent) // pieces)
+    async with connected(live) as (reader, writer), asyncio.timeout(PATIENCE):
+        # when
+        for at in range(0, len(sent), size):
+            writer.write(sent[at : at + size])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+        # then
+        named, alive = b'{"data":{"__typename":"Query"}}', b'{"status":"alive"}'
+        for shown in (named, alive, named):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert await reader.readexactly(len(shown)) == shown
+
+
 async def test_answers_come_in_the_order_of_the_requests_also_those_without_a_body(
     live: Live,
 ) -> None:
