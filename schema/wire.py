@@ -115,7 +115,7 @@ class Http(HttpToolsProtocol):
         while data:
             self._data = data
             super().data_received(data)
-            data, self._again = self._again, b""
+            data, self._data, self._again = self._again, b"", b""
         if self._rest > MAX_HEAD_BYTES and self._began is not None:
             self._refuse(b"431 Request Header Fields Too Large")
 
