@@ -230,8 +230,8 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
         "`artifactPath` has its `artifactDigest`, or if that is an s3:// URI within an area; an "
         "address of the web as it is; of what MLflow keeps the page there that shows it; else "
-        "null. Null also while it is in PRODUCTION, or still live there, and not what was "
-        "approved any more."
+        "null. Null also while it is in PRODUCTION, or still live there, and not what was let in "
+        "there any more."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:

@@ -121,7 +121,7 @@ async def changed_in_production(
     session: ReadSession, version_ids: Sequence[UUID]
 ) -> dict[UUID, bool]:
     """Those of these versions, which are in production or still live there, that are not what was
-    approved any more."""
+    let in there any more."""
     live = select(1).where(
         DeploymentRow.model_version_id == ModelVersionRow.id,
         DeploymentRow.environment == Environment.PRODUCTION,

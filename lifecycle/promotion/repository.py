@@ -462,12 +462,17 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
 
 
 async def not_as_approved(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, bool]:
-    """Those of these versions, which have been in production, that are not what was approved any
-    more."""
-    with looking_at("id", "approval_status"):
+    """Those of these versions, which have been in production, that are not what was let in there
+    any more."""
+    with looking_at("id", "approval_status", "stage"):
         rows = await registry.versions_by_ids(session, version_ids)
-    # While its approval is in force, it is what was approved.
-    doubtful = [row.id for row in rows.values() if row.approval_status not in IN_FORCE]
+    # While its approval is in force, what is there is what was let in. What has left may have been
+    # approved as something else since.
+    doubtful = [
+        row.id
+        for row in rows.values()
+        if row.approval_status not in IN_FORCE or row.stage is not Stage.PRODUCTION
+    ]
     return dict.fromkeys(await _not_as_let_in(session, doubtful), True) if doubtful else {}
 
 

@@ -487,6 +487,9 @@ async def test_what_is_in_production_leads_to_nothing_that_was_not_approved(
     assert await served() == contents["bad"]
     await change("good")
     assert await served() is None
+    # What is approved now comes into production by a promotion, not by what is live there.
+    await approved(graph, version)
+    assert await served() is None
     await graph.done("terminateDeployment", {"id": deployment}, "deployment { id }")
     assert await served() == contents["good"]
 
