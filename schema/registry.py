@@ -237,9 +237,8 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         if self.artifact_path is None:
             return None
         in_use = self.row.stage is Stage.PRODUCTION or self.row.live_deployments > 0
-        if in_use and await info.context.loaders.load(
-            deployments.changed_in_production, self.row.id
-        ):
+        file = (self.row.id, self.artifact_path, self.artifact_digest)
+        if in_use and await info.context.loaders.load(deployments.changed_in_production, file):
             return None
         if self.row.run_id is not None:
             place = (self.row.run_id, self.artifact_path)
