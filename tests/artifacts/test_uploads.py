@@ -610,6 +610,24 @@ async def test_what_comes_after_the_approval_is_not_given_out_as_approved(
     assert url is not None
 
 
+async def test_an_address_is_what_it_is_whatever_is_uploaded_under_its_name(
+    graph: Graph, unique: str
+) -> None:
+    """Else what is approved as an upload becomes whatever is at the address."""
+    # given: an upload whose path is an address, which is approved
+    run, address = await a_run(graph, unique), f"https://models.example/{unique}"
+    await uploaded(graph, run, b"good", path=address)
+    version = await a_version_in(graph, unique, "PRODUCTION", runId=run, artifactPath=address)
+    reviewed = await artifact_url(graph, version)
+
+    # when: somebody uploads something else there
+    await uploaded(graph, run, b"other", path=address)
+    served = await artifact_url(graph, version)
+
+    # then
+    assert (reviewed, served) == (address, address)
+
+
 @pytest.mark.parametrize(
     ("path", "url"),
     [
