@@ -227,34 +227,32 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     revision: int = shown(description="Counts changes; see `expectedRevision`.")
 
     @strawberry.field(
-        description="Where its file can be read: for 15 minutes, if what its run has uploaded at "
-        "`artifactPath` has its `artifactDigest`, or if that is an s3:// URI within an area; an "
-        "address of the web as it is; of what MLflow keeps the page there that shows it; else "
-        "null. Null also while it is in PRODUCTION, or still live there, and not what was "
-        "approved any more."
+        description="Where its file can be read: an `artifactPath` that is an address of the web "
+        "as it is; of what MLflow keeps the page there that shows it; for 15 minutes, if it is an "
+        "s3:// URI within an area, or else if what its run has uploaded there has its "
+        "`artifactDigest`; else null. Null also while it is in PRODUCTION, or still live there, "
+        "and not what was let in there any more."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:
             return None
         in_use = self.row.stage is Stage.PRODUCTION or self.row.live_deployments > 0
-        if in_use and await info.context.loaders.load(
-            deployments.changed_in_production, self.row.id
-        ):
+        file = (self.row.id, self.artifact_path, self.artifact_digest)
+        if in_use and await info.context.loaders.load(deployments.changed_in_production, file):
             return None
-        if self.row.run_id is not None:
-            place = (self.row.run_id, self.artifact_path)
-            logged = await info.context.loaders.load(runs.artifacts_by_path, place)
-            # Whatever is there could be that of a version that names none.
-            named = self.artifact_digest is not None
-            if logged is not None and named and logged.digest == self.artifact_digest:
-                found = await links.download_url(
-                    info.context, logged.area, logged.digest, logged.name
-                )
-                if found is not None:
-                    return found
         path = self.artifact_path
-        elsewhere = await links.resolve(info.context, path, self.artifact_digest)
-        return elsewhere or await schema.tracking.page_of(info, path, self.row.id, self.row.run_id)
+        # First: it says itself what it leads to, and not whoever uploads something of this path.
+        elsewhere = await links.resolve(
+            info.context, path, self.artifact_digest
+        ) or await schema.tracking.page_of(info, path, self.row.id, self.row.run_id)
+        if elsewhere is not None or self.row.run_id is None:
+            return elsewhere
+        logged = await info.context.loaders.load(runs.artifacts_by_path, (self.row.run_id, path))
+        # Whatever is there could be that of a version that names none.
+        named = self.artifact_digest is not None
+        if logged is None or not named or logged.digest != self.artifact_digest:
+            return None
+        return await links.download_url(info.context, logged.area, logged.digest, logged.name)
 
     @strawberry.field(description="What you may do to it.")
     def viewer_can(self, info: Info) -> Annotated["ModelRights", strawberry.lazy("schema.access")]:

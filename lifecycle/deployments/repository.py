@@ -118,10 +118,11 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
 
 
 async def changed_in_production(
-    session: ReadSession, version_ids: Sequence[UUID]
-) -> dict[UUID, bool]:
+    session: ReadSession, shown: Sequence[tuple[UUID, str | None, str | None]]
+) -> dict[tuple[UUID, str | None, str | None], bool]:
     """Those of these versions, which are in production or still live there, that are not what was
-    approved any more."""
+    let in there any more. Each comes with path and digest of its file as somebody has read them:
+    before this looks it may have become another, or have become again what it was."""
     live = select(1).where(
         DeploymentRow.model_version_id == ModelVersionRow.id,
         DeploymentRow.environment == Environment.PRODUCTION,
@@ -129,11 +130,12 @@ async def changed_in_production(
     )
     there = await session.fetch(
         select(ModelVersionRow.id).where(
-            among(ModelVersionRow.id, version_ids),
+            among(ModelVersionRow.id, [id for id, _, _ in shown]),
             or_(ModelVersionRow.stage == Stage.PRODUCTION, live.exists()),
         )
     )
-    return await promotion.not_as_approved(session, there)
+    let_in = await promotion.files_let_in(session, there)
+    return {each: True for each in shown if each[0] in there and let_in.get(each[0]) != each[1:]}
 
 
 async def serving(

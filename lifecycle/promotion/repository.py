@@ -461,18 +461,27 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
-async def not_as_approved(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, bool]:
-    """Those of these versions, which have been in production, that are not what was approved any
-    more."""
-    with looking_at("id", "approval_status"):
+async def files_let_in(
+    session: ReadSession, version_ids: Sequence[UUID]
+) -> dict[UUID, tuple[str | None, str | None]]:
+    """Path and digest of the file of those of these versions, which have been in production, that
+    are still what was let in there."""
+    with looking_at("id", "approval_status", "stage", "artifact_path", "artifact_digest"):
         rows = await registry.versions_by_ids(session, version_ids)
-    # While its approval is in force, it is what was approved.
-    doubtful = [row.id for row in rows.values() if row.approval_status not in IN_FORCE]
-    return dict.fromkeys(await _not_as_let_in(session, doubtful), True) if doubtful else {}
+    # While its approval is in force, what is there is what was let in. What has left may have been
+    # approved as something else since.
+    doubtful = [
+        row.id
+        for row in rows.values()
+        if row.approval_status not in IN_FORCE or row.stage is not Stage.PRODUCTION
+    ]
+    certain = {id: row for id, row in rows.items() if id not in doubtful}
+    found = certain | (await _as_let_in(session, doubtful) if doubtful else {})
+    return {id: (row.artifact_path, row.artifact_digest) for id, row in found.items()}
 
 
-async def _not_as_let_in(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the versions that have another content than the last approval has let in."""
+async def _as_let_in(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
+    """Those of the versions that have the same content as the last approval has let in."""
     with looking_at(*_OF_VERSION):
         rows = await registry.versions_by_ids(session, ids)
     now = await facts(session, [*rows.values()])
@@ -486,7 +495,7 @@ async def _not_as_let_in(session: ReadSession, ids: Sequence[UUID]) -> set[UUID]
         .order_by(ApprovalRow.model_version_id, ApprovalRow.used_at.desc(), ApprovalRow.id.desc())
     )
     known = {(id, digest) for id, digest in let_in}
-    return {id for id, found in now.items() if (id, found.evidence_digest()) not in known}
+    return {id: rows[id] for id, found in now.items() if (id, found.evidence_digest()) in known}
 
 
 async def waits_for_people(
@@ -686,7 +695,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
         and holder.id != version.id
         and holder.approval_status not in IN_FORCE
     }
-    changed = await _not_as_let_in(session, [*doubtful]) if doubtful else set()
+    changed = doubtful - (await _as_let_in(session, [*doubtful])).keys() if doubtful else doubtful
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])

@@ -693,11 +693,13 @@ async def _let_on(
 ) -> None:
     """What an approval does at once. Whoever is approved has passed the policy of STAGING, those
     that were there, or in PRODUCTION, before they were changed too. Raises GateFailed, and
-    Forbidden for whoever may not move it there."""
+    Forbidden for whoever may not move it there, or into PRODUCTION if that is where it is."""
     if version.stage in rules.GUARDED:
         policy, facts = await judged_by(session, version, Stage.STAGING)
         evaluation.enforce(evaluation.evaluate(policy, facts), facts)
         if version.stage is Stage.PRODUCTION:
+            # What it is now comes in by this.
+            check(origin, Action.MOVE, version.model_id, stage=Stage.PRODUCTION)
             approval.used_at = approval.decided_at
     else:
         check(origin, Action.MOVE, version.model_id, stage=Stage.STAGING)

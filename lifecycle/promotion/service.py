@@ -174,10 +174,10 @@ async def move(
     """Move a version that the caller has locked by `lock_for_move`: the one door to a stage.
 
     Upwards it leads past the stage's policy, and into production only with an approval in force,
-    whatever the cause; a rollback to what was there before needs nothing else. A version that is
-    displaced from production is archived in the same moment.
+    whatever the cause; a rollback to what was there before needs nothing else, and there is none to
+    anything else. A version that is displaced from production is archived in the same moment.
 
-    Raises InvalidTransition, GateFailed, ApprovalRequired.
+    Raises InvalidTransition, GateFailed, ApprovalRequired, Conflict.
     """
     rules.check_move(version.stage, stage, cause)
     moment, displaced, judged = await together(
@@ -193,7 +193,7 @@ async def move(
         policy, facts = judged
         back = cause is StageCause.ROLLED_BACK
         if back and stage is Stage.PRODUCTION:
-            back = await repository.was_in_production(session, version.id, facts.evidence_digest())
+            await _check_was_there(session, version, facts)
         found = (evaluation.of_approval if back else evaluation.evaluate)(policy, facts)
         evaluation.enforce(found, facts)
         if found.checks:
@@ -220,6 +220,17 @@ async def move(
         each.replaced_by_id = entry.id
     await repository.enter(session, [entry, *pushed_out], report, moment)
     return entry
+
+
+async def _check_was_there(session: ReadSession, version: ModelVersionRow, facts: Facts) -> None:
+    """Raise Conflict if a version has become something else since it was in production: what never
+    was there is promoted, by whoever may, and not brought back."""
+    if not await repository.was_in_production(session, version.id, facts.evidence_digest()):
+        raise Conflict(
+            f"Version {version.version} is not what was in PRODUCTION any more; move it there with "
+            "setStage first.",
+            ("id",),
+        )
 
 
 async def _making_way(

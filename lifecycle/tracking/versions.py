@@ -39,6 +39,7 @@ from lifecycle.tracking import repository, rules
 from lifecycle.tracking.client import Client, Missing, Point, Refused, Version, named
 from lifecycle.tracking.rules import MAX_OTHER_TAG, Changes, Conflict, FieldRule, TrackedKind
 from lifecycle.tracking.sides import (
+    ACTOR,
     ID_TAG,
     NotYet,
     Ours,
@@ -476,6 +477,12 @@ async def _take_over(
             raise Impossible(
                 "In MLflow it is in production; it was registered here, and comes into PRODUCTION "
                 "by setStage alone."
+            )
+        if {*await promotion.changers(session, row)} - {ACTOR}:
+            # Nor what somebody has made of it here, which MLflow says nothing of.
+            raise Impossible(
+                "In MLflow it is in production; it was changed here since, and comes into "
+                "PRODUCTION by setStage alone."
             )
         holder = (await registry.holders(session, [row.model_id])).get(row.model_id)
         if holder is not None:

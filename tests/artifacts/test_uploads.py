@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lifecycle.database import connect
 from tests.artifacts.conftest import Kept
 from tests.client import PATIENCE, Graph, Json
 from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in, approved
@@ -446,6 +447,10 @@ async def test_a_link_does_what_it_was_made_for_and_nothing_else(graph: Graph, u
 # Of versions.
 
 
+WAITS = """SELECT count(*) > 0 FROM pg_locks
+WHERE NOT granted AND relation = 'deployment'::regclass"""
+
+
 async def artifact_url(graph: Graph, version: Json) -> str | None:
     query = "query ($id: ID!) { modelVersion(by: { id: $id }) { artifactUrl } }"
     found: str | None = (await graph.query(query, {"id": version["id"]}))["modelVersion"][
@@ -487,8 +492,45 @@ async def test_what_is_in_production_leads_to_nothing_that_was_not_approved(
     assert await served() == contents["bad"]
     await change("good")
     assert await served() is None
+    # What is approved now comes into production by a promotion, not by what is live there.
+    await approved(graph, version)
+    assert await served() is None
     await graph.done("terminateDeployment", {"id": deployment}, "deployment { id }")
     assert await served() == contents["good"]
+
+
+async def test_what_changes_while_it_is_looked_at_leads_to_nothing_that_was_not_approved(
+    kept: Kept, graph: Graph, unique: str
+) -> None:
+    # given: what is in production has become something else
+    run = await a_run(graph, unique)
+    for path in ("good", "bad"):
+        await uploaded(graph, run, f"{path} {unique}".encode(), path=path)
+    version = await a_version_in(graph, unique, "PRODUCTION", runId=run, artifactPath="good")
+
+    async def change(path: str) -> None:
+        file = {"artifactPath": path, "artifactDigest": digest_of(f"{path} {unique}".encode())}
+        input = {"modelVersion": {"id": version["id"]}, **file}
+        await graph.done("updateModelVersion", input, VERSION)
+
+    await change("bad")
+
+    # when: it becomes what it was after somebody has read what it is, and before they look whether
+    # that was approved
+    sql = await connect(kept.live.database.url, "test")
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE deployment IN ACCESS EXCLUSIVE MODE")
+        asking = asyncio.create_task(artifact_url(graph, version))
+        async with asyncio.timeout(PATIENCE):
+            while not await sql.fetchval(WAITS):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await change("good")
+    await sql.close()
+    found = await asking
+
+    # then
+    assert found is None
+    assert (await send("GET", await artifact_url(graph, version) or "")).content.startswith(b"good")
 
 
 async def test_a_version_leads_to_what_its_run_has_uploaded(graph: Graph, unique: str) -> None:
@@ -566,6 +608,24 @@ async def test_what_comes_after_the_approval_is_not_given_out_as_approved(
     assert unapproved is None
     assert named == {"approval": {"status": "STALE"}}
     assert url is not None
+
+
+async def test_an_address_is_what_it_is_whatever_is_uploaded_under_its_name(
+    graph: Graph, unique: str
+) -> None:
+    """Else what is approved as an upload becomes whatever is at the address."""
+    # given: an upload whose path is an address, which is approved
+    run, address = await a_run(graph, unique), f"https://models.example/{unique}"
+    await uploaded(graph, run, b"good", path=address)
+    version = await a_version_in(graph, unique, "PRODUCTION", runId=run, artifactPath=address)
+    reviewed = await artifact_url(graph, version)
+
+    # when: somebody uploads something else there
+    await uploaded(graph, run, b"other", path=address)
+    served = await artifact_url(graph, version)
+
+    # then
+    assert (reviewed, served) == (address, address)
 
 
 @pytest.mark.parametrize(

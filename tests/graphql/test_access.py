@@ -830,6 +830,33 @@ async def test_who_may_not_move_to_staging_does_not_do_so_by_an_approval(
     assert approved["__typename"] == "DecideApprovalSuccess"
 
 
+async def test_who_may_not_move_to_production_lets_nothing_else_in_there_by_an_approval(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    # given: what is in production has become something else, and somebody has submitted that
+    version = await a_version_in(graph, unique, "PRODUCTION")
+    input = {"modelVersion": {"id": version["id"]}}
+    await graph.mutate("updateModelVersion", {**input, "artifactPath": "other"})
+    await graph.mutate("submitForApproval", input)
+    decision = {**input, "decision": "APPROVE"}
+
+    # when
+    narrow = await a_token(signed, "APPROVER", unique, stages=["STAGING"])
+    async with Graph(signed.url, token=narrow) as client:
+        error = await client.error(document("decideApproval"), {"input": decision})
+    wide = await a_token(signed, "APPROVER", unique)
+    async with Graph(signed.url, token=wide) as client:
+        by_another = await client.mutate("decideApproval", decision)
+
+    # then
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert error["message"].endswith(
+        "may not move versions of this model: that takes the role APPROVER or DEPLOYER or ADMIN "
+        "for PRODUCTION."
+    )
+    assert by_another["__typename"] == "DecideApprovalSuccess"
+
+
 async def test_what_waited_for_its_turn_while_its_token_was_revoked_is_not_done(
     signed: Live, sql: asyncpg.Connection, unique: str
 ) -> None:

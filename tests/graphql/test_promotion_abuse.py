@@ -337,6 +337,33 @@ async def test_a_rollback_brings_back_nothing_that_was_never_in_production(
     assert back == {"version": "1"}
 
 
+async def test_a_rollback_is_no_way_into_production_for_what_was_never_there(
+    graph: Graph, unique: str
+) -> None:
+    # Given a version that was in production and ran well there, and the one that displaced it
+    made = []
+    for figure in (0.80, 0.81):
+        made.append(await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(figure)))
+        id = await a_deployment(graph, made[-1], "PRODUCTION", "ACTIVE")
+        await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+    # When the first becomes something else, which is approved, but which nobody has promoted
+    changed = of(made[0]) | {"metrics": accuracy(0.82), "artifactPath": "new"}
+    await graph.done("updateModelVersion", changed, VERSION)
+    await approved(graph, made[0])
+
+    refused = await graph.mutate("rollbackDeployment", {"id": id}, **MALLORY)
+
+    assert (refused["__typename"], refused["message"], refused["path"]) == (
+        "Conflict",
+        "Version 1 is not what was in PRODUCTION any more; move it there with setStage first.",
+        ["id"],
+    )
+    # Whoever may promote it does, and it is what was rolled back to from then on.
+    assert (await promote(graph, made[0]))["__typename"] == "SetStageSuccess"
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+    assert back == {"version": "1"}
+
+
 async def test_what_the_policy_approved_is_for_people_once_the_policy_decides_nothing(
     graph: Graph, unique: str
 ) -> None:

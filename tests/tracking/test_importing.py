@@ -554,6 +554,31 @@ async def test_what_was_registered_here_comes_into_production_by_nobodys_import(
     assert version["mlflow"]["conflicts"] == [{"field": "alias:production"}]
 
 
+async def test_what_somebody_has_made_of_a_version_here_comes_into_production_by_nobodys_import(
+    empty: World, unique: str
+) -> None:
+    # given a version of MLflow's that has come in, and was changed here
+    client = MlflowClient(empty.mlflow.url)
+    client.create_registered_model(unique)
+    client.create_model_version(unique, source="s3://somewhere/good", await_creation_for=0)
+    await empty.bring_in()
+    [made] = [each for each in await empty.all(VERSIONS) if each["modelName"] == unique]
+    change = {"modelVersion": {"id": made["id"]}, "artifactPath": "s3://somewhere/bad"}
+    await empty.graph.done("updateModelVersion", change, "modelVersion { id }")
+
+    # when it is put into production there, and imported again
+    client.set_registered_model_alias(unique, "production", "1")
+    try:
+        await empty.bring_in()
+    finally:  # others import from this server, too
+        client.delete_registered_model(unique)
+
+    # then
+    [version] = [each for each in await empty.all(VERSIONS) if each["id"] == made["id"]]
+    assert (version["stage"], version["approval"]["status"]) == ("EXPERIMENTAL", "NOT_SUBMITTED")
+    assert version["mlflow"]["conflicts"] == [{"field": "alias:production"}]
+
+
 async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(
     empty: World, unique: str
 ) -> None:
