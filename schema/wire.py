@@ -7,7 +7,7 @@ anybody is asked who they are, there is only this.
 from asyncio import AbstractEventLoop, TimerHandle
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -87,6 +87,8 @@ class Http(HttpToolsProtocol):
     _rest = 0
     _late: TimerHandle | None = None
     _stuck: TimerHandle | None = None
+    # What is answered now, or was last; uvicorn's own is the one that came last.
+    _answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request."""
@@ -95,9 +97,12 @@ class Http(HttpToolsProtocol):
         self._await()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and answer nothing."""
         super().connection_lost(exc)
         self._stop()
+        if self._answered is not None and self._is_answering:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Read what has come, unless that is too much."""
@@ -145,9 +150,21 @@ class Http(HttpToolsProtocol):
             self._set_late(_LINGER_SECONDS, self.transport.close)
 
     def handle_websocket_upgrade(self) -> None:
-        """Leave the connection to another protocol."""
+        """Leave the connection to another protocol, unless it is still needed for an answer, of
+        which nobody would say then that it is not taken."""
+        if self._is_answering:
+            self._refuse(b"400 Bad Request")
+            return
         self._stop()
         super().handle_websocket_upgrade()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._answered is not None and not self._answered.response_complete
 
     def pause_writing(self) -> None:
         """The client does not take what is sent."""
@@ -194,9 +211,8 @@ class Http(HttpToolsProtocol):
         self._stop()
         if self.transport.is_closing():
             return
-        cycle = self.cycle
-        answering = cycle and cycle.response_started and not cycle.response_complete
-        if self.scope is not None and not answering:
+        begun = self._answered is not None and self._answered.response_started
+        if self.scope is not None and not (begun and self._is_answering):
             head = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self.transport.write(head % status)
         self.transport.close()

@@ -113,6 +113,39 @@ async def test_answers_come_in_the_order_of_the_requests_also_those_without_a_bo
     ]
 
 
+STREAM = b'{"query": "subscription { deploymentStatus { __typename } }"}'
+FOLLOW = POST + b"Accept: text/event-stream\r\nContent-Length: %d\r\n\r\n%s" % (len(STREAM), STREAM)
+
+
+@pytest.mark.parametrize("also", [b"", HEALTH, HEALTH * 2], ids=["alone", "one more", "two more"])
+async def test_who_leaves_leaves_a_stream_also_with_requests_behind_it(
+    live: Live, also: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a stream on which nothing is sent for long
+    monkeypatch.setattr(live.feed, "heartbeat", 1_000)
+    async with connected(live) as (reader, writer):
+        writer.write(FOLLOW + also)
+        await reader.readuntil(b"CaughtUp")
+        assert live.feed.subscribers == 1
+
+    # when they have left, then
+    await until(lambda: live.feed.subscribers == 0)
+
+
+async def test_no_websocket_begins_where_an_answer_is_still_sent(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live.feed, "heartbeat", 1_000)
+    async with connected(live) as (reader, writer):
+        writer.write(FOLLOW)
+        await reader.readuntil(b"CaughtUp")
+
+        writer.write(UPGRADE)
+
+        assert b"HTTP/1.1" not in await rest(reader)
+    await until(lambda: live.feed.subscribers == 0)
+
+
 # Time
 
 
