@@ -256,6 +256,24 @@ async def test_whoever_does_not_take_the_answers_does_not_keep_them_here(
             await sending(writer, b" ")
 
 
+@pytest.mark.usefixtures("hurried")
+async def test_nor_does_who_has_begun_to_ask_something_else(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_STUCK_SECONDS", 0.5)
+    room = Room(30_000_000)
+    monkeypatch.setattr(live.app.state.admission, "room", room)
+    query = await a_query_of_ten_megabytes(graph, unique)
+    body = orjson.dumps({"query": query})
+    async with connected(live, receives=4096) as (_, writer):
+        # given: an answer that nobody takes, and a request that does not come
+        writer.write(POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        await until(lambda: room.held > 9_000_000)
+        writer.write(b"GET /healthz HT")
+
+        await until(lambda: room.held == 0)
+
+
 # Size
 
 
