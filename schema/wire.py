@@ -4,12 +4,13 @@ uvicorn waits for the rest of a request for ever, and keeps as much of its head 
 anybody is asked who they are, there is only this.
 """
 
+import socket
 import sys
 from asyncio import AbstractEventLoop, TimerHandle
 from typing import Any, ClassVar
 
 from httptools import HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -29,8 +30,10 @@ REQUEST_SECONDS = 20
 BYTES_A_SECOND = 8 * 1024
 # Who is answered already is not waited for.
 _LINGER_SECONDS = 5
-# Whoever takes nothing of an answer for so long does not want it.
+# Whoever takes nothing of what is sent for so long does not want it.
 _STUCK_SECONDS = 60
+# The kernel sees to that, where it can: a connection that is being closed is nobody else's.
+_STUCK = getattr(socket, "TCP_USER_TIMEOUT", None)
 # Into so many frames a message may be split.
 MAX_FRAMES = 10_000
 # Of a message on a websocket, until it is known whose that is.
@@ -80,7 +83,7 @@ class _Outlet:
 
 class Http(HttpToolsProtocol):
     """Ends connections on which no request comes in time, or a head that is too long, those of
-    which nobody takes the answer, and the oldest of too many without a head."""
+    which nobody takes what is sent, and the oldest of too many without a head."""
 
     # Of this process, those on which a head is awaited, the oldest first.
     _headless: ClassVar[dict["Http", None]] = {}
@@ -90,23 +93,30 @@ class Http(HttpToolsProtocol):
     # Bytes since something of a request was complete.
     _rest = 0
     _late: TimerHandle | None = None
-    _stuck: TimerHandle | None = None
     # What is read now; and what of it is to be read once more.
     _data = b""
     _again = b""
     # Whether the request that is read asks for another protocol that is not spoken here.
     _misled = False
+    # What is answered now, or was last; uvicorn's own is the one that came last.
+    _answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a request."""
         super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if _STUCK is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, _STUCK, int(_STUCK_SECONDS * 1000))
         self._await_head()
         self._await()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and answer nothing."""
         super().connection_lost(exc)
         self._stop()
+        if self._answered is not None and self._is_answering:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Read what has come, unless that is too much."""
@@ -180,21 +190,21 @@ class Http(HttpToolsProtocol):
             self._set_late(_LINGER_SECONDS, self.transport.close)
 
     def handle_websocket_upgrade(self) -> None:
-        """Leave the connection to another protocol."""
+        """Leave the connection to another protocol, unless it is still needed for an answer, of
+        which nobody would say then that it is not taken."""
+        if self._is_answering:
+            self._refuse(b"400 Bad Request")
+            return
         self._stop()
         super().handle_websocket_upgrade()
 
-    def pause_writing(self) -> None:
-        """The client does not take what is sent."""
-        super().pause_writing()
-        self._watch_sending(None)
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
-    def resume_writing(self) -> None:
-        """It has taken it."""
-        super().resume_writing()
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
+    @property
+    def _is_answering(self) -> bool:
+        return self._answered is not None and not self._answered.response_complete
 
     def _await_head(self) -> None:
         self._headless[self] = None
@@ -229,26 +239,17 @@ class Http(HttpToolsProtocol):
         self._stop()
         if self.transport.is_closing():
             return
-        cycle = self.cycle
-        answering = cycle and cycle.response_started and not cycle.response_complete
-        if self.scope is not None and not answering:
+        begun = self._answered is not None and self._answered.response_started
+        if self.scope is not None and not (begun and self._is_answering):
             head = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self.transport.write(head % status)
         self.transport.close()
 
-    def _watch_sending(self, before: int | None) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if before is not None and unsent >= before:
-            self.transport.abort()
-            return
-        self._stuck = self.loop.call_later(_STUCK_SECONDS, self._watch_sending, unsent)
-
     def _stop(self) -> None:
         self._headless.pop(self, None)
-        for timer in (self._late, self._stuck):
-            if timer is not None:
-                timer.cancel()
-        self._late = self._stuck = None
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 class WebSockets(WebSocketsSansIOProtocol):

@@ -243,6 +243,24 @@ async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_row
     assert len([sql for sql, _ in asked if "journal_head" not in sql]) == 2
 
 
+async def test_of_very_many_at_the_same_time_each_statement_has_some(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    # given: to plan one of hundreds takes PostgreSQL seconds
+    await graph.done("createExperiment", {"name": unique}, CREATE)
+    input = {"experimentName": unique, "metrics": [{"key": "a", "value": 1}]}
+    run = await graph.done("logRun", input, "run { id }")
+    often = " ".join(f'n{n}: metrics(keys: ["a", "{n}"]) {{ value }}' for n in range(240))
+
+    # when
+    with statements.read(live.database) as asked:
+        found = await graph.query(f'{{ run(id: "{run["id"]}") {{ {often} }} }}')
+
+    # then
+    assert found["run"] == {f"n{n}": [{"value": 1.0}] for n in range(240)}
+    assert max(sql.count(" AS part_") for sql, _ in asked) <= 50
+
+
 async def test_what_is_later_is_the_row_that_is_found_first(
     graph: Graph, live: Live, unique: str
 ) -> None:

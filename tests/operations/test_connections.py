@@ -138,6 +138,39 @@ async def test_answers_come_in_the_order_of_the_requests_also_those_without_a_bo
     ]
 
 
+STREAM = b'{"query": "subscription { deploymentStatus { __typename } }"}'
+FOLLOW = POST + b"Accept: text/event-stream\r\nContent-Length: %d\r\n\r\n%s" % (len(STREAM), STREAM)
+
+
+@pytest.mark.parametrize("also", [b"", HEALTH, HEALTH * 2], ids=["alone", "one more", "two more"])
+async def test_who_leaves_leaves_a_stream_also_with_requests_behind_it(
+    live: Live, also: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a stream on which nothing is sent for long
+    monkeypatch.setattr(live.feed, "heartbeat", 1_000)
+    async with connected(live) as (reader, writer):
+        writer.write(FOLLOW + also)
+        await reader.readuntil(b"CaughtUp")
+        assert live.feed.subscribers == 1
+
+    # when they have left, then
+    await until(lambda: live.feed.subscribers == 0)
+
+
+async def test_no_websocket_begins_where_an_answer_is_still_sent(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live.feed, "heartbeat", 1_000)
+    async with connected(live) as (reader, writer):
+        writer.write(FOLLOW)
+        await reader.readuntil(b"CaughtUp")
+
+        writer.write(UPGRADE)
+
+        assert b"HTTP/1.1" not in await rest(reader)
+    await until(lambda: live.feed.subscribers == 0)
+
+
 # Time
 
 
@@ -266,6 +299,24 @@ async def test_whoever_does_not_take_the_answers_does_not_keep_them_here(
         # then the service hangs up.
         with pytest.raises(ConnectionError):
             await sending(writer, b" ")
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_nor_does_who_has_begun_to_ask_something_else(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_STUCK_SECONDS", 0.5)
+    room = Room(30_000_000)
+    monkeypatch.setattr(live.app.state.admission, "room", room)
+    query = await a_query_of_ten_megabytes(graph, unique)
+    body = orjson.dumps({"query": query})
+    async with connected(live, receives=4096) as (_, writer):
+        # given: an answer that nobody takes, and a request that does not come
+        writer.write(POST + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        await until(lambda: room.held > 9_000_000)
+        writer.write(b"GET /healthz HT")
+
+        await until(lambda: room.held == 0)
 
 
 # Size
