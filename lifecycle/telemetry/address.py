@@ -7,7 +7,7 @@ itself for what is the same for all of them.
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler
@@ -90,15 +90,22 @@ class _Processes(Collector):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._collector = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
         for file in self._directory.glob("gauge_live*_*.db"):
             pid = int(file.stem.rpartition("_")[2])
             if not psutil.pid_exists(pid):
                 mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
-        found: Iterable[Metric] = self._collector.collect()  # type: ignore[no-untyped-call]
+        files = [*self._begun()]
+        found: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return found
+
+    def _begun(self) -> Iterator[str]:
+        """The files in which there is something: one that is just being made cannot be read."""
+        for file in self._directory.glob("*.db"):
+            with suppress(FileNotFoundError):  # its process is gone
+                if file.stat().st_size:
+                    yield str(file)
 
     def describe(self) -> Iterable[Metric]:
         return ()

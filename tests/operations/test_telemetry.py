@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
+from lifecycle.telemetry.address import answering
 from tests.client import PATIENCE, Graph, socket
 from tests.conftest import Process, forked, forks
 from tests.factories import a_run
@@ -82,6 +83,20 @@ def workers(service: Process) -> list[psutil.Process]:
     return found
 
 
+def test_a_process_that_just_begins_to_count_keeps_nobody_from_reading(
+    database_url: str, tmp_path: Path
+) -> None:
+    # given: a file as it is before anything is in it
+    (tmp_path / "counter_1.db").touch()
+    with (
+        sockets.create_server(("127.0.0.1", 0)) as sock,
+        answering(sock, tmp_path, database_url, None),
+    ):
+        found = scrape(f"http://127.0.0.1:{sock.getsockname()[1]}/metrics")
+
+        assert found("lifecycle_database_up") == 1
+
+
 async def test_one_address_tells_of_all_processes_whoever_answered(
     own_database_url: str, unique: str
 ) -> None:
@@ -90,6 +105,8 @@ async def test_one_address_tells_of_all_processes_whoever_answered(
         metrics = address(service)
         # given: operations that end in each way, over each transport, in whichever process
         await until(lambda: len(workers(service)) == 3)
+        pids = {str(worker.pid) for worker in workers(service)}
+        await until(lambda: {*scrape(metrics).labels("lifecycle_resident_bytes", "pid")} == pids)
         async with Graph(service.url) as graph:
             run = await a_run(graph, unique)
         before = scrape(metrics)
@@ -130,8 +147,7 @@ async def test_one_address_tells_of_all_processes_whoever_answered(
             assert more("lifecycle_statement_seconds_count", pool="write") >= 12
             assert after("lifecycle_database_up") == 1
             assert after("lifecycle_journal_position") >= 2
-            pids = set(after.labels("lifecycle_resident_bytes", "pid"))
-            assert pids == {str(worker.pid) for worker in workers(service)}
+            assert {*after.labels("lifecycle_resident_bytes", "pid")} == pids
 
             # and the dead do not count as alive, though what they have counted stays
             for worker in workers(service):
