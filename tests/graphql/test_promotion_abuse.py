@@ -60,6 +60,20 @@ async def test_what_replaces_the_content_in_production_is_for_people(
     assert (refused["__typename"], refused["status"]) == ("ApprovalRequired", "NEEDS_REVIEW")
 
 
+SUBMIT_FIRST = "Submit it for approval first, with submitForApproval."
+
+
+async def tried_and_asked(graph: Graph, version: Json) -> tuple[list[Json], list[Json]]:
+    """What a dry run and a promotion are answered, and what is said to be in the way."""
+    tried = [await promote(graph, version, dryRun=dry) for dry in (True, False)]
+    found = await graph.query(
+        "query ($id: ID!) { node(id: $id) { ... on ModelVersion { "
+        "whyNot(stage: PRODUCTION) { message advice } } } }",
+        {"id": version["id"]},
+    )
+    return tried, found["node"]["whyNot"]
+
+
 async def test_what_the_policy_approved_it_would_approve_against_production_as_it_is_now(
     graph: Graph, unique: str
 ) -> None:
@@ -67,12 +81,7 @@ async def test_what_the_policy_approved_it_would_approve_against_production_as_i
     good_then = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.79)))
     await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.83))
 
-    tried = [await promote(graph, good_then, dryRun=dry) for dry in (True, False)]
-    found = await graph.query(
-        "query ($id: ID!) { node(id: $id) { ... on ModelVersion { "
-        "whyNot(stage: PRODUCTION) { message advice } } } }",
-        {"id": good_then["id"]},
-    )
+    tried, why_not = await tried_and_asked(graph, good_then)
 
     message = (
         "Version 2 is APPROVED, but without a person, and now the policy would leave it to people: "
@@ -81,12 +90,7 @@ async def test_what_the_policy_approved_it_would_approve_against_production_as_i
     )
     for refused in tried:
         assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
-    assert found["node"]["whyNot"] == [
-        {
-            "message": message,
-            "advice": "Submit it for approval first, with submitForApproval.",
-        }
-    ]
+    assert why_not == [{"message": message, "advice": SUBMIT_FIRST}]
     # That leads on: a person decides.
     assert (await promote(graph, await approved(graph, good_then)))["__typename"] == (
         "SetStageSuccess"
@@ -471,12 +475,7 @@ async def test_what_people_have_rejected_goes_on_as_no_other_version_that_was_ap
     await rejected(graph, bad)
 
     # when
-    tried = [await promote(graph, same, dryRun=dry) for dry in (True, False)]
-    found = await graph.query(
-        "query ($id: ID!) { node(id: $id) { ... on ModelVersion { "
-        "whyNot(stage: PRODUCTION) { message } } } }",
-        {"id": same["id"]},
-    )
+    tried, why_not = await tried_and_asked(graph, same)
 
     # then
     message = (
@@ -486,7 +485,7 @@ async def test_what_people_have_rejected_goes_on_as_no_other_version_that_was_ap
     )
     for refused in tried:
         assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
-    assert found["node"]["whyNot"] == [{"message": message}]
+    assert why_not == [{"message": message, "advice": SUBMIT_FIRST}]
     # That leads on: people decide.
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
     assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"

@@ -527,10 +527,27 @@ async def mirrored(graph: Graph, version: Json) -> Json:
     return dict(found["modelVersion"]["mlflow"])
 
 
+KEPT_OUT = ("EXPERIMENTAL", "NOT_SUBMITTED", [{"field": "alias:production"}])
+
+
+async def imported_from_production(
+    empty: World, client: MlflowClient, name: str, made: Json
+) -> tuple[str, str, list[Json]]:
+    """Stage, approval and conflicts of a version that is imported once it is in production in
+    MLflow."""
+    client.set_registered_model_alias(name, "production", "1")
+    try:
+        await empty.bring_in()
+    finally:  # others import from this server, too
+        client.delete_registered_model(name)
+    [version] = [each for each in await empty.all(VERSIONS) if each["id"] == made["id"]]
+    return version["stage"], version["approval"]["status"], version["mlflow"]["conflicts"]
+
+
 async def test_what_was_registered_here_comes_into_production_by_nobodys_import(
     empty: World, unique: str
 ) -> None:
-    # given a version that was registered here, which somebody has put into production in MLflow
+    # given a version that was registered here, and is mirrored
     client = MlflowClient(empty.mlflow.url)
     async with (
         serving(empty.database_url, mlflow_uri=empty.faults.url, mlflow_worker=True) as live,
@@ -540,18 +557,12 @@ async def test_what_was_registered_here_comes_into_production_by_nobodys_import(
         async with asyncio.timeout(PATIENCE):
             while (await mirrored(graph, made))["state"] != "IN_SYNC":  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
-    client.set_registered_model_alias(unique, "production", "1")
 
     # when
-    try:
-        await empty.bring_in()
-    finally:  # others import from this server, too
-        client.delete_registered_model(unique)
+    version = await imported_from_production(empty, client, unique, made)
 
     # then
-    [version] = [each for each in await empty.all(VERSIONS) if each["id"] == made["id"]]
-    assert (version["stage"], version["approval"]["status"]) == ("EXPERIMENTAL", "NOT_SUBMITTED")
-    assert version["mlflow"]["conflicts"] == [{"field": "alias:production"}]
+    assert version == KEPT_OUT
 
 
 async def test_what_somebody_has_made_of_a_version_here_comes_into_production_by_nobodys_import(
@@ -566,17 +577,11 @@ async def test_what_somebody_has_made_of_a_version_here_comes_into_production_by
     change = {"modelVersion": {"id": made["id"]}, "artifactPath": "s3://somewhere/bad"}
     await empty.graph.done("updateModelVersion", change, "modelVersion { id }")
 
-    # when it is put into production there, and imported again
-    client.set_registered_model_alias(unique, "production", "1")
-    try:
-        await empty.bring_in()
-    finally:  # others import from this server, too
-        client.delete_registered_model(unique)
+    # when
+    version = await imported_from_production(empty, client, unique, made)
 
     # then
-    [version] = [each for each in await empty.all(VERSIONS) if each["id"] == made["id"]]
-    assert (version["stage"], version["approval"]["status"]) == ("EXPERIMENTAL", "NOT_SUBMITTED")
-    assert version["mlflow"]["conflicts"] == [{"field": "alias:production"}]
+    assert version == KEPT_OUT
 
 
 async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(
