@@ -320,7 +320,7 @@ class LogRunInput(WriteInput):
     status_message: str | None = strawberry.field(default=None, description="Why it is so.")
     params: list[ParamInput] | None = strawberry.field(
         default=None,
-        description="Run with these, at most 1,000 at once; a run has at most 10,000, of 1,000,000 "
+        description="Run with these, at most 1,000 at once; a run has at most 2,000, of 250,000 "
         "characters in all.",
     )
     metrics: list[MetricInput] | None = strawberry.field(

@@ -48,9 +48,10 @@ ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 INITIAL = frozenset(_S) - {_S.LOST}
 
 
-# Of all parameters of a run together, with their keys; an event about a change has them twice.
-MAX_PARAMS = 10_000
-MAX_PARAMS_CHARACTERS = 1_000_000
+# Of all parameters of a run together, with their keys: a page has those of 100 runs, and an event
+# about a change has them twice.
+MAX_PARAMS = 2_000
+MAX_PARAMS_CHARACTERS = 250_000
 
 
 def check_params(known: Mapping[str, str], given: Mapping[str, str]) -> None:

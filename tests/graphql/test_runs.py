@@ -1037,28 +1037,28 @@ async def test_a_cursor_of_another_ordering_or_filter_is_refused(graph: Graph, u
 
 async def test_the_params_of_a_run_are_bounded_in_all(graph: Graph, unique: str) -> None:
     def text(*keys: str) -> list[Json]:
-        return [{"key": f"{key:4}".replace(" ", "_"), "value": "v" * 19_996} for key in keys]
+        return [{"key": f"{key:4}".replace(" ", "_"), "value": "v" * 9_996} for key in keys]
 
     await graph.mutate("createExperiment", {"name": unique})
     too_much = {
         "__typename": "InvalidInput",
         "code": "INVALID_INPUT",
-        "message": "A run has at most 10,000 parameters, of 1,000,000 characters in all.",
+        "message": "A run has at most 2,000 parameters, of 250,000 characters in all.",
         "path": ["params"],
     }
-    numbers = [str(n) for n in range(51)]
+    numbers = [str(n) for n in range(26)]
 
     # Exactly as much, in one piece or in several, is taken; sent again it is no more than that.
     refused = await graph.mutate("logRun", {"experimentName": unique, "params": text(*numbers)})
     assert refused == too_much
-    run = await a_run(graph, unique, params=text(*numbers[:30]))
-    for some in (numbers[30:50], numbers[:50]):
+    run = await a_run(graph, unique, params=text(*numbers[:15]))
+    for some in (numbers[15:25], numbers[:25]):
         await graph.done("updateRun", {"id": run, "params": text(*some)}, "run { id }")
-    assert await graph.mutate("updateRun", {"id": run, "params": text(numbers[50])}) == too_much
+    assert await graph.mutate("updateRun", {"id": run, "params": text(numbers[25])}) == too_much
 
     # Nor are there more than so many.
     run = await a_run(graph, unique)
-    for n in range(0, 10_000, 1_000):
+    for n in range(0, 2_000, 1_000):
         params = [{"key": str(key), "value": ""} for key in range(n, n + 1_000)]
         await graph.done("updateRun", {"id": run, "params": params}, "run { id }")
     params = [{"key": "another", "value": ""}]
