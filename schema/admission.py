@@ -38,6 +38,8 @@ MAX_QUERIES = 16
 MAX_MUTATIONS = 8
 # New documents, each of which takes what a processor can give to Python.
 MAX_READINGS = 1
+# Items of subscriptions: what one waits for is soon there, and most of it is Python.
+MAX_ITEMS = 4
 
 # Of what is received, executed and sent at the same time.
 MAX_HELD = 256 * 1024 * 1024
@@ -86,21 +88,26 @@ class Gate:
         whoever comes, or to the last of whoever has most in line."""
         if self.waiting >= MAX_WAITING:
             self._make_room_for(principal)
-        place = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(principal, {})[place] = None
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                let_in = await place
-        except BaseException as error:
+                let_in = await self.wait_long(principal)
+        except TimeoutError:
+            message = "Too many operations were before this one; try again."
+            raise Unavailable(message) from None
+        if not let_in:
+            raise _full()
+
+    async def wait_long(self, principal: str) -> bool:
+        """Wait to be let in, however long; False for whoever makes room for others."""
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(principal, {})[place] = None
+        try:
+            return await place
+        except BaseException:
             if place.done() and not place.cancelled() and place.result():
                 self.leave(principal)
             self._drop(principal, place)
-            if isinstance(error, TimeoutError):
-                message = "Too many operations were before this one; try again."
-                raise Unavailable(message) from None
             raise
-        if not let_in:
-            raise _full()
 
     def leave(self, principal: str) -> None:
         """One of a principal's is out again; whose turn it is comes in."""
@@ -472,6 +479,7 @@ class Admission:
         self.queries = Gate(MAX_QUERIES)
         self.mutations = Gate(MAX_MUTATIONS)
         self.readings = Gate(MAX_READINGS)
+        self.items = Gate(MAX_ITEMS)
         # Reads them while others are executed.
         self.reader = ThreadPoolExecutor(MAX_READINGS, "documents")
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
@@ -510,9 +518,17 @@ class Admission:
         finally:
             self.readings.leave(principal)
 
-    def in_time(self) -> AbstractAsyncContextManager[None]:
-        """Cancel the block when it takes too long, and raise LimitExceeded."""
-        return _Deadline(self._clock)
+    @asynccontextmanager
+    async def item(self, principal: str) -> AsyncIterator[None]:
+        """The block executes an item of a subscription, when it is the principal's turn, however
+        long that takes. Raises LimitExceeded when the block takes too long."""
+        if not self.items.enters(principal):
+            await self.items.wait_long(principal)
+        try:
+            async with _Deadline(self._clock):
+                yield
+        finally:
+            self.items.leave(principal)
 
 
 def _too_long(seconds: int) -> LimitExceeded:

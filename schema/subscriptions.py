@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
 from contextvars import copy_context
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import isawaitable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -76,18 +76,17 @@ class Asked:
         )
 
     async def execute(self, item: object) -> Answer:
-        """The answer to one item."""
+        """The answer to one item. Raises LimitExceeded when it takes too long."""
         context = copy(self.context)  # several may be answered at the same time
         context.forget()
         executor = self.executor(context)
         assert isinstance(executor, Executor)
         try:
-            async with context.admission.in_time():
-                executed = execute_subscription_event(executor.build_per_event_executor(item))
-                result = await executed if isawaitable(executed) else executed
-        except LimitExceeded as error:
+            executed = execute_subscription_event(executor.build_per_event_executor(item))
+            result = await executed if isawaitable(executed) else executed
+        except asyncio.CancelledError:
             context.loaders.abandon()
-            return self.answer(None, [told(error)])
+            raise
         return self.answer(result.data, result.errors or ())
 
     def answer(self, data: dict[str, Any] | None, errors: Iterable[GraphQLError]) -> Answer:
@@ -102,6 +101,8 @@ class _Alike:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
+        # How many there are.
+        self.followers = 0
         self._logged_as = copy_context()
         # By the identity of the item, which no other object can have as long as it is kept here.
         self._answers: dict[int, tuple[object, asyncio.Task[Answer]]] = {}
@@ -109,11 +110,22 @@ class _Alike:
     def answer(self, item: object) -> asyncio.Task[Answer]:
         """The answer to an item for all of them, each of whom may leave."""
         if id(item) not in self._answers:
-            execution = self._logged_as.run(asyncio.create_task, self._asked.execute(item))
+            execution = self._logged_as.run(asyncio.create_task, self._execute(item))
             self._answers[id(item)] = item, execution
+            forget = partial(self._answers.pop, id(item))
             loop = asyncio.get_running_loop()
-            loop.call_later(_SHARED_SECONDS, self._answers.pop, id(item))
+            execution.add_done_callback(lambda _: loop.call_later(_SHARED_SECONDS, forget))
         return self._answers[id(item)][1]
+
+    async def _execute(self, item: object) -> Answer:
+        context = self._asked.context
+        try:
+            async with context.admission.item(context.counted_as):
+                if not self.followers:  # all have left while it waited for its turn
+                    return Answer(None, None)
+                return await self._asked.execute(item)
+        except LimitExceeded as error:
+            return self._asked.answer(None, [told(error)])
 
 
 _alike = WeakValueDictionary[Hashable, _Alike]()
@@ -132,6 +144,7 @@ class Answers(AsyncIterator[Answer]):
         asked.context.admission.subscriptions.take(self._principal)
         self._open = True
         self._alike = _alike.setdefault(asked.alike, _Alike(asked))
+        self._alike.followers += 1
         self._items = items
         asked.context.prepare = self._alike.answer
 
@@ -149,6 +162,7 @@ class Answers(AsyncIterator[Answer]):
         """End it, wherever it is."""
         if self._open:
             self._open = False
+            self._alike.followers -= 1
             self._asked.context.admission.subscriptions.give_back(self._principal)
             self._asked.context.prepare = None  # else it would keep itself
             await self._items.aclose()

@@ -86,7 +86,11 @@ class Telemetry:
             found.pool_in_use.labels("replica").set(database.reading_from_replica)
             found.pool_waiting.labels("read").set(database.waiting_to_read)
             found.pool_waiting.labels("write").set(database.waiting_to_write)
-            gates = {"query": admission.queries, "mutation": admission.mutations}
+            gates = {
+                "query": admission.queries,
+                "mutation": admission.mutations,
+                "item": admission.items,
+            }
             for kind, gate in gates.items():
                 found.admitted.labels(kind).set(gate.running)
                 found.queued.labels(kind).set(gate.waiting)
