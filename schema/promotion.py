@@ -150,6 +150,9 @@ class Approval:
     notes: str | None = strawberry.field(default=None, description="What was remarked then.")
     stale_reason: str | None = strawberry.field(default=None, description="Why it is STALE.")
     stale_at: datetime | None = strawberry.field(default=None, description="Since when it is.")
+    withdrawn_at: datetime | None = strawberry.field(
+        default=None, description="When it was taken back."
+    )
     superseded_at: datetime | None = strawberry.field(
         default=None, description="When a later submission took its place."
     )
@@ -185,6 +188,7 @@ class Approval:
             notes=row.notes,
             stale_reason=row.stale_reason,
             stale_at=row.stale_at,
+            withdrawn_at=row.withdrawn_at,
             superseded_at=row.superseded_at,
             used_at=row.used_at,
             policy_version=row.policy_version,

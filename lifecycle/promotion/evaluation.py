@@ -79,8 +79,9 @@ def evaluate(policy: Policy, facts: Facts) -> Report:
 
 
 def of_approval(policy: Policy, facts: Facts) -> Report:
-    """What is left of `evaluate` when only that the approval is in force counts."""
-    checks = [_approval(None, facts, None)] if policy.stage is Stage.PRODUCTION else []
+    """What is left of `evaluate` when only that the approval is in force counts, and that people
+    have not said no to the same since."""
+    checks = [_approval(None, facts, _overruled(facts))] if policy.stage is Stage.PRODUCTION else []
     return Report(policy.stage, policy.version, checks, facts.now)
 
 
@@ -158,13 +159,8 @@ def _doubt(policy: Policy, facts: Facts) -> str | None:
     approval = facts.approval
     if approval is None or facts.status is not ApprovalStatus.APPROVED:
         return None
-    if approval.overruled:
-        return (
-            "nobody has approved what it is since that was rejected or taken back, or drift opened "
-            "a review of it"
-        )
-    if approval.approved_by:
-        return None
+    if (overruled := _overruled(facts)) or approval.approved_by:
+        return overruled
     reason = _DECIDES_NOTHING
     if policy.automatic is not None:
         status, reason = policy.automatic.decide(facts, validate(policy, facts))
@@ -172,6 +168,15 @@ def _doubt(policy: Policy, facts: Facts) -> str | None:
             return None
     return (
         f"without a person, and now the policy would leave it to people: {reason.removesuffix('.')}"
+    )
+
+
+def _overruled(facts: Facts) -> str | None:
+    if facts.approval is None or not facts.approval.overruled:
+        return None
+    return (
+        "nobody has approved what it is since that was rejected or taken back, or drift opened a "
+        "review of it"
     )
 
 

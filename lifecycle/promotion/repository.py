@@ -421,10 +421,14 @@ async def submissions(
 async def changers(session: WriteSession, version: ModelVersionRow) -> list[str]:
     """Who has changed what an approval of the version is for since it was registered, be it in its
     run, as far back as the journal goes."""
-    # What was there before is its author's. Whoever registers a version holds its run.
+    # What was there before is its author's, who holds the run; for what the service itself has
+    # registered nobody stands but those who have made the run what it is, its figures too.
+    by_service = version.created_by.startswith(SYSTEM)
     registered = select(func.max(EventRow.id)).where(
         EventRow.subject_id == version.id, EventRow.type == "model_version.registered"
     )
+    since = literal(0) if by_service else func.coalesce(registered.scalar_subquery(), 0)
+    made = ("run.created", "run.metrics_logged") if by_service else ()
     file = {"path": version.artifact_path, "digest": version.artifact_digest}
     of_version = (
         (EventRow.subject_id == version.id)
@@ -433,8 +437,9 @@ async def changers(session: WriteSession, version: ModelVersionRow) -> list[str]
     )
     of_run = (
         (EventRow.subject_id == version.run_id)
-        & (EventRow.id > func.coalesce(registered.scalar_subquery(), 0))
+        & (EventRow.id > since)
         & or_(
+            among(EventRow.type, made),
             among(EventRow.type, ("run.updated", "run.status_changed"))
             & _has_any("params", "dataset_facts"),
             (EventRow.type == "run.artifacts_logged")
@@ -524,7 +529,10 @@ async def waits_for_people(
 # What the service has opened by itself, what people have ended, and what they have let on.
 _OPENED = ApprovalRow.submitted_by.startswith(SYSTEM)
 _BY_PEOPLE = ~ApprovalRow.decided_by.startswith(SYSTEM)
-_ENDED = _BY_PEOPLE & among(ApprovalRow.status, ENDED)
+# What the policy has approved is taken back by people, too. What nobody had decided yet, and of
+# which somebody thought better, is no decision.
+_TAKEN_BACK = ApprovalRow.withdrawn_at.is_not(None) & ApprovalRow.decided_at.is_not(None)
+_ENDED = (_BY_PEOPLE | _TAKEN_BACK) & among(ApprovalRow.status, ENDED)
 _LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
 
 
@@ -541,7 +549,9 @@ def _said_no_last(which: Any) -> Any:
     or the service itself has opened a review since."""
     no = func.greatest(
         func.max(ApprovalRow.submitted_at).filter(_OPENED & which),
-        func.max(ApprovalRow.decided_at).filter(_ENDED & which),
+        func.max(func.coalesce(ApprovalRow.withdrawn_at, ApprovalRow.decided_at)).filter(
+            _ENDED & which
+        ),
     )
     return _is_later(no, _last_let_on(which))
 

@@ -308,8 +308,6 @@ async def decide(
     else:
         check(origin, Action.DECIDE, version.model_id)
     check_revision(version.revision, command.expected_revision)
-    if command.decision is Decision.BYPASS:
-        await _name_artifact(session, origin, version)
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     if command.decision is Decision.BYPASS:
         return await _bypass(session, origin, version, policy, facts, command)
@@ -380,7 +378,7 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
             ("model_version",),
         )
     _check_own(origin, version, approval, "withdraw what others have submitted and decided")
-    approval.status = wanted
+    approval.status, approval.withdrawn_at = wanted, await clock(session)
     if approval.decided_by is None:
         approval.notes = command.notes
     await _changed(session, origin, version, approval, "approval_withdrawn", command.notes)

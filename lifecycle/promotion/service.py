@@ -21,7 +21,7 @@ from lifecycle.journal import service as journal
 from lifecycle.promotion import evaluation, repository, rules
 from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import Facts, Report
-from lifecycle.promotion.rules import IN_FORCE, StageCause
+from lifecycle.promotion.rules import StageCause
 from lifecycle.promotion.tables import (
     ChecklistItemRow,
     StageAssignmentRow,
@@ -276,9 +276,8 @@ async def judged_by(
 
 async def check_approved(session: WriteSession, version: ModelVersionRow, path: Path) -> None:
     """Raise ApprovalRequired unless the approval of a version, which the caller has locked, is in
-    force. `path` is what in the input asks for it."""
-    if version.approval_status in IN_FORCE:
-        return
+    force, and people have not said no to the same since. `path` is what in the input asks for it.
+    """
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
     evaluation.enforce(evaluation.of_approval(policy, facts), facts, path)
 

@@ -65,8 +65,9 @@ class ApprovalRow(WithId):
     no later one has superseded.
 
     `evidence_digest` and `checklist_digest` say what was submitted, then what was decided on.
-    `used_at` is when it first let the version into production. `cause_id` is the drift event that
-    made it STALE or asked for it.
+    `used_at` is when it first let the version into production; `withdrawn_at` of those that were
+    taken back, but of none that were before there was this column. `cause_id` is the drift event
+    that made it STALE or asked for it.
     """
 
     __tablename__ = "approval"
@@ -111,6 +112,7 @@ class ApprovalRow(WithId):
     notes: Mapped[str | None]
     stale_reason: Mapped[str | None]
     stale_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]
     cause_id: Mapped[UUID | None]
     used_at: Mapped[datetime | None]
     superseded_at: Mapped[datetime | None]
