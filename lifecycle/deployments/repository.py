@@ -74,8 +74,8 @@ async def lock(session: WriteSession, id: UUID) -> DeploymentRow | None:
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:
     """Of the earlier deployments of the same model and environment, the last that came to be ACTIVE
     and HEALTHY, that neither failed nor was rolled back from, and whose version still exists; in
-    production one of a version whose approval is in force, for what was in production before, goes
-    before all others."""
+    production one of a version whose approval is in force, for what was in production before, and
+    not overruled goes before all others."""
     present, used = aliased(ApprovalRow), aliased(ApprovalRow)
     was_there = (
         select(1)
@@ -88,7 +88,11 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
             used.used_at.is_not(None),
         )
     )
-    approved = among(ModelVersionRow.approval_status, IN_FORCE) & was_there.exists()
+    approved = (
+        among(ModelVersionRow.approval_status, IN_FORCE)
+        & was_there.exists()
+        & ~promotion.is_overruled(ModelVersionRow.id)
+    )
     spoilt = select(1).where(
         DeploymentTransitionRow.deployment_id == DeploymentRow.id,
         among(

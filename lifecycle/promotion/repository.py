@@ -557,23 +557,34 @@ def _said_no_last(which: Any) -> Any:
 
 
 _present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
-_OVERRULED = Prepared(
-    select(_present.model_version_id)
-    .join(_of, _of.id == _present.model_version_id)
-    .join(_alike, _alike.model_id == _of.model_id)
-    .join(
-        ApprovalRow,
-        (ApprovalRow.model_version_id == _alike.id)
-        & (ApprovalRow.evidence_digest == _present.evidence_digest),
+
+
+def _overruled(which: Any) -> Any:
+    return (
+        select(_present.model_version_id)
+        .join(_of, _of.id == _present.model_version_id)
+        .join(_alike, _alike.model_id == _of.model_id)
+        .join(
+            ApprovalRow,
+            (ApprovalRow.model_version_id == _alike.id)
+            & (ApprovalRow.evidence_digest == _present.evidence_digest),
+        )
+        .where(
+            _present.model_version_id == which,
+            _present.superseded_at.is_(None),
+            _present.status == ApprovalStatus.APPROVED,
+        )
+        .group_by(_present.model_version_id)
+        .having(_said_no_last(true()))
     )
-    .where(
-        _present.model_version_id == any_(PARENTS),
-        _present.superseded_at.is_(None),
-        _present.status == ApprovalStatus.APPROVED,
-    )
-    .group_by(_present.model_version_id)
-    .having(_said_no_last(true()))
-)
+
+
+_OVERRULED = Prepared(_overruled(any_(PARENTS)))
+
+
+def is_overruled(version_id: Any) -> Any:
+    """Whether `overruled` says so of the version with this id, for statements of others."""
+    return _overruled(version_id).exists()
 
 
 async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:

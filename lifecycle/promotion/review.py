@@ -164,7 +164,7 @@ async def mark_item(
         submitted = await repository.present_approval(session, id)
         submitters = []
         if submitted is not None and submitted.status in OPEN:
-            submitters = [submitted.submitted_by]
+            submitters = await _stand_for(session, submitted)
         own = await _authors(session, version, submitters)
         _check_not_own(origin, mine, own, "approve items of its checklist")
     await _mark(session, origin, version, item, command.status, command.note)
@@ -242,7 +242,8 @@ async def submit(
     version = await registry_service.locked_with_model(session, command.model_version)
     check(origin, Action.CHANGE, version.model_id)
     check_revision(version.revision, command.expected_revision)
-    if version.stage is Stage.PRODUCTION and version.approval_status in IN_FORCE:
+    in_force = version.approval_status in IN_FORCE
+    if version.stage is Stage.PRODUCTION and in_force and not await _overruled(session, version):
         raise Conflict(
             f"Version {version.version} is in PRODUCTION, and {version.approval_status}.",
             ("model_version",),
@@ -286,6 +287,10 @@ async def submit(
     return approval
 
 
+async def _overruled(session: WriteSession, version: ModelVersionRow) -> bool:
+    return version.id in await repository.overruled(session, [version.id])
+
+
 async def decide(
     session: WriteSession,
     origin: Origin,
@@ -319,8 +324,8 @@ async def decide(
     stored = None
     if approved:
         assert aliases is not None
-        submitters = await _submitters(session, version, approval, facts)
-        own = await _authors(session, version, submitters)
+        await _check_stood_for(session, version, approval)
+        own = await _authors(session, version, await _stand_for(session, approval))
         # Once the version is locked, so that no name comes in between.
         _check_may_approve(origin, await aliases(session, origin.actor), policy, facts, own)
         people = evaluation.eligible(
@@ -406,15 +411,20 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     become STALE. Raises what `runs.service.update` raises."""
     if not command.model_fields_set & {"dataset_facts", "params"}:
         return await runs_service.update(session, origin, command)
-    await runs.lock(session, command.id)
+    row = await runs.lock(session, command.id)
+    before = (row.params, row.dataset_facts) if row else None
     # Those of other models, too, which the writer of the run may not see.
     with session.seeing_everything():
         found = (await registry.versions_of_runs(session, [command.id])).get(command.id, [])
         locked = await registry.lock_versions(session, [version.id for version in found])
         confirmed = await _confirmed(session, list(locked.values()))
     run = await runs_service.update(session, origin, command)
+    if (run.params, run.dataset_facts) == before:
+        return run
     with session.seeing_everything():
         for version in locked.values():
+            # Who has looked at it has not looked at this.
+            version.revision += 1
             why = "The run that it came out of was changed."
             await _changed_content(session, origin, version, confirmed, why)
     return run
@@ -562,32 +572,35 @@ def _nothing_to_decide(current: ApprovalStatus, wanted: ApprovalStatus) -> Inval
     return InvalidTransition(current, wanted, APPROVAL.following[current], ("decision",), instead)
 
 
-async def _submitters(
-    session: WriteSession, version: ModelVersionRow, approval: ApprovalRow, facts: Facts
-) -> list[str]:
-    """Who stands for what is to be approved. Of a review that the service has opened by itself that
-    is whoever has submitted the same content before: drift must neither make somebody's submission
-    nobody's, nor have reviewed what nobody has submitted, what was replaced since, or what was
-    rejected or taken back. Raises Conflict."""
+async def _stand_for(session: WriteSession, approval: ApprovalRow) -> list[str]:
+    """Who has submitted it. Of a review that the service has opened by itself that is whoever has
+    submitted the same content before: drift must not make somebody's submission nobody's."""
     if not approval.submitted_by.startswith(SYSTEM):
         return [approval.submitted_by]
-    digest = facts.evidence_digest()
-    people, standing = set(), None
+    before = await repository.submissions(session, approval.model_version_id)
+    same = {name for name, content, _ in before if content == approval.evidence_digest}
+    return sorted(name for name in same if not name.startswith(SYSTEM))
+
+
+async def _check_stood_for(
+    session: WriteSession, version: ModelVersionRow, approval: ApprovalRow
+) -> None:
+    """Raise Conflict if the service has opened a review of what nobody has submitted, of what was
+    replaced since, or of what was rejected or taken back."""
+    if not approval.submitted_by.startswith(SYSTEM):
+        return
     for name, content, status in await repository.submissions(session, version.id):
-        by_somebody = not name.startswith(SYSTEM)
-        if standing is None and status in ENDED:
-            standing = False
-        if standing is None and by_somebody:
-            standing = content == digest
-        if by_somebody and content == digest:
-            people.add(name)
-    if not standing:
-        raise Conflict(
-            f"Nobody stands for what version {version.version} is now: whoever does submits it "
-            "with submitForApproval.",
-            ("decision",),
-        )
-    return sorted(people)
+        if status in ENDED:
+            break
+        if not name.startswith(SYSTEM):
+            if content == approval.evidence_digest:
+                return
+            break
+    raise Conflict(
+        f"Nobody stands for what version {version.version} is now: whoever does submits it with "
+        "submitForApproval.",
+        ("decision",),
+    )
 
 
 async def _authors(

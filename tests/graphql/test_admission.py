@@ -10,9 +10,11 @@ import pytest
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, validate
 
 from schema import admission, ids
-from schema.admission import MAX_MUTATIONS, MAX_QUERIES
+from schema.admission import MAX_ITEMS, MAX_MUTATIONS, MAX_QUERIES
+from schema.subscriptions import Answer, Asked
 from tests.client import Graph, Json, socket
 from tests.conftest import Live
+from tests.factories import a_deployment, a_run, a_version
 from tests.following import until
 
 WAITING = 2
@@ -225,3 +227,66 @@ async def test_between_the_fields_of_one_mutation_others_are_answered(
     assert (await asked[0]).json() == {"data": {"__typename": "Query"}}
     assert order.count("field") == fields
     assert "another" in order[:fields]
+
+
+FOLLOWING = 8
+
+
+def followed(model: str, n: int | str) -> str:
+    """A subscription that nobody else has, whose items read experiments."""
+    return (
+        f'subscription {{ deploymentStatus(modelName: "{model}") {{ ... on DeploymentStatusEvent '
+        f"{{ d{n}: deployment {{ modelVersion {{ run {{ experiment {{ name }} }} }} }} }} }} }}"
+    )
+
+
+async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_turn(
+    live: Live,
+    graph: Graph,
+    sql: asyncpg.Connection,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given: one who follows the same in many ways, and another
+    gate = live.app.state.admission.items
+    executed: list[str] = []
+    execute = Asked.execute
+
+    async def counted(asked: Asked, item: object) -> Answer:
+        executed.append(asked.context.origin.actor)
+        return await execute(asked, item)
+
+    version = await a_version(graph, unique, runId=await a_run(graph, unique))
+    async with socket(live.url, actor="ada") as ada, socket(live.url, actor="eve") as eve:
+        async with socket(live.url, actor="ada") as leaving:
+            for n in range(FOLLOWING):
+                for opened in (ada, leaving):
+                    await opened.start(followed(unique, f"{n}{'x' * (opened is leaving)}"))
+                    assert (await opened.receive())["payload"] == {"data": {"deploymentStatus": {}}}
+            await eve.start(followed(unique, "_eve"))
+            await eve.receive()
+
+            # when: something happens that takes long to tell
+            monkeypatch.setattr(Asked, "execute", counted)
+            async with sql.transaction():
+                await sql.execute("LOCK TABLE experiment")
+                await a_deployment(graph, version)
+                await until(lambda: gate.running + gate.waiting == 2 * FOLLOWING + 1)
+
+                # then: only so many are begun, the other's among them
+                assert gate.running == MAX_ITEMS + 1
+                assert sorted(executed) == [*["ada"] * MAX_ITEMS, "eve"]
+                # others are answered meanwhile
+                assert await graph.query("{ __typename }") == {"__typename": "Query"}
+                await leaving.connection.close()
+                await until(lambda: live.app.state.admission.subscriptions.taken == FOLLOWING + 1)
+
+        # all who are still there get it, and for the others nothing more is executed.
+        answers = [await ada.receive() for _ in range(FOLLOWING)] + [await eve.receive()]
+        await until(lambda: gate.running + gate.waiting == 0)
+    names = [
+        next(iter(answer["payload"]["data"]["deploymentStatus"].values()))["modelVersion"]["run"]
+        for answer in answers
+    ]
+    assert names == [{"experiment": {"name": unique}}] * (FOLLOWING + 1)
+    assert len(executed) <= FOLLOWING + 1 + MAX_ITEMS

@@ -506,6 +506,120 @@ async def test_what_people_have_taken_back_goes_on_as_no_other_version(
     assert (await promote(graph, second))["__typename"] == "ApprovalRequired"
 
 
+@pytest.mark.parametrize("first_approved", [0, 1])
+async def test_what_people_have_taken_back_is_so_from_then_on(
+    graph: Graph, unique: str, first_approved: int
+) -> None:
+    # given: two versions alike, of which people have approved the one before the other
+    versions = await doubtful(graph, unique)
+    for version in (versions[first_approved], versions[1 - first_approved]):
+        assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+
+    # when
+    selection = "approval { decidedAt withdrawnAt }"
+    taken_back = await graph.mutate("withdrawApproval", of(versions[0]), selection, **MALLORY)
+
+    # then
+    assert taken_back["approval"]["withdrawnAt"] > taken_back["approval"]["decidedAt"]
+    assert (await promote(graph, versions[1]))["__typename"] == "ApprovalRequired"
+    same = await a_version(graph, unique, metrics=accuracy(0.87))
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+
+
+async def test_what_the_policy_approved_and_people_took_back_the_policy_does_not_approve_again(
+    graph: Graph, unique: str
+) -> None:
+    version = await a_version(graph, unique, metrics=accuracy(0.87))
+    assert (await submit(graph, version))["decidedBy"] == "system:policy"
+    taken_back = of(version) | {"notes": "It has a bug."}
+    await graph.mutate("withdrawApproval", taken_back, **{"Lifecycle-Actor": "admin"})
+
+    same = await a_version(graph, unique, metrics=accuracy(0.87))
+
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+
+
+async def in_production(graph: Graph, name: str, *figures: float) -> tuple[list[Json], str]:
+    """Versions that were in production one after the other, and ran well there; the last is there.
+    With the id of its deployment."""
+    made = []
+    for figure in figures:
+        made.append(await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(figure)))
+        id = await a_deployment(graph, made[-1], "PRODUCTION", "ACTIVE")
+        await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+    return made, id
+
+
+def overruled(version: str) -> str:
+    return (
+        f"Version {version} is APPROVED, but nobody has approved what it is since that was "
+        "rejected or taken back, or drift opened a review of it; submit it for approval first, "
+        "with submitForApproval."
+    )
+
+
+async def test_a_rollback_passes_over_what_people_have_rejected_as_another_version(
+    graph: Graph, unique: str
+) -> None:
+    _, id = await in_production(graph, unique, 0.80, 0.77, 0.82)
+    same = await a_version(graph, unique, metrics=accuracy(0.77))
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    await rejected(graph, same)
+
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+
+    assert back == {"version": "1"}
+
+
+async def test_a_rollback_brings_nothing_back_that_people_have_rejected_as_another_version(
+    graph: Graph, unique: str
+) -> None:
+    [former, _], id = await in_production(graph, unique, 0.77, 0.82)
+    same = await a_version(graph, unique, metrics=accuracy(0.77))
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    await rejected(graph, same)
+
+    refused = await graph.mutate("rollbackDeployment", {"id": id})
+
+    assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", overruled("1"))
+    # An administrator may, and says why.
+    bypass = of(former) | {"decision": "BYPASS", "notes": "nothing else runs"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    await promote(graph, former)
+    assert (await graph.query(STAGE, {"id": former["id"]}))["node"] == {"stage": "PRODUCTION"}
+
+
+STAGE = "query ($id: ID!) { node(id: $id) { ... on ModelVersion { stage } } }"
+
+
+async def test_what_people_have_rejected_as_another_version_is_deployed_once_they_approve_it(
+    graph: Graph, unique: str
+) -> None:
+    # given: what is in production, and is rejected as another version
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.87))
+    waiting = await a_deployment(graph, version, "PRODUCTION", "VALIDATING")
+    same = await a_version(graph, unique, metrics=accuracy(0.87))
+    assert (await submit(graph, same))["status"] == "APPROVED"
+    await graph.mutate("withdrawApproval", of(same), "approval { status }")
+
+    # when
+    deployment = of(version) | {"environment": "PRODUCTION"}
+    refused = [
+        await graph.mutate("createDeployment", deployment),
+        await graph.mutate("updateDeployment", {"id": waiting, "status": "DEPLOYING"}),
+    ]
+
+    # then
+    for each in refused:
+        assert (each["__typename"], each["message"]) == ("ApprovalRequired", overruled("2"))
+    assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
+    assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    assert (await graph.mutate("createDeployment", deployment))["__typename"] == (
+        "CreateDeploymentSuccess"
+    )
+
+
 async def test_what_was_rejected_is_in_nobodys_way_who_has_another_content_or_goes_past_it(
     graph: Graph, unique: str
 ) -> None:
@@ -671,6 +785,75 @@ async def test_nobody_approves_what_they_have_made_of_somebodys_version(
         "mallory changed this version; somebody else has to approve it.",
     ]
     assert by_another == [None, None]
+
+
+async def test_drift_has_nobody_confirm_the_checklist_of_what_they_have_submitted(
+    graph: Graph, unique: str
+) -> None:
+    # given: what mallory has submitted and another approved, until drift opened a review of it
+    version = await a_version(graph, unique, checklist=["fair to all"])
+    [item] = await items(graph, version)
+    await graph.mutate("submitForApproval", of(version), **MALLORY)
+    mark = {"id": item, "status": "APPROVED"}
+    assert await refusal(graph, "markChecklistItem", mark, "ben") is None
+    assert (await decide(graph, version, "ben"))["__typename"] == "DecideApprovalSuccess"
+    assert await drifts(graph, version) == OF_NOBODY
+    again = {"id": item, "status": "PENDING"}
+    assert await refusal(graph, "markChecklistItem", again, "ben") is None
+
+    # when
+    refused = await refusal(graph, "markChecklistItem", mark, "mallory")
+
+    # then
+    assert refused == (
+        "mallory submitted this version; somebody else has to approve items of its checklist."
+    )
+
+
+@pytest.mark.parametrize("change", ["params", "datasetFacts"])
+async def test_who_has_looked_at_a_version_has_looked_at_what_its_run_was(
+    graph: Graph, unique: str, change: str
+) -> None:
+    # given: a version that nobody has submitted, as somebody has seen it
+    run = await a_run(graph, unique)
+    version = await a_version(graph, unique, runId=run, checklist=["fair to all"])
+    [item] = await items(graph, version)
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { revision } }"
+    seen = (await graph.query(query, {"id": version["id"]}))["modelVersion"]["revision"]
+    same: Json = {"id": run, "name": "another name", "params": [], "datasetFacts": None}
+    await graph.done("updateRun", same, "run { id }")
+
+    # when
+    changes: Json = {"params": [{"key": "seed", "value": "1"}], "datasetFacts": {"train_size": 3}}
+    await graph.done("updateRun", {"id": run, change: changes[change]}, "run { id }")
+    looked_at = {"expectedRevision": seen}
+    item_marked = {"id": item, "status": "APPROVED"} | looked_at
+    bypassed = of(version) | {"decision": "BYPASS", "notes": "it is urgent"} | looked_at
+    administrator = {"Lifecycle-Actor": "admin"}
+    refused = [
+        await graph.mutate("markChecklistItem", item_marked, **administrator),
+        await graph.mutate("decideApproval", bypassed, **administrator),
+    ]
+
+    # then
+    assert [(each["__typename"], each["currentRevision"]) for each in refused] == [
+        ("StaleRevision", seen + 1)
+    ] * 2
+
+
+async def test_a_bypass_is_for_what_the_version_names(graph: Graph, unique: str) -> None:
+    # given: a version that names a file, which mallory logs once somebody has looked at it
+    run = await a_run(graph, unique)
+    version = await a_version(graph, unique, runId=run, artifactPath="model.bin")
+    await graph.mutate("updateRun", {"id": run, "artifacts": [a_file("model.bin", 1)]}, **MALLORY)
+
+    # when
+    bypass = of(version) | {"decision": "BYPASS", "notes": "it is urgent"}
+    selection = "modelVersion { artifactDigest approval { status } }"
+    done = await graph.mutate("decideApproval", bypass, selection, **{"Lifecycle-Actor": "admin"})
+
+    # then
+    assert done["modelVersion"] == {"artifactDigest": None, "approval": {"status": "BYPASSED"}}
 
 
 async def test_who_changes_nothing_that_is_approved_may_approve_it(

@@ -55,7 +55,7 @@ NAMED = {
     "websockets before connection_init": (WEBSOCKETS,),
 }
 UNNAMED = {
-    "executed at a time": (admission.MAX_QUERIES, admission.MAX_MUTATIONS),
+    "executed at a time": (admission.MAX_QUERIES, admission.MAX_MUTATIONS, admission.MAX_ITEMS),
     "waiting": (admission.MAX_WAITING,),
     "seconds of waiting": (admission.MAX_SECONDS,),
     "head": (wire.MAX_HEAD_BYTES,),
