@@ -108,9 +108,7 @@ async def grant(session: WriteSession, origin: Origin, command: GrantRole) -> Ro
     """Give a role; what was granted of it before, with other stages or environments, is revoked.
     Granting the same again changes nothing. Raises NotFound, Forbidden."""
     [model_id] = await _models(session, [command.grant], ("grant",))
-    check(origin, Action.ADMINISTER, model_id, what="grant this role")
-    if Grant(command.grant.role).covers(Action.DECIDE, None, None, None):
-        check(origin, Action.ADMINISTER, what="say who approves, with a role for one model")
+    _check(origin, command.grant, model_id, "grant this role")
     await repository.hold(session, command.subject)
     wanted = command.grant.stored(model_id)
     found = await repository.lock_in_force(session, command.subject, command.grant.role, model_id)
@@ -147,8 +145,8 @@ async def create_token(
     service is somebody else's.
     """
     models = await _models(session, command.grants, ("grants",))
-    for model_id in models:
-        check(origin, Action.ADMINISTER, model_id, what="create a token with these rights")
+    for each, model_id in zip(command.grants, models, strict=True):
+        _check(origin, each, model_id, "create a token with these rights")
     now = await clock(session)
     expires_at = _expiry(command, now)
     await repository.hold(session, command.name)
@@ -192,6 +190,13 @@ async def revoke_token(
     if row.revoked_at is None:
         await _revoke(session, origin, row, "api_token.revoked", _shown(row))
     return row
+
+
+def _check(origin: Origin, given: NewGrant, model_id: UUID | None, what: str) -> None:
+    """Raise Forbidden unless they may give this right."""
+    check(origin, Action.ADMINISTER, model_id, what=what)
+    if Grant(given.role).covers(Action.DECIDE, None, None, None):
+        check(origin, Action.ADMINISTER, what="say who approves, with a role for one model")
 
 
 async def _models(

@@ -167,7 +167,8 @@ async def test_a_token_whose_maker_was_written_otherwise_is_theirs(
     grant = {"role": "ADMIN", "modelName": unique}
     await root.mutate("grantRole", {"subject": name, "grant": grant})
     async with Graph(signed.url, token=issuer.token(name)) as maker:
-        made = await maker.mutate("createApiToken", {"name": unique, "grants": [grant]}, "token")
+        token = {"name": unique, "grants": [{**grant, "role": "CONTRIBUTOR"}]}
+        made = await maker.mutate("createApiToken", token, "token")
         await sql.execute(
             "UPDATE api_token SET created_by = $1 WHERE name = $2", name.title(), unique
         )
