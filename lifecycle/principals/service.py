@@ -141,8 +141,8 @@ async def create_token(
     """Make a token. Its secret is on the row that is returned, and never seen again.
 
     A service may have several tokens, one after the other or at the same time. Raises NotFound,
-    InvalidInput, Forbidden for whoever may not give each of the rights, and AlreadyExists when the
-    service is somebody else's.
+    Forbidden for whoever may not give each of the rights, InvalidInput, also for a name that they
+    may not give, and AlreadyExists when the service is somebody else's.
     """
     models = await _models(session, command.grants, ("grants",))
     for each, model_id in zip(command.grants, models, strict=True):
@@ -150,11 +150,8 @@ async def create_token(
     now = await clock(session)
     expires_at = _expiry(command, now)
     await repository.hold(session, command.name)
-    with session.seeing_everything():
-        others = await repository.makers(session, command.name) - {origin.actor}
-    # Or whoever administrates one model could act under the name of a service of everybody's.
-    if others and not origin.administrator:
-        raise AlreadyExists(f"There is a service {command.name} already.", ("name",))
+    if not origin.administrator:
+        await _check_name(session, origin, command)
     secret = rules.new_secret()
     row = ApiTokenRow(
         id=uuid7(),
@@ -197,6 +194,28 @@ def _check(origin: Origin, given: NewGrant, model_id: UUID | None, what: str) ->
     check(origin, Action.ADMINISTER, model_id, what=what)
     if Grant(given.role).covers(Action.DECIDE, None, None, None):
         check(origin, Action.ADMINISTER, what="say who approves, with a role for one model")
+
+
+async def _check_name(session: WriteSession, origin: Origin, command: CreateApiToken) -> None:
+    """Raise InvalidInput or AlreadyExists unless whoever does not administrate everything may have
+    a service of this name: one of a model that the token is for, or one that is theirs already.
+
+    Whichever of two makes the first token, both services would be one actor; and who is told that
+    a name is taken has learned that there is such a service.
+    """
+    with session.seeing_everything():
+        makers = await repository.makers(session, command.name)
+    # By the last slash: what is called by a model "a/b" is not for who administrates "a".
+    model, _, name = command.name.rpartition("/")
+    models = [each.model_name for each in command.grants]
+    if origin.actor not in makers and not (name and model in models):
+        raise InvalidInput(
+            f"Call it {models[0]}/NAME, by a model that the token is for, with no slash in NAME: "
+            "who administrates everything gives other names.",
+            ("name",),
+        )
+    if makers - {origin.actor}:
+        raise AlreadyExists(f"There is a service {command.name} already.", ("name",))
 
 
 async def _models(

@@ -548,7 +548,7 @@ async def test_of_a_token_only_those_rights_are_shown_whose_models_are_seen(
     mine = {"name": unique, "grants": admin}
     maker = await root.mutate("createApiToken", mine, "token apiToken { id }")
     input = {
-        "name": f"{unique}-made",
+        "name": f"{models[0]}/made",
         "grants": [{"role": "VIEWER", "modelName": model} for model in models],
         "idempotencyKey": unique,
     }
@@ -675,10 +675,10 @@ async def test_a_token_never_has_more_than_who_makes_it_could_grant(
     mine, everything = {"role": "DEPLOYER", "modelName": unique}, {"role": "VIEWER"}
     async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
         own = await service.mutate(
-            "createApiToken", {"name": unique, "grants": [mine]}, "apiToken { id }"
+            "createApiToken", {"name": f"{unique}/ci", "grants": [mine]}, "apiToken { id }"
         )
         more = [
-            await _code(service, "createApiToken", {"name": f"{unique}-2", "grants": grants})
+            await _code(service, "createApiToken", {"name": f"{unique}/2", "grants": grants})
             for grants in ([everything], [mine, everything])
         ]
 
@@ -699,7 +699,7 @@ async def test_who_administrates_one_model_gives_nobody_a_role_that_approves(
             grant = {"role": role, "modelName": unique}
             inputs: dict[str, Json] = {
                 "grantRole": {"subject": other, "grant": grant},
-                "createApiToken": {"name": unique, "grants": [grant]},
+                "createApiToken": {"name": f"{unique}/ci", "grants": [grant]},
             }
             answers = [
                 await service.answer(document(mutation), {"input": input})
@@ -733,14 +733,81 @@ async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
     signed: Live, graph: Graph, root: Graph, unique: str
 ) -> None:
     await a_version(graph, unique)
-    await a_token(signed, "DEPLOYER", name=f"{unique}-prod")
-    input = {"name": f"{unique}-prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
+    await a_token(signed, "DEPLOYER", name=f"{unique}/prod")
+    input = {"name": f"{unique}/prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
     async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
         refused = await service.mutate("createApiToken", input)
     done = await root.mutate("createApiToken", input)
 
     assert (refused["code"], refused["path"]) == ("ALREADY_EXISTS", ["name"])
     assert done["__typename"] == "CreateApiTokenSuccess"
+
+
+async def test_who_administrates_models_names_services_by_them(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given somebody who administrates two models, one of which is called by the other, and a
+    # service of everybody's
+    models = [unique, f"{unique}/eu"]
+    for model in (*models, f"{unique}/us"):
+        await a_version(graph, model)
+    admin = [{"role": "ADMIN", "modelName": model} for model in models]
+    maker = await root.mutate("createApiToken", {"name": unique, "grants": admin}, "token")
+    await a_token(signed, "DEPLOYER", name=f"{unique}-prod")
+    one, other = ({"role": "VIEWER", "modelName": model} for model in models)
+
+    # When
+    async with Graph(signed.url, token=maker["token"]) as client:
+        made = [
+            await client.mutate("createApiToken", {"name": name, "grants": grants}, "token")
+            for name, grants in (
+                (f"{unique}/nightly", [one]),
+                (f"{unique}/eu/nightly", [one, other]),
+            )
+        ]
+        refused = {
+            name: await client.mutate("createApiToken", {"name": name, "grants": [one]})
+            for name in (
+                *(f"{unique}-prod", f"{unique}-free", "nightly", f"{unique}/", f"/{unique}"),
+                *(f"{unique}/eu/weekly", f"{unique}/us/weekly", f"{unique}/nightly/weekly"),
+            )
+        }
+    names = []
+    for each in made:
+        async with Graph(signed.url, token=each["token"]) as service:
+            names.append((await service.query(ME))["me"]["name"])
+
+    # Then a name that is taken is refused as one that is not.
+    assert names == [f"service:{unique}/nightly", f"service:{unique}/eu/nightly"]
+    said = {
+        "__typename": "InvalidInput",
+        "code": "INVALID_INPUT",
+        "message": f"Call it {unique}/NAME, by a model that the token is for, with no slash in "
+        "NAME: who administrates everything gives other names.",
+        "path": ["name"],
+    }
+    assert refused == dict.fromkeys(refused, said)
+
+
+async def test_who_has_made_tokens_of_a_service_makes_more_whatever_it_is_called(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given a maker who administrated everything, and now administrates one model
+    await a_version(graph, unique)
+    maker = f"{unique}-maker"
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", name=maker)) as former:
+        await a_token_by(former, "DEPLOYER", f"{unique}-prod")
+    input = {"name": f"{unique}-prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
+
+    # When somebody else makes one, too
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique, name=maker)) as now:
+        before = await now.mutate("createApiToken", input)
+        await root.mutate("createApiToken", input)
+        after = await now.mutate("createApiToken", input)
+
+    # Then the service is not the maker's alone any more.
+    assert before["__typename"] == "CreateApiTokenSuccess"
+    assert (after["code"], after["path"]) == ("ALREADY_EXISTS", ["name"])
 
 
 async def a_token_by(maker: Graph, role: str, name: str) -> str:
