@@ -228,7 +228,9 @@ class RevokeRoleInput(WriteInput):
 @strawberry.input(description="A new token for a service.")
 class CreateApiTokenInput(WriteInput):
     name: str = strawberry.field(
-        description="The service. It may have several tokens, to go from one to the next."
+        description="The service. It may have several tokens, to go from one to the next. Who does "
+        "not administrate everything calls it MODEL/NAME, by a model that the token is for, with "
+        "no slash in NAME."
     )
     grants: list[GrantInput] = strawberry.field(
         description="All that the token may do: at most what you could grant."

@@ -108,9 +108,7 @@ async def grant(session: WriteSession, origin: Origin, command: GrantRole) -> Ro
     """Give a role; what was granted of it before, with other stages or environments, is revoked.
     Granting the same again changes nothing. Raises NotFound, Forbidden."""
     [model_id] = await _models(session, [command.grant], ("grant",))
-    check(origin, Action.ADMINISTER, model_id, what="grant this role")
-    if Grant(command.grant.role).covers(Action.DECIDE, None, None, None):
-        check(origin, Action.ADMINISTER, what="say who approves, with a role for one model")
+    _check(origin, command.grant, model_id, "grant this role")
     await repository.hold(session, command.subject)
     wanted = command.grant.stored(model_id)
     found = await repository.lock_in_force(session, command.subject, command.grant.role, model_id)
@@ -143,20 +141,17 @@ async def create_token(
     """Make a token. Its secret is on the row that is returned, and never seen again.
 
     A service may have several tokens, one after the other or at the same time. Raises NotFound,
-    InvalidInput, Forbidden for whoever may not give each of the rights, and AlreadyExists when the
-    service is somebody else's.
+    Forbidden for whoever may not give each of the rights, InvalidInput, also for a name that they
+    may not give, and AlreadyExists when the service is somebody else's.
     """
     models = await _models(session, command.grants, ("grants",))
-    for model_id in models:
-        check(origin, Action.ADMINISTER, model_id, what="create a token with these rights")
+    for each, model_id in zip(command.grants, models, strict=True):
+        _check(origin, each, model_id, "create a token with these rights")
     now = await clock(session)
     expires_at = _expiry(command, now)
     await repository.hold(session, command.name)
-    with session.seeing_everything():
-        others = await repository.makers(session, command.name) - {origin.actor}
-    # Or whoever administrates one model could act under the name of a service of everybody's.
-    if others and not origin.administrator:
-        raise AlreadyExists(f"There is a service {command.name} already.", ("name",))
+    if not origin.administrator:
+        await _check_name(session, origin, command)
     secret = rules.new_secret()
     row = ApiTokenRow(
         id=uuid7(),
@@ -192,6 +187,35 @@ async def revoke_token(
     if row.revoked_at is None:
         await _revoke(session, origin, row, "api_token.revoked", _shown(row))
     return row
+
+
+def _check(origin: Origin, given: NewGrant, model_id: UUID | None, what: str) -> None:
+    """Raise Forbidden unless they may give this right."""
+    check(origin, Action.ADMINISTER, model_id, what=what)
+    if Grant(given.role).covers(Action.DECIDE, None, None, None):
+        check(origin, Action.ADMINISTER, what="say who approves, with a role for one model")
+
+
+async def _check_name(session: WriteSession, origin: Origin, command: CreateApiToken) -> None:
+    """Raise InvalidInput or AlreadyExists unless whoever does not administrate everything may have
+    a service of this name: one of a model that the token is for, or one that is theirs already.
+
+    Whichever of two makes the first token, both services would be one actor; and who is told that
+    a name is taken has learned that there is such a service.
+    """
+    with session.seeing_everything():
+        makers = await repository.makers(session, command.name)
+    # By the last slash: what is called by a model "a/b" is not for who administrates "a".
+    model, _, name = command.name.rpartition("/")
+    models = [each.model_name for each in command.grants]
+    if origin.actor not in makers and not (name and model in models):
+        raise InvalidInput(
+            f"Call it {models[0]}/NAME, by a model that the token is for, with no slash in NAME: "
+            "who administrates everything gives other names.",
+            ("name",),
+        )
+    if makers - {origin.actor}:
+        raise AlreadyExists(f"There is a service {command.name} already.", ("name",))
 
 
 async def _models(

@@ -548,7 +548,7 @@ async def test_of_a_token_only_those_rights_are_shown_whose_models_are_seen(
     mine = {"name": unique, "grants": admin}
     maker = await root.mutate("createApiToken", mine, "token apiToken { id }")
     input = {
-        "name": f"{unique}-made",
+        "name": f"{models[0]}/made",
         "grants": [{"role": "VIEWER", "modelName": model} for model in models],
         "idempotencyKey": unique,
     }
@@ -672,13 +672,13 @@ async def test_a_token_never_has_more_than_who_makes_it_could_grant(
     signed: Live, graph: Graph, unique: str
 ) -> None:
     await a_version(graph, unique)
-    mine, everything = {"role": "ADMIN", "modelName": unique}, {"role": "VIEWER"}
+    mine, everything = {"role": "DEPLOYER", "modelName": unique}, {"role": "VIEWER"}
     async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
         own = await service.mutate(
-            "createApiToken", {"name": unique, "grants": [mine]}, "apiToken { id }"
+            "createApiToken", {"name": f"{unique}/ci", "grants": [mine]}, "apiToken { id }"
         )
         more = [
-            await _code(service, "createApiToken", {"name": f"{unique}-2", "grants": grants})
+            await _code(service, "createApiToken", {"name": f"{unique}/2", "grants": grants})
             for grants in ([everything], [mine, everything])
         ]
 
@@ -692,11 +692,20 @@ async def test_who_administrates_one_model_gives_nobody_a_role_that_approves(
     # Or a second name of theirs would approve what the first has made.
     await a_version(graph, unique)
     other = f"{unique}@example.com"
-    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
+    token = await a_token(signed, "ADMIN", unique, name=f"{unique}-admin")
+    async with Graph(signed.url, token=token) as service:
 
-        async def grant(role: str) -> str | None:
+        async def grant(role: str) -> list[str | None]:
             grant = {"role": role, "modelName": unique}
-            return await _code(service, "grantRole", {"subject": other, "grant": grant})
+            inputs: dict[str, Json] = {
+                "grantRole": {"subject": other, "grant": grant},
+                "createApiToken": {"name": f"{unique}/ci", "grants": [grant]},
+            }
+            answers = [
+                await service.answer(document(mutation), {"input": input})
+                for mutation, input in inputs.items()
+            ]
+            return [answer.get("errors", [{"message": None}])[0]["message"] for answer in answers]
 
         given = {role: await grant(role) for role in Role}
         kept = await root.done(
@@ -706,12 +715,16 @@ async def test_who_administrates_one_model_gives_nobody_a_role_that_approves(
         )
         taken = await service.done("revokeRole", {"id": kept["id"]}, "roleGrant { revokedAt }")
 
+    refused = (
+        f"service:{unique}-admin may not say who approves, with a role for one model: that takes "
+        "the role ADMIN."
+    )
     assert given == {
-        "VIEWER": None,
-        "CONTRIBUTOR": None,
-        "APPROVER": "FORBIDDEN",
-        "DEPLOYER": None,
-        "ADMIN": "FORBIDDEN",
+        "VIEWER": [None, None],
+        "CONTRIBUTOR": [None, None],
+        "APPROVER": [refused, refused],
+        "DEPLOYER": [None, None],
+        "ADMIN": [refused, refused],
     }
     assert taken["revokedAt"] is not None
 
@@ -720,8 +733,8 @@ async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
     signed: Live, graph: Graph, root: Graph, unique: str
 ) -> None:
     await a_version(graph, unique)
-    await a_token(signed, "DEPLOYER", name=f"{unique}-prod")
-    input = {"name": f"{unique}-prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
+    await a_token(signed, "DEPLOYER", name=f"{unique}/prod")
+    input = {"name": f"{unique}/prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
     async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique)) as service:
         refused = await service.mutate("createApiToken", input)
     done = await root.mutate("createApiToken", input)
@@ -730,9 +743,76 @@ async def test_nobody_makes_a_token_under_the_name_of_somebody_elses_service(
     assert done["__typename"] == "CreateApiTokenSuccess"
 
 
-async def a_token_by(maker: Graph, role: str, model: str, name: str) -> str:
+async def test_who_administrates_models_names_services_by_them(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given somebody who administrates two models, one of which is called by the other, and a
+    # service of everybody's
+    models = [unique, f"{unique}/eu"]
+    for model in (*models, f"{unique}/us"):
+        await a_version(graph, model)
+    admin = [{"role": "ADMIN", "modelName": model} for model in models]
+    maker = await root.mutate("createApiToken", {"name": unique, "grants": admin}, "token")
+    await a_token(signed, "DEPLOYER", name=f"{unique}-prod")
+    one, other = ({"role": "VIEWER", "modelName": model} for model in models)
+
+    # When
+    async with Graph(signed.url, token=maker["token"]) as client:
+        made = [
+            await client.mutate("createApiToken", {"name": name, "grants": grants}, "token")
+            for name, grants in (
+                (f"{unique}/nightly", [one]),
+                (f"{unique}/eu/nightly", [one, other]),
+            )
+        ]
+        refused = {
+            name: await client.mutate("createApiToken", {"name": name, "grants": [one]})
+            for name in (
+                *(f"{unique}-prod", f"{unique}-free", "nightly", f"{unique}/", f"/{unique}"),
+                *(f"{unique}/eu/weekly", f"{unique}/us/weekly", f"{unique}/nightly/weekly"),
+            )
+        }
+    names = []
+    for each in made:
+        async with Graph(signed.url, token=each["token"]) as service:
+            names.append((await service.query(ME))["me"]["name"])
+
+    # Then a name that is taken is refused as one that is not.
+    assert names == [f"service:{unique}/nightly", f"service:{unique}/eu/nightly"]
+    said = {
+        "__typename": "InvalidInput",
+        "code": "INVALID_INPUT",
+        "message": f"Call it {unique}/NAME, by a model that the token is for, with no slash in "
+        "NAME: who administrates everything gives other names.",
+        "path": ["name"],
+    }
+    assert refused == dict.fromkeys(refused, said)
+
+
+async def test_who_has_made_tokens_of_a_service_makes_more_whatever_it_is_called(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # Given a maker who administrated everything, and now administrates one model
+    await a_version(graph, unique)
+    maker = f"{unique}-maker"
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", name=maker)) as former:
+        await a_token_by(former, "DEPLOYER", f"{unique}-prod")
+    input = {"name": f"{unique}-prod", "grants": [{"role": "VIEWER", "modelName": unique}]}
+
+    # When somebody else makes one, too
+    async with Graph(signed.url, token=await a_token(signed, "ADMIN", unique, name=maker)) as now:
+        before = await now.mutate("createApiToken", input)
+        await root.mutate("createApiToken", input)
+        after = await now.mutate("createApiToken", input)
+
+    # Then the service is not the maker's alone any more.
+    assert before["__typename"] == "CreateApiTokenSuccess"
+    assert (after["code"], after["path"]) == ("ALREADY_EXISTS", ["name"])
+
+
+async def a_token_by(maker: Graph, role: str, name: str) -> str:
     """A token that this client makes."""
-    input = {"name": name, "grants": [{"role": role, "modelName": model}]}
+    input = {"name": name, "grants": [{"role": role}]}
     return str((await maker.mutate("createApiToken", input, "token"))["token"])
 
 
@@ -743,10 +823,10 @@ async def test_nobody_approves_what_is_their_own_by_a_token_that_they_have_made(
 ) -> None:
     # Given a maker of two services, of which one has made a third
     await a_version(graph, unique)
-    tokens = {"maker": await a_token(signed, "ADMIN", unique, name=f"{unique}-maker")}
+    tokens = {"maker": await a_token(signed, "ADMIN", name=f"{unique}-maker")}
     for name, maker in (("first", "maker"), ("second", "maker"), ("made by the first", "first")):
         async with Graph(signed.url, token=tokens[maker]) as client:
-            tokens[name] = await a_token_by(client, "ADMIN", unique, f"{unique}-{name}")
+            tokens[name] = await a_token_by(client, "ADMIN", f"{unique}-{name}")
     async with (
         Graph(signed.url, token=tokens[registers]) as author,
         Graph(signed.url, token=tokens[approves]) as approver,
@@ -788,9 +868,9 @@ async def test_two_tokens_of_one_maker_are_one_of_two_who_have_to_approve(
     input = {"modelVersion": {"id": version["id"]}}
     await graph.mutate("submitForApproval", input)
     decision = {**input, "decision": "APPROVE"}
-    maker = await a_token(signed, "ADMIN", unique, name=f"{unique}-maker")
+    maker = await a_token(signed, "ADMIN", name=f"{unique}-maker")
     async with Graph(signed.url, token=maker) as client:
-        made = await a_token_by(client, "APPROVER", unique, f"{unique}-made")
+        made = await a_token_by(client, "APPROVER", f"{unique}-made")
         first = await client.mutate("decideApproval", decision, "approval { status }")
     async with Graph(signed.url, token=made) as client:
         second = await client.mutate("decideApproval", decision, "approval { status }")

@@ -167,9 +167,10 @@ async def test_a_token_whose_maker_was_written_otherwise_is_theirs(
     grant = {"role": "ADMIN", "modelName": unique}
     await root.mutate("grantRole", {"subject": name, "grant": grant})
     async with Graph(signed.url, token=issuer.token(name)) as maker:
-        made = await maker.mutate("createApiToken", {"name": unique, "grants": [grant]}, "token")
+        token = {"name": f"{unique}/ci", "grants": [{**grant, "role": "CONTRIBUTOR"}]}
+        made = await maker.mutate("createApiToken", token, "token")
         await sql.execute(
-            "UPDATE api_token SET created_by = $1 WHERE name = $2", name.title(), unique
+            "UPDATE api_token SET created_by = $1 WHERE name = $2", name.title(), token["name"]
         )
         async with Graph(signed.url, token=made["token"]) as service:
             version = await a_version(service, unique)
@@ -182,7 +183,7 @@ async def test_a_token_whose_maker_was_written_otherwise_is_theirs(
         )
 
     assert error["message"] == (
-        f"{name} stands for service:{unique}, who registered this version; somebody else has to "
+        f"{name} stands for service:{unique}/ci, who registered this version; somebody else has to "
         "approve it."
     )
 

@@ -474,11 +474,12 @@ async def test_a_token_is_made_used_listed_and_revoked(database_url: str, unique
         in_thread(lambda: result.append(run("token", *arguments, "--database-url", database_url)))
         return result[0]
 
+    name = f"{unique}/nightly"
     me = "{ me { name grants { role stages } } }"
 
     # when
     narrowed = ("--role", "APPROVER", "--stage", "STAGING", "--stage", "PRODUCTION")
-    made = token("create", unique, *narrowed, "--days", "7")
+    made = token("create", name, *narrowed, "--days", "7")
     secret = made.stdout.strip()
     async with (
         serving(database_url, sign_in="tokens") as service,
@@ -486,28 +487,28 @@ async def test_a_token_is_made_used_listed_and_revoked(database_url: str, unique
     ):
         asked = await client.query(me)
         # That it was used is noted beside the request; while commands run here, nothing goes on.
-        noted = f"SELECT last_used_at FROM api_token WHERE name = '{unique}'"
+        noted = f"SELECT last_used_at FROM api_token WHERE name = '{name}'"
         async with service.database.read() as session:
             while not (await session.fetch(Prepared(text(noted))))[0][0]:
                 pass
         listed = token("list")
         revoked = token("revoke", secret[:10])
         again = token("revoke", secret[:10])
-        assert revoked.stdout == f"{secret[:10]}… of service:{unique} cannot be used any more.\n"
+        assert revoked.stdout == f"{secret[:10]}… of service:{name} cannot be used any more.\n"
         async with asyncio.timeout(PATIENCE):
             while "errors" not in (refused := await client.answer(me)):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)  # as often as one may ask
 
     # then
     assert re.fullmatch(r"lct_[\w-]{43}", secret)
-    assert made.stderr.startswith(f"service:{unique}, APPROVER, until ")
+    assert made.stderr.startswith(f"service:{name}, APPROVER, until ")
     assert asked["me"] == {
-        "name": f"service:{unique}",
+        "name": f"service:{name}",
         "grants": [{"role": "APPROVER", "stages": ["PRODUCTION", "STAGING"]}],
     }
     [line] = [line for line in listed.stdout.splitlines() if unique in line]
     assert line.startswith(
-        f"{secret[:10]}…  service:{unique}  APPROVER for PRODUCTION, STAGING  until "
+        f"{secret[:10]}…  service:{name}  APPROVER for PRODUCTION, STAGING  until "
     )
     assert line.endswith(", made by system:command-line")
     assert secret not in listed.stdout
