@@ -29,13 +29,15 @@ from ipaddress import ip_address, ip_network
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
+from lifecycle.database import SPARE, WRITERS
 from lifecycle.errors import LimitExceeded, Unavailable
 from lifecycle.kept import Kept
+from lifecycle.turns import Turns
 
 # How many are executed by one process.
 MAX_QUERIES = 16
 # Each holds a connection that writes, and may wait long for a lock; queries do not wait for it.
-MAX_MUTATIONS = 8
+MAX_MUTATIONS = WRITERS
 # New documents, each of which takes what a processor can give to Python.
 MAX_READINGS = 1
 # Items of subscriptions: what one waits for is soon there, and most of it is Python.
@@ -55,96 +57,24 @@ _MAX_PRINCIPALS = 10_000
 _BURST_SECONDS = 10
 
 
-class Gate:
-    """Lets in so many at a time. Of those who come next principals take turns.
+class Gate(Turns):
+    """Operations are let in, or refused when too many wait, or wait too long."""
 
-    Who has none in is let in beyond that, up to as many again: others may be busy for minutes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._inside: dict[str, int] = {}
-        # Whose turn it is comes first; of each, who waits longest.
-        self._lines: dict[str, dict[asyncio.Future[bool], None]] = {}
-        # How many are in.
-        self.running = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many wait to be let in."""
-        return sum(map(len, self._lines.values()))
-
-    def enters(self, principal: str) -> bool:
-        """Let one more of a principal in, if there is room; otherwise it is to wait."""
-        inside = self._inside.get(principal, 0)
-        if self.running >= self._most and (inside or self.running >= 2 * self._most):
-            return False
-        self._inside[principal] = inside + 1
-        self.running += 1
-        return True
-
-    async def wait(self, principal: str) -> None:
-        """Wait to be let in. Raises Unavailable after MAX_SECONDS, and where MAX_WAITING wait: to
-        whoever comes, or to the last of whoever has most in line."""
-        if self.waiting >= MAX_WAITING:
-            self._make_room_for(principal)
+    async def enter(self, principal: str) -> None:
+        """Be let in, at once or when it is the principal's turn. Raises Unavailable after
+        MAX_SECONDS, and where MAX_WAITING wait: to whoever comes, or to the last of whoever has
+        most in line."""
+        if self.enters(principal):
+            return
+        if self.waiting >= MAX_WAITING and not self.makes_room_for(principal):
+            raise _full()
         try:
-            async with asyncio.timeout(MAX_SECONDS):
-                let_in = await self.wait_long(principal)
+            let_in = await self.wait(principal, MAX_SECONDS)
         except TimeoutError:
             message = "Too many operations were before this one; try again."
             raise Unavailable(message) from None
         if not let_in:
             raise _full()
-
-    async def wait_long(self, principal: str) -> bool:
-        """Wait to be let in, however long; False for whoever makes room for others."""
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(principal, {})[place] = None
-        try:
-            return await place
-        except BaseException:
-            if place.done() and not place.cancelled() and place.result():
-                self.leave(principal)
-            self._drop(principal, place)
-            raise
-
-    def leave(self, principal: str) -> None:
-        """One of a principal's is out again; whose turn it is comes in."""
-        self.running -= 1
-        left = self._inside.pop(principal) - 1
-        if left:
-            self._inside[principal] = left
-        for each in self._lines:
-            if self.enters(each):
-                self._let_in(each)
-                return
-
-    def _let_in(self, principal: str) -> None:
-        line = self._lines.pop(principal)
-        place = next(iter(line))
-        del line[place]
-        if line:
-            self._lines[principal] = line
-        if place.done():  # it is about to leave the line
-            self.leave(principal)
-        else:
-            place.set_result(True)
-
-    def _make_room_for(self, principal: str) -> None:
-        longest = max(self._lines, key=lambda each: len(self._lines[each]))
-        if len(self._lines[longest]) <= len(self._lines.get(principal, ())) + 1:
-            raise _full()
-        place = next(reversed(self._lines[longest]))
-        self._drop(longest, place)
-        if not place.done():
-            place.set_result(False)
-
-    def _drop(self, principal: str, place: asyncio.Future[bool]) -> None:
-        line = self._lines.get(principal, {})
-        line.pop(place, None)
-        if not line:
-            self._lines.pop(principal, None)
 
 
 def _full() -> Unavailable:
@@ -455,13 +385,12 @@ class _Turn(_Deadline):
     async def __aenter__(self) -> None:
         self._operations.take(self._principal)
         self._begin()
-        if not self._gate.enters(self._principal):
-            try:
-                await self._gate.wait(self._principal)
-            except BaseException as error:
-                self._operations.give_back(self._principal)
-                self._end(error)
-                raise
+        try:
+            await self._gate.enter(self._principal)
+        except BaseException as error:
+            self._operations.give_back(self._principal)
+            self._end(error)
+            raise
         _deadline.set(self)
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -476,10 +405,10 @@ class Admission:
     def __init__(self, bounds: Bounds, introspection: bool = True) -> None:
         # Whether the schema may be asked for.
         self.introspection = introspection
-        self.queries = Gate(MAX_QUERIES)
-        self.mutations = Gate(MAX_MUTATIONS)
-        self.readings = Gate(MAX_READINGS)
-        self.items = Gate(MAX_ITEMS)
+        self.queries = Gate(MAX_QUERIES, beyond=MAX_QUERIES)
+        self.mutations = Gate(MAX_MUTATIONS, beyond=SPARE)
+        self.readings = Gate(MAX_READINGS, beyond=MAX_READINGS)
+        self.items = Turns(MAX_ITEMS, beyond=MAX_ITEMS)
         # Reads them while others are executed.
         self.reader = ThreadPoolExecutor(MAX_READINGS, "documents")
         self.subscriptions = Shares("subscriptions", bounds.subscriptions)
@@ -511,8 +440,7 @@ class Admission:
     async def reading(self, principal: str) -> AsyncIterator[None]:
         """The block reads a document, when it is the principal's turn. Raises Unavailable as gates
         do."""
-        if not self.readings.enters(principal):
-            await self.readings.wait(principal)
+        await self.readings.enter(principal)
         try:
             yield
         finally:
@@ -523,7 +451,7 @@ class Admission:
         """The block executes an item of a subscription, when it is the principal's turn, however
         long that takes. Raises LimitExceeded when the block takes too long."""
         if not self.items.enters(principal):
-            await self.items.wait_long(principal)
+            await self.items.wait(principal)
         try:
             async with _Deadline(self._clock):
                 yield

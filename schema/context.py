@@ -44,13 +44,16 @@ class Context:
         connection: HTTPConnection,
         mlflow_uri: str | None,
         admission: Admission,
+        address: str | None = None,
     ) -> None:
-        self._database = database.shared()
-        # As it is now, or as a replica has it.
-        self._readable = self._database.lagging()
         self.feed = feed
         self.storage = storage
         self._origin = origin
+        # Where it comes from, where names are anybody's to choose.
+        self._address = address
+        self._database = database.shared(self.counted_as)
+        # As it is now, or as a replica has it.
+        self._readable = self._database.lagging()
         self.connection = connection
         # The MLflow server that is mirrored to, without credentials.
         self.mlflow_uri = mlflow_uri
@@ -67,8 +70,6 @@ class Context:
         self.ask_again: Callable[[], Awaitable[Principal]] | None = None
         # Begins the answer to an item of a subscription.
         self.prepare: Callable[[object], Future[Any]] | None = None
-        # Where it comes from, where names are anybody's to choose.
-        self.address: str | None = None
         self._began = time.perf_counter()
 
     @property
@@ -84,7 +85,7 @@ class Context:
     @property
     def counted_as(self) -> str:
         """As whose limits count what is asked."""
-        return self.origin.actor if self.address is None else self.address
+        return self.origin.actor if self._address is None else self._address
 
     @property
     def database(self) -> Database:
@@ -133,9 +134,10 @@ class Context:
             self.connection,
             self.mlflow_uri,
             self.admission,
+            self._address,
         )
         fresh.connection_params = self.connection_params
-        fresh.ask_again, fresh.address = self.ask_again, self.address
+        fresh.ask_again = self.ask_again
         return fresh
 
     def ended(self) -> None:

@@ -49,7 +49,7 @@ async def follow(
     """
     feed = context.feed
     prepare = context.prepare and _Prepare(context.prepare, item)
-    with feed.follow(wanted, context.origin.visible_models, prepare) as follower:
+    with feed.follow(wanted, context.database, prepare) as follower:
         try:
             resumed = None if after is None else feed.resume(after)
             if resumed is None:

@@ -596,9 +596,9 @@ class PromotionMutations:
         "version, or has changed what is to be approved, cannot approve it, nor by a token that "
         "they have made. Where drift has opened the review, somebody must have submitted it as it "
         "is, and nobody rejected it or taken it back since. BYPASS is for administrators: past the "
-        "policy, with a reason, seen as such for ever, and for what the version names: no file that "
-        "its run has logged since comes with it. An approved version moves to STAGING, "
-        "which whoever approves it must be allowed to do. Send `expectedRevision`, the `revision` "
+        "policy, with a reason, seen as such for ever, and for what the version names: no file "
+        "that its run has logged since comes with it. An approved version moves to STAGING, which "
+        "whoever approves it must be allowed to do. Send `expectedRevision`, the `revision` "
         "that you have looked at: without it you decide on what is there then."
     )
     async def decide_approval(

@@ -248,9 +248,9 @@ class View(GraphQL[Context, None]):
             request,
             self._mlflow_uri,
             self.admission,
+            self._door.address(request),
         )
         context.ask_again = self._door.again(caller)
-        context.address = self._door.address(request)
         return context
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
@@ -263,10 +263,10 @@ class View(GraphQL[Context, None]):
             _log.info("websocket.refused", reason=str(error))
             raise ConnectionRejectionError from error
         assert context.seat is not None
-        context.seat.belongs_to(context.address or caller.principal.name)
         # What else was sent is not held as long as the websocket lasts.
         context.connection_params = {}
         context.origin = _origin(caller.principal, former.request_id)
+        context.seat.belongs_to(context.counted_as)
         context.ask_again = self._door.again(caller)
         context.watch = partial(self._door.watch, caller)
         return await super().on_ws_connect(context)

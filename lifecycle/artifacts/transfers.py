@@ -59,7 +59,7 @@ async def receive(database: Database, storage: Storage, origin: Origin, id: UUID
 async def is_known(database: Database, area: ArtifactArea, digest: str) -> bool:
     """Whether it may be told that content with this digest is kept: whoever sees some models only
     and no artifact that has it must have the bytes."""
-    if database.shows_everything:
+    if database.visible is None:
         return True
     async with database.read() as session:
         return await runs.has_content(session, area, digest)

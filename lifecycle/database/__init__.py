@@ -42,6 +42,7 @@ from lifecycle.statements import to_json
 
 __all__ = [
     "READERS",
+    "SPARE",
     "Database",
     "Later",
     "Models",
@@ -57,9 +58,11 @@ __all__ = [
 
 Result = TypeVar("Result")
 
-# With the journal's own connection a process holds at most 17.
+# So many connections of each kind one principal may have, and so many more are for those who have
+# none. With the journal's own a process holds at most 21.
 READERS = 8
 WRITERS = 8
+SPARE = 2
 _ATTEMPTS = 5
 # A replica that does not answer is not waited for.
 _REPLICA_SECONDS = 2
@@ -86,7 +89,7 @@ class Database:
         self.write_engine = create_async_engine(
             url,
             async_creator=self._connect_to_write,
-            pool_size=WRITERS,
+            pool_size=WRITERS + SPARE,
             max_overflow=0,
             pool_timeout=POOL_SECONDS,
             # Errors that are logged must not show what was written.
@@ -99,9 +102,11 @@ class Database:
         event.listen(self.write_engine.sync_engine, "checkout", _check_open)
         if watch is not None:
             report_writes(self.write_engine.sync_engine, watch)
-        self._readers = Connections(url, READERS, watch)
+        self._readers = Connections(url, READERS, SPARE, watch)
         self._replica = (
-            Connections(read_url, READERS, watch, "replica", _REPLICA_SECONDS) if read_url else None
+            Connections(read_url, READERS, SPARE, watch, "replica", _REPLICA_SECONDS)
+            if read_url
+            else None
         )
         self._write = async_sessionmaker(
             self.write_engine, class_=WriteSession, expire_on_commit=False
@@ -113,16 +118,19 @@ class Database:
             return self
         return self._but(_visible=visible)
 
-    def shared(self) -> "Database":
-        """The same database for one operation, which reads with a few connections at a time, and no
-        more than that wait for one: whatever it asks, others are not behind all of it."""
-        return self if self._share and self._share.refuses else self._but(_share=Share())
+    def shared(self, principal: str) -> "Database":
+        """The same database for one operation of a principal, which reads with a few connections at
+        a time, and no more than that wait for one: whatever it asks, others are not behind all of
+        it."""
+        if self._share and self._share.refuses:
+            return self
+        return self._but(_share=Share(principal))
 
     def spared(self) -> "Database":
         """The same database, which is not asked again if it has failed this operation: whatever is
         read raises what it failed with."""
         failure = self._share and self._share.failure
-        return self._but(_share=Share(failure)) if failure else self
+        return self._but(_share=Share("", failure)) if failure else self
 
     def _but(self, **changed: Any) -> "Database":
         other = object.__new__(Database)
@@ -130,9 +138,9 @@ class Database:
         return other
 
     @property
-    def shows_everything(self) -> bool:
-        """Whether all rows exist."""
-        return self._visible is None
+    def visible(self) -> Models:
+        """The models whose rows exist; None if all do."""
+        return self._visible
 
     async def _connect_to_write(self) -> asyncpg.Connection:
         connection = await connect(
@@ -229,12 +237,12 @@ class Database:
     @property
     def writing(self) -> int:
         """How many transactions have a connection, or will have one at once."""
-        return min(len(self._under_way), WRITERS)
+        return min(len(self._under_way), WRITERS + SPARE)
 
     @property
     def waiting_to_write(self) -> int:
         """How many transactions wait for a connection."""
-        return max(len(self._under_way) - WRITERS, 0)
+        return max(len(self._under_way) - WRITERS - SPARE, 0)
 
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, ExceptionContext, event
 
 from lifecycle.errors import Unavailable
 from lifecycle.statements import STATEMENTS
+from lifecycle.turns import Turns
 
 _log = structlog.get_logger(__name__)
 
@@ -117,9 +118,11 @@ class Share:
     Who has a connection must not wait for another of the same operation.
     """
 
-    __slots__ = ("_left", "_line", "failure", "refuses")
+    __slots__ = ("_left", "_line", "failure", "principal", "refuses")
 
-    def __init__(self, refuses: Unavailable | None = None) -> None:
+    def __init__(self, principal: str, refuses: Unavailable | None = None) -> None:
+        # Whose operation it is.
+        self.principal = principal
         self._left = 0 if refuses else MOST_AT_ONCE
         self._line: deque[asyncio.Future[None]] = deque()
         self.refuses = refuses
@@ -158,20 +161,29 @@ class Share:
 
 
 class Connections:
-    """So many connections, each made when it is needed; the one that was last used is the next."""
+    """So many connections, each made when it is needed; the one that was last used is the next.
+
+    When all are taken principals take turns, and some are left for those who have none, so that one
+    whose statements take long does not have all of them.
+    """
 
     def __init__(
-        self, url: str, size: int, watch: "Watch | None", pool: str = "read", seconds: float = 10
+        self,
+        url: str,
+        size: int,
+        spare: int,
+        watch: "Watch | None",
+        pool: str = "read",
+        seconds: float = 10,
     ) -> None:
         self._url = url
-        self._size = size
         self._watch = watch
         self._pool = pool
         self._seconds = seconds
         self._rests_until = 0.0
         # None stands for one that is not made yet.
-        self._free: list[asyncpg.Connection | None] = [None] * size
-        self._line: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
+        self._free: list[asyncpg.Connection | None] = [None] * (size + spare)
+        self._turns = Turns(size, spare)
         self._all: set[asyncpg.Connection] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._doubting: asyncio.Task[None] | None = None
@@ -179,29 +191,26 @@ class Connections:
         self._asked: dict[asyncpg.Connection, float] = {}
         self._looking: asyncio.TimerHandle | None = None
 
-    async def take(self) -> asyncpg.Connection:
+    async def take(self, principal: str) -> asyncpg.Connection:
         """One for the caller alone, to be given back. Raises TimeoutError when all are taken for
         too long, and what the driver raises."""
-        connection = self._free.pop() if self._free else await self._next()
+        if not self._turns.enters(principal):
+            await self._turns.wait(principal, POOL_SECONDS)
+        connection = self._free.pop()
         if connection is not None and not connection.is_closed():
             return connection
         self._all.discard(connection)
         try:
             return await self._connect()
         except BaseException:
-            self._hand_on(None)
+            self.give_back(None, principal)
             raise
 
-    def give_back(self, connection: asyncpg.Connection | None) -> None:
+    def give_back(self, connection: asyncpg.Connection | None, principal: str) -> None:
         """Let others have it."""
         self._asked.pop(connection, None)
-        self._hand_on(connection)
-
-    def _hand_on(self, connection: asyncpg.Connection | None) -> None:
-        if self._line:
-            self._line.popleft().set_result(connection)
-        else:
-            self._free.append(connection)
+        self._free.append(connection)
+        self._turns.leave(principal)
 
     def asks(self, connection: asyncpg.Connection) -> None:
         """Something is asked on it now. If no answer comes it is closed, and whoever waits for one
@@ -221,16 +230,17 @@ class Connections:
         if self._asked:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
-    def give_up(self, connection: asyncpg.Connection | None) -> None:
+    def give_up(self, connection: asyncpg.Connection | None, principal: str) -> None:
         """Let others have it, of whom nobody knows what has been sent to it: perhaps a statement
         has been prepared and was to be executed next. PostgreSQL counts that time as the
         statement's, until it is told that nothing follows, and would break off whatever is next."""
         self._asked.pop(connection, None)
-        settling = asyncio.create_task(self._settle(connection), name="connection-settling")
+        settled = self._settle(connection, principal)
+        settling = asyncio.create_task(settled, name="connection-settling")
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
-    async def _settle(self, connection: asyncpg.Connection | None) -> None:
+    async def _settle(self, connection: asyncpg.Connection | None, principal: str) -> None:
         try:
             if connection is not None:
                 async with asyncio.timeout(_SETTLE_SECONDS):
@@ -239,24 +249,7 @@ class Connections:
             assert connection is not None
             connection.terminate()
         finally:
-            self.give_back(connection)
-
-    async def _next(self) -> asyncpg.Connection | None:
-        place = asyncio.get_running_loop().create_future()
-        self._line.append(place)
-        try:
-            # Not by asyncio.timeout(), because who drives resolvers by hand is not their task.
-            await asyncio.wait((place,), timeout=POOL_SECONDS)
-            if not place.done():
-                raise TimeoutError
-        except BaseException:
-            # Also cancelled, or closed by who drives it. What comes for nobody would be lost.
-            if place.done():
-                self._hand_on(place.result())
-            else:
-                self._line.remove(place)
-            raise
-        return place.result()
+            self.give_back(connection, principal)
 
     async def _connect(self) -> asyncpg.Connection:
         # In a task of its own, because the driver's timeout cancels the task that it is in: for who
@@ -299,12 +292,12 @@ class Connections:
     @property
     def taken(self) -> int:
         """How many somebody has now."""
-        return self._size - len(self._free)
+        return self._turns.running
 
     @property
     def waiting(self) -> int:
         """How many wait for one."""
-        return len(self._line)
+        return self._turns.waiting
 
     @property
     def resting(self) -> bool:

@@ -23,6 +23,8 @@ class Reader(ReadSession):
         self._connections = connections
         self._visible = visible
         self._share = share
+        # Nobody's reads are the service's own.
+        self._principal = "" if share is None else share.principal
         self._connection: asyncpg.Connection | None = None
 
     async def __aenter__(self) -> "Reader":
@@ -40,15 +42,15 @@ class Reader(ReadSession):
 
     async def _take(self) -> None:
         try:
-            self._connection = await self._connections.take()
+            self._connection = await self._connections.take(self._principal)
         except Exception as error:
             raise expected(error) or error from error
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None or isinstance(error, LifecycleError):
-            self._connections.give_back(self._connection)
+            self._connections.give_back(self._connection, self._principal)
         else:
-            self._connections.give_up(self._connection)
+            self._connections.give_up(self._connection, self._principal)
         known = expected(error) if isinstance(error, Exception) else None
         self._leave(known)
         if known is not None:
@@ -86,7 +88,7 @@ class ReplicaReader(Reader):
     async def _take(self) -> None:
         if not self._connections.resting:
             try:
-                self._connection = await self._connections.take()
+                self._connection = await self._connections.take(self._principal)
                 return
             except Exception as error:
                 if not is_missing(error):
@@ -104,11 +106,11 @@ class ReplicaReader(Reader):
         except Exception as error:
             if not is_missing(error):
                 raise
-            connection = await self._primary.take()
+            connection = await self._primary.take(self._principal)
             self._connections.rest()
             assert self._connection is not None
             # Of one that has not answered nobody knows what it would do next.
             self._connection.terminate()
-            self._connections.give_back(self._connection)
+            self._connections.give_back(self._connection, self._principal)
             self._connections, self._connection = self._primary, connection
             return await super()._run(sql, values)

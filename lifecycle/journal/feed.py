@@ -144,17 +144,22 @@ class Feed:
 
     @contextmanager
     def follow(
-        self, wanted: EventFilter, visible: Models = None, prepare: Prepare | None = None
+        self,
+        wanted: EventFilter,
+        database: Database | None = None,
+        prepare: Prepare | None = None,
     ) -> Iterator["Follower"]:
-        """Events from now on; what came before is at hand through `Follower.replay`. Where only the
-        rows of some models are visible, only what happened to those. Those who have all three alike
-        are woken together."""
+        """Events from now on; what came before is at hand through `Follower.replay`. Only those of
+        what exists in the database of whoever follows. Those who have alike what they want, what
+        exists and what is prepared are woken together."""
+        database = database or self._database
+        visible = database.visible
         mailbox = _Mailbox(wanted)
         alike = self._mailboxes.setdefault((wanted, visible, prepare), set())
         alike.add(mailbox)
         self._deserted.clear()
         try:
-            yield Follower(self, self._database.seen_by(visible), mailbox)
+            yield Follower(self, database, mailbox)
         finally:
             alike.discard(mailbox)
             if not alike:

@@ -380,7 +380,7 @@ async def test_who_waits_for_another_read_of_its_own_and_gives_up_takes_nothing_
     live: Live,
 ) -> None:
     async with another(live) as database:
-        shared = database.shared()
+        shared = database.shared("ada")
         async with AsyncExitStack() as taken:
             for _ in range(MOST_AT_ONCE):
                 await taken.enter_async_context(shared.read())

@@ -494,4 +494,4 @@ async def test_a_database_that_shows_everything_is_the_same_database(two: Two) -
     database = two.live.database
 
     assert database.seen_by(None) is database
-    assert database.seen_by(frozenset()).seen_by(None).shows_everything
+    assert database.seen_by(frozenset()).seen_by(None).visible is None

@@ -14,18 +14,15 @@ class Crowd:
     """Those who come to a gate, each under the name of a principal and a number."""
 
     def __init__(self, most: int) -> None:
-        self.gate = Gate(most)
+        self.gate = Gate(most, beyond=most)
         self.let_in: list[str] = []
         self.refused: list[str] = []
-        self.waiting: dict[str, asyncio.Task[None]] = {}
+        self.coming: dict[str, asyncio.Task[None]] = {}
 
     async def come(self, *names: str) -> None:
         """They come, one after the other."""
         for name in names:
-            if self.gate.enters(name[:-1]):
-                self.let_in.append(name)
-            else:
-                self.waiting[name] = asyncio.create_task(self._wait(name))
+            self.coming[name] = asyncio.create_task(self._enter(name))
             await _settle()
 
     async def go(self, *names: str) -> None:
@@ -34,9 +31,9 @@ class Crowd:
             self.gate.leave(name[:-1])
             await _settle()
 
-    async def _wait(self, name: str) -> None:
+    async def _enter(self, name: str) -> None:
         try:
-            await self.gate.wait(name[:-1])
+            await self.gate.enter(name[:-1])
         except Unavailable:
             self.refused.append(name)
         else:
@@ -113,7 +110,7 @@ async def test_who_gives_up_waiting_keeps_nobody_out(leave: Callable[[Gate], Non
 
     # Given that it may have been let in at that moment
     leave(crowd.gate)
-    crowd.waiting["ada2"].cancel()
+    crowd.coming["ada2"].cancel()
     await _settle()
     if crowd.gate.waiting:
         await crowd.go("ada1")
@@ -127,7 +124,7 @@ async def test_who_gives_up_just_before_its_turn_keeps_nobody_out() -> None:
     crowd = Crowd(1)
     await crowd.come("ada1", "ada2", "ada3")
 
-    crowd.waiting["ada2"].cancel()
+    crowd.coming["ada2"].cancel()
     await crowd.go("ada1")
 
     assert crowd.let_in == ["ada1", "ada3"]
