@@ -400,9 +400,8 @@ async def update_version(
     version = await registry_service.locked(session, command.model_version)
     confirmed = await _confirmed(session, [version])
     await registry_service.update_version(session, origin, version, command)
-    await _changed_content(
-        session, origin, version, confirmed, f"Version {version.version} was changed."
-    )
+    why = f"Version {version.version} was changed."
+    await _changed_content(session, origin, [version], confirmed, why)
     return version
 
 
@@ -422,11 +421,12 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     if (run.params, run.dataset_facts) == before:
         return run
     with session.seeing_everything():
-        for version in locked.values():
+        versions = list(locked.values())
+        for version in versions:
             # Who has looked at it has not looked at this.
             version.revision += 1
-            why = "The run that it came out of was changed."
-            await _changed_content(session, origin, version, confirmed, why)
+        why = "The run that it came out of was changed."
+        await _changed_content(session, origin, versions, confirmed, why)
     return run
 
 
@@ -434,7 +434,9 @@ async def _name_artifact(session: WriteSession, origin: Origin, version: ModelVe
     if version.artifact_digest is None:
         confirmed = await _confirmed(session, [version])
         await registry_service.name_artifact(session, origin, version)
-        await _ask_again(session, origin, version, confirmed, "Its artifact has been logged since.")
+        facts = await repository.facts(session, [version])
+        why = "Its artifact has been logged since."
+        await _ask_again(session, origin, version, facts[version.id], confirmed, why)
 
 
 async def _confirmed(session: WriteSession, versions: Sequence[ModelVersionRow]) -> dict[UUID, str]:
@@ -452,27 +454,35 @@ async def _confirmed(session: WriteSession, versions: Sequence[ModelVersionRow])
 async def _changed_content(
     session: WriteSession,
     origin: Origin,
-    version: ModelVersionRow,
+    versions: Sequence[ModelVersionRow],
     confirmed: Mapping[UUID, str],
     why: str,
 ) -> None:
-    """What follows from a change of a version that the caller has held since it was `confirmed`."""
-    await _ask_again(session, origin, version, confirmed, why)
-    await recheck(session, origin, version, why)
+    """What follows from a change of versions that the caller has held since they were
+    `confirmed`."""
+    concerned = [
+        version
+        for version in versions
+        if version.id in confirmed or version.approval_status in OPEN | IN_FORCE
+    ]
+    facts = await repository.facts(session, concerned) if concerned else {}
+    for version in concerned:
+        now = facts[version.id]
+        await _ask_again(session, origin, version, now, confirmed, why)
+        if version.approval_status in OPEN | IN_FORCE and now.is_stale:
+            await mark_stale(session, origin, version, why)
 
 
 async def _ask_again(
     session: WriteSession,
     origin: Origin,
     version: ModelVersionRow,
+    facts: Facts,
     confirmed: Mapping[UUID, str],
     why: str,
 ) -> None:
     """What was approved of the checklist of another content than the version has now is PENDING."""
-    if version.id not in confirmed:
-        return
-    facts = (await repository.facts(session, [version]))[version.id]
-    if facts.evidence_digest() == confirmed[version.id]:
+    if confirmed.get(version.id) in (None, facts.evidence_digest()):
         return
     for item in await repository.approved_items(session, version.id):
         await _mark(session, origin, version, item, ChecklistStatus.PENDING, item.note, why)

@@ -20,6 +20,9 @@ from tests.following import until
 WAITING = 2
 FULL = "Too many operations wait already; try again."
 CREATE = "mutation ($name: String!) { createExperiment(input: { name: $name }) { __typename } }"
+REGISTER = (
+    "mutation ($name: String!) { registerModelVersion(input: { modelName: $name }) { __typename } }"
+)
 UPDATE = 'mutation { updateDriftEvent(input: { id: "?" }) { __typename } }'
 
 
@@ -113,11 +116,13 @@ async def test_whom_a_flood_is_not_from_is_answered_before_any_of_it_is_done(
         assert (await send(graph, UPDATE)).json() == refused(FULL)
 
         # When another asks, and changes something
-        asked, changed = await send(eve, "{ __typename }"), await send(eve, UPDATE)
+        asked = await send(eve, f'{{ model(name: "{unique}") {{ id }} }}')
+        changed = await send(eve, REGISTER, name=unique)
 
-        # Then that is done first.
-        assert asked.json() == {"data": {"__typename": "Query"}}
-        assert changed.json() == {"data": {"updateDriftEvent": {"__typename": "InvalidInput"}}}
+        # Then that is done first, with connections that the flood does not get.
+        assert asked.json() == {"data": {"model": None}}
+        done = {"__typename": "RegisterModelVersionSuccess"}
+        assert changed.json() == {"data": {"registerModelVersion": done}}
         assert not any(task.done() for task in flood)
     assert {answer.status_code for answer in await asyncio.gather(*flood)} == {200}
 

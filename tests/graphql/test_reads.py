@@ -12,7 +12,15 @@ import asyncpg
 import pytest
 from sqlalchemy import Uuid, bindparam, func, select, text
 
-from lifecycle.database import READERS, Database, Later, ReadSession, connections, together
+from lifecycle.database import (
+    READERS,
+    SPARE,
+    Database,
+    Later,
+    ReadSession,
+    connections,
+    together,
+)
 from lifecycle.database.connections import MOST_AT_ONCE
 from lifecycle.database.reading import Read
 from lifecycle.errors import Unavailable
@@ -401,6 +409,39 @@ async def test_who_waits_for_another_read_of_its_own_and_gives_up_takes_nothing_
         async with AsyncExitStack() as taken, asyncio.timeout(PATIENCE):
             for _ in range(MOST_AT_ONCE):
                 await taken.enter_async_context(shared.read())
+
+
+async def test_principals_take_turns_at_the_connections_and_some_are_for_those_who_have_none(
+    live: Live,
+) -> None:
+    async with another(live) as database, AsyncExitStack() as taken:
+        got: list[str] = []
+
+        async def take(principal: str) -> None:
+            await taken.enter_async_context(database.shared(principal).read())
+            got.append(principal)
+
+        # given: one who has as many as one may have
+        held = [database.shared("ada").read() for _ in range(READERS)]
+        for each in held:
+            await each.__aenter__()
+
+        # when: it wants more, and others come who have none
+        coming = []
+        for principal in ("ada", "ada", "eve", "eve", "bob", "joe"):
+            coming.append(asyncio.create_task(take(principal)))
+            await asyncio.sleep(0)
+        await until(lambda: len(got) == SPARE)
+
+        # then: those have theirs at once, and the next is whose turn it is
+        assert (sorted(got), database.waiting_to_read) == (["bob", "eve"], 4)
+        for each in held[: SPARE + 3]:
+            await each.__aexit__(None, None, None)
+            await asyncio.sleep(0.01)
+        assert got[SPARE:] == ["joe", "ada", "eve"]
+        for each in held[SPARE + 3 :]:
+            await each.__aexit__(None, None, None)
+        await asyncio.gather(*coming)
 
 
 async def test_what_the_database_has_broken_off_it_is_not_asked_again(

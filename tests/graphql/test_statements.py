@@ -225,6 +225,8 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
         if not number:
             policy = {**POLICY, "modelName": name}
             await graph.mutate("setDriftPolicy", policy, **{"Lifecycle-Actor": "admin"})
+        for mutation in ("submitForApproval", "withdrawApproval"):
+            await graph.done(mutation, of_version, "approval { status }")
         await approved(graph, version)
         production = {**of_version, "stage": "PRODUCTION"}
         await graph.done("setStage", production, "modelVersion { id }")
