@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from lifecycle.errors import LimitExceeded, Unavailable
 from schema import admission
-from schema.admission import FREE, Gate, Held, Room, network_of
+from schema.admission import FREE, MAX_ITEMS, Admission, Bounds, Gate, Held, Room, network_of
 
 
 class Crowd:
@@ -129,6 +130,25 @@ async def test_who_gives_up_just_before_its_turn_keeps_nobody_out() -> None:
 
     assert crowd.let_in == ["ada1", "ada3"]
     assert (crowd.gate.running, crowd.gate.waiting) == (1, 0)
+
+
+async def test_of_items_that_wait_for_nothing_a_few_are_executed_in_each_turn_of_the_loop() -> None:
+    counted = Admission(Bounds())
+    executed = 0
+
+    async def execute() -> None:
+        nonlocal executed
+        async with counted.item("ada"):
+            executed += 1
+
+    begun = [asyncio.create_task(execute()) for _ in range(10 * MAX_ITEMS)]
+    seen = [0]
+    while executed < len(begun):
+        await asyncio.sleep(0)
+        seen.append(executed)
+
+    assert {later - earlier for earlier, later in pairwise(seen)} <= {*range(MAX_ITEMS + 1)}
+    await asyncio.gather(*begun)
 
 
 # What is held
