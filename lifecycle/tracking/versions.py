@@ -481,8 +481,8 @@ async def _take_over(
         if {*await promotion.changers(session, row)} - {ACTOR}:
             # Nor what somebody has made of it here, which MLflow says nothing of.
             raise Impossible(
-                "In MLflow it is in production; it was changed here since, and comes into "
-                "PRODUCTION by setStage alone."
+                "In MLflow it is in production; it, or the run that it came out of, was made or "
+                "changed here, so it comes into PRODUCTION by setStage alone."
             )
         holder = (await registry.holders(session, [row.model_id])).get(row.model_id)
         if holder is not None:
