@@ -484,6 +484,13 @@ async def _take_over(
                 "In MLflow it is in production; it, or the run that it came out of, was made or "
                 "changed here, so it comes into PRODUCTION by setStage alone."
             )
+        facts = (await promotion.facts(session, [row]))[id]
+        if await promotion.waits_for_people(session, row, facts.evidence_digest()):
+            # Who imports has not seen what people have said to it.
+            raise Impossible(
+                "In MLflow it is in production; here nobody has approved what it is since that was "
+                "rejected or taken back, or drift opened a review of it."
+            )
         holder = (await registry.holders(session, [row.model_id])).get(row.model_id)
         if holder is not None:
             raise Impossible(

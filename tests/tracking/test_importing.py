@@ -658,6 +658,24 @@ async def test_what_somebody_has_uploaded_for_a_version_of_mlflows_is_not_what_c
     assert (await the_version(empty, unique))["artifactUrl"] is None
 
 
+async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_import(
+    empty: World, unique: str
+) -> None:
+    # given
+    client = MlflowClient(empty.mlflow.url)
+    a_version_there(client, unique)
+    await empty.bring_in()
+    of = {"modelVersion": {"id": (await the_version(empty, unique))["id"]}}
+    await empty.graph.done("submitForApproval", of, "approval { status }")
+    await empty.graph.done("decideApproval", {**of, "decision": "REJECT"}, "approval { status }")
+
+    # when
+    version = await imported_from_production(empty, client, unique)
+
+    # then
+    assert version == ("EXPERIMENTAL", "REJECTED", KEPT_OUT[2])
+
+
 async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(
     empty: World, unique: str
 ) -> None:
