@@ -676,6 +676,41 @@ async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_i
     assert version == ("EXPERIMENTAL", "REJECTED", KEPT_OUT[2])
 
 
+async def test_what_came_in_from_one_server_is_a_mirror_on_another(
+    empty: World, unique: str
+) -> None:
+    # given a version, and its run, that came in from one and are mirrored to another
+    client = MlflowClient(empty.mlflow.url)
+    a_version_there(client, unique, run=a_run_there(client, unique))
+    await empty.bring_in()
+    client.delete_registered_model(unique)  # others import from this server, too
+    with an_mlflow() as other:
+        async with (
+            serving(
+                empty.database_url, mlflow_uri=other.url, mlflow_worker=True, mlflow_follow=1
+            ) as live,
+            Graph(live.url) as empty.graph,
+        ):
+            await until_mirrored(empty.graph, await the_version(empty, unique))
+            run = await the_run(empty, unique)
+
+            # when
+            there = MlflowClient(other.url)
+            there.log_metric(run["mlflow"]["id"], "accuracy", 0.99, step=1)
+            there.log_param(run["mlflow"]["id"], "depth", "9")
+            async with asyncio.timeout(PATIENCE):
+                while run["mlflow"]["state"] != "CONFLICT":
+                    await asyncio.sleep(0.1)
+                    run = await the_run(empty, unique)
+            version = await imported_from_production(empty, there, unique, other.url)
+
+            # then
+            assert (run["params"], run["mlflow"]["conflicts"]) == ([], [{"field": "param:depth"}])
+            points = (await histories(empty, run))["accuracy"]
+            assert [(step, value) for step, _, value in points] == [(0, 0.5)]
+            assert version == KEPT_OUT
+
+
 async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(
     empty: World, unique: str
 ) -> None:
