@@ -94,9 +94,7 @@ async def reconcile(sync: Sync, task: Task) -> Outcome:
         return _gone(task, str(error))
     if task.object_id is None:
         task = await _create_here(sync, kind, task, theirs)
-    assert task.object_id is not None
-    async with sync.database.read() as session:
-        ours = await kind.load(session, sync, task.object_id)
+    ours = await _load(sync, kind, task)
     merged = rules.merge(task.base, ours.fields, theirs.fields, lambda f: kind.rule_of(sync, f))
     withheld = runs.withheld(ours, merged) if task.kind is TrackedKind.RUN else []
     kept_out = {conflict.field for conflict in withheld}
@@ -287,6 +285,16 @@ async def kept(
         keeper.cancel()
         # Not awaited itself: its end by cancellation would pass for, and swallow, that of ours.
         await asyncio.wait([keeper])
+
+
+async def _load(sync: Sync, kind: Kind, task: Task) -> Ours:
+    assert task.object_id is not None
+    async with sync.database.read() as session:
+        ours = await kind.load(session, sync, task.object_id)
+        if task.kind is not TrackedKind.RUN:
+            return ours
+        there = await repository.made_there(session, sync.server_id, task.kind, ours.facts)
+    return replace(ours, made_there=there)
 
 
 async def _create_there(sync: Sync, kind: Kind, task: Task) -> Task:

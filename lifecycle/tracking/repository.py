@@ -40,10 +40,11 @@ from lifecycle.journal.tables import EventRow, JournalHeadRow
 from lifecycle.pages import Listing, Ordering, Page, PageRequest, among, by_id, listing
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
+from lifecycle.runs.tables import RunRow
 from lifecycle.statements import Prepared
 from lifecycle.tracking import rules
 from lifecycle.tracking.rules import Agreed, SyncState, TrackedKind
-from lifecycle.tracking.sides import NotYet, Task
+from lifecycle.tracking.sides import ACTOR, NotYet, Task
 from lifecycle.tracking.tables import MlflowItemRow, MlflowServerRow
 
 _IMPORT = "hashtext('lifecycle mlflow import')"
@@ -570,7 +571,7 @@ async def link(
 ) -> None:
     """Record what an item is on the other side. Raises Conflict when that belongs to another
     item, or the item to another worker."""
-    values = {"object_id": object_id} if object_id else {"mlflow_id": mlflow_id}
+    values: dict[str, Any] = {"object_id": object_id} if object_id else {"mlflow_id": mlflow_id}
     theirs = [getattr(MlflowItemRow, name) == value for name, value in values.items()]
     server = select(MlflowItemRow.server_id).where(MlflowItemRow.id == task.id).scalar_subquery()
     taken = await session.scalar(
@@ -589,6 +590,9 @@ async def link(
         # Both sides had called for it; this item is the one that stays.
         await session.delete(taken)
         await session.flush()
+    if object_id:
+        # What was known there before need not be where the object came from.
+        values["created_at"] = taken.created_at if taken else func.clock_timestamp()
     done = await session.execute(
         update(MlflowItemRow)
         .where(MlflowItemRow.id == task.id, MlflowItemRow.lease_id == task.lease_id)
@@ -658,6 +662,24 @@ async def mlflow_id_of(
             MlflowItemRow.object_id == object_id,
         )
     )
+
+
+async def made_there(
+    session: ReadSession, server_id: UUID, kind: TrackedKind, row: RunRow | ModelVersionRow
+) -> bool:
+    """Whether a run or a version began on this server, so that what is written there is its
+    writer's. What was made here, or came in from another server, is a mirror there."""
+    if row.created_by != ACTOR:
+        return False
+    # By the servers, so that an index can be searched.
+    first = (
+        select(MlflowItemRow.server_id)
+        .join(MlflowServerRow, MlflowServerRow.id == MlflowItemRow.server_id)
+        .where(MlflowItemRow.kind == kind, MlflowItemRow.object_id == row.id)
+        .order_by(MlflowItemRow.created_at)
+        .limit(1)
+    )
+    return await session.fetch_one(first) == server_id
 
 
 async def items_of_objects(

@@ -5,8 +5,8 @@ are read where the latest point of a metric is another one than was seen. Files 
 what MLflow keeps them in may be out of order while the rest is not.
 
 What approvals rest on, that is parameters, points, files, data set and status, comes in of runs
-that were made there alone: whoever writes to the mirror of a run that was made here is not its
-writer. Nor is such a run alive for what else comes in of it.
+that were made there alone: whoever writes to the mirror of a run that was made here, or on another
+server, is not its writer. Nor is a run that was made here alive for what else comes in of it.
 """
 
 import math
@@ -64,7 +64,6 @@ from lifecycle.tracking.sides import (
     Theirs,
     checked,
     digest,
-    made_there,
     our_id,
     tags_with,
 )
@@ -78,7 +77,7 @@ _MODELS = "mlflow.log-model.history"
 _NO_TAGS = frozenset({"mlflow.runName", _NOTE, _SOURCE, _COMMIT, _PARENT, _MODELS})
 _FACTS = "lifecycle.dataset_facts"
 
-_MADE_HERE = "The run was made here, so only what is reported here counts."
+_A_MIRROR = "The run was not made there, so what is written to its mirror does not count."
 
 # Whoever writes to MLflow does not know of leases.
 _LEASE_SECONDS = 7 * 86_400
@@ -116,14 +115,14 @@ def rule_of(sync: Sync, field: str) -> FieldRule:
 
 
 def withheld(ours: Ours, merged: rules.Merge) -> list[rules.Conflict]:
-    """What of a merge must not come in, because the run was made here: as conflicts."""
-    if made_there(ours.facts):
+    """What of a merge must not come in, because the run was not made there: as conflicts."""
+    if ours.made_there:
         return []
     found = []
     for name, their in merged.pull.items():
         if name in ("status", "dataset") or name.startswith("param:"):
             rule = FieldRule.OURS if name == "status" else FieldRule.ONCE
-            found.append(rules.Conflict(name, ours.fields.get(name), their, _MADE_HERE, rule))
+            found.append(rules.Conflict(name, ours.fields.get(name), their, _A_MIRROR, rule))
     # Theirs cannot be taken, also where both have changed it.
     return found + [
         conflict._replace(rule=FieldRule.OURS)
@@ -354,7 +353,7 @@ async def exchange(
     progress = dict(task.points_seen)
     points = dict(progress.get("points", {}))
     ended = rules.here_status(there.run.status) in ENDED
-    if made_there(ours.facts):
+    if ours.made_there:
         again = ended and not progress.get("ended")
         await _take_points(sync, ours.id, there.run, points, again=again)
     else:
@@ -371,7 +370,7 @@ async def exchange(
             await _give_files(sync, ours.id, there.run.id, news)
             progress["told"] = through
         listed = _listing(there.run)
-        if made_there(ours.facts) and progress.get("listed") != listed:
+        if ours.made_there and progress.get("listed") != listed:
             await _take_files(sync, ours.id, await sync.client.files(there.run.id))
             progress["listed"] = listed
     except MlflowError as error:

@@ -17,8 +17,6 @@ from lifecycle.access.origin import Origin
 from lifecycle.commands import MAX_TAGS, MAX_TAGS_CHARACTERS
 from lifecycle.database import Database, ReadSession, WriteSession
 from lifecycle.errors import InvalidInput
-from lifecycle.registry.tables import ModelVersionRow
-from lifecycle.runs.tables import RunRow
 from lifecycle.tracking import rules
 from lifecycle.tracking.client import Client, MlflowError
 from lifecycle.tracking.rules import MAX_OTHER_TAG, Base, Changes, FieldRule, TrackedKind
@@ -104,12 +102,14 @@ def checked(command: type[Made], **values: Any) -> Made:
 @dataclass(frozen=True, slots=True)
 class Ours:
     """An object as it is here. `announced` are the tags of ours that it is to have there, in full;
-    `facts` is whatever else its kind wants to know."""
+    `facts` is whatever else its kind wants to know. Of a run `made_there` says whether it began on
+    the server that it is compared with, where it is a mirror otherwise."""
 
     id: UUID
     fields: Mapping[str, str]
     announced: Mapping[str, str]
     facts: Any
+    made_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +178,6 @@ def our_id(theirs: Theirs) -> UUID | None:
     with suppress(ValueError):
         return UUID(theirs.announced.get(ID_TAG, ""))
     return None
-
-
-def made_there(row: RunRow | ModelVersionRow) -> bool:
-    """Whether it began in MLflow, so that what is written there is its writer's."""
-    return row.created_by == ACTOR
 
 
 def fields_here(description: str | None, tags: Mapping[str, str]) -> dict[str, str]:

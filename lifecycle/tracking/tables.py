@@ -50,6 +50,9 @@ class MlflowItemRow(WithId):
     `base` is what each field was on both sides when they last agreed, `seen` a digest of what was
     there at that time, and `position` how far the journal has been told to MLflow. It is to be
     looked at from `due_at` on, by whoever holds the lease; `wanted` counts the reasons.
+
+    `created_at` is since when it has been known as our object, if it is: of an object that came in
+    the first of its items is of the server that it came from.
     """
 
     __tablename__ = "mlflow_item"

@@ -50,7 +50,6 @@ from lifecycle.tracking.sides import (
     digest,
     fields_here,
     fields_there,
-    made_there,
     our_id,
     tags_with,
 )
@@ -224,8 +223,8 @@ async def create_here(session: WriteSession, sync: Sync, theirs: Theirs) -> UUID
     metrics = None
     if run_id is not None and found.metrics is not None:
         run = (await run_repository.by_ids(session, [run_id]))[run_id]
-        # One that was made here has its own, whatever was written to its mirror.
-        if made_there(run):
+        # To a mirror anything may have been written: what the run has here counts.
+        if await repository.made_there(session, sync.server_id, _RUN, run):
             metrics = [_metric(point) for point in found.metrics]
     model = (await registry.models_by_ids(session, [model_id]))[model_id]
     fields = {name: value for name, value in theirs.fields.items() if name.startswith("tag:")}
@@ -472,17 +471,28 @@ async def _take_over(
         )
     reason = f"{_standing(version)} on MLflow at {sync.client.uri} when it was imported."
     if wanted is Stage.PRODUCTION:
-        if not made_there(row):
+        made_there = await repository.made_there(session, sync.server_id, _VERSION, row)
+        runs = await run_repository.by_ids(session, [row.run_id] if row.run_id else [])
+        for run in runs.values():
+            made_there &= await repository.made_there(session, sync.server_id, _RUN, run)
+        if not made_there:
             # Who writes to a mirror would have it let in by the administrator's BYPASS.
             raise Impossible(
-                "In MLflow it is in production; it was registered here, and comes into PRODUCTION "
-                "by setStage alone."
+                "In MLflow it is in production; it, or the run that it came out of, was not made "
+                "there, so it comes into PRODUCTION by setStage alone."
             )
         if {*await promotion.changers(session, row)} - {ACTOR}:
             # Nor what somebody has made of it here, which MLflow says nothing of.
             raise Impossible(
-                "In MLflow it is in production; it was changed here since, and comes into "
-                "PRODUCTION by setStage alone."
+                "In MLflow it is in production; it, or the run that it came out of, was changed "
+                "here, so it comes into PRODUCTION by setStage alone."
+            )
+        facts = (await promotion.facts(session, [row]))[id]
+        if await promotion.waits_for_people(session, row, facts.evidence_digest()):
+            # Who imports has not seen what people have said to it.
+            raise Impossible(
+                "In MLflow it is in production; here nobody has approved what it is since that was "
+                "rejected or taken back, or drift opened a review of it."
             )
         holder = (await registry.holders(session, [row.model_id])).get(row.model_id)
         if holder is not None:

@@ -25,6 +25,7 @@ from tests.factories import a_version
 from tests.forks import Forked
 from tests.tracking.conftest import LINES, Mlflow, an_mlflow
 from tests.tracking.faults import Faults
+from tests.uploads import uploaded
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +76,7 @@ MODELS = """query ($first: Int!, $after: String) {
 VERSIONS = """query ($first: Int!, $after: String) {
   modelVersions(first: $first, after: $after) {
     nodes {
-      id modelName version stage description artifactPath tags { key value }
+      id modelName version stage description artifactPath artifactUrl tags { key value }
       run { mlflow { id } } approval { status decidedBy notes } metrics { key }
       mlflow { id state conflicts { field } }
     }
@@ -531,17 +532,51 @@ KEPT_OUT = ("EXPERIMENTAL", "NOT_SUBMITTED", [{"field": "alias:production"}])
 
 
 async def imported_from_production(
-    empty: World, client: MlflowClient, name: str, made: Json
+    empty: World, client: MlflowClient, name: str, uri: str | None = None
 ) -> tuple[str, str, list[Json]]:
-    """Stage, approval and conflicts of a version that is imported once it is in production in
-    MLflow."""
+    """Stage, approval and conflicts of the version of a model that is imported once it is in
+    production in MLflow."""
     client.set_registered_model_alias(name, "production", "1")
     try:
-        await empty.bring_in()
+        await empty.bring_in(uri=uri)
     finally:  # others import from this server, too
         client.delete_registered_model(name)
-    [version] = [each for each in await empty.all(VERSIONS) if each["id"] == made["id"]]
+    version = await the_version(empty, name)
     return version["stage"], version["approval"]["status"], version["mlflow"]["conflicts"]
+
+
+async def the_version(empty: World, name: str) -> Json:
+    """The one version of a model."""
+    [version] = [each for each in await empty.all(VERSIONS) if each["modelName"] == name]
+    return version
+
+
+async def the_run(empty: World, name: str) -> Json:
+    """The one run of an experiment."""
+    [run] = [each for each in await empty.all(RUNS) if each["experiment"]["name"] == name]
+    return run
+
+
+def a_run_there(client: MlflowClient, name: str) -> str:
+    """A run that has ended, in an experiment of this name."""
+    run = str(client.create_run(client.create_experiment(name)).info.run_id)
+    client.log_metric(run, "accuracy", 0.5)
+    client.set_terminated(run)
+    return run
+
+
+def a_version_there(
+    client: MlflowClient, name: str, source: str = "s3://somewhere/good", run: str | None = None
+) -> None:
+    """The first version of a model."""
+    client.create_registered_model(name)
+    client.create_model_version(name, source, run, await_creation_for=0)
+
+
+async def until_mirrored(graph: Graph, version: Json) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (await mirrored(graph, version))["state"] != "IN_SYNC":  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 async def test_what_was_registered_here_comes_into_production_by_nobodys_import(
@@ -553,13 +588,10 @@ async def test_what_was_registered_here_comes_into_production_by_nobodys_import(
         serving(empty.database_url, mlflow_uri=empty.faults.url, mlflow_worker=True) as live,
         Graph(live.url) as graph,
     ):
-        made = await a_version(graph, unique)
-        async with asyncio.timeout(PATIENCE):
-            while (await mirrored(graph, made))["state"] != "IN_SYNC":  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await until_mirrored(graph, await a_version(graph, unique))
 
     # when
-    version = await imported_from_production(empty, client, unique, made)
+    version = await imported_from_production(empty, client, unique)
 
     # then
     assert version == KEPT_OUT
@@ -570,18 +602,113 @@ async def test_what_somebody_has_made_of_a_version_here_comes_into_production_by
 ) -> None:
     # given a version of MLflow's that has come in, and was changed here
     client = MlflowClient(empty.mlflow.url)
-    client.create_registered_model(unique)
-    client.create_model_version(unique, source="s3://somewhere/good", await_creation_for=0)
+    a_version_there(client, unique)
     await empty.bring_in()
-    [made] = [each for each in await empty.all(VERSIONS) if each["modelName"] == unique]
+    made = await the_version(empty, unique)
     change = {"modelVersion": {"id": made["id"]}, "artifactPath": "s3://somewhere/bad"}
     await empty.graph.done("updateModelVersion", change, "modelVersion { id }")
 
     # when
-    version = await imported_from_production(empty, client, unique, made)
+    version = await imported_from_production(empty, client, unique)
 
     # then
     assert version == KEPT_OUT
+
+
+@pytest.mark.parametrize("what", ["params", "metrics", "file"])
+async def test_what_somebody_has_made_of_its_run_here_comes_into_production_by_nobodys_import(
+    empty: World, unique: str, what: str
+) -> None:
+    # given a run of MLflow's that has come in, and was written to here before it had a version
+    client = MlflowClient(empty.mlflow.url)
+    there = a_run_there(client, unique)
+    await empty.bring_in()
+    run = (await the_run(empty, unique))["id"]
+    written: Json = {
+        "params": {"params": [{"key": "depth", "value": "9"}]},
+        "metrics": {"metrics": [{"key": "accuracy", "value": 0.99, "step": 1}]},
+    }
+    if what == "file":
+        await uploaded(empty.graph, run, b"bad", path="s3://somewhere/good")
+    else:
+        await empty.graph.done("updateRun", {"id": run, **written[what]}, "run { id }")
+    a_version_there(client, unique, run=there)
+
+    # when
+    version = await imported_from_production(empty, client, unique)
+
+    # then
+    assert version == KEPT_OUT
+
+
+async def test_what_somebody_has_uploaded_for_a_version_of_mlflows_is_not_what_comes_in(
+    empty: World, unique: str
+) -> None:
+    # given a version of MLflow's that has come in, and a file at its path
+    client, path = MlflowClient(empty.mlflow.url), "dbfs:/somewhere/good"
+    a_version_there(client, unique, path, a_run_there(client, unique))
+    await empty.bring_in()
+    await uploaded(empty.graph, (await the_run(empty, unique))["id"], b"bad", path=path)
+
+    # when
+    version = await imported_from_production(empty, client, unique)
+
+    # then
+    assert version == ("PRODUCTION", "BYPASSED", [])
+    assert (await the_version(empty, unique))["artifactUrl"] is None
+
+
+async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_import(
+    empty: World, unique: str
+) -> None:
+    # given
+    client = MlflowClient(empty.mlflow.url)
+    a_version_there(client, unique)
+    await empty.bring_in()
+    of = {"modelVersion": {"id": (await the_version(empty, unique))["id"]}}
+    await empty.graph.done("submitForApproval", of, "approval { status }")
+    await empty.graph.done("decideApproval", {**of, "decision": "REJECT"}, "approval { status }")
+
+    # when
+    version = await imported_from_production(empty, client, unique)
+
+    # then
+    assert version == ("EXPERIMENTAL", "REJECTED", KEPT_OUT[2])
+
+
+async def test_what_came_in_from_one_server_is_a_mirror_on_another(
+    empty: World, unique: str
+) -> None:
+    # given a version, and its run, that came in from one and are mirrored to another
+    client = MlflowClient(empty.mlflow.url)
+    a_version_there(client, unique, run=a_run_there(client, unique))
+    await empty.bring_in()
+    client.delete_registered_model(unique)  # others import from this server, too
+    with an_mlflow() as other:
+        async with (
+            serving(
+                empty.database_url, mlflow_uri=other.url, mlflow_worker=True, mlflow_follow=1
+            ) as live,
+            Graph(live.url) as empty.graph,
+        ):
+            await until_mirrored(empty.graph, await the_version(empty, unique))
+            run = await the_run(empty, unique)
+
+            # when
+            there = MlflowClient(other.url)
+            there.log_metric(run["mlflow"]["id"], "accuracy", 0.99, step=1)
+            there.log_param(run["mlflow"]["id"], "depth", "9")
+            async with asyncio.timeout(PATIENCE):
+                while run["mlflow"]["state"] != "CONFLICT":
+                    await asyncio.sleep(0.1)
+                    run = await the_run(empty, unique)
+            version = await imported_from_production(empty, there, unique, other.url)
+
+            # then
+            assert (run["params"], run["mlflow"]["conflicts"]) == ([], [{"field": "param:depth"}])
+            points = (await histories(empty, run))["accuracy"]
+            assert [(step, value) for step, _, value in points] == [(0, 0.5)]
+            assert version == KEPT_OUT
 
 
 async def test_what_waits_when_an_import_ends_comes_in_nobodys_name(

@@ -1075,7 +1075,7 @@ async def test_what_approvals_rest_on_does_not_come_to_a_run_that_was_made_here(
     again = await mirrored(mirror, run)
 
     # then: what nothing rests on has come over, and the rest is shown
-    why = "The run was made here, so only what is reported here counts."
+    why = "The run was not made there, so what is written to its mirror does not count."
     others = '{"name":"others","digest":"d1"}'
     assert differences(item) == [
         ("dataset", None, others, why),
@@ -1117,6 +1117,34 @@ async def test_what_approvals_rest_on_does_not_come_to_a_run_that_was_made_here(
         "0.9",
     ]
     assert client.get_run(there).info.status == "FINISHED"
+
+
+async def test_a_run_that_came_in_from_another_server_takes_nothing_from_its_mirror(
+    live: Live, graph: Graph, mirror: Mirror, unique: str
+) -> None:
+    # given: a run of one server, and one of another that was known before it
+    client, elsewhere = plain(mirror.client.uri), f"{unique}-elsewhere"
+    other = await Mirror.begin(live.database, mirror.client, elsewhere)
+    copy = a_run_there(client, elsewhere)
+    await other.do(repository.want_theirs, other.sync.server_id, RUN, {copy: "a digest"}, new=True)
+    there = a_run_there(client, unique)
+    run = await followed_in(mirror, there)
+
+    # when: somebody has that pass for its mirror, and writes to both
+    client.set_tag(copy, "lifecycle.id", str(ids.decode("Run", run)))
+    client.log_param(copy, "depth", "3")
+    client.log_metric(copy, "accuracy", 0.99)
+    client.log_param(there, "rate", "0.1")
+    client.log_metric(there, "accuracy", 0.8)
+    item = await other.theirs(RUN, copy)
+    assert await followed_in(mirror, there) == run
+
+    # then
+    assert item is not None
+    assert global_id("Run", item) == run
+    assert [field for field, *_ in differences(item)] == ["name", "param:depth"]
+    assert (await read(graph, run))["params"] == {"rate": "0.1"}
+    assert [value for _, value, _ in await points_here(mirror, run, "accuracy")] == ["0.8"]
 
 
 async def test_files_that_are_written_there_are_not_those_of_a_run_that_was_made_here(

@@ -772,6 +772,36 @@ async def test_an_import_replaces_nothing_that_is_in_production_here(both: Both)
     assert (await both.told(ours)).mlflow_id == f"{both.name}/2"
 
 
+@pytest.mark.parametrize("came_in", [False, True])
+async def test_an_import_brings_nothing_into_production_of_a_run_that_was_not_made_there(
+    live: Live, both: Both, came_in: bool
+) -> None:
+    # given a version of MLflow's, of the mirror of a run
+    if came_in:
+        other = await Mirror.begin(live.database, both.mirror.client, f"{both.name}-elsewhere")
+        elsewhere = both.plain.create_run(both.plain.create_experiment(both.name)).info.run_id
+        from_there = await other.theirs(RUN, elsewhere)
+        assert from_there is not None
+        assert from_there.object_id is not None
+        run = from_there.object_id
+    else:
+        run = ids.decode("Run", await a_run(both.graph, both.name))
+    mirrored = await both.mirror.ours(RUN, run)
+    both.plain.create_registered_model(both.name)
+    both.register(run_id=mirrored.mlflow_id)
+    both.plain.set_registered_model_alias(both.name, "production", "1")
+
+    # when
+    (item,) = await both.imported(1)
+
+    # then
+    assert [c["reason"] for c in item.conflicts] == [
+        "In MLflow it is in production; it, or the run that it came out of, was not made there, so "
+        "it comes into PRODUCTION by setStage alone."
+    ]
+    assert await both.stages() == {"1": "EXPERIMENTAL"}
+
+
 async def test_an_import_moves_nothing_out_of_production(both: Both) -> None:
     both.plain.create_registered_model(both.name)
     await both.transition(both.register(), "Production")
