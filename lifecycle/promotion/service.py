@@ -62,7 +62,7 @@ async def register(
 
     Raises AlreadyExists, NotFound, InvalidInput, Forbidden.
     """
-    await registry_service.hold_run(session, command)
+    await registry_service.hold_run(session, origin, command)
     model = await registry_service.ensure_model(session, origin, command.model_name)
     now = await repository.moment(session, model.id)
     version = await registry_service.add_version(
