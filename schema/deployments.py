@@ -54,7 +54,7 @@ from schema.scalars import BigInt
 
 if TYPE_CHECKING:
     from schema.drift import DriftEvent
-    from schema.promotion import ApprovalRequired
+    from schema.promotion import ApprovalRequired, GateFailed
     from schema.registry import ModelVersion, ModelVersionSelector
     from schema.tracking import MlflowLink
 
@@ -313,6 +313,7 @@ class TerminateDeploymentSuccess:
 
 
 _ApprovalRequired = Annotated["ApprovalRequired", strawberry.lazy("schema.promotion")]
+_GateFailed = Annotated["GateFailed", strawberry.lazy("schema.promotion")]
 CreateDeploymentResult = Annotated[
     CreateDeploymentSuccess
     | NotFound
@@ -339,6 +340,7 @@ RollbackDeploymentResult = Annotated[
     RollbackDeploymentSuccess
     | NotFound
     | Conflict
+    | _GateFailed
     | _ApprovalRequired
     | InvalidInput
     | InvalidTransition

@@ -497,6 +497,7 @@ REFUSALS = {
         "NotFound",
         "Conflict",
         "ApprovalRequired",
+        "GateFailed",
         "InvalidTransition",
         "StaleRevision",
     },

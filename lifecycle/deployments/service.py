@@ -177,7 +177,8 @@ async def roll_back(
     If the good version is no longer in a stage that may run there, it is brought back into it, and
     in production the present version makes way: stage and deployment go back together.
     Raises NotFound, Forbidden, StaleRevision, InvalidTransition, Conflict when there is no good one
-    or when this one has been replaced already, and ApprovalRequired as `create` does.
+    or when this one has been replaced already, ApprovalRequired as `create` does, and GateFailed
+    when the policy of STAGING refuses what would come back there without an approval.
     """
     await policies.hold_policies(session)
     found = (await repository.by_ids(session, [command.id])).get(command.id)

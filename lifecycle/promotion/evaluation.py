@@ -195,7 +195,7 @@ def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> No
         return
     if [check.category for check in unmet] == ["approval"]:
         raise ApprovalRequired(facts.status, report, path)
-    raise GateFailed(report)
+    raise GateFailed(report, path)
 
 
 def eligible(rule: ApprovalsRule | None, facts: Facts, people: Sequence[str]) -> list[str]:

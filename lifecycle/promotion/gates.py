@@ -104,10 +104,10 @@ class GateFailed(LifecycleError):
 
     code = "GATE_FAILED"
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, path: Path = ("model_version",)) -> None:
         self.report = report
         found = " ".join(check.message for check in report.unmet)
-        super().__init__(f"{report.stage} is refused: {found}", ("model_version",))
+        super().__init__(f"{report.stage} is refused: {found}", path)
 
 
 class ApprovalRequired(LifecycleError):

@@ -50,6 +50,7 @@ from lifecycle.registry import repository as registry
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
+from lifecycle.runs.tables import RunRow
 from lifecycle.statements import Prepared, looking_at
 from lifecycle.tables import Base
 
@@ -462,6 +463,21 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
         ApprovalRow.model_version_id == version_id,
         ApprovalRow.evidence_digest == evidence_digest,
         ApprovalRow.used_at.is_not(None),
+    )
+    return bool(await session.fetch(statement.limit(1)))
+
+
+async def run_was_in_production(session: ReadSession, run_id: UUID) -> bool:
+    """Whether a version that came out of a run or its parts has ever been in production, deleted
+    or not."""
+    tree = select(RunRow.id).where(RunRow.id == run_id).cte("runs", recursive=True)
+    parts = select(RunRow.id).join(tree, RunRow.parent_id == tree.c.id)
+    tree = tree.union(parts)
+    statement = (
+        select(StageAssignmentRow.id)
+        .join(ModelVersionRow, ModelVersionRow.id == StageAssignmentRow.model_version_id)
+        .join(tree, tree.c.id == ModelVersionRow.run_id)
+        .where(StageAssignmentRow.stage == Stage.PRODUCTION)
     )
     return bool(await session.fetch(statement.limit(1)))
 

@@ -407,11 +407,13 @@ async def update_version(
 
 async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:
     """Take a report about a run; if that changes what versions were approved on, their approvals
-    become STALE. Raises what `runs.service.update` raises."""
+    become STALE. Raises what `runs.service.update` raises, and Conflict when it would take what has
+    been in production out of the lineage of its data."""
     if not command.model_fields_set & {"dataset_facts", "params"}:
         return await runs_service.update(session, origin, command)
     row = await runs.lock(session, command.id)
     before = (row.params, row.dataset_facts) if row else None
+    data_set_id = row.data_set_id if row else None
     # Those of other models, too, which the writer of the run may not see.
     with session.seeing_everything():
         found = (await registry.versions_of_runs(session, [command.id])).get(command.id, [])
@@ -421,6 +423,8 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     if (run.params, run.dataset_facts) == before:
         return run
     with session.seeing_everything():
+        if data_set_id not in (None, run.data_set_id):
+            await _check_may_leave_data_set(session, run)
         versions = list(locked.values())
         for version in versions:
             # Who has looked at it has not looked at this.
@@ -428,6 +432,18 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
         why = "The run that it came out of was changed."
         await _changed_content(session, origin, versions, confirmed, why)
     return run
+
+
+async def _check_may_leave_data_set(session: WriteSession, run: RunRow) -> None:
+    """Raise Conflict once something that came out of a run has been in production: who asks what is
+    live because of its data has to find it, and what it was, for ever. That a version is approved
+    is not enough, because with other facts it is not any more, and does not go on."""
+    if await repository.run_was_in_production(session, run.id):
+        raise Conflict(
+            "A version of this run, or of its parts, has been in PRODUCTION, so its facts keep the "
+            "name and digest of their data set; log a new run for another.",
+            ("dataset_facts",),
+        )
 
 
 async def _name_artifact(session: WriteSession, origin: Origin, version: ModelVersionRow) -> None:

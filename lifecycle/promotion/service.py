@@ -21,7 +21,7 @@ from lifecycle.journal import service as journal
 from lifecycle.promotion import evaluation, repository, rules
 from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import Facts, Report
-from lifecycle.promotion.rules import StageCause
+from lifecycle.promotion.rules import IN_FORCE, StageCause
 from lifecycle.promotion.tables import (
     ChecklistItemRow,
     StageAssignmentRow,
@@ -62,7 +62,7 @@ async def register(
 
     Raises AlreadyExists, NotFound, InvalidInput, Forbidden.
     """
-    await registry_service.hold_run(session, command)
+    await registry_service.hold_run(session, origin, command)
     model = await registry_service.ensure_model(session, origin, command.model_name)
     now = await repository.moment(session, model.id)
     version = await registry_service.add_version(
@@ -174,8 +174,9 @@ async def move(
     """Move a version that the caller has locked by `lock_for_move`: the one door to a stage.
 
     Upwards it leads past the stage's policy, and into production only with an approval in force,
-    whatever the cause; a rollback to what was there before needs nothing else, and there is none to
-    anything else. A version that is displaced from production is archived in the same moment.
+    whatever the cause; a rollback needs nothing else where there is one, and leads into production
+    to nothing that was not there before. A version that is displaced from production is archived in
+    the same moment.
 
     Raises InvalidTransition, GateFailed, ApprovalRequired, Conflict.
     """
@@ -194,8 +195,10 @@ async def move(
         back = cause is StageCause.ROLLED_BACK
         if back and stage is Stage.PRODUCTION:
             await _check_was_there(session, version, facts)
-        found = (evaluation.of_approval if back else evaluation.evaluate)(policy, facts)
-        evaluation.enforce(found, facts)
+        # What is approved has passed the policy of STAGING.
+        passed = back and (stage is Stage.PRODUCTION or facts.status in IN_FORCE)
+        found = (evaluation.of_approval if passed else evaluation.evaluate)(policy, facts)
+        evaluation.enforce(found, facts, ("id",) if back else ("model_version",))
         if found.checks:
             report = _report(origin, version, policy, found)
         if stage is Stage.PRODUCTION and facts.approval:

@@ -408,6 +408,12 @@ async def versions_of_runs(
     return await _VERSIONS_OF_RUNS.fetch(session, run_ids)
 
 
+async def models_of_run(session: ReadSession, run_id: UUID) -> list[UUID]:
+    """The models whose versions came out of a run, deleted ones too."""
+    found = select(ModelVersionRow.model_id).where(ModelVersionRow.run_id == run_id).distinct()
+    return list(await session.fetch(found))
+
+
 async def versions_by_names(
     session: ReadSession, model_name: str, versions: Sequence[str]
 ) -> dict[str, ModelVersionRow]:

@@ -18,7 +18,7 @@ from schema.admission import MAX_MUTATIONS
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, a_database, in_thread, serving
-from tests.factories import a_deployment, a_version, a_version_in, approved
+from tests.factories import a_deployment, a_run, a_version, a_version_in, approved
 from tests.following import until
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
 
@@ -401,6 +401,64 @@ async def test_a_role_for_one_model_does_nothing_to_another(
     )
     assert told == as_if_new
     assert (await graph.query(f'{{ model(name: "{unique}-new") {{ id }} }}'))["model"] is None
+
+
+async def test_who_may_only_look_at_a_model_registers_its_runs_for_no_other(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    # given: a run of a model that a contributor to another one may see, and one of their own
+    other, third = f"{unique}-other", f"{unique}-third"
+    seen, mine = await a_run(graph, unique), await a_run(graph, unique)
+    await a_version(graph, other, runId=seen)
+    await a_version(graph, third)
+    version = await a_version(graph, unique, runId=mine)
+    grants = [
+        {"role": "CONTRIBUTOR", "modelName": unique},
+        {"role": "CONTRIBUTOR", "modelName": third},
+        {"role": "VIEWER", "modelName": other},
+    ]
+    made = await root.mutate("createApiToken", {"name": unique, "grants": grants}, "token")
+    async with Graph(signed.url, token=made["token"]) as service:
+        # when
+        input = {"modelName": unique, "runId": seen}
+        error = await service.error(document("registerModelVersion"), {"input": input})
+        # then: what they contribute to goes on, also once it was deleted
+        for each in (version, await a_version(service, unique, runId=mine)):
+            deleted = {"modelVersion": {"id": each["id"]}}
+            await service.done("deleteModelVersion", deleted, "modelVersion { id }")
+        await a_version(service, unique, runId=mine)
+        await a_version(service, third, runId=mine)
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert error["message"] == (
+        f"service:{unique} may not register versions of a run of other models: that takes the role "
+        "CONTRIBUTOR or ADMIN."
+    )
+    found = await graph.query(
+        "query ($id: ID!) { run(id: $id) { modelVersions { modelName } } }", {"id": seen}
+    )
+    assert found["run"]["modelVersions"] == [{"modelName": other}]
+    # Once somebody has registered it for one of theirs, it is theirs to see, and to go on with.
+    await a_version(graph, third, runId=seen)
+    async with Graph(signed.url, token=made["token"]) as service:
+        await a_version(service, unique, runId=seen)
+
+
+async def test_who_sees_everything_registers_a_run_of_no_model_for_their_own(
+    signed: Live, root: Graph, graph: Graph, unique: str
+) -> None:
+    run, other = await a_run(graph, unique), await a_run(graph, unique)
+    await a_version(graph, unique)
+    await a_version(graph, f"{unique}-other", runId=other)
+    grants = [{"role": "CONTRIBUTOR", "modelName": unique}, {"role": "VIEWER"}]
+    made = await root.mutate("createApiToken", {"name": unique, "grants": grants}, "token")
+    async with Graph(signed.url, token=made["token"]) as service:
+        codes = [
+            await _code(service, "registerModelVersion", {"modelName": unique, "runId": id})
+            for id in (run, other)
+        ]
+
+    assert codes == [None, "FORBIDDEN"]
 
 
 async def test_who_may_not_promote_moves_nothing_into_production_nor_out_of_it(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.client import Graph, Json
 from tests.conftest import Live
-from tests.factories import a_deployment, a_run, a_version
+from tests.factories import a_deployment, a_run, a_version, a_version_in, approved
 from tests.mutations import global_id
 
 DATA_SET = "dataSet { id name digest createdBy createdAt }"
@@ -341,3 +341,74 @@ async def test_what_was_deployed_of_a_deleted_version_is_not_forgotten(
 
     assert await affected(graph, run) == []
     assert await affected(graph, run, statuses=["TERMINATED"]) == [deployment]
+
+
+async def test_what_has_been_in_production_keeps_the_data_set_that_it_was_trained_on(
+    graph: Graph, unique: str
+) -> None:
+    # given
+    facts = {"name": unique, "digest": "1", "rows": 5}
+    run = await a_run(graph, unique, datasetFacts=facts)
+    version = await a_version_in(
+        graph, unique, "PRODUCTION", runId=run, metrics=[{"key": "accuracy", "value": 0.9}]
+    )
+    deployment = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
+    data_set = (await data_set_of(graph, run) or {})["id"]
+    others = [None, {}, {"rows": 5}, {**facts, "name": f"{unique}-b"}, {**facts, "digest": "2"}]
+
+    # when
+    refused = [await graph.mutate("updateRun", {"id": run, "datasetFacts": f}) for f in others]
+    corrected = await change(graph, run, {**facts, "rows": 6})
+    still = await graph.mutate("updateRun", {"id": run, "datasetFacts": others[-1]})
+
+    # then
+    for answer in (*refused, still):
+        assert answer == {
+            "__typename": "Conflict",
+            "code": "CONFLICT",
+            "message": "A version of this run, or of its parts, has been in PRODUCTION, so its "
+            "facts keep the name and digest of their data set; log a new run for another.",
+            "path": ["datasetFacts"],
+        }
+    assert corrected["datasetFacts"] == {**facts, "rows": 6}
+    assert await affected(graph, data_set) == [deployment]
+    found = await graph.query(
+        "query ($id: ID!, $b: String!) { node(id: $id) { ... on ModelVersion { approval { status } "
+        "} } dataSet(name: $b) { id } }",
+        {"id": version["id"], "b": f"{unique}-b"},
+    )
+    assert found == {"node": {"approval": {"status": "STALE"}}, "dataSet": None}
+
+
+async def test_what_has_left_production_and_was_deleted_keeps_its_data_set_too(
+    graph: Graph, unique: str
+) -> None:
+    # given: a version of a part of a part of the run that names the data set
+    run = await a_run(graph, unique, datasetFacts={"name": unique})
+    part = await a_run(graph, unique, parentId=run)
+    inner = await a_run(graph, unique, parentId=part)
+    metrics = [{"key": "accuracy", "value": 0.9}]
+    version = await a_version_in(graph, unique, "PRODUCTION", runId=inner, metrics=metrics)
+    of_version = {"modelVersion": {"id": version["id"]}}
+    await graph.done("setStage", {**of_version, "stage": "ARCHIVED"}, "modelVersion { id }")
+    await graph.done("deleteModelVersion", of_version, "modelVersion { id }")
+
+    refused = await graph.mutate("updateRun", {"id": run, "datasetFacts": None})
+
+    assert (refused["code"], refused["path"]) == ("CONFLICT", ["datasetFacts"])
+
+
+async def test_what_has_not_been_in_production_may_yet_name_another_data_set(
+    graph: Graph, unique: str
+) -> None:
+    metrics = [{"key": "accuracy", "value": 0.9}]
+    run = await a_run(graph, unique, datasetFacts={"name": unique})
+    unnamed = await a_run(graph, unique, datasetFacts={"rows": 5})
+    await approved(graph, await a_version(graph, unique, runId=run, metrics=metrics))
+    await a_version_in(graph, f"{unique}-b", "PRODUCTION", runId=unnamed, metrics=metrics)
+
+    other = await change(graph, run, {"name": f"{unique}-b"})
+    # Nor does it hide anything to say what nobody has said.
+    first = await change(graph, unnamed, {"name": unique, "rows": 5})
+
+    assert (other["dataSet"]["name"], first["dataSet"]["name"]) == (f"{unique}-b", unique)

@@ -368,6 +368,61 @@ async def test_a_rollback_is_no_way_into_production_for_what_was_never_there(
     assert back == {"version": "1"}
 
 
+async def test_a_rollback_is_no_way_into_staging_past_its_policy(graph: Graph, unique: str) -> None:
+    # given: a version that ran well in STAGING, has left it, and is what STAGING does not allow
+    await guarded(graph, unique, "STAGING", {"artifactDigest": {}})
+    made = []
+    for digest in ("sha256:1", "sha256:2"):
+        content = {"artifactPath": digest, "artifactDigest": digest, "metrics": accuracy(0.9)}
+        made.append(await a_version_in(graph, unique, "STAGING", **content))
+        id = await a_deployment(graph, made[-1], "STAGING", "ACTIVE")
+        await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+    good, _ = made
+    await graph.done("setStage", {**of(good), "stage": "ARCHIVED"}, VERSION)
+    changed = of(good) | {"artifactPath": "bad", "artifactDigest": None}
+    await graph.done("updateModelVersion", changed, VERSION)
+
+    # when
+    refused = await graph.mutate("rollbackDeployment", {"id": id})
+
+    # then: it comes back as what the policy allows,
+    assert refused["__typename"] == "GateFailed", refused
+    asked = await graph.mutate("setStage", {**of(good), "stage": "STAGING"})
+    assert (refused["message"], refused["path"]) == (asked["message"], ["id"])
+    allowed = of(good) | {"artifactDigest": "sha256:1"}
+    await graph.done("updateModelVersion", allowed, VERSION)
+    back = await graph.done(
+        "rollbackDeployment",
+        {"id": id},
+        "deployment { version modelVersion { stageHistory { cause report { passed } } } }",
+    )
+    assert back["version"] == "2"
+    assert back["modelVersion"]["stageHistory"][-1] == {
+        "cause": "ROLLED_BACK",
+        "report": {"passed": True},
+    }
+
+
+async def test_a_rollback_in_staging_brings_back_what_was_approved(
+    graph: Graph, unique: str
+) -> None:
+    # given: one that is approved, and a policy of STAGING that came later and would refuse it
+    good = await approved(graph, await a_version(graph, unique, metrics=accuracy(0.9)))
+    first = await a_deployment(graph, good, "STAGING", "ACTIVE")
+    await graph.done("updateDeployment", {"id": first, "health": "HEALTHY"}, "deployment { id }")
+    bad = await a_deployment(
+        graph, await a_version_in(graph, unique, "STAGING"), "STAGING", "ACTIVE"
+    )
+    await guarded(graph, unique, "STAGING", {"artifactDigest": {}})
+    await graph.done("setStage", {**of(good), "stage": "ARCHIVED"}, VERSION)
+
+    back = await graph.done(
+        "rollbackDeployment", {"id": bad}, "deployment { version modelVersion { stage } }"
+    )
+
+    assert back == {"version": "1", "modelVersion": {"stage": "STAGING"}}
+
+
 async def test_what_the_policy_approved_is_for_people_once_the_policy_decides_nothing(
     graph: Graph, unique: str
 ) -> None:
