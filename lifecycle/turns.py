@@ -25,6 +25,10 @@ class Turns:
         """How many wait to be let in."""
         return sum(map(len, self._lines.values()))
 
+    def load(self, principal: str) -> int:
+        """How many of a principal are in or wait."""
+        return self._inside.get(principal, 0) + len(self._lines.get(principal, ()))
+
     def enters(self, principal: str) -> bool:
         """Let one more of a principal in, if there is room; otherwise it is to wait."""
         inside = self._inside.get(principal, 0)

@@ -4,6 +4,7 @@ import re
 import time
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Hashable, Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -139,6 +140,14 @@ class Context:
         fresh.connection_params = self.connection_params
         fresh.ask_again = self.ask_again
         return fresh
+
+    def for_item(self, principal: str) -> "Context":
+        """The same for one item of a subscription, of which several may be answered at the same
+        time, with the connections of this principal."""
+        other = copy(self)
+        other._database = self._database.shared(principal)
+        other.be_current()
+        return other
 
     def ended(self) -> None:
         """Log that the operation is over, which nobody else does over a websocket."""

@@ -6,9 +6,9 @@ subscriber's own, their answers are shared. Which items come, in which order, is
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
 from contextvars import copy_context
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import isawaitable
@@ -75,10 +75,10 @@ class Asked:
             operation_name=self.operation_name,
         )
 
-    async def execute(self, item: object) -> Answer:
-        """The answer to one item. Raises LimitExceeded when it takes too long."""
-        context = copy(self.context)  # several may be answered at the same time
-        context.forget()
+    async def execute(self, item: object, principal: str) -> Answer:
+        """The answer to one item, with the connections of this principal. Raises LimitExceeded when
+        it takes too long."""
+        context = self.context.for_item(principal)
         executor = self.executor(context)
         assert isinstance(executor, Executor)
         try:
@@ -101,8 +101,8 @@ class _Alike:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        # How many there are.
-        self.followers = 0
+        # How many there are of each principal.
+        self.followers = Counter[str]()
         self._logged_as = copy_context()
         # By the identity of the item, which no other object can have as long as it is kept here.
         self._answers: dict[int, tuple[object, asyncio.Task[Answer]]] = {}
@@ -118,12 +118,14 @@ class _Alike:
         return self._answers[id(item)][1]
 
     async def _execute(self, item: object) -> Answer:
-        context = self._asked.context
+        admission, followers = self._asked.context.admission, self.followers
+        # What one of them has besides is not to be in the way of the others.
+        principal = min(followers, key=admission.items.load, default="")
         try:
-            async with context.admission.item(context.counted_as):
-                if not self.followers:  # all have left while it waited for its turn
+            async with admission.item(principal):
+                if not followers.total():  # all have left while it waited for its turn
                     return Answer(None, None)
-                return await self._asked.execute(item)
+                return await self._asked.execute(item, principal)
         except LimitExceeded as error:
             return self._asked.answer(None, [told(error)])
 
@@ -144,7 +146,7 @@ class Answers(AsyncIterator[Answer]):
         asked.context.admission.subscriptions.take(self._principal)
         self._open = True
         self._alike = _alike.setdefault(asked.alike, _Alike(asked))
-        self._alike.followers += 1
+        self._alike.followers[self._principal] += 1
         self._items = items
         asked.context.prepare = self._alike.answer
 
@@ -162,7 +164,8 @@ class Answers(AsyncIterator[Answer]):
         """End it, wherever it is."""
         if self._open:
             self._open = False
-            self._alike.followers -= 1
+            self._alike.followers[self._principal] -= 1
+            self._alike.followers += Counter()  # forget who has none
             self._asked.context.admission.subscriptions.give_back(self._principal)
             self._asked.context.prepare = None  # else it would keep itself
             await self._items.aclose()

@@ -414,14 +414,16 @@ async def _respond(
     """Do one thing about an event, and record what came of it."""
     try:
         async with savepoint(session):
-            if version.stage is Stage.PRODUCTION and action is not DriftAction.ROLL_BACK:
+            if action is not DriftAction.ROLL_BACK and await policies.has_been_in_production(
+                session, version.id
+            ):
                 # Wherever it was seen; what is rolled back is only where that was.
                 check(
                     reporter,
                     Action.REPORT_DRIFT,
                     version.model_id,
                     environment=Environment.PRODUCTION,
-                    what="change the approval of what is in PRODUCTION by drift",
+                    what="change the approval of what is or was in PRODUCTION by drift",
                 )
             response = await _RESPONSES[action](session, system, version, event)
     except LifecycleError as error:

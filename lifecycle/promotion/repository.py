@@ -467,6 +467,15 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
+async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool:
+    """Whether a version is or ever was in production, with whatever content."""
+    statement = select(StageAssignmentRow.id).where(
+        StageAssignmentRow.model_version_id == version_id,
+        StageAssignmentRow.stage == Stage.PRODUCTION,
+    )
+    return bool(await session.fetch(statement.limit(1)))
+
+
 async def run_was_in_production(session: ReadSession, run_id: UUID) -> bool:
     """Whether a version that came out of a run or its parts has ever been in production, deleted
     or not."""
@@ -532,12 +541,13 @@ async def waits_for_people(
         ApprovalRow.evidence_digest == evidence_digest
     )
     opened = func.max(ApprovalRow.submitted_at).filter(mine & _OPENED)
+    said_no = _said_no_last(same, _OPENED & same)
     return bool(
         await session.fetch(
             select(literal(1))
             .select_from(ApprovalRow)
             .where(or_(mine, same))
-            .having(or_(_is_later(opened, _last_let_on(true())), _said_no_last(same)))
+            .having(or_(_is_later(opened, _last_let_on(true())), said_no))
         )
     )
 
@@ -545,10 +555,12 @@ async def waits_for_people(
 # What the service has opened by itself, what people have ended, and what they have let on.
 _OPENED = ApprovalRow.submitted_by.startswith(SYSTEM)
 _BY_PEOPLE = ~ApprovalRow.decided_by.startswith(SYSTEM)
-# What the policy has approved is taken back by people, too. What nobody had decided yet, and of
-# which somebody thought better, is no decision.
-_TAKEN_BACK = ApprovalRow.withdrawn_at.is_not(None) & ApprovalRow.decided_at.is_not(None)
-_ENDED = (_BY_PEOPLE | _TAKEN_BACK) & among(ApprovalRow.status, ENDED)
+# Who takes back their own says nothing of what others submit. Of those who did so before it was
+# kept whether they may decide it is not known.
+_THEIR_OWN = ApprovalRow.withdrawn_at.is_not(None) & ApprovalRow.overruled_at.is_(None)
+_ENDED = among(ApprovalRow.status, ENDED) & or_(
+    _BY_PEOPLE & ~_THEIR_OWN, ApprovalRow.overruled_at.is_not(None)
+)
 _LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
 
 
@@ -560,12 +572,12 @@ def _is_later(one: Any, other: Any) -> Any:
     return one > func.coalesce(other, text("'-infinity'::timestamptz"))
 
 
-def _said_no_last(which: Any) -> Any:
+def _said_no_last(which: Any, opened: Any) -> Any:
     """Whether the last that people have said of these submissions, which have one content, was no,
-    or the service itself has opened a review since."""
+    or the service itself has opened such a review since."""
     no = func.greatest(
-        func.max(ApprovalRow.submitted_at).filter(_OPENED & which),
-        func.max(func.coalesce(ApprovalRow.withdrawn_at, ApprovalRow.decided_at)).filter(
+        func.max(ApprovalRow.submitted_at).filter(opened),
+        func.max(func.coalesce(ApprovalRow.overruled_at, ApprovalRow.decided_at)).filter(
             _ENDED & which
         ),
     )
@@ -573,6 +585,16 @@ def _said_no_last(which: Any) -> Any:
 
 
 _present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
+# Who may report drift of something elsewhere alone is not to reach what is in production by it.
+_HAS_BEEN_THERE = (
+    select(StageAssignmentRow.id)
+    .where(
+        StageAssignmentRow.model_version_id == ApprovalRow.model_version_id,
+        StageAssignmentRow.stage == Stage.PRODUCTION,
+    )
+    .correlate(ApprovalRow)
+    .exists()
+)
 
 
 def _overruled(which: Any) -> Any:
@@ -591,7 +613,7 @@ def _overruled(which: Any) -> Any:
             _present.status == ApprovalStatus.APPROVED,
         )
         .group_by(_present.model_version_id)
-        .having(_said_no_last(true()))
+        .having(_said_no_last(true(), _OPENED & _HAS_BEEN_THERE))
     )
 
 
@@ -605,7 +627,8 @@ def is_overruled(version_id: Any) -> Any:
 
 async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
     """Those of these versions that are approved, but of whose content as any version of the model
-    the last that people have said was no, or a review was opened since."""
+    the last that people have said was no, or a review of what has been in production was opened
+    since."""
     return set(await session.fetch(_OVERRULED, {"parents": list(version_ids)}))
 
 

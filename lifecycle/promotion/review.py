@@ -383,6 +383,9 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
             ("model_version",),
         )
     _check_own(origin, version, approval, "withdraw what others have submitted and decided")
+    # Who may not decide thinks better of their own; others may still have the same approved.
+    if approval.status in IN_FORCE and origin.rights.may(Action.DECIDE, version.model_id):
+        approval.overruled_at = await clock(session)
     approval.status, approval.withdrawn_at = wanted, await clock(session)
     if approval.decided_by is None:
         approval.notes = command.notes

@@ -1,4 +1,4 @@
-"""When an approval was taken back
+"""When an approval was taken back, and by whom
 
 Revision ID: 0011
 Revises: 0010
@@ -13,7 +13,9 @@ down_revision = "0010"
 
 def upgrade() -> None:
     op.add_column("approval", sa.Column("withdrawn_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("approval", sa.Column("overruled_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("approval", "overruled_at")
     op.drop_column("approval", "withdrawn_at")

@@ -1420,13 +1420,14 @@ async def test_who_reports_on_staging_does_not_change_the_approval_of_what_is_in
         refused = await found(to)
         await drift(staging, staged, "STAGING")
         there = await found(staged)
+        deployed = await graph.mutate("createDeployment", {**to, "environment": "PRODUCTION"})
         await drift(all_, to, "STAGING")
         done = await found(to)
 
     # then
     why = (
-        f"service:{name} may not change the approval of what is in PRODUCTION by drift: that takes "
-        "the role DEPLOYER or ADMIN for PRODUCTION."
+        f"service:{name} may not change the approval of what is or was in PRODUCTION by drift: "
+        "that takes the role DEPLOYER or ADMIN for PRODUCTION."
     )
     responses = [
         {"action": action, "outcome": "FAILED", "message": why}
@@ -1435,3 +1436,23 @@ async def test_who_reports_on_staging_does_not_change_the_approval_of_what_is_in
     event = {"status": "OPEN", "responses": responses}
     assert refused == {"approval": {"status": "APPROVED"}, "driftEvents": {"nodes": [event]}}
     assert there["approval"] == done["approval"] == {"status": "NEEDS_REVIEW"}
+    # Nor by what is the same there.
+    assert deployed["__typename"] == "CreateDeploymentSuccess"
+
+
+async def test_who_may_not_decide_takes_back_their_own_alone(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    # given: what is in production, and what a contributor has had the policy approve of the same
+    to = {"modelVersion": {"id": (await a_version_in(graph, unique, "PRODUCTION"))["id"]}}
+    async with Graph(signed.url, token=await a_token(signed, "CONTRIBUTOR")) as contributor:
+        same = {"modelVersion": {"id": (await a_version(contributor, unique))["id"]}}
+        approval = await contributor.done("submitForApproval", same, "approval { decidedBy }")
+        assert approval == {"decidedBy": "system:policy"}
+
+        # when
+        await contributor.done("withdrawApproval", same, "approval { status }")
+
+    # then
+    deployed = await graph.mutate("createDeployment", {**to, "environment": "PRODUCTION"})
+    assert deployed["__typename"] == "CreateDeploymentSuccess"

@@ -257,9 +257,9 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
     executed: list[str] = []
     execute = Asked.execute
 
-    async def counted(asked: Asked, item: object) -> Answer:
-        executed.append(asked.context.origin.actor)
-        return await execute(asked, item)
+    async def counted(asked: Asked, item: object, principal: str) -> Answer:
+        executed.append(principal)
+        return await execute(asked, item, principal)
 
     version = await a_version(graph, unique, runId=await a_run(graph, unique))
     async with socket(live.url, actor="ada") as ada, socket(live.url, actor="eve") as eve:
@@ -268,8 +268,10 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
                 for opened in (ada, leaving):
                     await opened.start(followed(unique, f"{n}{'x' * (opened is leaving)}"))
                     assert (await opened.receive())["payload"] == {"data": {"deploymentStatus": {}}}
-            await eve.start(followed(unique, "_eve"))
-            await eve.receive()
+            # What both ask for alike is executed for who has less in line.
+            for opened in (ada, eve):
+                await opened.start(followed(unique, "_both"))
+                await opened.receive()
 
             # when: something happens that takes long to tell
             monkeypatch.setattr(Asked, "execute", counted)
@@ -284,14 +286,14 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
                 # others are answered meanwhile
                 assert await graph.query("{ __typename }") == {"__typename": "Query"}
                 await leaving.connection.close()
-                await until(lambda: live.app.state.admission.subscriptions.taken == FOLLOWING + 1)
+                await until(lambda: live.app.state.admission.subscriptions.taken == FOLLOWING + 2)
 
         # all who are still there get it, and for the others nothing more is executed.
-        answers = [await ada.receive() for _ in range(FOLLOWING)] + [await eve.receive()]
+        answers = [await ada.receive() for _ in range(FOLLOWING + 1)] + [await eve.receive()]
         await until(lambda: gate.running + gate.waiting == 0)
     names = [
         next(iter(answer["payload"]["data"]["deploymentStatus"].values()))["modelVersion"]["run"]
         for answer in answers
     ]
-    assert names == [{"experiment": {"name": unique}}] * (FOLLOWING + 1)
+    assert names == [{"experiment": {"name": unique}}] * (FOLLOWING + 2)
     assert len(executed) <= FOLLOWING + 1 + MAX_ITEMS
