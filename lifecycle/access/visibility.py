@@ -62,6 +62,14 @@ VISIBLE = {
     + " END",
 }
 
+# The same the other way round, of the kinds of subjects that are followed: each of these subjects
+# with the models that it is visible by, so that it is asked once for however many follow.
+MODELS_OF = {
+    "deployment": "SELECT deployment.id, model_id FROM deployment "
+    "JOIN model_version ON model_version.id = model_version_id WHERE deployment.id = ANY({ids})",
+    "run": "SELECT DISTINCT run_id, model_id FROM model_version WHERE run_id = ANY({ids})",
+}
+
 # The columns of a table, where a visible row may say something of a hidden one: a run has a parent,
 # a token rights to several models.
 _RIGHTS = (

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import structlog
 
+from lifecycle.access.visibility import MODELS_OF, Unrestrictable
 from lifecycle.database import Database, Models
 from lifecycle.errors import InvalidInput, Unavailable
 from lifecycle.journal import repository, sequencer
@@ -154,6 +155,8 @@ class Feed:
         exists and what is prepared are woken together."""
         database = database or self._database
         visible = database.visible
+        if visible is not None and wanted.subject_kind not in MODELS_OF:
+            raise Unrestrictable(f"Nothing says by which models {wanted.subject_kind} is visible.")
         mailbox = _Mailbox(wanted)
         alike = self._mailboxes.setdefault((wanted, visible, prepare), set())
         alike.add(mailbox)
@@ -237,15 +240,16 @@ class Feed:
         async with self._database.read() as session:
             head = (await repository.head(session)).position
             while self.head < head and self._mailboxes:
-                types = self._followed()
+                types, narrowed = self._followed(), self._narrowed()
                 events = await repository.between(session, types, self.head, head, _PAGE)
-                hidden = await self._hidden(events)
-                if not (self._followed() <= types and self._audiences() <= hidden.keys()):
-                    continue  # somebody came meanwhile who wants more, or may see other models
+                models = await repository.models_of(session, events) if narrowed and events else {}
+                if not self._followed() <= types or self._narrowed() > narrowed:
+                    continue  # somebody came meanwhile who wants more, or sees some models only
                 for event in events:
                     happened = Happened(event, self.cursor(event.position))
+                    of = models.get(event.subject_id, frozenset())
                     for (wanted, visible, prepare), mailboxes in self._mailboxes.items():
-                        if wanted.matches(event) and event.id not in hidden[visible]:
+                        if wanted.matches(event) and (visible is None or visible & of):
                             _put(happened, mailboxes, prepare)
                 self.head = events[-1].position if events else head
             self.head = head
@@ -254,18 +258,9 @@ class Feed:
         """The types of events that anybody wants."""
         return frozenset[str]().union(*(wanted.types for wanted, _, _ in self._mailboxes))
 
-    def _audiences(self) -> set[Models]:
-        """The models that those who follow may see."""
-        return {visible for _, visible, _ in self._mailboxes}
-
-    async def _hidden(self, events: Sequence[Event]) -> dict[Models, frozenset[int]]:
-        """The ids of those of these events that do not exist for each of those who follow."""
-        ids = frozenset(event.id for event in events)
-        hidden: dict[Models, frozenset[int]] = {None: frozenset()}
-        for visible in self._audiences() - {None}:
-            async with self._database.seen_by(visible).read() as session:
-                hidden[visible] = ids - await repository.visible(session, sorted(ids))
-        return hidden
+    def _narrowed(self) -> bool:
+        """Whether anybody follows who sees some models only."""
+        return any(visible is not None for _, visible, _ in self._mailboxes)
 
     async def _break_silence(self) -> None:
         """Tell those who have waited for long that nothing has happened: all in one look, because a

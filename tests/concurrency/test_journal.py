@@ -5,7 +5,7 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -16,12 +16,13 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
+from lifecycle.access.visibility import Unrestrictable
 from lifecycle.journal import feed as feed_module
 from lifecycle.journal import sequencer
 from lifecycle.journal.repository import Event, EventFilter
 from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, serving
-from tests.factories import a_run
+from tests.factories import a_run, a_version
 from tests.following import (
     RUN,
     TRANSPORTS,
@@ -571,3 +572,43 @@ async def test_silence_costs_about_a_look_a_second_and_no_events_are_read_for_no
         await many_events(direct, run, 50)
         await until(lambda: live.feed.head >= head + 50)
         assert not [statement for statement, _ in statements if "FROM event" in statement]
+
+
+async def test_what_happens_is_looked_up_once_for_however_many_see_some_models_only(
+    own_database_url: str, unique: str
+) -> None:
+    direct = await connect(own_database_url)
+    async with serving(own_database_url) as live, Graph(live.url) as graph:
+        # Given a run of one model, which many follow, who all see others besides
+        run = await a_run(graph, unique)
+        await a_version(graph, unique, runId=run)
+        model = await direct.fetchval("SELECT id FROM model")
+        wanted = EventFilter("run", frozenset({"run.metrics_logged"}))
+        with ExitStack() as following:
+            seeing = [
+                live.database.seen_by(frozenset({uuid4(), *({model} if n % 2 else ())}))
+                for n in range(20)
+            ]
+            followers = [following.enter_context(live.feed.follow(wanted, each)) for each in seeing]
+            with read(live.database) as statements:
+                # When three things happen at once
+                await many_events(direct, run, 3)
+                await until(lambda: followers[1]._mailbox.news)
+
+            # Then it is asked once whose that is, and those who see the model are told
+            assert len([sql for sql, _ in statements if "position" not in sql]) == 1
+            assert [len(each._mailbox.news) for each in followers] == [0, 3] * 10
+    await direct.close()
+
+
+async def test_what_is_visible_by_no_models_is_not_followed_by_those_who_see_some(
+    live: Live,
+) -> None:
+    database = live.database.seen_by(frozenset({uuid4()}))
+
+    with (
+        pytest.raises(Unrestrictable),
+        live.feed.follow(EventFilter("stage_policy", frozenset({"stage_policy.set"})), database),
+    ):
+        pass
+    assert live.feed.subscribers == 0
