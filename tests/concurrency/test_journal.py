@@ -4,7 +4,7 @@ and whatever dies."""
 import asyncio
 import gc
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from lifecycle.access.visibility import Unrestrictable
 from lifecycle.journal import feed as feed_module
-from lifecycle.journal import sequencer
+from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
 from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, serving
@@ -294,6 +294,47 @@ async def test_a_client_that_is_cut_off_again_and_again_gets_each_event_once_and
 
 
 # Death
+
+
+async def test_what_takes_too_long_to_hand_out_is_handed_out_in_smaller_parts(
+    live: Live,
+    graph: Graph,
+    direct: asyncpg.Connection,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a database that takes too long for more than three events at a time
+    run = await a_run(graph, unique)
+    between, asked = repository.between, set[int]()
+
+    async def slowly(*given: Any) -> Sequence[Event]:
+        events = await between(*given)
+        if len(events) > 3:
+            asked.add(len(events))
+            await asyncio.sleep(PATIENCE)
+        return events
+
+    async with aclosing(items("socket", live.url, RUN, id=run)) as stream:  # type: ignore[type-var]
+        await present(stream)
+        leading = await leader(direct)
+        monkeypatch.setattr(feed_module, "_HAND_OUT_SECONDS", 0.2)
+        monkeypatch.setattr(repository, "between", slowly)
+
+        # When there are more
+        await many_events(direct, run, 20)
+
+        # Then each comes, once and in order, and the sequencer is the same
+        seen = await take(stream, 20)
+        assert [item["metrics"][0]["step"] for item in seen] == list(range(1, 21))
+        assert await leader(direct) == leading
+    assert asked
+    # And once it is quick again, as much is read at a time as before
+    monkeypatch.undo()
+    async with aclosing(items("socket", live.url, RUN, id=run)) as stream:  # type: ignore[type-var]
+        await present(stream)
+        await many_events(direct, run, 1500)
+        await take(stream, 1500)
+    assert live.feed._page == feed_module._PAGE
 
 
 async def test_when_the_sequencer_dies_another_process_goes_on(
