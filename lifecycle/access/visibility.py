@@ -15,6 +15,10 @@ _KEPT = 1_000
 
 _OF_VERSION = "model_version_id IN (SELECT id FROM model_version)"
 _OF_RUN = "run_id IN (SELECT id FROM run)"
+_SUBJECTS = (
+    *("model", "model_version", "deployment", "drift_event", "run", "experiment", "data_set"),
+    *("stage_policy", "drift_policy", "mlflow_item", "role_grant", "api_token"),
+)
 
 # The rows that are visible, in an order in which each needs only those before it. {models} is the
 # ids of the visible models. Runs belong to no model: they are seen with the versions that came out
@@ -48,12 +52,22 @@ VISIBLE = {
     # What is in MLflow only is nothing of a model's yet.
     "mlflow_item": "object_id IN (SELECT id FROM model UNION ALL SELECT id FROM model_version "
     "UNION ALL SELECT id FROM run UNION ALL SELECT id FROM experiment)",
-    "event": "subject_id IN (SELECT id FROM model UNION ALL SELECT id FROM model_version "
-    "UNION ALL SELECT id FROM deployment UNION ALL SELECT id FROM drift_event "
-    "UNION ALL SELECT id FROM run UNION ALL SELECT id FROM experiment "
-    "UNION ALL SELECT id FROM data_set UNION ALL SELECT id FROM stage_policy "
-    "UNION ALL SELECT id FROM drift_policy UNION ALL SELECT id FROM mlflow_item "
-    "UNION ALL SELECT id FROM role_grant UNION ALL SELECT id FROM api_token)",
+    # By keys, so that of few events nothing is read but their subjects; of many, PostgreSQL reads
+    # the ids of all that is visible first.
+    "event": "CASE subject_kind "
+    + " ".join(
+        f"WHEN '{kind}' THEN EXISTS (SELECT FROM {kind} WHERE {kind}.id = event.subject_id)"
+        for kind in _SUBJECTS
+    )
+    + " END",
+}
+
+# The same the other way round, of the kinds of subjects that are followed: each of these subjects
+# with the models that it is visible by, so that it is asked once for however many follow.
+MODELS_OF = {
+    "deployment": "SELECT deployment.id, model_id FROM deployment "
+    "JOIN model_version ON model_version.id = model_version_id WHERE deployment.id = ANY({ids})",
+    "run": "SELECT DISTINCT run_id, model_id FROM model_version WHERE run_id = ANY({ids})",
 }
 
 # The columns of a table, where a visible row may say something of a hidden one: a run has a parent,

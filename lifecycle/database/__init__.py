@@ -41,6 +41,7 @@ from lifecycle.errors import Unavailable
 from lifecycle.statements import to_json
 
 __all__ = [
+    "IDLE_SECONDS",
     "READERS",
     "SPARE",
     "Database",
@@ -63,6 +64,8 @@ Result = TypeVar("Result")
 READERS = 8
 WRITERS = 8
 SPARE = 2
+# How long PostgreSQL hears nothing on a connection outside the pools before it ends it.
+IDLE_SECONDS = 5
 _ATTEMPTS = 5
 # A replica that does not answer is not waited for.
 _REPLICA_SECONDS = 2
@@ -217,7 +220,7 @@ class Database:
         PostgreSQL ends it when it hears nothing for some seconds: a process that hangs, or whose
         network is gone, must not keep its locks.
         """
-        return await connect(self.url, purpose, idle_session_timeout="5s")
+        return await connect(self.url, purpose, idle_session_timeout=f"{IDLE_SECONDS}s")
 
     @property
     def reading(self) -> int:

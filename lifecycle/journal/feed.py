@@ -17,7 +17,8 @@ from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import structlog
 
-from lifecycle.database import Database, Models
+from lifecycle.access.visibility import MODELS_OF, Unrestrictable
+from lifecycle.database import IDLE_SECONDS, Database, Models
 from lifecycle.errors import InvalidInput, Unavailable
 from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
@@ -32,6 +33,8 @@ _COALESCE_SECONDS = 0.003
 _RECONNECT_SECONDS = 0.5
 # A round that takes longer than this is stuck, as happens when the network is gone.
 _ROUND_SECONDS = 10.0
+# What is handed out is read on another connection: meanwhile nothing is heard on this one.
+_HAND_OUT_SECONDS = IDLE_SECONDS / 2
 _FAREWELL_SECONDS = 1.0
 _PAGE = 500
 # A subscriber that lags further behind reads from the table again instead of from memory.
@@ -96,6 +99,7 @@ class Feed:
         self.heartbeat = heartbeat
         self.head = 0
         self._journal = ""
+        self._page = _PAGE
         self._database = database
         self._mailboxes: dict[_Wanted, set[_Mailbox]] = {}
         self._deserted = asyncio.Event()
@@ -154,6 +158,8 @@ class Feed:
         exists and what is prepared are woken together."""
         database = database or self._database
         visible = database.visible
+        if visible is not None and wanted.subject_kind not in MODELS_OF:
+            raise Unrestrictable(f"Nothing says by which models {wanted.subject_kind} is visible.")
         mailbox = _Mailbox(wanted)
         alike = self._mailboxes.setdefault((wanted, visible, prepare), set())
         alike.add(mailbox)
@@ -220,11 +226,11 @@ class Feed:
                 async with asyncio.timeout(_ROUND_SECONDS):
                     leading = leading or await sequencer.elect(connection)
                     if leading:
-                        while await sequencer.number(connection) == sequencer.BATCH:
-                            await self._hand_out()
+                        if await sequencer.number(connection) == sequencer.BATCH:
+                            self._woken.set()
                     elif committed:
                         await connection.execute("SELECT pg_notify($1, '')", sequencer.CHANNEL)
-                    await self._hand_out()
+                await self._hand_out()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
                         await self._woken.wait()
@@ -233,39 +239,44 @@ class Feed:
             connection.terminate()
 
     async def _hand_out(self) -> None:
-        """Bring the subscribers up to the head of the journal."""
+        """Bring the subscribers up to the head of the journal, or as far as there is time for: the
+        next round goes on there, and with less at once if this was too much."""
+        begun = self.head
+        try:
+            async with asyncio.timeout(_HAND_OUT_SECONDS):
+                await self._read()
+        except TimeoutError:
+            if self.head == begun:
+                self._page = max(self._page // 4, 1)
+                _log.warning("journal.slow", position=begun, page=self._page)
+            self._woken.set()
+
+    async def _read(self) -> None:
         async with self._database.read() as session:
             head = (await repository.head(session)).position
             while self.head < head and self._mailboxes:
-                types = self._followed()
-                events = await repository.between(session, types, self.head, head, _PAGE)
-                hidden = await self._hidden(events)
-                if not (self._followed() <= types and self._audiences() <= hidden.keys()):
-                    continue  # somebody came meanwhile who wants more, or may see other models
+                types, narrowed = self._followed(), self._narrowed()
+                events = await repository.between(session, types, self.head, head, self._page)
+                models = await repository.models_of(session, events) if narrowed and events else {}
+                if not self._followed() <= types or self._narrowed() > narrowed:
+                    continue  # somebody came meanwhile who wants more, or sees some models only
                 for event in events:
                     happened = Happened(event, self.cursor(event.position))
+                    of = models.get(event.subject_id, frozenset())
                     for (wanted, visible, prepare), mailboxes in self._mailboxes.items():
-                        if wanted.matches(event) and event.id not in hidden[visible]:
+                        if wanted.matches(event) and (visible is None or visible & of):
                             _put(happened, mailboxes, prepare)
                 self.head = events[-1].position if events else head
+                self._page = min(self._page * 2, _PAGE)
             self.head = head
 
     def _followed(self) -> frozenset[str]:
         """The types of events that anybody wants."""
         return frozenset[str]().union(*(wanted.types for wanted, _, _ in self._mailboxes))
 
-    def _audiences(self) -> set[Models]:
-        """The models that those who follow may see."""
-        return {visible for _, visible, _ in self._mailboxes}
-
-    async def _hidden(self, events: Sequence[Event]) -> dict[Models, frozenset[int]]:
-        """The ids of those of these events that do not exist for each of those who follow."""
-        ids = frozenset(event.id for event in events)
-        hidden: dict[Models, frozenset[int]] = {None: frozenset()}
-        for visible in self._audiences() - {None}:
-            async with self._database.seen_by(visible).read() as session:
-                hidden[visible] = ids - await repository.visible(session, sorted(ids))
-        return hidden
+    def _narrowed(self) -> bool:
+        """Whether anybody follows who sees some models only."""
+        return any(visible is not None for _, visible, _ in self._mailboxes)
 
     async def _break_silence(self) -> None:
         """Tell those who have waited for long that nothing has happened: all in one look, because a

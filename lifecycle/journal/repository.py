@@ -1,13 +1,15 @@
 """All SQL about events, but for the sequencer's, which needs a connection of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, or_, select, text
 
+from lifecycle.access.visibility import MODELS_OF
 from lifecycle.database import ReadSession
 from lifecycle.journal.tables import EventRow, JournalHeadRow
 from lifecycle.pages import Listing, Ordering, Page, PageRequest, among, by_count, listing
@@ -137,9 +139,24 @@ async def ids_beyond(session: ReadSession, wanted: EventFilter, position: int) -
     return frozenset(await session.fetch(statement.where(beyond)))
 
 
-async def visible(session: ReadSession, ids: Sequence[int]) -> frozenset[int]:
-    """Those of these events that exist for whoever the session is for."""
-    return frozenset(await session.fetch(select(EventRow.id).where(among(EventRow.id, ids))))
+_MODELS_OF = Prepared(
+    text(
+        " UNION ALL ".join(which.format(ids=f":{kind}") for kind, which in MODELS_OF.items())
+    ).bindparams(*(bindparam(kind, type_=ARRAY(Uuid)) for kind in MODELS_OF))
+)
+
+
+async def models_of(session: ReadSession, events: Iterable[Event]) -> dict[UUID, frozenset[UUID]]:
+    """The models that the subjects of these events are visible by; who sees any of a subject's
+    models sees it. Subjects that are visible by none are left out."""
+    subjects: defaultdict[str, set[UUID]] = defaultdict(set)
+    for event in events:
+        subjects[event.subject_kind].add(event.subject_id)
+    found: defaultdict[UUID, set[UUID]] = defaultdict(set)
+    asked = {kind: list(subjects[kind]) for kind in MODELS_OF}
+    for subject, model in await session.fetch(_MODELS_OF, asked):
+        found[subject].add(model)
+    return {subject: frozenset(models) for subject, models in found.items()}
 
 
 async def audit_page(

@@ -4,8 +4,8 @@ and whatever dies."""
 import asyncio
 import gc
 import random
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -16,12 +16,13 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
+from lifecycle.access.visibility import Unrestrictable
 from lifecycle.journal import feed as feed_module
-from lifecycle.journal import sequencer
+from lifecycle.journal import repository, sequencer
 from lifecycle.journal.repository import Event, EventFilter
 from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, serving
-from tests.factories import a_run
+from tests.factories import a_run, a_version
 from tests.following import (
     RUN,
     TRANSPORTS,
@@ -293,6 +294,47 @@ async def test_a_client_that_is_cut_off_again_and_again_gets_each_event_once_and
 
 
 # Death
+
+
+async def test_what_takes_too_long_to_hand_out_is_handed_out_in_smaller_parts(
+    live: Live,
+    graph: Graph,
+    direct: asyncpg.Connection,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a database that takes too long for more than three events at a time
+    run = await a_run(graph, unique)
+    between, asked = repository.between, set[int]()
+
+    async def slowly(*given: Any) -> Sequence[Event]:
+        events = await between(*given)
+        if len(events) > 3:
+            asked.add(len(events))
+            await asyncio.sleep(PATIENCE)
+        return events
+
+    async with aclosing(items("socket", live.url, RUN, id=run)) as stream:  # type: ignore[type-var]
+        await present(stream)
+        leading = await leader(direct)
+        monkeypatch.setattr(feed_module, "_HAND_OUT_SECONDS", 0.2)
+        monkeypatch.setattr(repository, "between", slowly)
+
+        # When there are more
+        await many_events(direct, run, 20)
+
+        # Then each comes, once and in order, and the sequencer is the same
+        seen = await take(stream, 20)
+        assert [item["metrics"][0]["step"] for item in seen] == list(range(1, 21))
+        assert await leader(direct) == leading
+    assert asked
+    # And once it is quick again, as much is read at a time as before
+    monkeypatch.undo()
+    async with aclosing(items("socket", live.url, RUN, id=run)) as stream:  # type: ignore[type-var]
+        await present(stream)
+        await many_events(direct, run, 1500)
+        await take(stream, 1500)
+    assert live.feed._page == feed_module._PAGE
 
 
 async def test_when_the_sequencer_dies_another_process_goes_on(
@@ -571,3 +613,43 @@ async def test_silence_costs_about_a_look_a_second_and_no_events_are_read_for_no
         await many_events(direct, run, 50)
         await until(lambda: live.feed.head >= head + 50)
         assert not [statement for statement, _ in statements if "FROM event" in statement]
+
+
+async def test_what_happens_is_looked_up_once_for_however_many_see_some_models_only(
+    own_database_url: str, unique: str
+) -> None:
+    direct = await connect(own_database_url)
+    async with serving(own_database_url) as live, Graph(live.url) as graph:
+        # Given a run of one model, which many follow, who all see others besides
+        run = await a_run(graph, unique)
+        await a_version(graph, unique, runId=run)
+        model = await direct.fetchval("SELECT id FROM model")
+        wanted = EventFilter("run", frozenset({"run.metrics_logged"}))
+        with ExitStack() as following:
+            seeing = [
+                live.database.seen_by(frozenset({uuid4(), *({model} if n % 2 else ())}))
+                for n in range(20)
+            ]
+            followers = [following.enter_context(live.feed.follow(wanted, each)) for each in seeing]
+            with read(live.database) as statements:
+                # When three things happen at once
+                await many_events(direct, run, 3)
+                await until(lambda: followers[1]._mailbox.news)
+
+            # Then it is asked once whose that is, and those who see the model are told
+            assert len([sql for sql, _ in statements if "position" not in sql]) == 1
+            assert [len(each._mailbox.news) for each in followers] == [0, 3] * 10
+    await direct.close()
+
+
+async def test_what_is_visible_by_no_models_is_not_followed_by_those_who_see_some(
+    live: Live,
+) -> None:
+    database = live.database.seen_by(frozenset({uuid4()}))
+
+    with (
+        pytest.raises(Unrestrictable),
+        live.feed.follow(EventFilter("stage_policy", frozenset({"stage_policy.set"})), database),
+    ):
+        pass
+    assert live.feed.subscribers == 0

@@ -5,16 +5,22 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from sqlalchemy import Table, false, func, select, text, true, union
 from sqlalchemy.orm import aliased
 
-from lifecycle.access.visibility import Unrestrictable
+from lifecycle.access.visibility import MODELS_OF, Unrestrictable
 from lifecycle.database import ReadSession, WriteSession
+from lifecycle.journal import repository
+from lifecycle.journal.repository import Event
+from lifecycle.journal.tables import EventRow
+from lifecycle.pages import among
 from lifecycle.registry.tables import ModelRow, ModelVersionRow
 from lifecycle.statements import Prepared
 from schema import ids
@@ -22,9 +28,10 @@ from schema.subscriptions import Answer, Asked
 from tests.client import Graph, Json, socket
 from tests.conftest import Live
 from tests.factories import a_deployment, a_run, a_version
-from tests.following import DEPLOYMENTS, RUN, TRANSPORTS, items
+from tests.following import DEPLOYMENTS, RUN, TRANSPORTS, items, key_of
 from tests.mutations import global_id
 from tests.restricted import seeing
+from tests.statements import rows
 
 STATUS = """
 subscription ($after: String) {
@@ -99,6 +106,56 @@ async def test_only_what_happens_to_the_visible_is_sent(two: Two) -> None:
             ({"id": mine}, "DEGRADED"),
             ({"id": mine}, "UNHEALTHY"),
         ]
+
+
+async def test_what_is_followed_is_visible_by_the_same_models_either_way(two: Two) -> None:
+    """The feed asks which models each subject is visible by; all others, what some models show."""
+    # Given runs of both models, of one, of a deleted version and of none, and deployments
+    graph, name = two.graph, two.name
+    runs = {each: await a_run(graph, name) for each in ("both", "mine", "other", "deleted", "none")}
+    for each in ("both", "mine"):
+        await a_version(graph, f"{name}-mine", runId=runs[each])
+        await a_version(graph, f"{name}-mine", runId=runs[each])
+    for each in ("both", "other"):
+        await a_version(graph, f"{name}-other", runId=runs[each])
+    version = await a_version(graph, f"{name}-mine", runId=runs["deleted"])
+    gone = await a_deployment(graph, version, status="TERMINATED")
+    selected = {"modelVersion": {"id": version["id"]}}
+    await graph.done("deleteModelVersion", selected, "modelVersion { id }")
+    mine, other = await a_deployment(graph, two.mine), await a_deployment(graph, two.other)
+    models = {each: await model_id(graph, f"{name}-{each}") for each in ("mine", "other")}
+
+    # When it is asked for the events of all of these, and of one that is not there
+    absent = [
+        Event(-1, 1, "x", kind, uuid4(), datetime.now(UTC), "a", {}, {}) for kind in MODELS_OF
+    ]
+    subjects = {*map(key_of, [*runs.values(), gone, mine, other])}
+    database = two.live.database
+    found = await rows(
+        database,
+        "SELECT id, subject_kind, subject_id FROM event WHERE subject_id = ANY(:subjects)",
+        subjects=list(subjects),
+    )
+    events = [replace(absent[0], **each._asdict()) for each in found]
+    assert {event.subject_id for event in events} == subjects
+    assert {event.subject_kind for event in events} == MODELS_OF.keys()
+    async with database.read() as session:
+        known = await repository.models_of(session, [*events, *absent])
+
+    # Then it is by these models
+    both, only = frozenset(models.values()), frozenset({models["mine"]})
+    assert known == {
+        **{key_of(id): only for id in (runs["mine"], runs["deleted"], gone, mine)},
+        **{key_of(id): both - only for id in (runs["other"], other)},
+        key_of(runs["both"]): both,
+    }
+    # And whoever sees some of them is shown the same
+    for visible in (frozenset[UUID](), only, both - only, both, both | {uuid4()}):
+        shown = select(EventRow.id).where(among(EventRow.id, [event.id for event in events]))
+        async with database.seen_by(visible).read() as session:
+            assert {*await session.fetch(shown)} == {
+                event.id for event in events if visible & known.get(event.subject_id, frozenset())
+            }
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
