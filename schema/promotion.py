@@ -611,7 +611,9 @@ class PromotionMutations:
 
     @strawberry.mutation(
         description="Take a submission or an approval back: for who submitted it, who decided it "
-        "last, the version's author, and administrators. Not while the version is in PRODUCTION."
+        "last or, where the policy did, may decide, the version's author, and administrators. Not "
+        "while the version is in PRODUCTION. What somebody who may decide takes back once it is "
+        "approved is not approved as another version either, until people approve it again."
     )
     async def withdraw_approval(
         self, info: Info, input: Given[WithdrawApprovalInput]

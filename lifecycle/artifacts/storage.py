@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Protocol, TypeVar
@@ -24,6 +25,7 @@ from lifecycle.artifacts.bucket import ERRORS, Bucket
 from lifecycle.artifacts.disk import Disk
 from lifecycle.errors import Conflict, Unavailable
 from lifecycle.runs.rules import ArtifactArea
+from lifecycle.turns import Turns
 
 _log = structlog.get_logger(__name__)
 
@@ -31,7 +33,9 @@ Result = TypeVar("Result")
 
 # What takes no time must not wait for what may take minutes.
 _QUICK_THREADS = 8
+# One principal reads so much at a time, and so much more is for those who read nothing.
 _READING_THREADS = 4
+_SPARE_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class Storage:
             for area, location in locations.items()
         }
         self._quick = ThreadPoolExecutor(_QUICK_THREADS, "artifacts")
-        self._reading = ThreadPoolExecutor(_READING_THREADS, "artifacts-reading")
+        self._reading = ThreadPoolExecutor(_READING_THREADS + _SPARE_THREADS, "artifacts-reading")
+        self._turns = Turns(_READING_THREADS, _SPARE_THREADS)
         self._closed = Event()
 
     def disk(self, name: str) -> Disk | None:
@@ -125,12 +130,31 @@ class Storage:
         return None
 
     async def receive(
-        self, area: ArtifactArea, id: str, size: int, digest: str, *, known: bool = True
+        self,
+        area: ArtifactArea,
+        id: str,
+        size: int,
+        digest: str,
+        *,
+        principal: str,
+        known: bool = True,
     ) -> None:
-        """Keep what was uploaded, if it is what was announced; nothing to do if such content is
-        kept already, and that may be known. Raises Conflict, saying what is wrong with it."""
+        """Keep what was uploaded, if it is what was announced, when it is the principal's turn;
+        nothing to do if such content is kept already, and that may be known. Raises Conflict,
+        saying what is wrong with it; what has another digest has to be uploaded again."""
         place = self._places[area]
-        await self._run(self._reading, lambda: self._receive(place, id, size, digest, known))
+        if not self._turns.enters(principal):
+            await self._turns.wait(principal)
+        received = self._run(self._reading, lambda: self._receive(place, id, size, digest, known))
+        reading = asyncio.create_task(received)
+        reading.add_done_callback(partial(self._has_read, principal))
+        # Who leaves keeps the place: a thread cannot be stopped.
+        await asyncio.shield(reading)
+
+    def _has_read(self, principal: str, reading: asyncio.Task[None]) -> None:
+        self._turns.leave(principal)
+        if not reading.cancelled():
+            reading.exception()  # perhaps there is nobody left who would see it
 
     async def discard(self, area: ArtifactArea, id: str) -> None:
         """Remove all that is left of an upload, but not the content that it led to."""
@@ -184,6 +208,8 @@ class Storage:
             hashed.update(chunk)
         _check_size(read, size)
         if (actual := f"sha256:{hashed.hexdigest()}") != digest:
+            # Or it could be read again and again.
+            place.remove(rules.upload_folder(id))
             raise Conflict(
                 f"What was uploaded has the digest {actual}, but {digest} was announced; upload "
                 "it again.",

@@ -53,7 +53,14 @@ async def receive(database: Database, storage: Storage, origin: Origin, id: UUID
     check(origin, Action.LOG)
     if row.completed_at is None:
         known = await is_known(database, row.area, row.digest)
-        await storage.receive(row.area, row.id.hex, row.size_bytes, row.digest, known=known)
+        await storage.receive(
+            row.area,
+            row.id.hex,
+            row.size_bytes,
+            row.digest,
+            principal=origin.actor,
+            known=known,
+        )
 
 
 async def is_known(database: Database, area: ArtifactArea, digest: str) -> bool:

@@ -43,7 +43,7 @@ from lifecycle.promotion.rules import OPEN
 from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
-from lifecycle.registry.rules import DriftSeverity, Stage
+from lifecycle.registry.rules import DriftSeverity
 from lifecycle.registry.tables import ModelVersionRow
 
 _log = structlog.get_logger(__name__)

@@ -94,7 +94,7 @@ def outlook(policy: Policy, facts: Facts) -> Report:
         checks.append(_way(facts, stage))
     if facts.stage is not stage and is_guarded(facts.stage, stage):
         found = evaluate(policy, facts).checks
-        if facts.status is ApprovalStatus.BYPASSED:
+        if _is_past(facts):
             found = [replace(each, severity=CheckSeverity.INFO) for each in found]
         checks += found
     return Report(stage, policy.version, checks, facts.now)
@@ -157,9 +157,10 @@ def _doubt(policy: Policy, facts: Facts) -> str | None:
     version; and where nobody has approved it, another version may be in production than then, or
     another policy in force."""
     approval = facts.approval
-    if approval is None or facts.status is not ApprovalStatus.APPROVED:
+    if approval is None or facts.status not in IN_FORCE:
         return None
-    if (overruled := _overruled(facts)) or approval.approved_by:
+    overruled = _overruled(facts)
+    if overruled or approval.approved_by or facts.status is ApprovalStatus.BYPASSED:
         return overruled
     reason = _DECIDES_NOTHING
     if policy.automatic is not None:
@@ -169,6 +170,12 @@ def _doubt(policy: Policy, facts: Facts) -> str | None:
     return (
         f"without a person, and now the policy would leave it to people: {reason.removesuffix('.')}"
     )
+
+
+def _is_past(facts: Facts) -> bool:
+    """Whether an administrator has decided to go past the policy, and people have not said no to
+    the same since."""
+    return facts.status is ApprovalStatus.BYPASSED and _overruled(facts) is None
 
 
 def _overruled(facts: Facts) -> str | None:
@@ -191,7 +198,7 @@ def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> No
     stands in the way or an administrator has decided to go past it. `path` is what in the input
     asks for it."""
     unmet = report.unmet
-    if not unmet or facts.status is ApprovalStatus.BYPASSED:
+    if not unmet or _is_past(facts):
         return
     if [check.category for check in unmet] == ["approval"]:
         raise ApprovalRequired(facts.status, report, path)

@@ -541,15 +541,24 @@ async def waits_for_people(
         ApprovalRow.evidence_digest == evidence_digest
     )
     opened = func.max(ApprovalRow.submitted_at).filter(mine & _OPENED)
-    said_no = _said_no_last(same, _OPENED & same)
+    said_no = _said_no_last(same, _OPENED & same, mine)
     return bool(
         await session.fetch(
             select(literal(1))
             .select_from(ApprovalRow)
             .where(or_(mine, same))
-            .having(or_(_is_later(opened, _last_let_on(true())), said_no))
+            .having(or_(_is_later(opened, _last_let_on(true(), mine)), said_no))
         )
     )
+
+
+async def was_refused(session: WriteSession, version: ModelVersionRow) -> bool:
+    """Whether the last that people have said of a version, with whatever content, was no, or the
+    service itself has opened a review of it since."""
+    mine = ApprovalRow.model_version_id == version.id
+    said_no = _said_no_last(mine, _OPENED & mine, mine)
+    statement = select(literal(1)).select_from(ApprovalRow).where(mine).having(said_no)
+    return bool(await session.fetch(statement))
 
 
 # What the service has opened by itself, what people have ended, and what they have let on.
@@ -562,26 +571,28 @@ _ENDED = among(ApprovalRow.status, ENDED) & or_(
     _BY_PEOPLE & ~_THEIR_OWN, ApprovalRow.overruled_at.is_not(None)
 )
 _LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
+_BYPASSED = ApprovalRow.status == ApprovalStatus.BYPASSED
 
 
-def _last_let_on(which: Any) -> Any:
-    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which)
+def _last_let_on(which: Any, own: Any) -> Any:
+    """A BYPASS is for its own version: others would come in by it unseen."""
+    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which & (own | ~_BYPASSED))
 
 
 def _is_later(one: Any, other: Any) -> Any:
     return one > func.coalesce(other, text("'-infinity'::timestamptz"))
 
 
-def _said_no_last(which: Any, opened: Any) -> Any:
+def _said_no_last(which: Any, opened: Any, own: Any) -> Any:
     """Whether the last that people have said of these submissions, which have one content, was no,
-    or the service itself has opened such a review since."""
+    or the service itself has opened such a review since. `own` are those of the version itself."""
     no = func.greatest(
         func.max(ApprovalRow.submitted_at).filter(opened),
         func.max(func.coalesce(ApprovalRow.overruled_at, ApprovalRow.decided_at)).filter(
             _ENDED & which
         ),
     )
-    return _is_later(no, _last_let_on(which))
+    return _is_later(no, _last_let_on(which, own))
 
 
 _present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
@@ -598,6 +609,7 @@ _HAS_BEEN_THERE = (
 
 
 def _overruled(which: Any) -> Any:
+    own = ApprovalRow.model_version_id == _present.model_version_id
     return (
         select(_present.model_version_id)
         .join(_of, _of.id == _present.model_version_id)
@@ -610,10 +622,17 @@ def _overruled(which: Any) -> Any:
         .where(
             _present.model_version_id == which,
             _present.superseded_at.is_(None),
-            _present.status == ApprovalStatus.APPROVED,
+            among(_present.status, IN_FORCE),
+            # Figures alone may be the same of two models.
+            or_(
+                own,
+                _of.run_id.is_not(None),
+                _of.artifact_path.is_not(None),
+                _of.artifact_digest.is_not(None),
+            ),
         )
         .group_by(_present.model_version_id)
-        .having(_said_no_last(true(), _OPENED & _HAS_BEEN_THERE))
+        .having(_said_no_last(true(), _OPENED & _HAS_BEEN_THERE, own))
     )
 
 
@@ -626,9 +645,9 @@ def is_overruled(version_id: Any) -> Any:
 
 
 async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of these versions that are approved, but of whose content as any version of the model
-    the last that people have said was no, or a review of what has been in production was opened
-    since."""
+    """Those of these versions whose approval is in force, but of whose content as any version of
+    the model, if more than figures says that it is the same, the last that people have said was
+    no, or a review of what has been in production was opened since."""
     return set(await session.fetch(_OVERRULED, {"parents": list(version_ids)}))
 
 

@@ -366,8 +366,8 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
     """Take a submission or an approval back.
 
     Raises NotFound, StaleRevision, InvalidTransition, Conflict while the version is in production,
-    and Forbidden for everybody but its submitter, who decided it, the version's author, and
-    administrators.
+    and Forbidden for everybody but its submitter, who decided it or, where the policy did, may
+    decide, the version's author, and administrators.
     """
     version = await registry_service.locked_with_model(session, command.model_version)
     check(origin, Action.REVIEW, version.model_id)
@@ -382,9 +382,11 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
             f"Version {version.version} is in PRODUCTION; move it to STAGING or ARCHIVED first.",
             ("model_version",),
         )
-    _check_own(origin, version, approval, "withdraw what others have submitted and decided")
+    may_decide = origin.rights.may(Action.DECIDE, version.model_id)
+    if not (may_decide and (approval.decided_by or "").startswith(SYSTEM)):
+        _check_own(origin, version, approval, "withdraw what others have submitted and decided")
     # Who may not decide thinks better of their own; others may still have the same approved.
-    if approval.status in IN_FORCE and origin.rights.may(Action.DECIDE, version.model_id):
+    if approval.status in IN_FORCE and may_decide:
         approval.overruled_at = await clock(session)
     approval.status, approval.withdrawn_at = wanted, await clock(session)
     if approval.decided_by is None:

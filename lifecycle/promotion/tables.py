@@ -66,9 +66,9 @@ class ApprovalRow(WithId):
 
     `evidence_digest` and `checklist_digest` say what was submitted, then what was decided on.
     `used_at` is when it first let the version into production; `withdrawn_at` of those that were
-    taken back, but of none that were before there was this column, and `overruled_at` where that was
-    done to an approval by somebody who may decide. `cause_id` is the drift event that made it STALE
-    or asked for it.
+    taken back, but of none that were before there was this column, and `overruled_at` where that
+    was done to an approval by somebody who may decide. `cause_id` is the drift event that made it
+    STALE or asked for it.
     """
 
     __tablename__ = "approval"

@@ -488,8 +488,10 @@ async def _take_over(
                 "here, so it comes into PRODUCTION by setStage alone."
             )
         facts = (await promotion.facts(session, [row]))[id]
-        if await promotion.waits_for_people(session, row, facts.evidence_digest()):
-            # Who imports has not seen what people have said to it.
+        if await promotion.was_refused(session, row) or await promotion.waits_for_people(
+            session, row, facts.evidence_digest()
+        ):
+            # Who imports has not seen what people have said to it, nor what it has become since.
             raise Impossible(
                 "In MLflow it is in production; here nobody has approved what it is since that was "
                 "rejected or taken back, or drift opened a review of it."

@@ -2,16 +2,20 @@
 
 import asyncio
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from threading import Event
 from urllib.parse import urlsplit
 
 import pytest
 
+from lifecycle.artifacts.disk import Disk
 from lifecycle.database import connect
 from tests.artifacts.conftest import Kept
 from tests.client import PATIENCE, Graph, Json
 from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in, approved
+from tests.following import until
 from tests.mutations import global_id
 from tests.statements import rows
 from tests.uploads import (
@@ -414,6 +418,45 @@ async def test_what_is_put_while_it_is_being_completed_changes_nothing(
         else:
             assert result["__typename"] == "Conflict", result
             assert (await begin(graph, run, good, path="x"))["alreadyStored"] is False
+
+
+async def test_principals_take_turns_to_have_their_uploads_read(
+    on_disk: Kept, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, live = on_disk.graph, on_disk.live
+    # given: one whose uploads take long to read, as many as may be read of one, and more
+    go_on, chunks = Event(), Disk.chunks
+
+    def slowly(disk: Disk, key: str) -> Iterator[bytes]:
+        for chunk in chunks(disk, key):
+            assert not chunk.startswith(b"slow") or go_on.wait(PATIENCE)
+            yield chunk
+
+    monkeypatch.setattr(Disk, "chunks", slowly)
+    run = await a_run(graph, unique)
+
+    async def sent(content: bytes) -> Json:
+        upload = await begin(graph, run, content, path=content.decode())
+        await put(upload, content)
+        return upload
+
+    slow = [await sent(f"slow {unique} {n}".encode()) for n in range(7)]
+    content = unique.encode()
+    quick = await sent(content)
+    reading = [asyncio.create_task(complete(graph, upload)) for upload in slow]
+    turns = live.app.state.storage._turns
+    await until(lambda: (turns.running, turns.waiting) == (4, 3))
+
+    # when: another completes one
+    async with Graph(live.url, "eve") as eve:
+        artifact = await complete(eve, quick)
+
+    # then: that is read first, and the others when it is their turn
+    assert (await get(artifact)).content == content
+    assert (turns.running, turns.waiting) == (4, 3)
+    go_on.set()
+    assert len(await asyncio.gather(*reading)) == 7
+    assert (turns.running, turns.waiting) == (0, 0)
 
 
 # Links.

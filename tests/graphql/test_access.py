@@ -444,7 +444,7 @@ async def test_who_may_only_look_at_a_model_registers_its_runs_for_no_other(
         await a_version(service, unique, runId=seen)
 
 
-async def test_who_sees_everything_registers_a_run_of_no_model_for_their_own(
+async def test_who_sees_everything_registers_any_run_for_their_own_model(
     signed: Live, root: Graph, graph: Graph, unique: str
 ) -> None:
     run, other = await a_run(graph, unique), await a_run(graph, unique)
@@ -458,7 +458,7 @@ async def test_who_sees_everything_registers_a_run_of_no_model_for_their_own(
             for id in (run, other)
         ]
 
-    assert codes == [None, "FORBIDDEN"]
+    assert codes == [None, None]
 
 
 async def test_who_may_not_promote_moves_nothing_into_production_nor_out_of_it(
@@ -1376,8 +1376,9 @@ async def test_who_reports_on_staging_does_not_change_the_approval_of_what_is_in
     signed: Live, graph: Graph, unique: str, how: str
 ) -> None:
     # given
-    to = {"modelVersion": {"id": (await a_version_in(graph, unique, "PRODUCTION"))["id"]}}
-    waiting = await approved(graph, await a_version(graph, unique))
+    version = await a_version_in(graph, unique, "PRODUCTION", artifactPath="model.bin")
+    to = {"modelVersion": {"id": version["id"]}}
+    waiting = await approved(graph, await a_version(graph, unique, artifactPath="model.bin"))
     staged = {"modelVersion": {"id": waiting["id"]}}
     policy: Json = {
         "modelName": unique,
@@ -1444,9 +1445,14 @@ async def test_who_may_not_decide_takes_back_their_own_alone(
     signed: Live, graph: Graph, unique: str
 ) -> None:
     # given: what is in production, and what a contributor has had the policy approve of the same
-    to = {"modelVersion": {"id": (await a_version_in(graph, unique, "PRODUCTION"))["id"]}}
+    alike: Json = {
+        "metrics": [{"key": "accuracy", "value": 0.9}],
+        "artifactPath": "model.bin",
+    }
+    version = await a_version_in(graph, unique, "PRODUCTION", **alike)
+    to = {"modelVersion": {"id": version["id"]}}
     async with Graph(signed.url, token=await a_token(signed, "CONTRIBUTOR")) as contributor:
-        same = {"modelVersion": {"id": (await a_version(contributor, unique))["id"]}}
+        same = {"modelVersion": {"id": (await a_version(contributor, unique, **alike))["id"]}}
         approval = await contributor.done("submitForApproval", same, "approval { decidedBy }")
         assert approval == {"decidedBy": "system:policy"}
 
@@ -1456,3 +1462,19 @@ async def test_who_may_not_decide_takes_back_their_own_alone(
     # then
     deployed = await graph.mutate("createDeployment", {**to, "environment": "PRODUCTION"})
     assert deployed["__typename"] == "CreateDeploymentSuccess"
+
+
+async def test_who_may_decide_takes_back_what_the_policy_has_approved(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    metrics = [{"key": "accuracy", "value": 0.9}]
+    version = {"modelVersion": {"id": (await a_version(graph, unique, metrics=metrics))["id"]}}
+    approval = await graph.done("submitForApproval", version, "approval { decidedBy }")
+    assert approval == {"decidedBy": "system:policy"}
+    codes = {}
+
+    for role in ("CONTRIBUTOR", "APPROVER"):
+        async with Graph(signed.url, token=await a_token(signed, role)) as client:
+            codes[role] = await _code(client, "withdrawApproval", version)
+
+    assert codes == {"CONTRIBUTOR": "FORBIDDEN", "APPROVER": None}

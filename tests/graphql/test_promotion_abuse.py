@@ -14,6 +14,11 @@ def accuracy(value: float) -> list[Json]:
     return [{"key": "accuracy", "value": value}]
 
 
+def alike(value: float) -> Json:
+    """What says that versions are the same: figures alone do not."""
+    return {"metrics": accuracy(value), "artifactPath": "model.bin"}
+
+
 async def submit(graph: Graph, version: Json) -> Json:
     """The approval that came of it."""
     return await graph.done(
@@ -500,7 +505,7 @@ async def doubtful(graph: Graph, name: str) -> list[Json]:
     """Two versions alike, which people have to decide about, until nothing is in production any
     more."""
     leader = await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(0.9))
-    versions = [await a_version(graph, name, metrics=accuracy(0.87)) for _ in range(2)]
+    versions = [await a_version(graph, name, **alike(0.87)) for _ in range(2)]
     for version in versions:
         assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
     await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
@@ -510,7 +515,7 @@ async def doubtful(graph: Graph, name: str) -> list[Json]:
 async def two_alike(graph: Graph, name: str) -> list[Json]:
     """Two versions of one content, which wait for people; the policy approves the second."""
     leader = await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(0.9))
-    first, second = [await a_version(graph, name, metrics=accuracy(0.87)) for _ in range(2)]
+    first, second = [await a_version(graph, name, **alike(0.87)) for _ in range(2)]
     assert (await submit(graph, first))["status"] == "NEEDS_REVIEW"
     await graph.done("setStage", of(leader) | {"stage": "ARCHIVED"}, VERSION)
     assert (await submit(graph, second))["decidedBy"] == "system:policy"
@@ -577,19 +582,19 @@ async def test_what_people_have_taken_back_is_so_from_then_on(
     # then
     assert taken_back["approval"]["withdrawnAt"] > taken_back["approval"]["decidedAt"]
     assert (await promote(graph, versions[1]))["__typename"] == "ApprovalRequired"
-    same = await a_version(graph, unique, metrics=accuracy(0.87))
+    same = await a_version(graph, unique, **alike(0.87))
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
 
 
 async def test_what_the_policy_approved_and_people_took_back_the_policy_does_not_approve_again(
     graph: Graph, unique: str
 ) -> None:
-    version = await a_version(graph, unique, metrics=accuracy(0.87))
+    version = await a_version(graph, unique, **alike(0.87))
     assert (await submit(graph, version))["decidedBy"] == "system:policy"
     taken_back = of(version) | {"notes": "It has a bug."}
     await graph.mutate("withdrawApproval", taken_back, **{"Lifecycle-Actor": "admin"})
 
-    same = await a_version(graph, unique, metrics=accuracy(0.87))
+    same = await a_version(graph, unique, **alike(0.87))
 
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
 
@@ -599,7 +604,7 @@ async def in_production(graph: Graph, name: str, *figures: float) -> tuple[list[
     With the id of its deployment."""
     made = []
     for figure in figures:
-        made.append(await a_version_in(graph, name, "PRODUCTION", metrics=accuracy(figure)))
+        made.append(await a_version_in(graph, name, "PRODUCTION", **alike(figure)))
         id = await a_deployment(graph, made[-1], "PRODUCTION", "ACTIVE")
         await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
     return made, id
@@ -617,7 +622,7 @@ async def test_a_rollback_passes_over_what_people_have_rejected_as_another_versi
     graph: Graph, unique: str
 ) -> None:
     _, id = await in_production(graph, unique, 0.80, 0.77, 0.82)
-    same = await a_version(graph, unique, metrics=accuracy(0.77))
+    same = await a_version(graph, unique, **alike(0.77))
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
     await rejected(graph, same)
 
@@ -630,7 +635,7 @@ async def test_a_rollback_brings_nothing_back_that_people_have_rejected_as_anoth
     graph: Graph, unique: str
 ) -> None:
     [former, _], id = await in_production(graph, unique, 0.77, 0.82)
-    same = await a_version(graph, unique, metrics=accuracy(0.77))
+    same = await a_version(graph, unique, **alike(0.77))
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
     await rejected(graph, same)
 
@@ -652,9 +657,9 @@ async def test_what_people_have_rejected_as_another_version_is_deployed_once_the
 ) -> None:
     # given: what is in production, and is rejected as another version
     await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
-    version = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.87))
+    version = await a_version_in(graph, unique, "PRODUCTION", **alike(0.87))
     waiting = await a_deployment(graph, version, "PRODUCTION", "VALIDATING")
-    same = await a_version(graph, unique, metrics=accuracy(0.87))
+    same = await a_version(graph, unique, **alike(0.87))
     assert (await submit(graph, same))["status"] == "APPROVED"
     await graph.mutate("withdrawApproval", of(same), "approval { status }")
 
@@ -673,6 +678,63 @@ async def test_what_people_have_rejected_as_another_version_is_deployed_once_the
     assert (await graph.mutate("createDeployment", deployment))["__typename"] == (
         "CreateDeploymentSuccess"
     )
+
+
+async def test_what_is_the_same_in_figures_alone_is_taken_back_by_itself_alone(
+    graph: Graph, unique: str
+) -> None:
+    # given: nothing but figures is known of what is in production, and of what is taken back
+    version = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.87))
+    other = await a_version(graph, unique, metrics=accuracy(0.87))
+    assert (await submit(graph, other))["status"] == "APPROVED"
+
+    # when
+    await graph.mutate("withdrawApproval", of(other), "approval { status }")
+
+    # then
+    deployed = await graph.mutate("createDeployment", of(version) | {"environment": "PRODUCTION"})
+    assert deployed["__typename"] == "CreateDeploymentSuccess"
+    assert (await submit(graph, other))["status"] == "NEEDS_REVIEW"
+
+
+async def test_a_bypass_does_not_hold_against_what_people_say_later(
+    graph: Graph, unique: str
+) -> None:
+    # given: what was let in by a BYPASS, made way, and was rejected as another version
+    await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    version = await a_version(graph, unique, **alike(0.87))
+    bypass = of(version) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    assert (await promote(graph, version))["__typename"] == "SetStageSuccess"
+    good = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
+    await graph.done("updateDeployment", {"id": good, "health": "HEALTHY"}, "deployment { id }")
+    later = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.92))
+    bad = await a_deployment(graph, later, "PRODUCTION", "ACTIVE")
+    same = await a_version(graph, unique, **alike(0.87))
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    await rejected(graph, same)
+
+    # when
+    refused = await graph.mutate("rollbackDeployment", {"id": bad})
+
+    # then
+    message = overruled("2").replace("APPROVED", "BYPASSED")
+    assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
+    # Who goes past it knowingly does.
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    back = await graph.done("rollbackDeployment", {"id": bad}, "deployment { version }")
+    assert back == {"version": "2"}
+
+
+async def test_a_bypass_lets_no_other_version_in(graph: Graph, unique: str) -> None:
+    bad, same = await two_alike(graph, unique)
+    await rejected(graph, bad)
+
+    bypass = of(bad) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+
+    assert (await promote(graph, same))["__typename"] == "ApprovalRequired"
+    assert (await promote(graph, bad))["__typename"] == "SetStageSuccess"
 
 
 async def test_what_was_rejected_is_in_nobodys_way_who_has_another_content_or_goes_past_it(

@@ -206,9 +206,9 @@ async def test_answers_are_shared_with_those_who_see_the_same_only(
     executed: list[Json] = []
     execute = Asked.execute
 
-    async def noted(asked: Asked, item: object) -> Answer:
+    async def noted(asked: Asked, item: object, principal: str) -> Answer:
         executed.append(asked.variables)
-        return await execute(asked, item)
+        return await execute(asked, item, principal)
 
     async with (
         socket(two.live.url, actor=two.name) as one,

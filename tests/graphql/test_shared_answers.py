@@ -33,9 +33,9 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
     found: list[Json] = []
     execute = Asked.execute
 
-    async def noted(asked: Asked, item: object) -> Answer:
+    async def noted(asked: Asked, item: object, principal: str) -> Answer:
         found.append(asked.variables)
-        return await execute(asked, item)
+        return await execute(asked, item, principal)
 
     monkeypatch.setattr(Asked, "execute", noted)
     return found

@@ -658,16 +658,20 @@ async def test_what_somebody_has_uploaded_for_a_version_of_mlflows_is_not_what_c
     assert (await the_version(empty, unique))["artifactUrl"] is None
 
 
+@pytest.mark.parametrize("since", ["nothing", "a parameter"])
 async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_import(
-    empty: World, unique: str
+    empty: World, unique: str, since: str
 ) -> None:
     # given
     client = MlflowClient(empty.mlflow.url)
-    a_version_there(client, unique)
+    run = a_run_there(client, unique)
+    a_version_there(client, unique, run=run)
     await empty.bring_in()
     of = {"modelVersion": {"id": (await the_version(empty, unique))["id"]}}
     await empty.graph.done("submitForApproval", of, "approval { status }")
     await empty.graph.done("decideApproval", {**of, "decision": "REJECT"}, "approval { status }")
+    if since == "a parameter":
+        client.log_param(run, "host", "gpu-7")
 
     # when
     version = await imported_from_production(empty, client, unique)
