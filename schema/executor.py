@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from graphql import (
     ExecutionResult,
+    GraphQLError,
     GraphQLLeafType,
     GraphQLList,
     GraphQLObjectType,
@@ -20,12 +21,14 @@ from graphql import (
     GraphQLResolveInfo,
     get_named_type,
     is_leaf_type,
+    is_non_null_type,
+    located_error,
 )
 from graphql.pyutils import AwaitableOrValue, Path
 
 from lifecycle.errors import LimitExceeded
 from schema.errors import told
-from schema.limits import MAX_OBJECTS, MAX_SHOWN
+from schema.limits import MAX_ERRORS, MAX_OBJECTS, MAX_SHOWN
 from schema.variables import ReadsColumns
 
 # The scalars whose values are as long as they are, and the one whose values are JSON; all others
@@ -78,11 +81,25 @@ class Length:
         )
 
 
+def too_many_objects() -> LimitExceeded:
+    """What to say if an answer has more objects than it may."""
+    return LimitExceeded(
+        f"An answer may have {MAX_OBJECTS:,} objects in its lists. Ask for shorter pages, or for "
+        "less of each object. If it was a change, it has been made.",
+        "objects",
+        MAX_OBJECTS,
+        MAX_OBJECTS + 1,
+    )
+
+
 class Executor(ReadsColumns):
-    """Shows so many objects in lists, each list beyond that is an error; and no answer that is too
-    long: once it is, nothing more is looked up for it."""
+    """Shows no answer that has too many objects in its lists, or is too long, or has more errors
+    than anybody reads: once it has, nothing more is looked up for it. Each would take its time, and
+    there may be one for each list of each object."""
 
     _objects = 0
+    _errors = 0
+    _first_error: GraphQLError
     _own_length: Length | None = None
 
     @property
@@ -91,6 +108,10 @@ class Executor(ReadsColumns):
         if self._own_length is None:
             self._own_length = Length()
         return self._own_length
+
+    @property
+    def _ended(self) -> bool:
+        return self._length.left < 0 or self._objects > MAX_OBJECTS or self._errors > MAX_ERRORS
 
     async def execute_fields_serially(
         self,
@@ -121,9 +142,8 @@ class Executor(ReadsColumns):
         position_context: Any,
     ) -> AwaitableOrValue[dict[str, Any]]:
         """The fields of one object."""
-        length = self._length
-        length.add(sum(map(len, grouped_field_set)))
-        if length.left < 0:
+        self._length.add(sum(map(len, grouped_field_set)))
+        if self._ended:
             return {}
         return super().execute_fields(
             parent_type, source_value, path, grouped_field_set, position_context
@@ -143,11 +163,37 @@ class Executor(ReadsColumns):
         return value
 
     def build_response(self, data: dict[str, Any] | None) -> Any:
-        """The answer; what is too long is an error alone."""
-        response = super().build_response(data)
+        """The answer; what is too long, or too much, is an error alone, and of too many errors
+        there are the first alone."""
+        response: Any = super().build_response(data)
         if self._length.left < 0:
             return ExecutionResult(None, [told(self._length.error())])
+        if self._objects > MAX_OBJECTS:
+            return ExecutionResult(None, [told(too_many_objects())])
+        if self._errors > MAX_ERRORS:
+            return ExecutionResult(None, (response.errors or [])[:MAX_ERRORS])
         return response
+
+    def handle_field_error(
+        self,
+        raw_error: Exception,
+        return_type: GraphQLOutputType,
+        field_details_list: Any,
+        path: Path,
+    ) -> None:
+        """Keep an error of a field, or raise it for the object that has the field. Of those that
+        nobody is told it is not even found out where they are."""
+        self._errors += 1
+        if self._errors == 1:
+            nodes = [each.node for each in field_details_list]
+            self._first_error = located_error(raw_error, nodes, path.as_list())
+        if self._errors <= MAX_ERRORS:
+            super().handle_field_error(raw_error, return_type, field_details_list, path)
+        elif is_non_null_type(return_type):
+            first = self._first_error
+            raise GraphQLError(
+                first.message, first.nodes, path=first.path, original_error=first.original_error
+            )
 
     def complete_list_value(
         self,
@@ -158,18 +204,10 @@ class Executor(ReadsColumns):
         result: AsyncIterable[Any] | Iterable[Any],
         position_context: Any,
     ) -> AwaitableOrValue[list[Any]]:
-        """The list as it is shown. Raises LimitExceeded."""
+        """The list as it is shown."""
         if isinstance(result, Sized) and not is_leaf_type(get_named_type(return_type)):
             self._objects += len(result)
-            if self._objects > MAX_OBJECTS:
-                raise LimitExceeded(
-                    f"An answer may have {MAX_OBJECTS:,} objects in its lists. Ask for shorter "
-                    "pages, or for less of each object.",
-                    "objects",
-                    MAX_OBJECTS,
-                    self._objects,
-                )
-        if self._length.left < 0:
+        if self._ended:
             return []
         return super().complete_list_value(
             return_type, field_details_list, info, path, result, position_context

@@ -476,17 +476,23 @@ async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool
     return bool(await session.fetch(statement.limit(1)))
 
 
-async def run_was_in_production(session: ReadSession, run_id: UUID) -> bool:
+async def run_counts_in_production(session: ReadSession, run_id: UUID) -> bool:
     """Whether a version that came out of a run or its parts has ever been in production, deleted
-    or not."""
+    or not, or one of its parts is submitted or approved, whose evidence has nothing of the run."""
     tree = select(RunRow.id).where(RunRow.id == run_id).cte("runs", recursive=True)
     parts = select(RunRow.id).join(tree, RunRow.parent_id == tree.c.id)
     tree = tree.union(parts)
+    was_there = select(StageAssignmentRow.id).where(
+        StageAssignmentRow.model_version_id == ModelVersionRow.id,
+        StageAssignmentRow.stage == Stage.PRODUCTION,
+    )
+    on_the_way = (ModelVersionRow.run_id != run_id) & among(
+        ModelVersionRow.approval_status, OPEN | IN_FORCE
+    )
     statement = (
-        select(StageAssignmentRow.id)
-        .join(ModelVersionRow, ModelVersionRow.id == StageAssignmentRow.model_version_id)
+        select(ModelVersionRow.id)
         .join(tree, tree.c.id == ModelVersionRow.run_id)
-        .where(StageAssignmentRow.stage == Stage.PRODUCTION)
+        .where(or_(on_the_way, was_there.exists()))
     )
     return bool(await session.fetch(statement.limit(1)))
 

@@ -441,12 +441,14 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
 
 async def _check_may_leave_data_set(session: WriteSession, run: RunRow) -> None:
     """Raise Conflict once something that came out of a run has been in production: who asks what is
-    live because of its data has to find it, and what it was, for ever. That a version is approved
-    is not enough, because with other facts it is not any more, and does not go on."""
-    if await repository.run_was_in_production(session, run.id):
+    live because of its data has to find it, and what it was, for ever. That a version of it is
+    approved is not enough, because with other facts it is not any more, and does not go on; what
+    came out of one of its parts is approved still."""
+    if await repository.run_counts_in_production(session, run.id):
         raise Conflict(
-            "A version of this run, or of its parts, has been in PRODUCTION, so its facts keep the "
-            "name and digest of their data set; log a new run for another.",
+            "A version of this run, or of its parts, has been in PRODUCTION, or one of its parts is "
+            "on the way there, so its facts keep the name and digest of their data set; log a new "
+            "run for another.",
             ("dataset_facts",),
         )
 

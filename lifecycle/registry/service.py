@@ -9,7 +9,7 @@ from pydantic import Field
 from sqlalchemy.orm.attributes import flag_modified
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import Action
+from lifecycle.access.rules import SYSTEM, Action
 from lifecycle.commands import (
     Command,
     Count,
@@ -134,10 +134,12 @@ async def add_version(
     """
     if command.version:
         await _check_new(session, model, command.version)
-    given = command.artifact_digest, command.size_bytes
-    artifact_digest, size_bytes = await _artifact(
-        session, command.run_id, command.artifact_path, given
-    )
+    artifact_digest, size_bytes = command.artifact_digest, command.size_bytes
+    # What the service itself registers has its file elsewhere, whatever somebody has uploaded here.
+    if not origin.actor.startswith(SYSTEM):
+        artifact_digest, size_bytes = await _artifact(
+            session, command.run_id, command.artifact_path, (artifact_digest, size_bytes)
+        )
     row = ModelVersionRow(
         model_id=model.id,
         model_name=model.name,

@@ -20,7 +20,7 @@ from graphql import (
     get_nullable_type,
 )
 
-from schema.executor import JSON, NUMBER, TEXTS, Length
+from schema.executor import JSON, NUMBER, TEXTS, Length, too_many_objects
 
 if TYPE_CHECKING:
     from schema.execution.plan import Selection
@@ -72,10 +72,10 @@ class Rest(list[Part]):
         self.length = length
 
     def take(self, objects: int) -> None:
-        """So many objects come in. Raises Unusual when they are too many."""
+        """So many objects come in. Raises LimitExceeded when they are too many."""
         self.room -= objects
         if self.room < 0:
-            raise Unusual("more objects than an answer may have")
+            raise too_many_objects()
 
 
 _row = attrgetter("row")

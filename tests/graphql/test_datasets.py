@@ -366,8 +366,9 @@ async def test_what_has_been_in_production_keeps_the_data_set_that_it_was_traine
         assert answer == {
             "__typename": "Conflict",
             "code": "CONFLICT",
-            "message": "A version of this run, or of its parts, has been in PRODUCTION, so its "
-            "facts keep the name and digest of their data set; log a new run for another.",
+            "message": "A version of this run, or of its parts, has been in PRODUCTION, or one "
+            "of its parts is on the way there, so its facts keep the name and digest of their data "
+            "set; log a new run for another.",
             "path": ["datasetFacts"],
         }
     assert corrected["datasetFacts"] == {**facts, "rows": 6}
@@ -378,6 +379,23 @@ async def test_what_has_been_in_production_keeps_the_data_set_that_it_was_traine
         {"id": version["id"], "b": f"{unique}-b"},
     )
     assert found == {"node": {"approval": {"status": "STALE"}}, "dataSet": None}
+
+
+async def test_what_came_out_of_a_part_keeps_its_data_set_once_it_is_approved(
+    graph: Graph, unique: str
+) -> None:
+    run = await a_run(graph, unique, datasetFacts={"name": unique})
+    part = await a_run(graph, unique, parentId=run)
+    metrics = [{"key": "accuracy", "value": 0.9}]
+    version = await a_version(graph, unique, runId=part, metrics=metrics)
+    of_version = {"modelVersion": {"id": version["id"]}}
+    await graph.done("submitForApproval", of_version, "approval { status }")
+
+    refused = await graph.mutate("updateRun", {"id": run, "datasetFacts": None})
+    await graph.done("withdrawApproval", of_version, "approval { status }")
+    done = await graph.mutate("updateRun", {"id": run, "datasetFacts": None})
+
+    assert [each["__typename"] for each in (refused, done)] == ["Conflict", "UpdateRunSuccess"]
 
 
 async def test_what_has_left_production_and_was_deleted_keeps_its_data_set_too(

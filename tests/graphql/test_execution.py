@@ -28,6 +28,7 @@ from graphql import (
     get_named_type,
     is_leaf_type,
 )
+from graphql.execution import Executor as GraphQLCore
 from graphql.pyutils import Undefined
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -42,7 +43,9 @@ from schema import executor
 from schema.admission import Admission, Bounds
 from schema.context import Context
 from schema.execution import run as execution
+from schema.execution.columns import Rest, Unusual
 from schema.execution.schema import CompiledSchema
+from schema.limits import MAX_ERRORS
 from schema.root import Schema, schema
 from schema.runs import Run
 from tests.client import Graph, Json
@@ -545,12 +548,45 @@ async def test_both_find_an_answer_as_long_as_the_other_does(
         }
 
 
+@pytest.mark.parametrize("by", [schema, CompiledSchema(schema)], ids=["stock", "compiled"])
+async def test_of_many_errors_the_first_are_told_alone(
+    graph: Graph, live: Live, unique: str, monkeypatch: pytest.MonkeyPatch, by: Schema
+) -> None:
+    # Given what is wrong for each of many objects
+    for _ in range(4):
+        await a_run(graph, unique)
+    wrong = " ".join(f"h{n}: metricHistory(keys: [], maxPoints: 1) {{ key }}" for n in range(30))
+    which = f'filter: {{ experimentName: "{unique}" }}'
+    located: list[object] = []
+    of_field = GraphQLCore.handle_field_error
+
+    def noted(executor: GraphQLCore[Any], *args: Any) -> None:
+        located.append(args)
+        of_field(executor, *args)
+
+    monkeypatch.setattr(GraphQLCore, "handle_field_error", noted)
+
+    # When
+    result = await by.execute(
+        f"{{ runs({which}) {{ nodes {{ {wrong} }} }} }}", None, a_context(live)
+    )
+
+    # Then no more are looked into than are told
+    errors = result.errors or []
+    assert result.data is None
+    assert {error.message for error in errors} == {"Ask for 2 to 10,000 points."}
+    assert 1 <= len(errors) <= len(located) == MAX_ERRORS
+
+
 async def test_what_a_plan_has_read_is_not_held_while_it_is_read_once_more(
     graph: Graph, live: Live, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a query that shows more objects than a plan may
+    # Given a query that is not for a plan, as is found when it has read
+    def unusual(rest: Rest, objects: int) -> None:
+        raise Unusual("as it happens")
+
     run = await a_run(graph, unique, params=[{"key": "a", "value": "1"}])
-    monkeypatch.setattr("schema.execution.run.MAX_OBJECTS", 0)
+    monkeypatch.setattr(Rest, "take", unusual)
     plans: weakref.WeakSet[Any] = weakref.WeakSet()
     answer = execution.Run.answer
 
