@@ -118,9 +118,14 @@ class _Alike:
         return self._answers[id(item)][1]
 
     async def _execute(self, item: object) -> Answer:
-        admission, followers = self._asked.context.admission, self.followers
-        # What one of them has besides is not to be in the way of the others.
-        principal = min(followers, key=admission.items.load, default="")
+        admission, database = self._asked.context.admission, self._asked.context.database
+        followers = self.followers
+
+        def load(principal: str) -> int:
+            return admission.items.load(principal) + database.load(principal)
+
+        # What one of them asks besides is not to be in the way of the others.
+        principal = min(followers, key=load, default="")
         try:
             async with admission.item(principal):
                 if not followers.total():  # all have left while it waited for its turn

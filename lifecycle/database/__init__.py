@@ -227,6 +227,10 @@ class Database:
         """How many read sessions are open."""
         return self._readers.taken
 
+    def load(self, principal: str) -> int:
+        """How many connections that read a principal has or waits for."""
+        return self._readers.load(principal)
+
     @property
     def waiting_to_read(self) -> int:
         """How many wait for a connection that reads."""

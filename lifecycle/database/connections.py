@@ -299,6 +299,10 @@ class Connections:
         """How many wait for one."""
         return self._turns.waiting
 
+    def load(self, principal: str) -> int:
+        """How many a principal has or waits for."""
+        return self._turns.load(principal)
+
     @property
     def resting(self) -> bool:
         """Whether it has lately been found not to answer."""
