@@ -447,8 +447,8 @@ async def _check_may_leave_data_set(session: WriteSession, run: RunRow) -> None:
     if await repository.run_counts_in_production(session, run.id):
         raise Conflict(
             "A version of this run, or of its parts, has been in PRODUCTION, or one of its parts "
-            "is on the way there, so its facts keep the name and digest of their data set; log a new "
-            "run for another.",
+            "is on the way there, so its facts keep the name and digest of their data set; log a "
+            "new run for another.",
             ("dataset_facts",),
         )
 
