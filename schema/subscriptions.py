@@ -22,7 +22,7 @@ from graphql.execution import Executor, create_source_event_stream, execute_subs
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
-from lifecycle.errors import LimitExceeded
+from lifecycle.errors import LimitExceeded, Unavailable
 from schema.context import Context
 from schema.documents import Document, accepted
 from schema.errors import shown, told
@@ -35,6 +35,9 @@ _SHARED_SECONDS = 1.0
 
 class Answer(ExecutionResult):
     """What an item is answered with, the same object for all who are answered the same."""
+
+    # Whether the subscription ends with it.
+    ends = False
 
     @cached_property
     def json(self) -> str:
@@ -87,7 +90,15 @@ class Asked:
         except asyncio.CancelledError:
             context.loaders.abandon()
             raise
-        return self.answer(result.data, result.errors or ())
+        errors = result.errors or []
+        missing = [each for each in errors if isinstance(each.original_error, Unavailable)]
+        if not missing:
+            return self.answer(result.data, errors)
+        # What could not be looked up must not be passed by: who comes back with the last cursor
+        # gets it.
+        answer = self.answer(None, missing[:1])
+        answer.ends = True
+        return answer
 
     def answer(self, data: dict[str, Any] | None, errors: Iterable[GraphQLError]) -> Answer:
         """With the errors as clients are shown them."""
@@ -142,28 +153,33 @@ class Answers(AsyncIterator[Answer]):
     """What one subscriber is sent; to be closed, when nobody takes it any more.
 
     It is one of the principal's subscriptions until then. An exception of the stream of items is
-    its last answer. Raises LimitExceeded when the principal has too many.
+    its last answer, as is an item for which the database was missing. Raises LimitExceeded when the
+    principal has too many.
     """
 
     def __init__(self, asked: Asked, items: AsyncGenerator[object, None]) -> None:
         self._asked = asked
         self._principal = asked.context.counted_as
         asked.context.admission.subscriptions.take(self._principal)
-        self._open = True
+        self._open, self._ended = True, False
         self._alike = _alike.setdefault(asked.alike, _Alike(asked))
         self._alike.followers[self._principal] += 1
         self._items = items
         asked.context.prepare = self._alike.answer
 
     async def __anext__(self) -> Answer:
+        if self._ended:
+            raise StopAsyncIteration
         try:
             item = await anext(self._items)
         except StopAsyncIteration:
             raise
         except Exception as error:  # whatever it is, it is what the client is told
             return self._asked.answer(None, [GraphQLError(str(error), original_error=error)])
-        answer = self._alike.answer(item)
-        return answer.result() if answer.done() else await asyncio.shield(answer)
+        execution = self._alike.answer(item)
+        answer = execution.result() if execution.done() else await asyncio.shield(execution)
+        self._ended = answer.ends
+        return answer
 
     async def aclose(self) -> None:
         """End it, wherever it is."""

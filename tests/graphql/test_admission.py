@@ -12,7 +12,7 @@ from graphql import DocumentNode, GraphQLError, GraphQLSchema, validate
 from schema import admission, ids
 from schema.admission import MAX_ITEMS, MAX_MUTATIONS, MAX_QUERIES
 from schema.subscriptions import Answer, Asked
-from tests.client import Graph, Json, socket
+from tests.client import PATIENCE, Graph, Json, socket
 from tests.conftest import Live
 from tests.factories import a_deployment, a_run, a_version
 from tests.following import until
@@ -297,3 +297,43 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
     ]
     assert names == [{"experiment": {"name": unique}}] * (FOLLOWING + 2)
     assert len(executed) <= FOLLOWING + 1 + MAX_ITEMS
+
+
+async def test_an_item_that_cannot_be_looked_up_ends_the_subscription_and_comes_when_it_resumes(
+    live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given
+    version = await a_version(graph, unique, runId=await a_run(graph, unique))
+    query = (
+        "subscription ($model: String!, $after: String) { "
+        "deploymentStatus(modelName: $model, after: $after) { "
+        "... on CaughtUp { cursor } ... on DeploymentStatusEvent { cursor "
+        "deployment { modelVersion { run { experiment { name } } } } } } }"
+    )
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND application_name = 'lifecycle-read'"
+    )
+    async with socket(live.url) as opened:
+        id = await opened.start(query, {"model": unique})
+        caught_up = (await opened.receive())["payload"]["data"]["deploymentStatus"]
+
+        # when: the database is gone while an item is looked up
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE experiment")
+            await a_deployment(graph, version)
+            async with asyncio.timeout(PATIENCE):
+                while (pid := await sql.fetchval(waiting)) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await sql.execute("SELECT pg_terminate_backend($1)", pid)
+            failed, ended = await opened.receive(), await opened.receive()
+
+        # then
+        assert failed["payload"]["data"] is None
+        assert [each["extensions"]["code"] for each in failed["payload"]["errors"]] == [
+            "UNAVAILABLE"
+        ]
+        assert ended == {"id": id, "type": "complete"}
+        await opened.start(query, {"model": unique, "after": caught_up["cursor"]})
+        resumed = (await opened.receive())["payload"]["data"]["deploymentStatus"]
+        assert resumed["deployment"] == {"modelVersion": {"run": {"experiment": {"name": unique}}}}
