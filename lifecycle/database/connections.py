@@ -192,10 +192,14 @@ class Connections:
         self._looking: asyncio.TimerHandle | None = None
 
     async def take(self, principal: str) -> asyncpg.Connection:
-        """One for the caller alone, to be given back. Raises TimeoutError when all are taken for
-        too long, and what the driver raises."""
+        """One for the caller alone, to be given back. Raises Unavailable when all that the
+        principal may have are taken for too long, and what the driver raises."""
         if not self._turns.enters(principal):
-            await self._turns.wait(principal, POOL_SECONDS)
+            try:
+                await self._turns.wait(principal, POOL_SECONDS)
+            except TimeoutError:
+                # Not as if the server were missing, which others may reach.
+                raise Unavailable("The database was too busy; try again.") from None
         connection = self._free.pop()
         if connection is not None and not connection.is_closed():
             return connection
