@@ -567,8 +567,11 @@ async def was_refused(session: WriteSession, version: ModelVersionRow) -> bool:
     return bool(await session.fetch(statement))
 
 
-# What the service has opened by itself, what people have ended, and what they have let on.
-_OPENED = ApprovalRow.submitted_by.startswith(SYSTEM)
+# What the service has opened by itself (and not decided, as for what was in production before there
+# were approvals), what people have ended, and what they have let on.
+_OPENED = ApprovalRow.submitted_by.startswith(SYSTEM) & ~func.coalesce(
+    ApprovalRow.decided_by, ""
+).startswith(SYSTEM)
 _BY_PEOPLE = ~ApprovalRow.decided_by.startswith(SYSTEM)
 # Who takes back their own says nothing of what others submit. Of those who did so before it was
 # kept whether they may decide it is not known.

@@ -596,9 +596,8 @@ async def test_a_version_leads_to_what_its_run_has_uploaded(graph: Graph, unique
     assert replaced is None, "its run has something else there by now"
 
 
-@pytest.mark.parametrize("decision", ["submitted", "bypassed"])
-async def test_what_is_decided_about_is_what_its_run_had_uploaded_by_then(
-    graph: Graph, unique: str, decision: str
+async def test_what_is_submitted_is_what_its_run_had_uploaded_by_then(
+    graph: Graph, unique: str
 ) -> None:
     # given
     run, content = await a_run(graph, unique), unique.encode()
@@ -610,12 +609,7 @@ async def test_what_is_decided_about_is_what_its_run_had_uploaded_by_then(
     selection = "modelVersion { artifactDigest sizeBytes }"
 
     # when
-    if decision == "submitted":
-        found = (await graph.mutate("submitForApproval", input, selection))["modelVersion"]
-    else:
-        input |= {"decision": "BYPASS", "notes": "Today."}
-        admin = {"Lifecycle-Actor": "admin"}
-        found = (await graph.mutate("decideApproval", input, selection, **admin))["modelVersion"]
+    found = (await graph.mutate("submitForApproval", input, selection))["modelVersion"]
     url = await artifact_url(graph, version)
     await uploaded(graph, run, content[::-1], **path)
     replaced = await artifact_url(graph, version)
