@@ -116,7 +116,7 @@ async def change(
     before; `at` is the time of the change where another record of it has one too.
     """
     changed = {
-        field: value for field, value in changes.items() if not _same(getattr(row, field), value)
+        field: value for field, value in changes.items() if not same(getattr(row, field), value)
     }
     if not changed:
         return False
@@ -137,13 +137,13 @@ async def change(
     return True
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Whether two values are one, also as JSON: there true is not 1, as it is to Python. 1 and 1.0
     are one number."""
     if one != other:
         return False
     if isinstance(one, dict):
-        return all(_same(value, other[key]) for key, value in one.items())
+        return all(same(value, other[key]) for key, value in one.items())
     if isinstance(one, list):
-        return all(map(_same, one, other))
+        return all(map(same, one, other))
     return isinstance(one, bool) == isinstance(other, bool)

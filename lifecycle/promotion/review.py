@@ -417,7 +417,7 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     if not command.model_fields_set & {"dataset_facts", "params"}:
         return await runs_service.update(session, origin, command)
     row = await runs.lock(session, command.id)
-    before = (row.params, row.dataset_facts) if row else None
+    before = [row.params, row.dataset_facts] if row else None
     data_set_id = row.data_set_id if row else None
     # Those of other models, too, which the writer of the run may not see.
     with session.seeing_everything():
@@ -425,7 +425,7 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
         locked = await registry.lock_versions(session, [version.id for version in found])
         confirmed = await _confirmed(session, list(locked.values()))
     run = await runs_service.update(session, origin, command)
-    if (run.params, run.dataset_facts) == before:
+    if journal.same([run.params, run.dataset_facts], before):
         return run
     with session.seeing_everything():
         if data_set_id not in (None, run.data_set_id):

@@ -958,6 +958,19 @@ async def test_who_has_looked_at_a_version_has_looked_at_what_its_run_was(
     ] * 2
 
 
+async def test_facts_that_are_the_same_to_python_alone_are_others(
+    graph: Graph, unique: str
+) -> None:
+    run = await a_run(graph, unique, datasetFacts={"shuffled": 1})
+    version = await approved(graph, await a_version(graph, unique, runId=run))
+
+    await graph.done("updateRun", {"id": run, "datasetFacts": {"shuffled": True}}, "run { id }")
+
+    query = "query ($id: ID!) { modelVersion(by: { id: $id }) { approval { status } } }"
+    found = (await graph.query(query, {"id": version["id"]}))["modelVersion"]
+    assert found == {"approval": {"status": "STALE"}}
+
+
 async def test_a_bypass_is_for_what_the_version_names(graph: Graph, unique: str) -> None:
     # given: a version that names a file, which mallory logs once somebody has looked at it
     run = await a_run(graph, unique)
