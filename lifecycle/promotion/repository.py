@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import Uuid, any_, bindparam, func, literal, or_, select, text, true, update
+from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, distinct_on
 from sqlalchemy.orm import aliased
 
@@ -469,11 +469,15 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
 
 async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool:
     """Whether a version is or ever was in production, with whatever content."""
-    statement = select(StageAssignmentRow.id).where(
+    return bool(await session.fetch(_into_production(version_id).limit(1)))
+
+
+def _into_production(version_id: Any) -> Select[UUID]:
+    """The entries of a version into production, of which there may be several."""
+    return select(StageAssignmentRow.id).where(
         StageAssignmentRow.model_version_id == version_id,
         StageAssignmentRow.stage == Stage.PRODUCTION,
     )
-    return bool(await session.fetch(statement.limit(1)))
 
 
 async def run_counts_in_production(session: ReadSession, run_id: UUID) -> bool:
@@ -482,10 +486,7 @@ async def run_counts_in_production(session: ReadSession, run_id: UUID) -> bool:
     tree = select(RunRow.id).where(RunRow.id == run_id).cte("runs", recursive=True)
     parts = select(RunRow.id).join(tree, RunRow.parent_id == tree.c.id)
     tree = tree.union(parts)
-    was_there = select(StageAssignmentRow.id).where(
-        StageAssignmentRow.model_version_id == ModelVersionRow.id,
-        StageAssignmentRow.stage == Stage.PRODUCTION,
-    )
+    was_there = _into_production(ModelVersionRow.id)
     on_the_way = (ModelVersionRow.run_id != run_id) & among(
         ModelVersionRow.approval_status, OPEN | IN_FORCE
     )
@@ -606,15 +607,7 @@ def _said_no_last(which: Any, opened: Any, own: Any) -> Any:
 
 _present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
 # Who may report drift of something elsewhere alone is not to reach what is in production by it.
-_HAS_BEEN_THERE = (
-    select(StageAssignmentRow.id)
-    .where(
-        StageAssignmentRow.model_version_id == ApprovalRow.model_version_id,
-        StageAssignmentRow.stage == Stage.PRODUCTION,
-    )
-    .correlate(ApprovalRow)
-    .exists()
-)
+_HAS_BEEN_THERE = _into_production(ApprovalRow.model_version_id).correlate(ApprovalRow).exists()
 
 
 def _overruled(which: Any) -> Any:

@@ -130,7 +130,7 @@ async def append_item(
     session.add(item)
     await session.flush()
     await _item_changed(session, origin, version, item, "model_version.checklist_item_appended")
-    await recheck(session, origin, version, f"“{item.title}” was added to its checklist.")
+    await recheck(session, origin, [version], f"“{item.title}” was added to its checklist.")
     return item
 
 
@@ -168,7 +168,8 @@ async def mark_item(
         own = await _authors(session, version, submitters)
         _check_not_own(origin, mine, own, "approve items of its checklist")
     await _mark(session, origin, version, item, command.status, command.note)
-    await recheck(session, origin, version, f"“{item.title}” of its checklist is {item.status}.")
+    why = f"“{item.title}” of its checklist is {item.status}."
+    await recheck(session, origin, [version], why)
     return item
 
 
@@ -386,9 +387,10 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
     if not (may_decide and (approval.decided_by or "").startswith(SYSTEM)):
         _check_own(origin, version, approval, "withdraw what others have submitted and decided")
     # Who may not decide thinks better of their own; others may still have the same approved.
+    now = await clock(session)
     if approval.status in IN_FORCE and may_decide:
-        approval.overruled_at = await clock(session)
-    approval.status, approval.withdrawn_at = wanted, await clock(session)
+        approval.overruled_at = now
+    approval.status, approval.withdrawn_at = wanted, now
     if approval.decided_by is None:
         approval.notes = command.notes
     await _changed(session, origin, version, approval, "approval_withdrawn", command.notes)
@@ -406,7 +408,7 @@ async def update_version(
     confirmed = await _confirmed(session, [version])
     await registry_service.update_version(session, origin, version, command)
     why = f"Version {version.version} was changed."
-    await _changed_content(session, origin, [version], confirmed, why)
+    await recheck(session, origin, [version], why, confirmed)
     return version
 
 
@@ -435,7 +437,7 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
             # Who has looked at it has not looked at this.
             version.revision += 1
         why = "The run that it came out of was changed."
-        await _changed_content(session, origin, versions, confirmed, why)
+        await recheck(session, origin, versions, why, confirmed)
     return run
 
 
@@ -474,15 +476,17 @@ async def _confirmed(session: WriteSession, versions: Sequence[ModelVersionRow])
     return {id: found.evidence_digest() for id, found in facts.items()}
 
 
-async def _changed_content(
+async def recheck(
     session: WriteSession,
     origin: Origin,
     versions: Sequence[ModelVersionRow],
-    confirmed: Mapping[UUID, str],
     why: str,
+    confirmed: Mapping[UUID, str] | None = None,
 ) -> None:
-    """What follows from a change of versions that the caller has held since they were
-    `confirmed`."""
+    """Make the approvals of versions, which the caller has locked, STALE where they are for another
+    content than the version has now, and what was approved of checklists, as it was `confirmed`
+    before, PENDING. A change of nothing leaves them alone."""
+    confirmed = confirmed or {}
     concerned = [
         version
         for version in versions
@@ -492,7 +496,7 @@ async def _changed_content(
     for version in concerned:
         now = facts[version.id]
         await _ask_again(session, origin, version, now, confirmed, why)
-        if version.approval_status in OPEN | IN_FORCE and now.is_stale:
+        if now.is_stale:
             await mark_stale(session, origin, version, why)
 
 
@@ -509,18 +513,6 @@ async def _ask_again(
         return
     for item in await repository.approved_items(session, version.id):
         await _mark(session, origin, version, item, ChecklistStatus.PENDING, item.note, why)
-
-
-async def recheck(
-    session: WriteSession, origin: Origin, version: ModelVersionRow, why: str
-) -> None:
-    """Make the approval of a version, which the caller has locked, STALE if it is for another
-    content than the version has now. A change of nothing leaves it alone."""
-    if version.approval_status not in OPEN | IN_FORCE:
-        return
-    facts = (await repository.facts(session, [version]))[version.id]
-    if facts.is_stale:
-        await mark_stale(session, origin, version, why)
 
 
 async def mark_stale(

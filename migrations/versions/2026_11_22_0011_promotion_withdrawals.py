@@ -1,4 +1,4 @@
-"""When an approval was taken back, and by whom
+"""When an approval was taken back, and whether by somebody who may decide
 
 Revision ID: 0011
 Revises: 0010
