@@ -192,7 +192,7 @@ async def test_who_is_cancelled_while_waiting_takes_no_connection_along(live: Li
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert live.database.reading == 0
+    await until(lambda: live.database.reading == 0)
     await asyncio.gather(*(sleep() for _ in range(READERS)))
 
 
@@ -209,7 +209,7 @@ async def test_who_waits_too_long_for_a_connection_is_told(
 
     for session in sessions[:-1]:
         await session.__aexit__(None, None, None)
-    assert live.database.reading == 0
+    await until(lambda: live.database.reading == 0)
 
 
 async def test_what_is_asked_at_the_same_time_is_one_statement_with_the_same_rows(
