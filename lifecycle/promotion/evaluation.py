@@ -179,11 +179,11 @@ def _is_past(facts: Facts) -> bool:
 
 
 def _overruled(facts: Facts) -> str | None:
-    if facts.approval is None or not facts.approval.overruled:
+    if facts.approval is None or facts.approval.refused_as is None:
         return None
     return (
-        "nobody has approved what it is since that was rejected or taken back, or drift opened a "
-        "review of it"
+        "nobody has approved what it is since the same, as version "
+        f"{facts.approval.refused_as}, was rejected or taken back, or drift opened a review of it"
     )
 
 

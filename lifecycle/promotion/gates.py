@@ -146,8 +146,8 @@ class BaselineFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """The version's last submission, and who has approved it so far. `overruled` says that it was
-    approved, and the same content rejected or taken back since, as whichever version."""
+    """The version's last submission, and who has approved it so far. `refused_as` is the version as
+    which the same content was rejected or taken back since it was approved, be it this one."""
 
     id: UUID
     status: ApprovalStatus
@@ -155,7 +155,7 @@ class ApprovalFacts:
     approved_by: Sequence[str]
     evidence_digest: str | None
     checklist_digest: str | None
-    overruled: bool = False
+    refused_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,21 @@ from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from pydantic import Discriminator, TypeAdapter
-from sqlalchemy import Select, Uuid, any_, bindparam, func, literal, or_, select, text, true, update
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, distinct_on
+from sqlalchemy import (
+    Select,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, distinct_on
 from sqlalchemy.orm import aliased
 
 from lifecycle.access.rules import SYSTEM
@@ -593,16 +606,18 @@ def _is_later(one: Any, other: Any) -> Any:
     return one > func.coalesce(other, text("'-infinity'::timestamptz"))
 
 
+def _no(which: Any, opened: Any) -> Any:
+    """When people have last said no to a submission, or the service itself has opened it."""
+    return func.greatest(
+        case((opened, ApprovalRow.submitted_at)),
+        case((_ENDED & which, func.coalesce(ApprovalRow.overruled_at, ApprovalRow.decided_at))),
+    )
+
+
 def _said_no_last(which: Any, opened: Any, own: Any) -> Any:
     """Whether the last that people have said of these submissions, which have one content, was no,
     or the service itself has opened such a review since. `own` are those of the version itself."""
-    no = func.greatest(
-        func.max(ApprovalRow.submitted_at).filter(opened),
-        func.max(func.coalesce(ApprovalRow.overruled_at, ApprovalRow.decided_at)).filter(
-            _ENDED & which
-        ),
-    )
-    return _is_later(no, _last_let_on(which, own))
+    return _is_later(func.max(_no(which, opened)), _last_let_on(which, own))
 
 
 _present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(ModelVersionRow)
@@ -612,8 +627,13 @@ _HAS_BEEN_THERE = _into_production(ApprovalRow.model_version_id).correlate(Appro
 
 def _overruled(which: Any) -> Any:
     own = ApprovalRow.model_version_id == _present.model_version_id
+    opened = _OPENED & _HAS_BEEN_THERE
+    no = _no(true(), opened)
+    refused_as = func.array_agg(aggregate_order_by(_alike.version, no.desc())).filter(
+        no.is_not(None)
+    )
     return (
-        select(_present.model_version_id)
+        select(_present.model_version_id, refused_as[1])
         .join(_of, _of.id == _present.model_version_id)
         .join(_alike, _alike.model_id == _of.model_id)
         .join(
@@ -634,7 +654,7 @@ def _overruled(which: Any) -> Any:
             ),
         )
         .group_by(_present.model_version_id)
-        .having(_said_no_last(true(), _OPENED & _HAS_BEEN_THERE, own))
+        .having(_said_no_last(true(), opened, own))
     )
 
 
@@ -646,11 +666,11 @@ def is_overruled(version_id: Any) -> Any:
     return _overruled(version_id).exists()
 
 
-async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> set[UUID]:
+async def overruled(session: ReadSession, version_ids: Sequence[UUID]) -> dict[UUID, str]:
     """Those of these versions whose approval is in force, but of whose content as any version of
     the model, if more than figures says that it is the same, the last that people have said was
-    no, or a review of what has been in production was opened since."""
-    return set(await session.fetch(_OVERRULED, {"parents": list(version_ids)}))
+    no, or a review of what has been in production was opened since: with the version that was."""
+    return dict(await session.fetch(_OVERRULED, {"parents": list(version_ids)}))
 
 
 _APPROVALS = Children(
@@ -815,7 +835,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
                 ],
                 approval.evidence_digest,
                 approval.checklist_digest,
-                overruled=version.id in doubted,
+                refused_as=doubted.get(version.id),
             )
             if approval
             else None,

@@ -522,6 +522,14 @@ async def two_alike(graph: Graph, name: str) -> list[Json]:
     return [first, second]
 
 
+def overruled(version: str, refused: str) -> str:
+    return (
+        f"Version {version} is APPROVED, but nobody has approved what it is since the same, as "
+        f"version {refused}, was rejected or taken back, or drift opened a review of it; submit "
+        "it for approval first, with submitForApproval."
+    )
+
+
 @pytest.mark.parametrize("approved_by", ["policy", "people"])
 async def test_what_people_have_rejected_goes_on_as_no_other_version_that_was_approved_before(
     graph: Graph, unique: str, approved_by: str
@@ -538,11 +546,7 @@ async def test_what_people_have_rejected_goes_on_as_no_other_version_that_was_ap
     tried, why_not = await tried_and_asked(graph, same)
 
     # then
-    message = (
-        "Version 3 is APPROVED, but nobody has approved what it is since that was rejected or "
-        "taken back, or drift opened a review of it; submit it for approval first, with "
-        "submitForApproval."
-    )
+    message = overruled("3", "2")
     for refused in tried:
         assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
     assert why_not == [{"message": message, "advice": SUBMIT_FIRST}]
@@ -610,14 +614,6 @@ async def in_production(graph: Graph, name: str, *figures: float) -> tuple[list[
     return made, id
 
 
-def overruled(version: str) -> str:
-    return (
-        f"Version {version} is APPROVED, but nobody has approved what it is since that was "
-        "rejected or taken back, or drift opened a review of it; submit it for approval first, "
-        "with submitForApproval."
-    )
-
-
 async def test_a_rollback_passes_over_what_people_have_rejected_as_another_version(
     graph: Graph, unique: str
 ) -> None:
@@ -641,7 +637,7 @@ async def test_a_rollback_brings_nothing_back_that_people_have_rejected_as_anoth
 
     refused = await graph.mutate("rollbackDeployment", {"id": id})
 
-    assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", overruled("1"))
+    assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", overruled("1", "3"))
     # An administrator may, and says why.
     bypass = of(former) | {"decision": "BYPASS", "notes": "nothing else runs"}
     await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
@@ -672,7 +668,7 @@ async def test_what_people_have_rejected_as_another_version_is_deployed_once_the
 
     # then
     for each in refused:
-        assert (each["__typename"], each["message"]) == ("ApprovalRequired", overruled("2"))
+        assert (each["__typename"], each["message"]) == ("ApprovalRequired", overruled("2", "3"))
     assert (await submit(graph, version))["status"] == "NEEDS_REVIEW"
     assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
     assert (await graph.mutate("createDeployment", deployment))["__typename"] == (
@@ -718,7 +714,7 @@ async def test_a_bypass_does_not_hold_against_what_people_say_later(
     refused = await graph.mutate("rollbackDeployment", {"id": bad})
 
     # then
-    message = overruled("2").replace("APPROVED", "BYPASSED")
+    message = overruled("2", "4").replace("APPROVED", "BYPASSED")
     assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
     # Who goes past it knowingly does.
     await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
