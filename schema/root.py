@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, cast
 
 import strawberry
-from graphql import GraphQLInputObjectType
+from graphql import GraphQLError, GraphQLInputObjectType
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StreamResult
 from strawberry.types import ExecutionResult
@@ -38,7 +38,7 @@ from schema.promotion import PromotionMutations, PromotionQueries
 from schema.registry import RegistryMutations, RegistryQueries
 from schema.runs import RunMutations, RunQueries, RunSubscriptions
 from schema.scalars import BIG_INT, BigInt
-from schema.subscriptions import answers
+from schema.subscriptions import Answer, answers
 from schema.tracking import (
     MlflowServer,
     TrackingMutations,
@@ -186,16 +186,18 @@ class Schema(strawberry.Schema):
         try:
             shared = await answers(self, query or "", variables, operation_name, context_value)
         except LimitExceeded as error:
-            return _refused(error)
+            return _refused([told(error)])
+        if isinstance(shared, Answer):
+            return _refused(shared.errors or [])
         if shared is not None:
             return cast(StreamResult, shared)
         given = (query, variable_values, context_value, root_value, operation_name)
         return await super().stream(*given, *args, **kwargs)
 
 
-async def _refused(error: LimitExceeded) -> AsyncGenerator[PreExecutionError, None]:
+async def _refused(errors: list[GraphQLError]) -> AsyncGenerator[PreExecutionError, None]:
     """The answer to an operation that was not begun."""
-    yield PreExecutionError(None, [told(error)])
+    yield PreExecutionError(None, errors)
 
 
 schema = Schema(

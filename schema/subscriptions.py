@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 import orjson
 import strawberry
+from graphql import ExecutionResult as Executed
 from graphql import GraphQLError, OperationType, get_operation_ast
 from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
 from strawberry.types import ExecutionResult
@@ -199,9 +200,9 @@ async def answers(
     variables: dict[str, Any],
     operation_name: str | None,
     given: Context,
-) -> Answers | None:
-    """The answers to a subscription; None if it is none, or if anything is wrong with it. Raises
-    LimitExceeded."""
+) -> Answers | Answer | None:
+    """The answers to a subscription; the only one, if it cannot begin; None if it is none, or if
+    anything is wrong with the document. Raises LimitExceeded."""
     document = accepted(schema, text, operation_name, variables)
     operation = document and get_operation_ast(document.node, operation_name)
     if not document or not operation or operation.operation is not OperationType.SUBSCRIPTION:
@@ -212,15 +213,20 @@ async def answers(
     # What has just happened is shown as it is now.
     context.be_current()
     asked = Asked(schema, document, name, variables, context)
+    bind_contextvars(operation=name)
     executor = asked.executor(context)
     if isinstance(executor, list):
-        return None
-    created = create_source_event_stream(executor)
-    items = await created if isawaitable(created) else created
-    if not isinstance(items, AsyncGenerator):
-        return None
-    bind_contextvars(operation=name)
-    return Answers(asked, items)
+        errors = executor
+    else:
+        created = create_source_event_stream(executor)
+        items = await created if isawaitable(created) else created
+        if not isinstance(items, Executed):
+            assert isinstance(items, AsyncGenerator)
+            return Answers(asked, items)
+        errors = items.errors or []
+    # Not left to Strawberry: asked again it may begin, and its items would be nobody's here.
+    context.ended()
+    return asked.answer(None, errors)
 
 
 def _check_short(text: str, variables: dict[str, Any]) -> None:

@@ -299,6 +299,18 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
     assert len(executed) <= FOLLOWING + 1 + MAX_ITEMS
 
 
+async def lose_who_waits(sql: asyncpg.Connection) -> None:
+    """The service loses the connection on which it reads what is locked."""
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND application_name = 'lifecycle-read'"
+    )
+    async with asyncio.timeout(PATIENCE):
+        while (pid := await sql.fetchval(waiting)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await sql.execute("SELECT pg_terminate_backend($1)", pid)
+
+
 async def test_an_item_that_cannot_be_looked_up_ends_the_subscription_and_comes_when_it_resumes(
     live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:
@@ -310,10 +322,6 @@ async def test_an_item_that_cannot_be_looked_up_ends_the_subscription_and_comes_
         "... on CaughtUp { cursor } ... on DeploymentStatusEvent { cursor "
         "deployment { modelVersion { run { experiment { name } } } } } } }"
     )
-    waiting = (
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock' AND application_name = 'lifecycle-read'"
-    )
     async with socket(live.url) as opened:
         id = await opened.start(query, {"model": unique})
         caught_up = (await opened.receive())["payload"]["data"]["deploymentStatus"]
@@ -322,10 +330,7 @@ async def test_an_item_that_cannot_be_looked_up_ends_the_subscription_and_comes_
         async with sql.transaction():
             await sql.execute("LOCK TABLE experiment")
             await a_deployment(graph, version)
-            async with asyncio.timeout(PATIENCE):
-                while (pid := await sql.fetchval(waiting)) is None:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            await sql.execute("SELECT pg_terminate_backend($1)", pid)
+            await lose_who_waits(sql)
             failed, ended = await opened.receive(), await opened.receive()
 
         # then
@@ -337,3 +342,25 @@ async def test_an_item_that_cannot_be_looked_up_ends_the_subscription_and_comes_
         await opened.start(query, {"model": unique, "after": caught_up["cursor"]})
         resumed = (await opened.receive())["payload"]["data"]["deploymentStatus"]
         assert resumed["deployment"] == {"modelVersion": {"run": {"experiment": {"name": unique}}}}
+
+
+async def test_a_subscription_that_cannot_begin_is_told_so_and_not_begun_otherwise(
+    live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given
+    run = await a_run(graph, unique)
+    query = "subscription ($id: ID!) { runProgress(runId: $id) { __typename } }"
+    async with socket(live.url) as opened:
+        # when: the database is gone while it begins, and is there again
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE run")
+            id = await opened.start(query, {"id": run})
+            await lose_who_waits(sql)
+        refused = await opened.receive()
+
+        # then
+        assert (refused["type"], refused["id"]) == ("error", id)
+        assert [each["extensions"]["code"] for each in refused["payload"]] == ["UNAVAILABLE"]
+        assert live.feed.subscribers == 0
+        await opened.start(query, {"id": run})
+        assert (await opened.receive())["type"] == "next"
