@@ -14,14 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 import orjson
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from lifecycle.database.connections import (
+    ANSWER_SECONDS,
     POOL_SECONDS,
     Connections,
     Share,
@@ -102,7 +104,10 @@ class Database:
             json_serializer=to_json,
             json_deserializer=orjson.loads,
         )
-        event.listen(self.write_engine.sync_engine, "checkout", _check_open)
+        self._writers = WeakSet[asyncpg.Connection]()
+        # Whether one of those that write was found to be gone, and the others may be, too.
+        self._doubted = asyncio.Event()
+        event.listen(self.write_engine.sync_engine, "checkout", self._check_open)
         if watch is not None:
             report_writes(self.write_engine.sync_engine, watch)
         self._readers = Connections(url, READERS, SPARE, watch)
@@ -149,6 +154,7 @@ class Database:
         connection = await connect(
             self.url,
             "write",
+            answer_seconds=ANSWER_SECONDS,
             # What is looked at again after waiting for a lock must not be an old snapshot.
             default_transaction_isolation="read committed",
             lock_timeout="10s",
@@ -158,6 +164,7 @@ class Database:
             plan_cache_mode="force_generic_plan",
             idle_in_transaction_session_timeout="60s",
         )
+        self._writers.add(connection)
         if self._watch is not None:
             report(connection, "write", self._watch)
         return connection
@@ -200,8 +207,8 @@ class Database:
     async def _transaction(self) -> AsyncIterator[WriteSession]:
         token, mine = _writing.set(True), object()
         self._under_way.add(mine)
+        session = self._write()
         try:
-            session = self._write()
             async with session.transaction():
                 if self._visible is not None:
                     await session.see_only(self._visible)
@@ -211,6 +218,8 @@ class Database:
                 raise
             raise known from error
         finally:
+            if session.lost:
+                self._doubted.set()
             self._under_way.discard(mine)
             _writing.reset(token)
 
@@ -251,15 +260,20 @@ class Database:
         """How many transactions wait for a connection."""
         return max(len(self._under_way) - WRITERS - SPARE, 0)
 
+    def _check_open(self, connection: Any, _: object, __: object) -> None:
+        """Have the pool make others in place of those that are lost, or may be."""
+        if self._doubted.is_set():
+            self._doubted.clear()
+            raise InvalidatePoolError
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
     async def close(self) -> None:
         """Close all connections; sessions still open fail."""
         self._readers.close()
         if self._replica is not None:
             self._replica.close()
+        # The pool would say goodbye on each, and wait to be heard.
+        for connection in list(self._writers):
+            connection.terminate()
         await self.write_engine.dispose()
-
-
-def _check_open(connection: Any, _: object, __: object) -> None:
-    """Have the pool make another connection in place of one that was lost."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError

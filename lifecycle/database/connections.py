@@ -27,7 +27,7 @@ POOL_SECONDS = 10
 MOST_AT_ONCE = 2
 _STATEMENT_SECONDS = 30
 # PostgreSQL breaks off by then; who hears nothing of that has lost it.
-_ANSWER_SECONDS = _STATEMENT_SECONDS + 2
+ANSWER_SECONDS = _STATEMENT_SECONDS + 2
 # How long after that at most it is found out.
 _LOOK_SECONDS = 2
 # A replica that does not answer is not asked again for a moment.
@@ -38,13 +38,20 @@ _OLDEST_SERVER = 15
 
 
 async def connect(
-    url: str, purpose: str, *, seconds: float = 10, **settings: str
+    url: str,
+    purpose: str,
+    *,
+    seconds: float = 10,
+    answer_seconds: float | None = None,
+    **settings: str,
 ) -> asyncpg.Connection:
-    """A connection with these settings of the server. Reads the URL as psql does, sslmode and all,
-    which SQLAlchemy would not."""
+    """A connection with these settings of the server, on which a statement raises TimeoutError when
+    it is not answered in so many seconds. Reads the URL as psql does, sslmode and all, which
+    SQLAlchemy would not."""
     return await asyncpg.connect(
         url.replace("+asyncpg", "", 1),
         timeout=seconds,
+        command_timeout=answer_seconds,
         statement_cache_size=STATEMENTS,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
@@ -227,7 +234,7 @@ class Connections:
 
     def _look(self) -> None:
         self._looking = None
-        lost = time.monotonic() - _ANSWER_SECONDS
+        lost = time.monotonic() - ANSWER_SECONDS
         for connection, began in self._asked.items():
             if began < lost:
                 connection.terminate()

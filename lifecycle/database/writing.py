@@ -1,5 +1,6 @@
 """Transactions: one connection for SQLAlchemy and for what goes to the driver directly."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -18,6 +19,9 @@ from lifecycle.errors import LifecycleError
 from lifecycle.statements import Prepared, Row, Values
 from lifecycle.tables import WithId, mapped
 
+# What was broken off is over at once, or never.
+_UNDO_SECONDS = 10
+
 
 class WriteSession(AsyncSession, ReadSession):
     """A transaction. `fetch` sees what was changed in it; entities that are to be changed come by
@@ -32,6 +36,8 @@ class WriteSession(AsyncSession, ReadSession):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._driver: asyncpg.Connection
+        # Whether its connection was found to be gone.
+        self.lost = False
         self._once_committed: list[Callable[[], object]] = []
 
     @asynccontextmanager
@@ -45,19 +51,33 @@ class WriteSession(AsyncSession, ReadSession):
                 try:
                     yield
                     await self._send()
+                except TimeoutError:
+                    raise
                 except BaseException:
-                    # SQLAlchemy closes a connection on which one of its statements is cancelled.
-                    if not self._driver.is_closed():
-                        await transaction.rollback()
+                    await self._undo(transaction)
                     raise
                 await transaction.commit()
+            except TimeoutError:  # nothing is heard on it any more
+                self._driver.terminate()
+                raise
             finally:
-                if self._driver.is_in_transaction():  # cancelled while it was being undone
-                    self._driver.terminate()
+                self.lost = self._driver.is_closed()
+                if not self.lost and self._driver.is_in_transaction():
+                    self._driver.terminate()  # cancelled while it was being undone
         finally:
             await self.run_sync(Session.close)
         for call in self._once_committed:
             call()
+
+    async def _undo(self, transaction: asyncpg.transaction.Transaction) -> None:
+        # SQLAlchemy closes a connection on which one of its statements is cancelled.
+        if self._driver.is_closed():
+            return
+        try:
+            async with asyncio.timeout(_UNDO_SECONDS):
+                await transaction.rollback()
+        except TimeoutError:
+            self._driver.terminate()
 
     def once_committed(self, call: Callable[[], object]) -> None:
         """Call this when the transaction has committed, and never if it does not."""

@@ -360,7 +360,7 @@ async def test_a_server_that_says_nothing_any_more_is_waited_for_only_so_long(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.1)
     monkeypatch.setattr(connections, "_LOOK_SECONDS", 0.01)
     silence = Prepared(text(f"SELECT pg_sleep({PATIENCE})"))
     async with another(live) as database:

@@ -1,0 +1,155 @@
+"""Connections to PostgreSQL that are lost without a word, as by a firewall that forgets them: each
+side takes the other for silent. Those that are made afterwards work."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from lifecycle import database as databases
+from lifecycle.database import Database, WriteSession, writing
+from lifecycle.errors import Unavailable
+from lifecycle.statements import Prepared
+from tests.client import PATIENCE
+
+NOTHING = Prepared(text("SELECT 1"))
+LONG = Prepared(text(f"SELECT pg_sleep({PATIENCE})"))
+
+
+class Way:
+    """Stands between the service and PostgreSQL."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        given = make_url(url)
+        socket = f".s.PGSQL.{given.query['port']}"
+        self._far, self._near = f"{given.query['host']}/{socket}", directory / socket
+        here = given.update_query_dict({"host": str(directory)})
+        self.url = here.render_as_string(hide_password=False)
+        # Of each connection, whether it still carries anything.
+        self._carrying: list[asyncio.Event] = []
+        self._passing: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Way"]:
+        server = await asyncio.start_unix_server(self._pass_on, self._near)
+        try:
+            yield self
+        finally:
+            server.close()
+            for each in self._passing:
+                each.cancel()
+            await asyncio.gather(*self._passing, return_exceptions=True)
+
+    def lose(self) -> int:
+        """From now on nothing comes through on the connections that there are."""
+        for each in self._carrying:
+            each.clear()
+        return len(self._carrying)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(self._far)
+        carrying = asyncio.Event()
+        carrying.set()
+        self._carrying.append(carrying)
+        for source, target in ((reader, far_writer), (far_reader, writer)):
+            self._passing.append(asyncio.create_task(_carry(source, target, carrying)))
+
+
+async def _carry(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, carrying: asyncio.Event
+) -> None:
+    try:
+        while data := await source.read(65_536):
+            await carrying.wait()
+            target.write(data)
+    finally:
+        target.close()
+
+
+@pytest.fixture
+async def way(database_url: str) -> AsyncIterator[Way]:
+    # The path of a socket must be short.
+    with TemporaryDirectory() as directory:
+        async with Way(Path(directory), database_url).open() as opened:
+            yield opened
+
+
+@pytest.fixture
+async def database(way: Way, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    monkeypatch.setattr(databases, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(writing, "_UNDO_SECONDS", 0.1)
+    database = Database(way.url)
+    yield database
+    await database.close()
+
+
+async def say_nothing(session: WriteSession) -> None:
+    await session.fetch(NOTHING)
+
+
+async def write_at_once(database: Database, number: int) -> list[BaseException | None]:
+    """So many transactions that all have a connection at the same time."""
+    met = asyncio.Barrier(number)
+
+    async def meet(session: WriteSession) -> None:
+        await session.fetch(NOTHING)
+        await met.wait()
+
+    return await asyncio.gather(
+        *(database.write(meet) for _ in range(number)), return_exceptions=True
+    )
+
+
+async def test_who_writes_on_a_lost_connection_is_told_and_the_next_writes_on_another(
+    way: Way, database: Database
+) -> None:
+    # given
+    assert await write_at_once(database, 3) == [None] * 3
+    assert way.lose() == 3
+
+    # when
+    with pytest.raises(Unavailable, match="is not available"):
+        await database.write(say_nothing)
+
+    # then the others that are lost are not tried one after the other
+    await database.write(say_nothing)
+    assert await write_at_once(database, 3) == [None] * 3
+    assert database.writing == 0
+
+
+async def test_who_gives_up_on_a_lost_connection_does_not_wait_for_it(
+    way: Way, database: Database
+) -> None:
+    # given
+    begun = asyncio.Event()
+
+    async def wait(session: WriteSession) -> None:
+        await session.fetch(NOTHING)
+        begun.set()
+        await session.fetch(LONG)
+
+    task = asyncio.create_task(database.write(wait))
+    await begun.wait()
+    way.lose()
+
+    # when
+    task.cancel()
+
+    # then
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert database.writing == 0
+    await database.write(say_nothing)
+
+
+async def test_lost_connections_are_closed_without_a_goodbye(way: Way, database: Database) -> None:
+    assert await write_at_once(database, 3) == [None] * 3
+    way.lose()
+
+    async with asyncio.timeout(PATIENCE):
+        await database.close()
