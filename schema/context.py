@@ -52,7 +52,8 @@ class Context:
         self._origin = origin
         # Where it comes from, where names are anybody's to choose.
         self._address = address
-        self._database = database.shared(self.counted_as)
+        counted_as = self.counted_as
+        self._database = database.shared(lambda: counted_as)
         # As it is now, or as a replica has it.
         self._readable = self._database.lagging()
         self.connection = connection
@@ -141,11 +142,11 @@ class Context:
         fresh.ask_again = self.ask_again
         return fresh
 
-    def for_item(self, principal: str) -> "Context":
+    def for_item(self, whose: Callable[[], str]) -> "Context":
         """The same for one item of a subscription, of which several may be answered at the same
-        time, with the connections of this principal."""
+        time; `whose` says for each read in which principal's line it stands."""
         other = copy(self)
-        other._database = self._database.shared(principal)
+        other._database = self._database.shared(whose)
         other.be_current()
         return other
 

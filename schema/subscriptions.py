@@ -7,7 +7,7 @@ subscriber's own, their answers are shared. Which items come, in which order, is
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -79,10 +79,10 @@ class Asked:
             operation_name=self.operation_name,
         )
 
-    async def execute(self, item: object, principal: str) -> Answer:
-        """The answer to one item, with the connections of this principal. Raises LimitExceeded when
-        it takes too long."""
-        context = self.context.for_item(principal)
+    async def execute(self, item: object, whose: Callable[[], str]) -> Answer:
+        """The answer to one item; `whose` says for each of its reads in which principal's line it
+        stands. Raises LimitExceeded when it takes too long."""
+        context = self.context.for_item(whose)
         executor = self.executor(context)
         assert isinstance(executor, Executor)
         try:
@@ -130,21 +130,23 @@ class _Alike:
         return self._answers[id(item)][1]
 
     async def _execute(self, item: object) -> Answer:
-        admission, database = self._asked.context.admission, self._asked.context.database
-        followers = self.followers
-
-        def load(principal: str) -> int:
-            return admission.items.load(principal) + database.load(principal)
-
-        # What one of them asks besides is not to be in the way of the others.
-        principal = min(followers, key=load, default="")
         try:
-            async with admission.item(principal):
-                if not followers.total():  # all have left while it waited for its turn
+            async with self._asked.context.admission.item(self._least_busy()):
+                if not self.followers.total():  # all have left while it waited for its turn
                     return Answer(None, None)
-                return await self._asked.execute(item, principal)
+                return await self._asked.execute(item, self._least_busy)
         except LimitExceeded as error:
             return self._asked.answer(None, [told(error)])
+
+    def _least_busy(self) -> str:
+        """Who of them has least in line now: what one asks besides, be it because of an item of
+        which the rest is still to be read, is not to be in the way of the others."""
+        context = self._asked.context
+
+        def load(principal: str) -> int:
+            return context.admission.items.load(principal) + context.database.load(principal)
+
+        return min(self.followers, key=load, default="")
 
 
 _alike = WeakValueDictionary[Hashable, _Alike]()

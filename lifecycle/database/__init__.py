@@ -126,19 +126,19 @@ class Database:
             return self
         return self._but(_visible=visible)
 
-    def shared(self, principal: str) -> "Database":
-        """The same database for one operation of a principal, which reads with a few connections at
-        a time, and no more than that wait for one: whatever it asks, others are not behind all of
-        it."""
+    def shared(self, whose: Callable[[], str]) -> "Database":
+        """The same database for one operation, which reads with a few connections at a time, and no
+        more than that wait for one: whatever it asks, others are not behind all of it. `whose` says
+        for each read in which principal's line it stands."""
         if self._share and self._share.refuses:
             return self
-        return self._but(_share=Share(principal))
+        return self._but(_share=Share(whose))
 
     def spared(self) -> "Database":
         """The same database, which is not asked again if it has failed this operation: whatever is
         read raises what it failed with."""
         failure = self._share and self._share.failure
-        return self._but(_share=Share("", failure)) if failure else self
+        return self._but(_share=Share(lambda: "", failure)) if failure else self
 
     def _but(self, **changed: Any) -> "Database":
         other = object.__new__(Database)

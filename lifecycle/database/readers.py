@@ -24,7 +24,7 @@ class Reader(ReadSession):
         self._visible = visible
         self._share = share
         # Nobody's reads are the service's own.
-        self._principal = "" if share is None else share.principal
+        self._principal = "" if share is None else share.whose()
         self._connection: asyncpg.Connection | None = None
 
     async def __aenter__(self) -> "Reader":

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -9,6 +11,7 @@ import httpx
 import pytest
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, validate
 
+from lifecycle.database import READERS
 from schema import admission, ids
 from schema.admission import MAX_ITEMS, MAX_MUTATIONS, MAX_QUERIES
 from schema.subscriptions import Answer, Asked
@@ -257,9 +260,9 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
     executed: list[str] = []
     execute = Asked.execute
 
-    async def counted(asked: Asked, item: object, principal: str) -> Answer:
-        executed.append(principal)
-        return await execute(asked, item, principal)
+    async def counted(asked: Asked, item: object, whose: Callable[[], str]) -> Answer:
+        executed.append(whose())
+        return await execute(asked, item, whose)
 
     version = await a_version(graph, unique, runId=await a_run(graph, unique))
     async with socket(live.url, actor="ada") as ada, socket(live.url, actor="eve") as eve:
@@ -297,6 +300,40 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
     ]
     assert names == [{"experiment": {"name": unique}}] * (FOLLOWING + 2)
     assert len(executed) <= FOLLOWING + 1 + MAX_ITEMS
+
+
+async def test_what_is_read_for_an_item_is_in_the_line_of_who_has_least_in_line_by_then(
+    live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given: two who follow the same, and an item of which a part is being read
+    run = await a_run(graph, unique)
+    version = await a_version(graph, unique, runId=run)
+    query = followed(unique, "_both").replace("{ name }", "{ runs { nodes { id } } }")
+    async with socket(live.url, actor="ada") as ada, socket(live.url, actor="eve") as eve:
+        for opened in (ada, eve):
+            await opened.start(query)
+            await opened.receive()
+        async with AsyncExitStack() as asked:
+            asking = []
+            async with sql.transaction():
+                await sql.execute("LOCK TABLE experiment")
+                await a_deployment(graph, version)
+                await until(lambda: live.database.load("ada") + live.database.load("eve"))
+
+                # when: whose connection it is read with asks for much
+                mine = max(("ada", "eve"), key=live.database.load)
+                for _ in range(READERS):
+                    much = asked.enter_async_context(live.database.shared(lambda: mine).read())
+                    asking.append(asyncio.create_task(much))
+                await until(lambda: live.database.load(mine) > READERS)
+
+            # then: neither waits for it
+            answers = [await ada.receive(), await eve.receive()]
+            await asyncio.gather(*asking)
+    for answer in answers:
+        assert list(answer["payload"]["data"]["deploymentStatus"].values()) == [
+            {"modelVersion": {"run": {"experiment": {"runs": {"nodes": [{"id": run}]}}}}}
+        ]
 
 
 async def lose_who_waits(sql: asyncpg.Connection) -> None:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -449,7 +450,9 @@ async def test_few_reads_of_one_operation_stand_in_line_with_those_of_others(
     # Given that all connections are taken
     async with AsyncExitStack() as taken:
         for n in range(READERS + SPARE):
-            await taken.enter_async_context(database.shared(f"principal {n}").read())
+            await taken.enter_async_context(
+                database.shared(partial("principal {}".format, n)).read()
+            )
 
         # When one operation asks for much
         lists = " ".join(f"a{n}: experiments(first: 1) {{ totalCount }}" for n in range(50))

@@ -388,7 +388,7 @@ async def test_who_waits_for_another_read_of_its_own_and_gives_up_takes_nothing_
     live: Live,
 ) -> None:
     async with another(live) as database:
-        shared = database.shared("ada")
+        shared = database.shared(lambda: "ada")
         async with AsyncExitStack() as taken:
             for _ in range(MOST_AT_ONCE):
                 await taken.enter_async_context(shared.read())
@@ -418,11 +418,11 @@ async def test_principals_take_turns_at_the_connections_and_some_are_for_those_w
         got: list[str] = []
 
         async def take(principal: str) -> None:
-            await taken.enter_async_context(database.shared(principal).read())
+            await taken.enter_async_context(database.shared(lambda: principal).read())
             got.append(principal)
 
         # given: one who has as many as one may have
-        held = [database.shared("ada").read() for _ in range(READERS)]
+        held = [database.shared(lambda: "ada").read() for _ in range(READERS)]
         for each in held:
             await each.__aenter__()
 

@@ -3,7 +3,7 @@ becomes visible or hidden while they are at it."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -206,9 +206,9 @@ async def test_answers_are_shared_with_those_who_see_the_same_only(
     executed: list[Json] = []
     execute = Asked.execute
 
-    async def noted(asked: Asked, item: object, principal: str) -> Answer:
+    async def noted(asked: Asked, item: object, whose: Callable[[], str]) -> Answer:
         executed.append(asked.variables)
-        return await execute(asked, item, principal)
+        return await execute(asked, item, whose)
 
     async with (
         socket(two.live.url, actor=two.name) as one,

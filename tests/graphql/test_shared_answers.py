@@ -1,6 +1,8 @@
 """What is executed once for many subscribers: who is answered the same, who is not, and that nobody
 waits for another."""
 
+from collections.abc import Callable
+
 import asyncpg
 import pytest
 
@@ -33,9 +35,9 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
     found: list[Json] = []
     execute = Asked.execute
 
-    async def noted(asked: Asked, item: object, principal: str) -> Answer:
+    async def noted(asked: Asked, item: object, whose: Callable[[], str]) -> Answer:
         found.append(asked.variables)
-        return await execute(asked, item, principal)
+        return await execute(asked, item, whose)
 
     monkeypatch.setattr(Asked, "execute", noted)
     return found
