@@ -594,12 +594,15 @@ _ENDED = among(ApprovalRow.status, ENDED) & or_(
     _BY_PEOPLE & ~_THEIR_OWN, ApprovalRow.overruled_at.is_not(None)
 )
 _LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
-_BYPASSED = ApprovalRow.status == ApprovalStatus.BYPASSED
+# A BYPASS, whatever has become of it: who approves is never who has submitted it.
+_BYPASSED = ApprovalRow.decided_by == ApprovalRow.submitted_by
 
 
 def _last_let_on(which: Any, own: Any) -> Any:
-    """A BYPASS is for its own version: others would come in by it unseen."""
-    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which & (own | ~_BYPASSED))
+    """A BYPASS is for its own version: others would come in by it unseen. What its own people
+    alone have thought better of stays approved for others."""
+    of_others = _BY_PEOPLE & ~_BYPASSED & (_THEIR_OWN | ~among(ApprovalRow.status, ENDED))
+    return func.max(ApprovalRow.decided_at).filter(which & or_(own & _LET_ON, ~own & of_others))
 
 
 def _is_later(one: Any, other: Any) -> Any:

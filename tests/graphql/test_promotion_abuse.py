@@ -733,6 +733,19 @@ async def test_a_bypass_lets_no_other_version_in(graph: Graph, unique: str) -> N
     assert (await promote(graph, bad))["__typename"] == "SetStageSuccess"
 
 
+async def test_a_bypass_that_has_become_stale_lets_no_other_version_in(
+    graph: Graph, unique: str
+) -> None:
+    bad, same = await two_alike(graph, unique)
+    await rejected(graph, bad)
+    bypass = of(bad) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+
+    await graph.done("updateModelVersion", of(bad) | {"artifactPath": "other"}, VERSION)
+
+    assert (await promote(graph, same))["__typename"] == "ApprovalRequired"
+
+
 async def test_what_was_rejected_is_in_nobodys_way_who_has_another_content_or_goes_past_it(
     graph: Graph, unique: str
 ) -> None:
