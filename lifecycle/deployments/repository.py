@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import Select, any_, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import aliased
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
@@ -76,17 +75,10 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
     that came to be ACTIVE and HEALTHY, that neither failed nor was rolled back from, and whose
     version still exists; in production one of a version whose approval is in force, for what was in
     production before, and not overruled goes before all others."""
-    present, used = aliased(ApprovalRow), aliased(ApprovalRow)
-    was_there = (
-        select(1)
-        .select_from(present)
-        .join(used, used.model_version_id == present.model_version_id)
-        .where(
-            present.model_version_id == ModelVersionRow.id,
-            present.superseded_at.is_(None),
-            used.evidence_digest == present.evidence_digest,
-            used.used_at.is_not(None),
-        )
+    was_there = select(1).where(
+        ApprovalRow.model_version_id == ModelVersionRow.id,
+        ApprovalRow.superseded_at.is_(None),
+        promotion.was_let_in(ApprovalRow),
     )
     approved = (
         among(ModelVersionRow.approval_status, IN_FORCE)

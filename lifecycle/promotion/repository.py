@@ -480,6 +480,21 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
+def was_let_in(approval: Any) -> Any:
+    """Whether any approval of its version has let the content of this one into production, for
+    statements of others."""
+    used = aliased(ApprovalRow)
+    return (
+        select(used.id)
+        .where(
+            used.model_version_id == approval.model_version_id,
+            used.evidence_digest == approval.evidence_digest,
+            used.used_at.is_not(None),
+        )
+        .exists()
+    )
+
+
 async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool:
     """Whether a version is or ever was in production, with whatever content."""
     return bool(await session.fetch(_into_production(version_id).limit(1)))
@@ -741,7 +756,7 @@ async def supersede(session: WriteSession, version_id: UUID, moment: datetime) -
 
 async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -> list[UUID]:
     """The versions of the model, or of all models, whose submission was made under another policy
-    than the one in force, and waits for a decision or has not let them into production yet."""
+    than the one in force, and waits for a decision or is of what was not in production yet."""
     statement = (
         select(ModelVersionRow.id, ModelVersionRow.model_id, ApprovalRow.policy_id)
         .join(ApprovalRow, ApprovalRow.model_version_id == ModelVersionRow.id)
@@ -749,6 +764,8 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
             among(ModelVersionRow.approval_status, OPEN | IN_FORCE),
             ApprovalRow.superseded_at.is_(None),
             ApprovalRow.used_at.is_(None),
+            # What was there, and was approved once more since, can still be rolled back to.
+            among(ApprovalRow.status, OPEN) | ~was_let_in(ApprovalRow),
             ModelVersionRow.deleted_at.is_(None),
         )
     )
