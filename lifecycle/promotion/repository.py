@@ -510,13 +510,16 @@ def _into_production(version_id: Any) -> Select[UUID]:
 
 async def run_counts_in_production(session: ReadSession, run_id: UUID) -> bool:
     """Whether a version that came out of a run or its parts has ever been in production, deleted
-    or not, or one of its parts is submitted or approved, whose evidence has nothing of the run."""
+    or not, or one of its parts is submitted or approved, whose evidence has nothing of the run; a
+    deleted one is on no way there."""
     tree = select(RunRow.id).where(RunRow.id == run_id).cte("runs", recursive=True)
     parts = select(RunRow.id).join(tree, RunRow.parent_id == tree.c.id)
     tree = tree.union(parts)
     was_there = _into_production(ModelVersionRow.id)
-    on_the_way = (ModelVersionRow.run_id != run_id) & among(
-        ModelVersionRow.approval_status, OPEN | IN_FORCE
+    on_the_way = (
+        (ModelVersionRow.run_id != run_id)
+        & among(ModelVersionRow.approval_status, OPEN | IN_FORCE)
+        & ModelVersionRow.deleted_at.is_(None)
     )
     statement = (
         select(ModelVersionRow.id)
