@@ -55,9 +55,9 @@ def global_id(kind: str, hexadecimal: str | None = None) -> str:
 @dataclass(frozen=True)
 class World:
     """One object of each kind. `version` is deployed and in PRODUCTION, `spare` is neither,
-    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor; the
-    bytes of `upload` and `other_upload` have been sent; the description of the run of
-    `mlflow_item` is in conflict."""
+    `submitted` waits for a decision; `deployment` is ACTIVE and has a good predecessor, of
+    another version; the bytes of `upload` and `other_upload` have been sent; the description of
+    the run of `mlflow_item` is in conflict."""
 
     name: str
     run: str
@@ -81,7 +81,7 @@ mutation ($name: String!) {
 }"""
 _VERSIONS = """
 mutation ($version: RegisterModelVersionInput!, $first: ModelVersionSelector!,
-  $second: ModelVersionSelector!) {
+  $second: ModelVersionSelector!, $former: ModelVersionSelector!) {
   version: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id checklist { id } } }
   }
@@ -91,31 +91,29 @@ mutation ($version: RegisterModelVersionInput!, $first: ModelVersionSelector!,
   spare: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id } }
   }
+  former: registerModelVersion(input: $version) { __typename }
   a: submitForApproval(input: { modelVersion: $first }) { __typename }
   b: submitForApproval(input: { modelVersion: $second }) { __typename }
+  c: submitForApproval(input: { modelVersion: $former }) { __typename }
+  drift: recordDriftEvent(input: { modelVersion: $first, severity: LOW, metric: "psi" }) {
+    ... on RecordDriftEventSuccess { driftEvent { id } }
+  }
 }"""
 # By somebody else than who registered and submitted it.
 _PROMOTION = """
-mutation ($first: ModelVersionSelector!) {
-  decideApproval(input: { modelVersion: $first, decision: APPROVE }) { __typename }
-  setStage(input: { modelVersion: $first, stage: PRODUCTION }) { __typename }
-}"""
-_DEPLOYMENTS = """
-mutation ($deployment: CreateDeploymentInput!, $drift: RecordDriftEventInput!) {
-  good: createDeployment(input: $deployment) { ...deployment }
-  bad: createDeployment(input: $deployment) { ...deployment }
-  drift: recordDriftEvent(input: $drift) {
-    ... on RecordDriftEventSuccess { driftEvent { id } }
+mutation ($of: ModelVersionSelector!) {
+  decideApproval(input: { modelVersion: $of, decision: APPROVE }) { __typename }
+  setStage(input: { modelVersion: $of, stage: PRODUCTION }) { __typename }
+  createDeployment(input: { modelVersion: $of, environment: PRODUCTION }) {
+    ... on CreateDeploymentSuccess { deployment { id } }
   }
-}
-fragment deployment on CreateDeploymentSuccess { deployment { id } }"""
+}"""
 _STEPS = " ".join(
-    f"{deployment}{status}: updateDeployment(input: {{"
-    f" id: ${deployment}, status: {status}, health: HEALTHY }}) {{ __typename }}"
-    for deployment in ("good", "bad")
+    f"{status}: updateDeployment(input: {{"
+    f" id: $id, status: {status}, health: HEALTHY }}) {{ __typename }}"
     for status in ("VALIDATING", "DEPLOYING", "ACTIVE")
 )
-_ACTIVE = f"mutation ($good: ID!, $bad: ID!) {{ {_STEPS} }}"
+_ACTIVE = f"mutation ($id: ID!) {{ {_STEPS} }}"
 _ACCESS = """
 mutation ($role: GrantRoleInput!, $token: CreateApiTokenInput!) {
   role: grantRole(input: $role) { ... on GrantRoleSuccess { roleGrant { id } } }
@@ -128,19 +126,18 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
     begun = await graph.query(_BEGIN, {"name": name})
     run = begun["run"]["run"]["id"]
     version = {"modelName": name, "runId": run, "checklist": ["Read by somebody"]}
-    first, second = ({"nameVersion": {"modelName": name, "version": n}} for n in ("1", "2"))
-    made = await graph.query(_VERSIONS, {"version": version, "first": first, "second": second})
-    approver = {"Lifecycle-Actor": "approver"}
-    promoted = await graph.query(_PROMOTION, {"first": first}, **approver)
-    assert promoted["setStage"]["__typename"] == "SetStageSuccess"
-    found = made["version"]["modelVersion"]
-    selector = {"modelVersion": {"id": found["id"]}}
-    drift = {**selector, "severity": "LOW", "metric": "psi"}
-    deployed = await graph.query(
-        _DEPLOYMENTS, {"deployment": {**selector, "environment": "PRODUCTION"}, "drift": drift}
+    first, second, former = (
+        {"nameVersion": {"modelName": name, "version": n}} for n in ("1", "2", "4")
     )
-    good, bad = (deployed[name]["deployment"]["id"] for name in ("good", "bad"))
-    await graph.query(_ACTIVE, {"good": good, "bad": bad})
+    versions = {"version": version, "first": first, "second": second, "former": former}
+    made = await graph.query(_VERSIONS, versions)
+    approver = {"Lifecycle-Actor": "approver"}
+    for of in (former, first):
+        promoted = await graph.query(_PROMOTION, {"of": of}, **approver)
+        assert promoted["setStage"]["__typename"] == "SetStageSuccess"
+        deployed = promoted["createDeployment"]["deployment"]["id"]
+        await graph.query(_ACTIVE, {"id": deployed})
+    found = made["version"]["modelVersion"]
     mirror = await a_mirror(live.database)
     conflicts = [("description", "d", "other")]
     item = await mirror.item(run, SyncState.CONFLICT, conflicts=conflicts)
@@ -159,9 +156,9 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
         version=found["id"],
         spare=made["spare"]["modelVersion"]["id"],
         submitted=made["submitted"]["modelVersion"]["id"],
-        deployment=bad,
+        deployment=deployed,
         item=found["checklist"][0]["id"],
-        drift_event=deployed["drift"]["driftEvent"]["id"],
+        drift_event=made["drift"]["driftEvent"]["id"],
         mlflow_item=item,
         upload=await _an_upload(graph, run, name.encode()),
         other_upload=await _an_upload(graph, run, f"other {name}".encode()),

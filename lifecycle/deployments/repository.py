@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import Select, any_, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import aliased
 
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
@@ -72,21 +71,14 @@ async def lock(session: WriteSession, id: UUID) -> DeploymentRow | None:
 
 
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:
-    """Of the earlier deployments of the same model and environment, the last that came to be ACTIVE
-    and HEALTHY, that neither failed nor was rolled back from, and whose version still exists; in
-    production one of a version whose approval is in force, for what was in production before, and
-    not overruled goes before all others."""
-    present, used = aliased(ApprovalRow), aliased(ApprovalRow)
-    was_there = (
-        select(1)
-        .select_from(present)
-        .join(used, used.model_version_id == present.model_version_id)
-        .where(
-            present.model_version_id == ModelVersionRow.id,
-            present.superseded_at.is_(None),
-            used.evidence_digest == present.evidence_digest,
-            used.used_at.is_not(None),
-        )
+    """Of the earlier deployments of other versions of the model in the same environment, the last
+    that came to be ACTIVE and HEALTHY, that neither failed nor was rolled back from, and whose
+    version still exists; in production one of a version whose approval is in force, for what was in
+    production before, and not overruled goes before all others."""
+    was_there = select(1).where(
+        ApprovalRow.model_version_id == ModelVersionRow.id,
+        ApprovalRow.superseded_at.is_(None),
+        promotion.was_let_in(ApprovalRow),
     )
     approved = (
         among(ModelVersionRow.approval_status, IN_FORCE)
@@ -105,7 +97,8 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
         .where(
             DeploymentRow.model_name == bad.model_name,
             DeploymentRow.environment == bad.environment,
-            DeploymentRow.id != bad.id,
+            # It is the version that is bad, however it was deployed.
+            DeploymentRow.model_version_id != bad.model_version_id,
             DeploymentRow.created_at < bad.created_at,
             DeploymentRow.healthy_at.is_not(None),
             ModelVersionRow.deleted_at.is_(None),

@@ -79,7 +79,7 @@ class UpdateDeployment(Command):
 
 
 class RollbackDeployment(Command):
-    """Replace a deployment by the last good one before it."""
+    """Replace a deployment by the last good one of another version before it."""
 
     id: UUID
     reason: Text | None = None
@@ -172,7 +172,8 @@ async def terminate(
 async def roll_back(
     session: WriteSession, origin: Origin, command: RollbackDeployment
 ) -> DeploymentRow:
-    """Make a new deployment from the last good one, and set the old one to ROLLBACK.
+    """Make a new deployment from the last good one of another version, and set the old one to
+    ROLLBACK.
 
     If the good version is no longer in a stage that may run there, it is brought back into it, and
     in production the present version makes way: stage and deployment go back together.
@@ -199,8 +200,9 @@ async def roll_back(
         )
     if target is None:
         raise Conflict(
-            f"No earlier deployment of {row.model_name} in {row.environment} was ACTIVE and "
-            "HEALTHY and can be gone back to.",
+            f"No earlier deployment of another version of {row.model_name} in {row.environment} "
+            "was ACTIVE and HEALTHY and can be gone back to. Another configuration of version "
+            f"{row.version} is deployed with createDeployment.",
             ("id",),
         )
     good = locked[target.model_version_id]

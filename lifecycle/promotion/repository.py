@@ -480,6 +480,21 @@ async def was_in_production(session: ReadSession, version_id: UUID, evidence_dig
     return bool(await session.fetch(statement.limit(1)))
 
 
+def was_let_in(approval: Any) -> Any:
+    """Whether any approval of its version has let the content of this one into production, for
+    statements of others."""
+    used = aliased(ApprovalRow)
+    return (
+        select(used.id)
+        .where(
+            used.model_version_id == approval.model_version_id,
+            used.evidence_digest == approval.evidence_digest,
+            used.used_at.is_not(None),
+        )
+        .exists()
+    )
+
+
 async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool:
     """Whether a version is or ever was in production, with whatever content."""
     return bool(await session.fetch(_into_production(version_id).limit(1)))
@@ -495,13 +510,16 @@ def _into_production(version_id: Any) -> Select[UUID]:
 
 async def run_counts_in_production(session: ReadSession, run_id: UUID) -> bool:
     """Whether a version that came out of a run or its parts has ever been in production, deleted
-    or not, or one of its parts is submitted or approved, whose evidence has nothing of the run."""
+    or not, or one of its parts is submitted or approved, whose evidence has nothing of the run; a
+    deleted one is on no way there."""
     tree = select(RunRow.id).where(RunRow.id == run_id).cte("runs", recursive=True)
     parts = select(RunRow.id).join(tree, RunRow.parent_id == tree.c.id)
     tree = tree.union(parts)
     was_there = _into_production(ModelVersionRow.id)
-    on_the_way = (ModelVersionRow.run_id != run_id) & among(
-        ModelVersionRow.approval_status, OPEN | IN_FORCE
+    on_the_way = (
+        (ModelVersionRow.run_id != run_id)
+        & among(ModelVersionRow.approval_status, OPEN | IN_FORCE)
+        & ModelVersionRow.deleted_at.is_(None)
     )
     statement = (
         select(ModelVersionRow.id)
@@ -594,12 +612,15 @@ _ENDED = among(ApprovalRow.status, ENDED) & or_(
     _BY_PEOPLE & ~_THEIR_OWN, ApprovalRow.overruled_at.is_not(None)
 )
 _LET_ON = _BY_PEOPLE & ~among(ApprovalRow.status, ENDED)
-_BYPASSED = ApprovalRow.status == ApprovalStatus.BYPASSED
+# A BYPASS, whatever has become of it: who approves is never who has submitted it.
+_BYPASSED = ApprovalRow.decided_by == ApprovalRow.submitted_by
 
 
 def _last_let_on(which: Any, own: Any) -> Any:
-    """A BYPASS is for its own version: others would come in by it unseen."""
-    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which & (own | ~_BYPASSED))
+    """A BYPASS is for its own version: others would come in by it unseen. What its own people
+    alone have thought better of stays approved for others."""
+    of_others = _BY_PEOPLE & ~_BYPASSED & (_THEIR_OWN | ~among(ApprovalRow.status, ENDED))
+    return func.max(ApprovalRow.decided_at).filter(which & or_(own & _LET_ON, ~own & of_others))
 
 
 def _is_later(one: Any, other: Any) -> Any:
@@ -738,7 +759,7 @@ async def supersede(session: WriteSession, version_id: UUID, moment: datetime) -
 
 async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -> list[UUID]:
     """The versions of the model, or of all models, whose submission was made under another policy
-    than the one in force, and waits for a decision or has not let them into production yet."""
+    than the one in force, and waits for a decision or is of what was not in production yet."""
     statement = (
         select(ModelVersionRow.id, ModelVersionRow.model_id, ApprovalRow.policy_id)
         .join(ApprovalRow, ApprovalRow.model_version_id == ModelVersionRow.id)
@@ -746,6 +767,8 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
             among(ModelVersionRow.approval_status, OPEN | IN_FORCE),
             ApprovalRow.superseded_at.is_(None),
             ApprovalRow.used_at.is_(None),
+            # What was there, and was approved once more since, can still be rolled back to.
+            among(ApprovalRow.status, OPEN) | ~was_let_in(ApprovalRow),
             ModelVersionRow.deleted_at.is_(None),
         )
     )

@@ -237,22 +237,25 @@ async def submit(
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
-    supersede what others have submitted, as `withdraw` does.
+    supersede what others have submitted, as `withdraw` does, unless it is overruled.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
     check(origin, Action.CHANGE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     in_force = version.approval_status in IN_FORCE
-    if version.stage is Stage.PRODUCTION and in_force and not await _overruled(session, version):
+    overruled = in_force and await _overruled(session, version)
+    if version.stage is Stage.PRODUCTION and in_force and not overruled:
         raise Conflict(
             f"Version {version.version} is in PRODUCTION, and {version.approval_status}.",
             ("model_version",),
         )
     former = await repository.present_approval(session, version.id)
+    # What is overruled holds for nobody any more, and who has submitted it may have left.
     if (
         former is not None
         and former.status in OPEN | IN_FORCE
+        and not overruled
         and not former.submitted_by.startswith(SYSTEM)
     ):
         _check_own(origin, version, former, "supersede what others have submitted and decided")

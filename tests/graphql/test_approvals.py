@@ -669,6 +669,32 @@ async def test_another_policy_makes_stale_what_has_not_been_in_production(
     )
 
 
+async def test_another_policy_leaves_what_was_in_production_though_it_was_approved_again_since(
+    graph: Graph, unique: str
+) -> None:
+    # given: what ran well in production, has made way, and was approved once more
+    former = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    id = await a_deployment(graph, former, "PRODUCTION", "ACTIVE")
+    await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+    bad = await a_version_in(graph, unique, "PRODUCTION", metrics=accuracy(0.9))
+    id = await a_deployment(graph, bad, "PRODUCTION", "ACTIVE")
+    await approved(graph, former)
+    # and what was approved again as something else, which was never there
+    changed = await a_version_in(graph, f"{unique}-b", "PRODUCTION", metrics=accuracy(0.9))
+    await graph.done("setStage", of(changed) | {"stage": "ARCHIVED"}, VERSION)
+    await graph.done("updateModelVersion", of(changed) | {"artifactPath": "b"}, VERSION)
+    await approved(graph, changed)
+
+    # when
+    for model in (unique, f"{unique}-b"):
+        await set_policy(graph, model, {"artifactDigest": {}})
+
+    # then
+    assert [await status(graph, each) for each in (former, changed)] == ["APPROVED", "STALE"]
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+    assert back == {"version": "1"}
+
+
 # The gate
 
 

@@ -381,8 +381,9 @@ async def test_what_has_been_in_production_keeps_the_data_set_that_it_was_traine
     assert found == {"node": {"approval": {"status": "STALE"}}, "dataSet": None}
 
 
-async def test_what_came_out_of_a_part_keeps_its_data_set_once_it_is_approved(
-    graph: Graph, unique: str
+@pytest.mark.parametrize("ends", ["withdrawApproval", "deleteModelVersion"])
+async def test_what_came_out_of_a_part_keeps_its_data_set_while_it_is_approved(
+    graph: Graph, unique: str, ends: str
 ) -> None:
     run = await a_run(graph, unique, datasetFacts={"name": unique})
     part = await a_run(graph, unique, parentId=run)
@@ -392,10 +393,14 @@ async def test_what_came_out_of_a_part_keeps_its_data_set_once_it_is_approved(
     await graph.done("submitForApproval", of_version, "approval { status }")
 
     refused = await graph.mutate("updateRun", {"id": run, "datasetFacts": None})
-    await graph.done("withdrawApproval", of_version, "approval { status }")
+    ended = await graph.mutate(ends, of_version)
     done = await graph.mutate("updateRun", {"id": run, "datasetFacts": None})
 
-    assert [each["__typename"] for each in (refused, done)] == ["Conflict", "UpdateRunSuccess"]
+    assert [each["__typename"] for each in (refused, ended, done)] == [
+        "Conflict",
+        f"{ends[0].upper()}{ends[1:]}Success",
+        "UpdateRunSuccess",
+    ]
 
 
 async def test_what_has_left_production_and_was_deleted_keeps_its_data_set_too(

@@ -592,6 +592,28 @@ async def test_drift_that_was_seen_on_no_deployment_in_particular_rolls_back_pro
     assert stages["model"]["versionInStage"] == {"version": "1"}
 
 
+async def test_drift_rolls_back_to_another_version_where_its_own_was_deployed_twice(
+    graph: Graph, unique: str
+) -> None:
+    # given: nothing but the rollback answers, so the approval of what has drifted stays in force
+    one = await a_version_in(graph, unique, "PRODUCTION")
+    await a_good_deployment(graph, one, "PRODUCTION")
+    two = await a_version_in(graph, unique, "PRODUCTION")
+    await a_good_deployment(graph, two, "PRODUCTION")
+    await a_good_deployment(graph, two, "PRODUCTION")
+    await set_policy(graph, unique, responses=[ROLL_BACK])
+
+    found = await event(graph, two, severity="CRITICAL")
+
+    assert found["responses"][0]["message"] == "In PRODUCTION version 2 makes way for version 1."
+    stages = await graph.query(
+        "query ($name: String!) { model(name: $name) { versionInStage(stage: PRODUCTION) "
+        "{ version } } }",
+        {"name": unique},
+    )
+    assert stages["model"]["versionInStage"] == {"version": "1"}
+
+
 async def test_drift_twice_in_a_row_goes_back_to_the_last_that_was_healthy(
     graph: Graph, unique: str
 ) -> None:
@@ -645,8 +667,9 @@ async def test_a_response_that_cannot_be_made_fails_alone_and_says_why(
     found = await event(graph, version, deploymentId=only)
     assert found["responses"] == outcome(
         "FAILED",
-        f"No earlier deployment of {unique} in DEVELOPMENT was ACTIVE and HEALTHY and can be gone "
-        "back to.",
+        f"No earlier deployment of another version of {unique} in DEVELOPMENT was ACTIVE and "
+        "HEALTHY and can be gone back to. Another configuration of version 1 is deployed with "
+        "createDeployment.",
     )
 
     assert len(await events(graph, unique)) == 4

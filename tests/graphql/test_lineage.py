@@ -218,29 +218,32 @@ async def test_edges_between_the_farthest_nodes_are_there_too(graph: Graph, stor
 
 
 async def test_a_chain_of_rollbacks_is_followed_either_way(graph: Graph, unique: str) -> None:
-    # given: of one version, so that each is reached by the version and by a rollback
-    version = await a_version(graph, unique)
-    good = await a_deployment(graph, version, status="ACTIVE")
-    await graph.done("updateDeployment", {"id": good, "health": "HEALTHY"}, "deployment { id }")
-    chain = [await a_deployment(graph, version, status="FAILED")]
+    # given: of two versions by turns, so that every other is reached by its version, too
+    versions = {name: await a_version(graph, unique) for name in ("one", "two")}
+    good = {}
+    for name, version in versions.items():
+        id = good[f"good {name}"] = await a_deployment(graph, version, status="ACTIVE")
+        await graph.done("updateDeployment", {"id": id, "health": "HEALTHY"}, "deployment { id }")
+    chain = [await a_deployment(graph, versions["one"], status="FAILED")]
     for _ in range(3):
         back = await graph.done("rollbackDeployment", {"id": chain[-1]}, "deployment { id }")
         failed = {"id": back["id"], "status": "FAILED"}
         await graph.done("updateDeployment", failed, "deployment { id }")
         chain.append(back["id"])
-    story = Story({"version": version["id"], "good": good, **dict(zip("abcd", chain, strict=True))})
+    named = {name: version["id"] for name, version in versions.items()}
+    story = Story({**named, **good, **dict(zip("abcd", chain, strict=True))})
     links = {(a, "ROLLED_BACK_TO", b) for a, b in ("ab", "bc", "cd")}
-    deployed = {("version", "DEPLOYED_AS", name) for name in ("good", *"abcd")}
+    deployed = {("one", "DEPLOYED_AS", name) for name in ("good one", "a", "c")}
 
     # then
-    whole = await story.lineage(graph, "version")
-    assert whole["nodes"] == ["version", "d", "c", "b", "a", "good"]
+    whole = await story.lineage(graph, "one")
+    assert whole["nodes"] == ["one", "c", "a", "good one", "d", "b"]
     assert whole["edges"] == deployed | links
     up = await story.lineage(graph, "d", direction="UPSTREAM")
-    assert up["nodes"] == ["d", "c", "version", "b", "a"]
+    assert up["nodes"] == ["d", "c", "two", "b", "a"]
     assert (await story.lineage(graph, "a", direction="DOWNSTREAM"))["nodes"] == [*"abcd"]
     middle = await story.lineage(graph, "c", depth=1)
-    assert middle["nodes"] == ["c", "b", "version", "d"]
+    assert middle["nodes"] == ["c", "b", "one", "d"]
 
 
 async def test_deleted_versions_stay(graph: Graph, unique: str) -> None:
@@ -428,10 +431,10 @@ JUST = timedelta(microseconds=1)
 
 async def test_which_deployments_were_active_then(graph: Graph, unique: str) -> None:
     # given: one that was replaced and rolled back to, one that failed, one that never came so far
-    version = await a_version(graph, unique)
+    version, other = [await a_version(graph, unique) for _ in range(2)]
     good = await a_deployment(graph, version, status="ACTIVE")
     await graph.done("updateDeployment", {"id": good, "health": "HEALTHY"}, "deployment { id }")
-    bad = await a_deployment(graph, version, status="ACTIVE")
+    bad = await a_deployment(graph, other, status="ACTIVE")
     await a_deployment(graph, version, environment="DEVELOPMENT", status="TERMINATED")
     back = (await graph.done("rollbackDeployment", {"id": bad}, "deployment { id }"))["id"]
     for status in ("VALIDATING", "DEPLOYING", "ACTIVE"):

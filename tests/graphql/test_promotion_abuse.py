@@ -676,6 +676,23 @@ async def test_what_people_have_rejected_as_another_version_is_deployed_once_the
     )
 
 
+async def test_what_is_overruled_in_production_others_submit_too(graph: Graph, unique: str) -> None:
+    # given: what is in production, and people have taken back as another version
+    version = await a_version_in(graph, unique, "PRODUCTION", **alike(0.87))
+    same = await approved(graph, await a_version(graph, unique, **alike(0.87)))
+    await graph.done("withdrawApproval", of(same), "approval { status }")
+
+    # when: whoever it was that had submitted it
+    selection = "approval { status submittedBy }"
+    submitted = await graph.mutate("submitForApproval", of(version), selection, **MALLORY)
+
+    # then
+    assert submitted["approval"] == {"status": "NEEDS_REVIEW", "submittedBy": "mallory"}
+    assert (await decide(graph, version, "ben"))["__typename"] == "DecideApprovalSuccess"
+    deployed = await graph.mutate("createDeployment", of(version) | {"environment": "PRODUCTION"})
+    assert deployed["__typename"] == "CreateDeploymentSuccess"
+
+
 async def test_what_is_the_same_in_figures_alone_is_taken_back_by_itself_alone(
     graph: Graph, unique: str
 ) -> None:
@@ -731,6 +748,19 @@ async def test_a_bypass_lets_no_other_version_in(graph: Graph, unique: str) -> N
 
     assert (await promote(graph, same))["__typename"] == "ApprovalRequired"
     assert (await promote(graph, bad))["__typename"] == "SetStageSuccess"
+
+
+async def test_a_bypass_that_has_become_stale_lets_no_other_version_in(
+    graph: Graph, unique: str
+) -> None:
+    bad, same = await two_alike(graph, unique)
+    await rejected(graph, bad)
+    bypass = of(bad) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+
+    await graph.done("updateModelVersion", of(bad) | {"artifactPath": "other"}, VERSION)
+
+    assert (await promote(graph, same))["__typename"] == "ApprovalRequired"
 
 
 async def test_what_was_rejected_is_in_nobodys_way_who_has_another_content_or_goes_past_it(

@@ -70,12 +70,13 @@ async def stages(graph: Graph, model: str) -> dict[str, str]:
     return {node["version"]: node["stage"] for node in found["model"]["versions"]["nodes"]}
 
 
-def no_good_one(model: str, environment: str) -> Json:
+def no_good_one(model: str, environment: str, version: str) -> Json:
     return {
         "__typename": "Conflict",
         "code": "CONFLICT",
-        "message": f"No earlier deployment of {model} in {environment} was ACTIVE and HEALTHY and "
-        "can be gone back to.",
+        "message": f"No earlier deployment of another version of {model} in {environment} was "
+        f"ACTIVE and HEALTHY and can be gone back to. Another configuration of version {version} "
+        "is deployed with createDeployment.",
         "path": ["id"],
     }
 
@@ -225,23 +226,23 @@ async def test_without_a_good_deployment_there_is_no_rollback(
 
     result = await graph.mutate("rollbackDeployment", {"id": id, "reason": "?"}, DEPLOYMENT)
 
-    assert result == no_good_one(unique, "DEVELOPMENT")
+    assert result == no_good_one(unique, "DEVELOPMENT", "2")
     assert await state(graph, live, unique) == before
 
 
 async def test_deployments_of_other_models_and_in_other_environments_are_not_gone_back_to(
     graph: Graph, live: Live, unique: str
 ) -> None:
-    version = await a_version_in(graph, unique, "STAGING")
+    former, bad = [await a_version_in(graph, unique, "STAGING") for _ in range(2)]
     other = await a_version_in(graph, f"{unique}-b", "STAGING")
-    await a_good_deployment(graph, version, "DEVELOPMENT")
+    await a_good_deployment(graph, former, "DEVELOPMENT")
     await a_good_deployment(graph, other, "STAGING")
-    id = await a_good_deployment(graph, version, "STAGING")
+    id = await a_good_deployment(graph, bad, "STAGING")
     before = await state(graph, live, unique)
 
     result = await graph.mutate("rollbackDeployment", {"id": id})
 
-    assert result == no_good_one(unique, "STAGING")
+    assert result == no_good_one(unique, "STAGING", "2")
     assert await state(graph, live, unique) == before
 
 
@@ -255,7 +256,7 @@ async def test_going_back_never_leads_to_a_later_deployment(
 
     result = await graph.mutate("rollbackDeployment", {"id": id})
 
-    assert result == no_good_one(unique, "DEVELOPMENT")
+    assert result == no_good_one(unique, "DEVELOPMENT", "1")
     assert await state(graph, live, unique) == before
 
 
@@ -311,7 +312,23 @@ async def test_a_failed_deployment_is_rolled_back_too(
     assert await live_deployments(live, unique) == {"1": 1, "2": 0}
 
 
-async def test_a_rollback_within_one_version_moves_no_stage(
+@pytest.mark.parametrize("environment", ["DEVELOPMENT", "PRODUCTION"])
+async def test_a_rollback_leaves_the_bad_version_however_often_that_was_deployed(
+    graph: Graph, live: Live, unique: str, environment: str
+) -> None:
+    good = await a_version_in(graph, unique, "PRODUCTION")
+    await a_good_deployment(graph, good, environment)
+    bad = await a_version_in(graph, unique, "PRODUCTION")
+    await a_good_deployment(graph, bad, environment)
+    id = await a_good_deployment(graph, bad, environment)
+
+    new = await roll_back(graph, id)
+
+    assert new["modelVersion"] == {"id": good["id"]}
+    assert await live_deployments(live, unique) == {"1": 2, "2": 1}
+
+
+async def test_a_version_that_alone_was_deployed_is_not_rolled_back(
     graph: Graph, live: Live, unique: str
 ) -> None:
     version = await a_version_in(graph, unique, "PRODUCTION")
@@ -319,18 +336,17 @@ async def test_a_rollback_within_one_version_moves_no_stage(
     id = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
     before = await state(graph, live, unique)
 
-    new = await roll_back(graph, id)
+    result = await graph.mutate("rollbackDeployment", {"id": id})
 
-    after = await state(graph, live, unique)
-    assert new["version"] == "1"
-    assert after["model"]["stageHistory"] == before["model"]["stageHistory"]
-    assert after["live"] == {"1": 2}
+    assert result == no_good_one(unique, "PRODUCTION", "1")
+    assert await state(graph, live, unique) == before
 
 
 async def test_of_two_rollbacks_in_a_row_neither_goes_to_what_was_rolled_back(
     graph: Graph, live: Live, unique: str
 ) -> None:
-    good, bad = await a_version(graph, unique), await a_version(graph, unique)
+    older, good, bad = [await a_version(graph, unique) for _ in range(3)]
+    await a_good_deployment(graph, older, end="TERMINATED")
     await a_good_deployment(graph, good, end="TERMINATED")
     id = await a_good_deployment(graph, bad)
 
@@ -340,10 +356,10 @@ async def test_of_two_rollbacks_in_a_row_neither_goes_to_what_was_rolled_back(
     second = await roll_back(graph, first["id"], reason="second")
 
     assert [(new["version"], new["rollbackFrom"]["id"]) for new in (first, second)] == [
-        ("1", id),
+        ("2", id),
         ("1", first["id"]),
     ]
-    assert await live_deployments(live, unique) == {"1": 1, "2": 0}
+    assert await live_deployments(live, unique) == {"1": 1, "2": 0, "3": 0}
 
 
 async def test_a_rollback_that_worked_can_itself_be_gone_back_to(graph: Graph, unique: str) -> None:
@@ -413,7 +429,7 @@ async def test_a_version_that_was_deleted_is_passed_over(
     result = await graph.mutate("rollbackDeployment", {"id": again})
 
     assert new["modelVersion"] == {"id": older["id"]}
-    assert result == no_good_one(unique, "DEVELOPMENT")
+    assert result == no_good_one(unique, "DEVELOPMENT", "3")
     assert await state(graph, live, unique) == before
 
 

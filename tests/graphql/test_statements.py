@@ -198,6 +198,12 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
     # Even the best run has a parent.
     begun = await graph.done("logRun", {"experimentName": name}, "run { id }")
     parent = begun["id"]
+    # What can be gone back to is of another version.
+    selection = "modelVersion { id }"
+    former = await graph.done("registerModelVersion", {"modelName": name}, selection)
+    deployed: Json = {"modelVersion": former, "environment": "DEVELOPMENT"}
+    good = await graph.done("createDeployment", deployed, "deployment { id }")
+    await activate(graph, good["id"])
     for number in range(runs):
         run = await graph.done(
             "logRun",
@@ -234,18 +240,21 @@ async def enrich(graph: Graph, common: str, name: str, runs: int) -> None:
         good = await graph.done("createDeployment", deployed, "deployment { id }")
         bad = await graph.done("createDeployment", deployed, "deployment { id }")
         await activate(graph, good["id"])
+        bad |= of_version
         # Drift twice: the second event is of a deployment that the first one has made.
         for severity in ("MEDIUM", "HIGH"):
             await activate(graph, bad["id"])
-            drift = {**of_version, "severity": severity, "metric": "psi", "deploymentId": bad["id"]}
-            selection = "driftEvent { responses { deployment { id } } }"
+            drift = {"modelVersion": bad["modelVersion"], "severity": severity, "metric": "psi"}
+            drift |= {"deploymentId": bad["id"]}
+            selection = "driftEvent { responses { deployment { id modelVersion { id } } } }"
             event = await graph.done("recordDriftEvent", drift, selection)
             bad = event["responses"][-1]["deployment"]
         # The last one stays live, and is what runs and data sets affect.
         await activate(graph, bad["id"])
         decision = {**of_version, "decision": "APPROVE"}
         await graph.mutate("decideApproval", decision, **{"Lifecycle-Actor": "approver"})
-        drift |= {"severity": "LOW", "deploymentId": bad["id"]}
+        # By now the version has been gone back to itself.
+        drift = {**of_version, "severity": "LOW", "metric": "psi", "deploymentId": bad["id"]}
         await graph.done("recordDriftEvent", drift, "driftEvent { id }")
     goals = [{"key": "accuracy", "goal": "MAXIMIZE"}]
     input = {"name": name, "tags": tags, "metricGoals": goals}
@@ -370,7 +379,7 @@ def _ids(data: Any) -> Iterator[str]:
                 yield from _ids(value)
 
 
-VERSION = 'modelVersion(by: { nameVersion: { modelName: "NAME", version: "1" } })'
+VERSION = 'modelVersion(by: { nameVersion: { modelName: "NAME", version: "2" } })'
 CONNECTIONS = [
     "experiments FIELDS",
     "runs FIELDS",

@@ -72,7 +72,6 @@ EMPTY = {
     ("Node", "id"),
     ("Run", "gitCommit"),
     ("Run", "source"),
-    ("StageAssignment", "displaced"),
     ("ValidationReport", "recommendations"),
 }
 # Of these it is only seen whether there is one: links are signed with the time at which they were
