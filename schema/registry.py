@@ -15,6 +15,8 @@ import schema.drift
 import schema.promotion
 import schema.runs
 import schema.tracking
+from lifecycle.artifacts import repository as uploads
+from lifecycle.artifacts.rules import content_key
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
@@ -229,9 +231,9 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
     @strawberry.field(
         description="Where its file can be read: an `artifactPath` that is an address of the web "
         "as it is; of what MLflow keeps the page there that shows it; for 15 minutes, if it is an "
-        "s3:// URI within an area, or else if what its run has uploaded there has its "
-        "`artifactDigest`; else null. Null also while it is in PRODUCTION, or still live there, "
-        "and not what was let in there any more."
+        "s3:// URI within an area, or else if its run has uploaded what has its `artifactDigest` "
+        "there, whatever has come there since; else null. Null also while it is in PRODUCTION, or "
+        "still live there, and not what was let in there any more."
     )
     async def artifact_url(self, info: Info) -> str | None:
         if self.artifact_path is None:
@@ -247,12 +249,21 @@ class ModelVersion(Node, OfRow[ModelVersionRow]):
         ) or await schema.tracking.page_of(info, path, self.row.id, self.row.run_id)
         if elsewhere is not None or self.row.run_id is None:
             return elsewhere
-        logged = await info.context.loaders.load(runs.artifacts_by_path, (self.row.run_id, path))
         # Whatever is there could be that of a version that names none.
-        named = self.artifact_digest is not None
-        if logged is None or not named or logged.digest != self.artifact_digest:
+        digest = self.artifact_digest
+        if digest is None or content_key(digest) is None:
             return None
-        return await links.download_url(info.context, logged.area, logged.digest, logged.name)
+        logged = await info.context.loaders.load(runs.artifacts_by_path, (self.row.run_id, path))
+        if logged is None:
+            return None
+        if logged.area is not None and logged.digest == digest:
+            return await links.download_url(info.context, logged.area, digest, logged.name)
+        # Something else has come to its path since; what was decided about is kept all the same.
+        upload = (self.row.run_id, path, digest)
+        kept = await info.context.loaders.load(uploads.completed, upload)
+        if kept is None:
+            return None
+        return await links.download_url(info.context, kept.area, digest, kept.name)
 
     @strawberry.field(description="What you may do to it.")
     def viewer_can(self, info: Info) -> Annotated["ModelRights", strawberry.lazy("schema.access")]:

@@ -148,10 +148,13 @@ class Disk:
                 # Of several that make one at once, all take the first that is in its place.
                 mine = f"{_SECRET}.{uuid4().hex}"
                 part = Part(self._root / mine)
-                part.write(secrets.token_hex(32).encode())
-                part.finish()
-                self.copy(mine, _SECRET)
-                self._path(mine).unlink()
+                try:
+                    part.write(secrets.token_hex(32).encode())
+                    part.finish()
+                    self.copy(mine, _SECRET)
+                finally:
+                    part.discard()
+                    self._path(mine).unlink(missing_ok=True)
             self._kept_secret = path.read_bytes()
         return self._kept_secret
 

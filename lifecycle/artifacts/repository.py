@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ARRAY, Text, Uuid, column, func, literal, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.artifacts.tables import ArtifactUploadRow
 from lifecycle.database import ReadSession, WriteSession
@@ -16,6 +17,39 @@ _REMOVAL = timedelta(minutes=10)
 async def by_id(session: ReadSession, id: UUID) -> ArtifactUploadRow | None:
     """The upload, or None."""
     return await session.fetch_one(select(ArtifactUploadRow).where(ArtifactUploadRow.id == id))
+
+
+async def completed(
+    session: ReadSession, files: Sequence[tuple[UUID, str, str]]
+) -> dict[tuple[UUID, str, str], ArtifactUploadRow]:
+    """The last completed uploads of these files, each a run, a path and a digest, whatever has come
+    to the path since; those that were never uploaded there are absent."""
+    wanted = (
+        func.unnest(
+            literal([run_id for run_id, _, _ in files], ARRAY(Uuid)),
+            literal([path for _, path, _ in files], ARRAY(Text)),
+            literal([digest for _, _, digest in files], ARRAY(Text)),
+        )
+        .table_valued(
+            column("run_id", Uuid), column("path", Text), column("digest", Text), name="wanted"
+        )
+        .render_derived()
+    )
+    row = ArtifactUploadRow
+    file = (row.run_id, row.path, row.digest)
+    belongs = (
+        (row.run_id == wanted.c.run_id)
+        & (row.path == wanted.c.path)
+        & (row.digest == wanted.c.digest)
+    )
+    rows = await session.fetch(
+        select(row)
+        .ext(distinct_on(*file))
+        .join(wanted, belongs)
+        .where(row.completed_at.is_not(None))
+        .order_by(*file, row.completed_at.desc(), row.id.desc())
+    )
+    return {(row.run_id, row.path, row.digest): row for row in rows}
 
 
 async def lock(session: WriteSession, id: UUID) -> ArtifactUploadRow | None:

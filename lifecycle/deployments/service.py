@@ -181,14 +181,15 @@ async def roll_back(
     or when this one has been replaced already, ApprovalRequired as `create` does, and GateFailed
     when the policy of STAGING refuses what would come back there without an approval.
     """
-    await policies.hold_policies(session)
     found = (await repository.by_ids(session, [command.id])).get(command.id)
     if found is None:
         raise NotFound("deployment", "with this id")
-    target, locked = await _locked_target(session, found)
+    [version] = (await registry.versions_by_ids(session, [found.model_version_id])).values()
+    check_may_deploy(origin, found, version)
+    await policies.hold_policies(session)
+    target, locked = await _locked_target(session, found, version.model_id)
     row = await repository.lock(session, command.id)
     assert row is not None
-    _check_may_deploy(origin, row, locked[row.model_version_id])
     check_revision(row.revision, command.expected_revision)
     rules.STATUS.check(row.status, DeploymentStatus.ROLLBACK, ("id",))
     later = await repository.live_after(session, row)
@@ -251,7 +252,8 @@ async def _check_approved(
         await promotion.check_approved(session, version, path)
 
 
-def _check_may_deploy(origin: Origin, row: DeploymentRow, version: ModelVersionRow) -> None:
+def check_may_deploy(origin: Origin, row: DeploymentRow, version: ModelVersionRow) -> None:
+    """Raise Forbidden for whoever may not change a deployment, which is of this version."""
     check(origin, Action.DEPLOY, version.model_id, environment=row.environment)
 
 
@@ -264,22 +266,20 @@ async def _locked(
     if found is None:
         raise NotFound("deployment", "with this id")
     versions = await registry.lock_versions(session, [found.model_version_id])
+    version = versions[found.model_version_id]
+    check_may_deploy(origin, found, version)
     row = await repository.lock(session, id)
     assert row is not None
-    version = versions[row.model_version_id]
-    _check_may_deploy(origin, row, version)
     return row, version
 
 
 async def _locked_target(
-    session: WriteSession, bad: DeploymentRow
+    session: WriteSession, bad: DeploymentRow, model_id: UUID
 ) -> tuple[DeploymentRow | None, dict[UUID, ModelVersionRow]]:
     """The deployment to go back to, and the versions concerned, all held along with their model.
 
     The target is looked for again once its version is held: it may have failed just before.
     """
-    versions = await registry.versions_by_ids(session, [bad.model_version_id])
-    model_id = versions[bad.model_version_id].model_id
     wanted = [bad.model_version_id]
     while True:
         locked = await promotion.lock_for_move(session, model_id, wanted)

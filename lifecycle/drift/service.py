@@ -165,7 +165,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
 
     Raises what `deployments.service.update` raises.
     """
-    degraded = await _degraded(session, command)
+    degraded = await _degraded(session, origin, command)
     if degraded is None:
         return await deployments_service.update(session, origin, command)
     version_id, *_ = degraded
@@ -173,7 +173,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
     [version] = (await registry.versions_by_ids(session, [version_id])).values()
     locked = await promotion.lock_for_move(session, version.model_id, [version_id])
     # Again: while this waited, others may have reported the same, or changed what counts.
-    degraded = await _degraded(session, command)
+    degraded = await _degraded(session, origin, command)
     row = await deployments_service.update(session, origin, command)
     if degraded is None or row.status not in LIVE:
         return row
@@ -333,14 +333,15 @@ async def _recorded(session: WriteSession, command: RecordDriftEvent) -> DriftEv
 
 
 async def _degraded(
-    session: WriteSession, command: UpdateDeployment
+    session: WriteSession, origin: Origin, command: UpdateDeployment
 ) -> tuple[UUID, DriftPolicyRow, list[Finding]] | None:
     """The version, its policy and what a report finds, if it finds anything that is not known: most
-    reports do not, and need no lock of the model."""
+    reports do not, and need no lock of the model. Raises Forbidden."""
     found = (await deployments.by_ids(session, [command.id])).get(command.id)
     if command.metrics is None or found is None or found.status not in LIVE:
         return None
     [version] = (await registry.versions_by_ids(session, [found.model_version_id])).values()
+    deployments_service.check_may_deploy(origin, found, version)
     policy = await repository.policy_in_force(session, version.model_name)
     own = (await registry.metrics(session, [version.id])).get(version.id, [])
     figures = command.metrics

@@ -50,7 +50,6 @@ from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.service import UpdateModelVersion
 from lifecycle.registry.tables import ModelVersionRow
-from lifecycle.runs import repository as runs
 from lifecycle.runs import service as runs_service
 from lifecycle.runs.service import UpdateRun
 from lifecycle.runs.tables import RunRow
@@ -408,6 +407,8 @@ async def update_version(
     Raises NotFound, StaleRevision, InvalidInput, Forbidden.
     """
     version = await registry_service.locked(session, command.model_version)
+    check(origin, Action.CHANGE, version.model_id)
+    check_revision(version.revision, command.expected_revision)
     confirmed = await _confirmed(session, [version])
     await registry_service.update_version(session, origin, version, command)
     why = f"Version {version.version} was changed."
@@ -421,9 +422,9 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     been in production out of the lineage of its data."""
     if not command.model_fields_set & {"dataset_facts", "params"}:
         return await runs_service.update(session, origin, command)
-    row = await runs.lock(session, command.id)
-    before = [row.params, row.dataset_facts] if row else None
-    data_set_id = row.data_set_id if row else None
+    # First, whether they may: a run may have many versions.
+    row = await runs_service.locked(session, origin, command.id)
+    before, data_set_id = [row.params, row.dataset_facts], row.data_set_id
     # Those of other models, too, which the writer of the run may not see.
     with session.seeing_everything():
         found = (await registry.versions_of_runs(session, [command.id])).get(command.id, [])

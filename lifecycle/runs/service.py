@@ -330,6 +330,16 @@ async def mark_lost(session: WriteSession) -> int:
     return len(rows)
 
 
+async def locked(session: WriteSession, origin: Origin, id: UUID, path: Path = ("id",)) -> RunRow:
+    """The run that somebody writes to, held until the transaction ends. Raises NotFound,
+    Forbidden."""
+    row = await repository.lock(session, id)
+    if row is None:
+        raise NotFound("run", "with this id", path)
+    check(origin, Action.LOG)
+    return row
+
+
 async def _reporting(
     session: WriteSession,
     origin: Origin,
@@ -339,10 +349,7 @@ async def _reporting(
 ) -> tuple[RunRow, bool]:
     """The run whose writer reports, locked, its lease renewed, and whether it had been LOST and is
     RUNNING again. What the service itself brings to somebody's run is no report of its writer."""
-    row = await repository.lock(session, id)
-    if row is None:
-        raise NotFound("run", "with this id", path)
-    check(origin, Action.LOG)
+    row = await locked(session, origin, id, path)
     check_revision(row.revision, expected_revision)
     if origin.actor.startswith(SYSTEM) and origin.actor != row.created_by:
         return row, False

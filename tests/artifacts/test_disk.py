@@ -1,6 +1,7 @@
 """What only a local directory has: links that the service itself answers, and files."""
 
 import asyncio
+import errno
 import socket
 import stat
 import time
@@ -11,10 +12,11 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import text
 
-from lifecycle.artifacts.disk import BadLink, Disk
+from lifecycle.artifacts.disk import BadLink, Disk, Part
 from tests.artifacts.conftest import Kept, files_below, keeping
 from tests.client import Graph
 from tests.factories import a_run
@@ -277,6 +279,37 @@ async def test_a_directory_that_cannot_be_written_to_is_unavailable(
         "message": "What stores artifacts is not available; try again.",
         "path": [],
     }
+
+
+@pytest.mark.parametrize("step", ["write", "finish"])
+async def test_a_disk_that_is_full_before_its_first_use_has_nothing_left_on_it(
+    artifact_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unique: str,
+    step: str,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with keeping(artifact_database_url, str(tmp_path), str(tmp_path)) as kept:
+        run = await a_run(kept.graph, unique)
+
+        # when
+        with monkeypatch.context() as patch:
+            patch.setattr(Part, step, full)
+            results = [
+                await kept.graph.mutate("beginArtifactUpload", announced(run, b"content"))
+                for _ in range(3)
+            ]
+        left = files_below(str(tmp_path))
+        opened = [file.path for file in psutil.Process().open_files()]
+
+        # then
+        assert [result["__typename"] for result in results] == ["Unavailable"] * 3
+        assert left == []
+        assert [path for path in opened if path.startswith(str(tmp_path))] == []
+        assert (await get(await uploaded(kept.graph, run, b"content"))).content == b"content"
 
 
 async def test_what_is_left_of_old_uploads_is_removed(kept: Kept, unique: str) -> None:

@@ -17,7 +17,7 @@ from tests.client import PATIENCE, Graph, Json
 from tests.factories import VERSION, a_deployment, a_run, a_version, a_version_in, approved
 from tests.following import until
 from tests.mutations import global_id
-from tests.statements import rows
+from tests.statements import read, rows
 from tests.uploads import (
     ARTIFACT,
     UPLOAD,
@@ -593,7 +593,53 @@ async def test_a_version_leads_to_what_its_run_has_uploaded(graph: Graph, unique
     assert url is not None
     assert (await send("GET", url)).content == content
     assert without is None, "it has no run"
-    assert replaced is None, "its run has something else there by now"
+    assert replaced is not None, "what its run has there by now is not what it is"
+    assert (await send("GET", replaced)).content == content
+
+
+async def test_a_version_leads_to_its_file_whatever_its_run_uploads_at_the_path_later(
+    kept: Kept, graph: Graph, unique: str
+) -> None:
+    """As a run does that writes each of its checkpoints to the same path."""
+    # given
+    run, first, second = await a_run(graph, unique), unique.encode(), unique.encode()[::-1]
+    file: Json = {"runId": run, "artifactPath": "model.pkl"}
+    await uploaded(graph, run, first)
+    version = await a_version_in(graph, unique, "PRODUCTION", **file)
+    await uploaded(graph, run, second, area="EXTERNAL")
+    later = await a_version(graph, unique, **file)
+    # What is only described is kept nowhere, be it the same.
+    described = {"name": "model", "path": "model.pkl", "digest": digest_of(first)}
+    await graph.done("updateRun", {"id": run, "artifacts": [described]}, "run { id }")
+
+    async def of(content: bytes) -> Json:
+        return await a_version(graph, unique, **file, artifactDigest=digest_of(content))
+
+    async def elsewhere(place: str, content: bytes, path: str) -> Json:
+        await uploaded(graph, place, content, path=path)
+        return await of(content)
+
+    # when
+    await begin(graph, run, b"never sent")
+    nowhere = [
+        await of(b"never sent"),
+        await of(b"never announced"),
+        await elsewhere(run, b"at another path", "other.pkl"),
+        await elsewhere(await a_run(graph, unique), b"of another run", "model.pkl"),
+    ]
+    query = (
+        "query ($name: String!) { model(name: $name) { versions { nodes { id artifactUrl } } } }"
+    )
+    with read(kept.live.database) as statements:
+        found = await graph.query(query, {"name": unique})
+    urls = {node["id"]: node["artifactUrl"] for node in found["model"]["versions"]["nodes"]}
+
+    # then
+    assert (await send("GET", urls[version["id"]])).content == first
+    assert (await send("GET", urls[later["id"]])).content == second
+    assert [urls[each["id"]] for each in nowhere] == [None] * 4
+    # Of what is in PRODUCTION something else is looked at before.
+    assert len([sql for sql, _ in statements if "FROM artifact_upload" in sql]) in (1, 2)
 
 
 async def test_what_is_submitted_is_what_its_run_had_uploaded_by_then(
@@ -619,7 +665,7 @@ async def test_what_is_submitted_is_what_its_run_had_uploaded_by_then(
     assert found == {"artifactDigest": digest_of(content), "sizeBytes": len(content)}
     assert url is not None
     assert (await send("GET", url)).content == content
-    assert replaced is None
+    assert (await send("GET", replaced or "")).content == content
 
 
 async def test_what_comes_after_the_approval_is_not_given_out_as_approved(

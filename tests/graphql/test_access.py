@@ -21,6 +21,7 @@ from tests.conftest import Live, a_database, in_thread, serving
 from tests.factories import a_deployment, a_run, a_version, a_version_in, approved
 from tests.following import until
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
+from tests.statements import written
 
 # Who may do it, besides ADMIN.
 MAY: dict[str, set[str]] = {
@@ -326,6 +327,27 @@ async def test_every_mutation_is_refused_to_who_may_only_see_and_changes_nothing
         assert "that takes the role" in error["message"]
         assert answer["data"] is None
     assert await contents(signed.database) == before
+
+
+async def test_for_whoever_may_not_do_it_little_is_locked_or_read(
+    signed: Live, world: World
+) -> None:
+    """Else they keep others waiting, and see by how long it takes what is hidden."""
+    token = await a_token(signed, "VIEWER")
+    async with Graph(signed.url, token=token) as viewer:
+        await viewer.query(ME)
+        await _used(signed, token)
+        taken = {}
+        for mutation in MUTATIONS:
+            with written(signed.database) as statements:
+                await viewer.error(document(mutation), {"input": inputs(world)[mutation]})
+            taken[mutation] = statements
+
+    # The policies, the model and the version; or the deployment, its version and one of these.
+    assert {mutation: len(found) for mutation, found in taken.items() if len(found) > 3} == {}
+    # Of these there may be many.
+    assert [found for found in taken["updateRun"] if "model_version" in found] == []
+    assert [found for found in taken["updateModelVersion"] if "checklist_item" in found] == []
 
 
 async def _used(signed: Live, token: str) -> None:
