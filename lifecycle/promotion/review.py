@@ -48,7 +48,7 @@ from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
-from lifecycle.registry.service import UpdateModelVersion
+from lifecycle.registry.service import ChangeOfVersion, UpdateModelVersion
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
 from lifecycle.runs import service as runs_service
@@ -62,12 +62,10 @@ MAX_ITEMS = 200
 POLICY = "system:policy"
 
 
-class AppendChecklistItem(Command):
+class AppendChecklistItem(ChangeOfVersion):
     """One more thing to check."""
 
-    model_version: VersionSelector
     title: Line
-    expected_revision: int | None = None
 
 
 class MarkChecklistItem(Command):
@@ -86,29 +84,23 @@ class ValidateModelVersion(Command):
     stage: Stage = Stage.PRODUCTION
 
 
-class SubmitForApproval(Command):
+class SubmitForApproval(ChangeOfVersion):
     """Ask for an approval."""
 
-    model_version: VersionSelector
     notes: Text | None = None
-    expected_revision: int | None = None
 
 
-class DecideApproval(Command):
+class DecideApproval(ChangeOfVersion):
     """Say something to a submission."""
 
-    model_version: VersionSelector
     decision: Decision
     notes: Text | None = None
-    expected_revision: int | None = None
 
 
-class WithdrawApproval(Command):
+class WithdrawApproval(ChangeOfVersion):
     """Take a submission or an approval back."""
 
-    model_version: VersionSelector
     notes: Text | None = None
-    expected_revision: int | None = None
 
 
 async def append_item(
