@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 from sqlalchemy import select
 
 from lifecycle.database import Database, connect
@@ -683,6 +684,28 @@ async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_i
 
     # then
     assert version == ("EXPERIMENTAL", "REJECTED", KEPT_OUT[2])
+
+
+async def test_what_data_production_was_trained_on_is_not_said_late_in_mlflow(
+    empty: World, unique: str
+) -> None:
+    # given
+    client = MlflowClient(empty.mlflow.url)
+    run = client.create_run(client.create_experiment(unique)).info.run_id
+    a_version_there(client, unique, run=run)
+    client.set_registered_model_alias(unique, "production", "1")
+    await empty.bring_in()
+    assert (await the_version(empty, unique))["stage"] == "PRODUCTION"
+
+    # when
+    client.log_inputs(run, [DatasetInput(Dataset("birds", "d1", "local", "{}"), [])])
+    await empty.bring_in()
+    client.delete_registered_model(unique)
+
+    # then
+    found = await the_run(empty, unique)
+    assert found["datasetFacts"] is None
+    assert found["mlflow"]["conflicts"] == [{"field": "dataset"}]
 
 
 async def test_what_came_in_from_one_server_is_a_mirror_on_another(
