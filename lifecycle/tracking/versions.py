@@ -481,6 +481,12 @@ async def _take_over(
                 "In MLflow it is in production; it, or the run that it came out of, was not made "
                 "there, so it comes into PRODUCTION by setStage alone."
             )
+        if not await promotion.is_known_from_the_beginning(session, row):
+            raise Impossible(
+                "In MLflow it is in production; the journal does not know any more how it, or the "
+                "run that it came out of, began, and so not who has changed it here, so it comes "
+                "into PRODUCTION by setStage alone."
+            )
         if {*await promotion.changers(session, row)} - {ACTOR}:
             # Nor what somebody has made of it here, which MLflow says nothing of.
             raise Impossible(

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput
 from sqlalchemy import select
 
+from lifecycle import retention
 from lifecycle.database import Database, connect
+from lifecycle.retention import Policy
 from lifecycle.tracking import repository
 from lifecycle.tracking.tables import MlflowServerRow
 from tests.client import PATIENCE, Graph, Json
@@ -631,6 +633,34 @@ async def test_what_somebody_has_made_of_its_run_here_comes_into_production_by_n
     }
     await empty.graph.done("updateRun", {"id": run, **written[what]}, "run { id }")
     a_version_there(client, unique, run=there)
+
+    # when
+    version = await imported_from_production(empty, client, unique)
+
+    # then
+    assert version == KEPT_OUT
+
+
+@pytest.mark.parametrize("forgotten", ["the run", "both"])
+async def test_what_nobody_knows_the_beginning_of_comes_into_production_by_nobodys_import(
+    empty: World, unique: str, forgotten: str
+) -> None:
+    # given a run of MLflow's that was written to here so long ago that the journal has forgotten it
+    client = MlflowClient(empty.mlflow.url)
+    there = a_run_there(client, unique)
+    await empty.bring_in()
+    run = (await the_run(empty, unique))["id"]
+    written = {"metrics": [{"key": "accuracy", "value": 0.99, "step": 1}]}
+    await empty.graph.done("updateRun", {"id": run, **written}, "run { id }")
+    if forgotten == "both":
+        a_version_there(client, unique, run=there)
+        await empty.bring_in()
+    # The last entry of the journal stays.
+    await empty.graph.done("createExperiment", {"name": f"{unique}-b"}, "experiment { id }")
+    later = datetime.now(UTC) + timedelta(days=800)
+    await retention.apply(empty.database_url, Policy(journal=730), later)
+    if forgotten == "the run":
+        a_version_there(client, unique, run=there)
 
     # when
     version = await imported_from_production(empty, client, unique)
