@@ -716,6 +716,72 @@ async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_i
     assert version == ("EXPERIMENTAL", "REJECTED", KEPT_OUT[2])
 
 
+@pytest.mark.parametrize(
+    ("stage", "refused"), [("STAGING", False), ("ARCHIVED", False), ("ARCHIVED", True)]
+)
+async def test_what_is_approved_here_is_imported_past_the_policy_only_if_that_refuses_it(
+    empty: World, unique: str, stage: str, refused: bool
+) -> None:
+    # given a version of MLflow's that is approved here, under a policy of its model
+    client = MlflowClient(empty.mlflow.url)
+    run = client.create_run(client.create_experiment(unique)).info.run_id
+    a_version_there(client, unique, run=run)
+    await empty.bring_in()
+    version = await the_version(empty, unique)
+    of = {"modelVersion": {"id": version["id"]}}
+    guard = {"modelName": unique, "stage": "PRODUCTION", "rules": [{"approvals": {"count": 1}}]}
+    as_admin = {"Lifecycle-Actor": "admin"}
+    await empty.graph.mutate("setStagePolicy", guard, **as_admin)
+    await empty.graph.done("submitForApproval", of, "approval { status }")
+    approve = {**of, "decision": "APPROVE"}
+    await empty.graph.mutate("decideApproval", approve, **{"Lifecycle-Actor": "pat"})
+    if stage != "STAGING":
+        await empty.graph.done("setStage", {**of, "stage": stage}, "modelVersion { id }")
+    if refused:
+        # It has none, and would have to come into STAGING again.
+        of_staging = {"modelName": unique, "stage": "STAGING", "rules": [{"artifactDigest": {}}]}
+        await empty.graph.mutate("setStagePolicy", of_staging, **as_admin)
+
+    # when
+    imported = await imported_from_production(empty, client, unique)
+
+    # then
+    assert imported == ("PRODUCTION", "BYPASSED" if refused else "APPROVED", [])
+    found = await empty.graph.query(
+        "query ($id: ID!) { modelVersion(by: { id: $id }) { approval { decidedBy } "
+        "stageHistory { stage cause actor } } }",
+        {"id": version["id"]},
+    )
+    assert found["modelVersion"]["approval"] == {"decidedBy": "admin" if refused else "pat"}
+    cause = "BYPASSED" if refused else "REQUESTED"
+    last = found["modelVersion"]["stageHistory"][-1]
+    assert last == {"stage": "PRODUCTION", "cause": cause, "actor": "admin"}
+
+
+async def test_a_policy_of_staging_is_kept_by_what_is_imported_into_that_alone(
+    empty: World, unique: str
+) -> None:
+    # given
+    client = MlflowClient(empty.mlflow.url)
+    a_version_there(client, unique)
+    await empty.bring_in()
+    guard = {"modelName": unique, "stage": "STAGING", "rules": [{"artifactDigest": {}}]}
+    await empty.graph.mutate("setStagePolicy", guard, **{"Lifecycle-Actor": "admin"})
+
+    # when
+    client.set_registered_model_alias(unique, "staging", "1")
+    await empty.bring_in()
+    kept_out = await the_version(empty, unique)
+    imported = await imported_from_production(empty, client, unique)
+
+    # then
+    assert (kept_out["stage"], kept_out["mlflow"]["conflicts"]) == (
+        "EXPERIMENTAL",
+        [{"field": "alias:staging"}],
+    )
+    assert imported == ("PRODUCTION", "BYPASSED", [])
+
+
 async def test_what_data_production_was_trained_on_is_not_said_late_in_mlflow(
     empty: World, unique: str
 ) -> None:
