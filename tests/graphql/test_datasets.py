@@ -443,7 +443,7 @@ async def test_who_administrates_everything_says_late_what_data_production_was_t
     metrics = [{"key": "accuracy", "value": 0.9}]
     version = await a_version_in(graph, unique, "PRODUCTION", runId=out_of, metrics=metrics)
     deployment = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
-    others = [{"name": f"{unique}-x"}, {"name": unique}, {"rows": 5}, {"name": unique}]
+    others: list[Json] = [{"name": f"{unique}-x"}, {"name": unique}, {"rows": 5}, {"name": unique}]
 
     async def say(facts: Json, actor: str) -> Json:
         given = {"id": run, "datasetFacts": facts}
