@@ -362,8 +362,8 @@ def mlflow() -> None:
     "--administrator",
     default="admin",
     show_default=True,
-    help="Under whose name versions get the stages that they have there, past the policies: one "
-    "of LIFECYCLE_ADMINISTRATORS.",
+    help="Under whose name versions get the stages that they have there, into PRODUCTION past the "
+    "policies if need be: one of LIFECYCLE_ADMINISTRATORS.",
 )
 @_data_dir
 @_database_url

@@ -599,7 +599,8 @@ class PromotionMutations:
         "policy, with a reason, seen as such for ever, and for what the version names: no file "
         "that its run has logged since comes with it. An approved version moves to STAGING, which "
         "whoever approves it must be allowed to do. Send `expectedRevision`, the `revision` "
-        "that you have looked at: without it you decide on what is there then."
+        "that you have looked at, of a version that you name by id, or by model and version: "
+        "without it you decide on what is there then."
     )
     async def decide_approval(
         self, info: Info, input: Given[DecideApprovalInput]

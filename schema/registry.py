@@ -384,7 +384,9 @@ class NameStageInput:
 class ModelVersionSelector:
     id: strawberry.Maybe[strawberry.ID] = strawberry.field(description="By its global id.")
     name_version: strawberry.Maybe[NameVersionInput] = strawberry.field(description="By its name.")
-    in_stage: strawberry.Maybe[NameStageInput] = strawberry.field(description="By its stage.")
+    in_stage: strawberry.Maybe[NameStageInput] = strawberry.field(
+        description="By its stage; not along with `expectedRevision`, which is of one version."
+    )
 
     def plain(self, path: Path = ("model_version",)) -> dict[str, Any]:
         """As the domain's selector has it. Raises InvalidInput when the id is none of a version."""

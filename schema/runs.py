@@ -366,8 +366,9 @@ class UpdateRunInput(ChangeInput):
     )
     dataset_facts: strawberry.Maybe[JSON | None] = strawberry.field(
         description="All that is known of the data from now on, a JSON object; `name` and `digest` "
-        "say which data set it is, and stay once a version of the run, or of its parts, has been "
-        "in PRODUCTION, or one of its parts is submitted or approved."
+        "say which data set it is, which only who administrates everything does once a version of "
+        "the run, or of its parts, has been in PRODUCTION, or one of its parts is submitted or "
+        "approved."
     )
     metrics: list[MetricInput] | None = strawberry.field(
         default=None, description="Further points of its metrics."

@@ -291,13 +291,16 @@ def inputs(world: World) -> dict[str, Json]:
             "metricGoals": [{"key": "churn", "goal": "MINIMIZE"}],
         },
         "setStage": {
-            "modelVersion": {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}},
+            **spare,
             "stage": "STAGING",
             "reason": "r",
             "expectedInProduction": "1",
             "dryRun": False,
         },
-        "validateModelVersion": {**spare, "stage": "STAGING"},
+        "validateModelVersion": {
+            "modelVersion": {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}},
+            "stage": "STAGING",
+        },
         "submitForApproval": {**spare, "notes": "n"},
         "decideApproval": {**submitted, "decision": "REJECT", "notes": "n"},
         "withdrawApproval": {**submitted, "notes": "n"},

@@ -466,6 +466,18 @@ async def changers(session: WriteSession, version: ModelVersionRow) -> list[str]
         return list(await session.fetch(select(EventRow.actor).where(which).distinct()))
 
 
+async def is_known_from_the_beginning(session: WriteSession, version: ModelVersionRow) -> bool:
+    """Whether the journal still has how a version and its run began: if not, `changers` does not
+    know all of them."""
+    begun = {version.id: "model_version.registered"}
+    if version.run_id is not None:
+        begun[version.run_id] = "run.created"
+    of_any = ((EventRow.subject_id == id) & (EventRow.type == type) for id, type in begun.items())
+    with session.seeing_everything():
+        found = await session.fetch(select(EventRow.subject_id).where(or_(*of_any)))
+    return {*found} == {*begun}
+
+
 def _has_any(*fields: str) -> Any:
     return or_(*(EventRow.after.has_key(field) for field in fields))
 

@@ -48,7 +48,7 @@ from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
 from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
-from lifecycle.registry.service import UpdateModelVersion
+from lifecycle.registry.service import ChangeOfVersion, UpdateModelVersion
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import service as runs_service
 from lifecycle.runs.service import UpdateRun
@@ -61,12 +61,10 @@ MAX_ITEMS = 200
 POLICY = "system:policy"
 
 
-class AppendChecklistItem(Command):
+class AppendChecklistItem(ChangeOfVersion):
     """One more thing to check."""
 
-    model_version: VersionSelector
     title: Line
-    expected_revision: int | None = None
 
 
 class MarkChecklistItem(Command):
@@ -85,29 +83,23 @@ class ValidateModelVersion(Command):
     stage: Stage = Stage.PRODUCTION
 
 
-class SubmitForApproval(Command):
+class SubmitForApproval(ChangeOfVersion):
     """Ask for an approval."""
 
-    model_version: VersionSelector
     notes: Text | None = None
-    expected_revision: int | None = None
 
 
-class DecideApproval(Command):
+class DecideApproval(ChangeOfVersion):
     """Say something to a submission."""
 
-    model_version: VersionSelector
     decision: Decision
     notes: Text | None = None
-    expected_revision: int | None = None
 
 
-class WithdrawApproval(Command):
+class WithdrawApproval(ChangeOfVersion):
     """Take a submission or an approval back."""
 
-    model_version: VersionSelector
     notes: Text | None = None
-    expected_revision: int | None = None
 
 
 async def append_item(
@@ -418,8 +410,8 @@ async def update_version(
 
 async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) -> RunRow:
     """Take a report about a run; if that changes what versions were approved on, their approvals
-    become STALE. Raises what `runs.service.update` raises, and Conflict when it would take what has
-    been in production out of the lineage of its data."""
+    become STALE. Raises what `runs.service.update` raises, and Conflict when it would change what
+    the lineage says of what has been in production."""
     if not command.model_fields_set & {"dataset_facts", "params"}:
         return await runs_service.update(session, origin, command)
     # First, whether they may: a run may have many versions.
@@ -434,8 +426,8 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     if journal.same([run.params, run.dataset_facts], before):
         return run
     with session.seeing_everything():
-        if data_set_id not in (None, run.data_set_id):
-            await _check_may_leave_data_set(session, run)
+        if data_set_id != run.data_set_id:
+            await _check_may_change_data_set(session, origin, run)
         versions = list(locked.values())
         for version in versions:
             # Who has looked at it has not looked at this.
@@ -445,16 +437,19 @@ async def update_run(session: WriteSession, origin: Origin, command: UpdateRun) 
     return run
 
 
-async def _check_may_leave_data_set(session: WriteSession, run: RunRow) -> None:
+async def _check_may_change_data_set(session: WriteSession, origin: Origin, run: RunRow) -> None:
     """Raise Conflict once something that came out of a run has been in production: who asks what is
-    live because of its data has to find it, and what it was, for ever. That a version of it is
-    approved is not enough, because with other facts it is not any more, and does not go on; what
-    came out of one of its parts is approved still."""
+    live because of its data has to find it, and nothing else, for ever. What was named falsely, or
+    not at all, is put right by people who administrate everything. That a version of it is approved
+    is not enough, because with other facts it is not any more, and does not go on; what came out of
+    one of its parts is approved still."""
+    if origin.administrator and not origin.actor.startswith(SYSTEM):
+        return
     if await repository.run_counts_in_production(session, run.id):
         raise Conflict(
             "A version of this run, or of its parts, has been in PRODUCTION, or one of its parts "
-            "is on the way there, so its facts keep the name and digest of their data set; log a "
-            "new run for another.",
+            "is on the way there, so who administrates everything names its data set, or gives it "
+            "another name or digest; log a new run for another.",
             ("dataset_facts",),
         )
 

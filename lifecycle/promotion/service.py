@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
-from lifecycle.commands import Command, Name, Text
+from lifecycle.commands import Name, Text
 from lifecycle.database import ReadSession, WriteSession, together
 from lifecycle.errors import Conflict, InUse, NotFound, Path, check_revision
 from lifecycle.journal import service as journal
@@ -29,30 +29,25 @@ from lifecycle.promotion.tables import (
 )
 from lifecycle.registry import repository as registry
 from lifecycle.registry import service as registry_service
-from lifecycle.registry.repository import VersionSelector
 from lifecycle.registry.rules import ApprovalStatus, Stage
-from lifecycle.registry.service import RegisterModelVersion
+from lifecycle.registry.service import ChangeOfVersion, RegisterModelVersion
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.statements import looking_at, to_json
 
 
-class SetStage(Command):
+class SetStage(ChangeOfVersion):
     """Ask for another stage."""
 
-    model_version: VersionSelector
     stage: Stage
     reason: Text | None = None
     dry_run: bool = False
     expected_in_production: Name | None = None
-    expected_revision: int | None = None
 
 
-class DeleteModelVersion(Command):
+class DeleteModelVersion(ChangeOfVersion):
     """Take a version out of the registry."""
 
-    model_version: VersionSelector
     reason: Text | None = None
-    expected_revision: int | None = None
 
 
 async def register(

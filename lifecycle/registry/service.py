@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from sqlalchemy.orm.attributes import flag_modified
 
 from lifecycle.access.origin import Origin, check
@@ -59,10 +59,28 @@ class RegisterModelVersion(Command):
     checklist: Annotated[list[Line], Field(max_length=200)] = []
 
 
-class UpdateModelVersion(Command):
+class ChangeOfVersion(Command):
+    """What every change of a version takes."""
+
+    # First, because the next is looked at in its light.
+    expected_revision: int | None = None
+    model_version: VersionSelector
+
+    @field_validator("model_version")
+    @classmethod
+    def _is_one(cls, value: VersionSelector, info: ValidationInfo) -> VersionSelector:
+        """Another version that has come into the stage since may have the same revision."""
+        if value.in_stage is not None and info.data.get("expected_revision") is not None:
+            raise ValueError(
+                "must name the version by id, or by model and version, where expectedRevision is "
+                "given: a revision is of one version"
+            )
+        return value
+
+
+class UpdateModelVersion(ChangeOfVersion):
     """Changes to a version: what is left out stays, tags and metrics are replaced."""
 
-    model_version: VersionSelector
     description: Text | None = None
     framework: Name | None = None
     hyperparameters: JsonObject | None = None
@@ -71,7 +89,6 @@ class UpdateModelVersion(Command):
     artifact_path: Line | None = None
     artifact_digest: Line | None = None
     size_bytes: Count | None = None
-    expected_revision: int | None = None
 
 
 class UpdateModel(Command):

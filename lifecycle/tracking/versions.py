@@ -23,6 +23,7 @@ from lifecycle.errors import Conflict as Impossible
 from lifecycle.promotion import repository as promotion
 from lifecycle.promotion import review
 from lifecycle.promotion import service as promotion_service
+from lifecycle.promotion.gates import ApprovalRequired, GateFailed
 from lifecycle.promotion.review import DecideApproval
 from lifecycle.promotion.rules import IN_FORCE, Decision
 from lifecycle.promotion.service import SetStage
@@ -470,6 +471,11 @@ async def _take_over(
             "What is in PRODUCTION here is moved by setStage alone."
         )
     reason = f"{_standing(version)} on MLflow at {sync.client.uri} when it was imported."
+
+    async def move_to(stage: Stage) -> None:
+        command = SetStage(model_version=where, stage=stage, reason=reason)
+        await promotion_service.set_stage(session, origin, command)
+
     if wanted is Stage.PRODUCTION:
         made_there = await repository.made_there(session, sync.server_id, _VERSION, row)
         runs = await run_repository.by_ids(session, [row.run_id] if row.run_id else [])
@@ -480,6 +486,12 @@ async def _take_over(
             raise Impossible(
                 "In MLflow it is in production; it, or the run that it came out of, was not made "
                 "there, so it comes into PRODUCTION by setStage alone."
+            )
+        if not await promotion.is_known_from_the_beginning(session, row):
+            raise Impossible(
+                "In MLflow it is in production; the journal does not know any more how it, or the "
+                "run that it came out of, began, and so not who has changed it here, so it comes "
+                "into PRODUCTION by setStage alone."
             )
         if {*await promotion.changers(session, row)} - {ACTOR}:
             # Nor what somebody has made of it here, which MLflow says nothing of.
@@ -502,10 +514,17 @@ async def _take_over(
                 f"In MLflow it is in production; here version {holder.version} is. "
                 "What is in PRODUCTION here is replaced by setStage alone."
             )
+        if row.approval_status in IN_FORCE:
+            # What is decided comes in by that, if the policies let it.
+            ways = [stage for stage in (Stage.STAGING, wanted) if stage is not row.stage]
+            with suppress(GateFailed, ApprovalRequired):
+                async with savepoint(session):
+                    for stage in ways:
+                        await move_to(stage)
+                return
         bypass = DecideApproval(model_version=where, decision=Decision.BYPASS, notes=reason)
         await review.decide(session, origin, bypass)
-    command = SetStage(model_version=where, stage=wanted, reason=reason)
-    await promotion_service.set_stage(session, origin, command)
+    await move_to(wanted)
 
 
 def _wanted(current: Stage, changes: Changes, found: _There) -> Stage:

@@ -336,6 +336,32 @@ async def test_a_revision_that_never_was_is_stale(
     assert await contents(quiet.database) == before
 
 
+OF_VERSION = [name for name in REVISED if "modelVersion" in input_type(name).fields]
+
+
+def test_there_are_mutations_of_a_revision_of_a_version() -> None:
+    assert {"decideApproval", "setStage", "updateModelVersion"} < set(OF_VERSION)
+
+
+@pytest.mark.parametrize("mutation", OF_VERSION)
+async def test_a_revision_is_not_of_whichever_version_is_in_a_stage(
+    quiet: Live, quiet_graph: Graph, world: World, mutation: str
+) -> None:
+    before = await contents(quiet.database)
+    staged = {"inStage": {"modelName": world.name, "stage": "EXPERIMENTAL"}}
+    input = {**inputs(world)[mutation], "modelVersion": staged, "expectedRevision": 1}
+
+    found, error = await outcome(quiet_graph, mutation, input)
+
+    assert (found, error["code"]) == ("InvalidInput", "INVALID_INPUT")
+    assert error["path"] == ["modelVersion"]
+    assert error["message"] == (
+        "modelVersion: must name the version by id, or by model and version, where "
+        "expectedRevision is given: a revision is of one version"
+    )
+    assert await contents(quiet.database) == before
+
+
 @pytest.mark.parametrize(
     ("mutation", "field"),
     [

@@ -343,6 +343,13 @@ async def test_what_was_deployed_of_a_deleted_version_is_not_forgotten(
     assert await affected(graph, run, statuses=["TERMINATED"]) == [deployment]
 
 
+IS_SETTLED = (
+    "A version of this run, or of its parts, has been in PRODUCTION, or one of its parts is on the "
+    "way there, so who administrates everything names its data set, or gives it another name or "
+    "digest; log a new run for another."
+)
+
+
 async def test_what_has_been_in_production_keeps_the_data_set_that_it_was_trained_on(
     graph: Graph, unique: str
 ) -> None:
@@ -366,9 +373,7 @@ async def test_what_has_been_in_production_keeps_the_data_set_that_it_was_traine
         assert answer == {
             "__typename": "Conflict",
             "code": "CONFLICT",
-            "message": "A version of this run, or of its parts, has been in PRODUCTION, or one "
-            "of its parts is on the way there, so its facts keep the name and digest of their data "
-            "set; log a new run for another.",
+            "message": IS_SETTLED,
             "path": ["datasetFacts"],
         }
     assert corrected["datasetFacts"] == {**facts, "rows": 6}
@@ -426,12 +431,43 @@ async def test_what_has_not_been_in_production_may_yet_name_another_data_set(
 ) -> None:
     metrics = [{"key": "accuracy", "value": 0.9}]
     run = await a_run(graph, unique, datasetFacts={"name": unique})
-    unnamed = await a_run(graph, unique, datasetFacts={"rows": 5})
     await approved(graph, await a_version(graph, unique, runId=run, metrics=metrics))
-    await a_version_in(graph, f"{unique}-b", "PRODUCTION", runId=unnamed, metrics=metrics)
 
     other = await change(graph, run, {"name": f"{unique}-b"})
-    # Nor does it hide anything to say what nobody has said.
-    first = await change(graph, unnamed, {"name": unique, "rows": 5})
 
-    assert (other["dataSet"]["name"], first["dataSet"]["name"]) == (f"{unique}-b", unique)
+    assert other["dataSet"]["name"] == f"{unique}-b"
+
+
+@pytest.mark.parametrize("whose", ["its own", "its parent's"])
+async def test_who_administrates_everything_says_late_what_data_production_was_trained_on(
+    graph: Graph, unique: str, whose: str
+) -> None:
+    # given: what is in PRODUCTION of a run that named no data set
+    run = await a_run(graph, unique, datasetFacts={"rows": 5})
+    out_of = run if whose == "its own" else await a_run(graph, unique, parentId=run)
+    metrics = [{"key": "accuracy", "value": 0.9}]
+    version = await a_version_in(graph, unique, "PRODUCTION", runId=out_of, metrics=metrics)
+    deployment = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
+    others: list[Json] = [{"name": f"{unique}-x"}, {"name": unique}, {"rows": 5}, {"name": unique}]
+
+    async def say(facts: Json, actor: str) -> Json:
+        given = {"id": run, "datasetFacts": facts}
+        return await graph.mutate("updateRun", given, "run { id }", **{"Lifecycle-Actor": actor})
+
+    # when: somebody would name one, and an administrator does, at last the right one
+    refused = await say(others[0], "tester")
+    unnamed = await data_set_of(graph, run)
+    said = [(await say(facts, "admin"))["__typename"] for facts in others]
+
+    # then
+    assert (refused["code"], refused["message"], unnamed) == ("CONFLICT", IS_SETTLED, None)
+    assert said == ["UpdateRunSuccess"] * 4
+    data_set = (await data_set_of(graph, run) or {})["id"]
+    assert await affected(graph, data_set) == [deployment]
+    log = await graph.query(
+        "query ($id: ID!) { auditLog(filter: { subject: $id }, first: 4) { nodes { actor after } "
+        "} }",
+        {"id": run},
+    )
+    told = [(entry["actor"], entry["after"]["dataset_facts"]) for entry in log["auditLog"]["nodes"]]
+    assert told == [("admin", facts) for facts in reversed(others)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 from sqlalchemy import select
 
+from lifecycle import retention
 from lifecycle.database import Database, connect
+from lifecycle.retention import Policy
 from lifecycle.tracking import repository
 from lifecycle.tracking.tables import MlflowServerRow
 from tests.client import PATIENCE, Graph, Json
@@ -638,6 +641,34 @@ async def test_what_somebody_has_made_of_its_run_here_comes_into_production_by_n
     assert version == KEPT_OUT
 
 
+@pytest.mark.parametrize("forgotten", ["the run", "both"])
+async def test_what_nobody_knows_the_beginning_of_comes_into_production_by_nobodys_import(
+    empty: World, unique: str, forgotten: str
+) -> None:
+    # given a run of MLflow's that was written to here so long ago that the journal has forgotten it
+    client = MlflowClient(empty.mlflow.url)
+    there = a_run_there(client, unique)
+    await empty.bring_in()
+    run = (await the_run(empty, unique))["id"]
+    written = {"metrics": [{"key": "accuracy", "value": 0.99, "step": 1}]}
+    await empty.graph.done("updateRun", {"id": run, **written}, "run { id }")
+    if forgotten == "both":
+        a_version_there(client, unique, run=there)
+        await empty.bring_in()
+    # The last entry of the journal stays.
+    await empty.graph.done("createExperiment", {"name": f"{unique}-b"}, "experiment { id }")
+    later = datetime.now(UTC) + timedelta(days=800)
+    await retention.apply(empty.database_url, Policy(journal=730), later)
+    if forgotten == "the run":
+        a_version_there(client, unique, run=there)
+
+    # when
+    version = await imported_from_production(empty, client, unique)
+
+    # then
+    assert version == KEPT_OUT
+
+
 @pytest.mark.parametrize("uploaded_first", [True, False])
 async def test_what_somebody_has_uploaded_for_a_version_of_mlflows_is_not_what_comes_in(
     empty: World, unique: str, uploaded_first: bool
@@ -683,6 +714,94 @@ async def test_what_people_have_rejected_here_comes_into_production_by_nobodys_i
 
     # then
     assert version == ("EXPERIMENTAL", "REJECTED", KEPT_OUT[2])
+
+
+@pytest.mark.parametrize(
+    ("stage", "refused"), [("STAGING", False), ("ARCHIVED", False), ("ARCHIVED", True)]
+)
+async def test_what_is_approved_here_is_imported_past_the_policy_only_if_that_refuses_it(
+    empty: World, unique: str, stage: str, refused: bool
+) -> None:
+    # given a version of MLflow's that is approved here, under a policy of its model
+    client = MlflowClient(empty.mlflow.url)
+    run = client.create_run(client.create_experiment(unique)).info.run_id
+    a_version_there(client, unique, run=run)
+    await empty.bring_in()
+    version = await the_version(empty, unique)
+    of = {"modelVersion": {"id": version["id"]}}
+    guard = {"modelName": unique, "stage": "PRODUCTION", "rules": [{"approvals": {"count": 1}}]}
+    as_admin = {"Lifecycle-Actor": "admin"}
+    await empty.graph.mutate("setStagePolicy", guard, **as_admin)
+    await empty.graph.done("submitForApproval", of, "approval { status }")
+    approve = {**of, "decision": "APPROVE"}
+    await empty.graph.mutate("decideApproval", approve, **{"Lifecycle-Actor": "pat"})
+    if stage != "STAGING":
+        await empty.graph.done("setStage", {**of, "stage": stage}, "modelVersion { id }")
+    if refused:
+        # It has none, and would have to come into STAGING again.
+        of_staging = {"modelName": unique, "stage": "STAGING", "rules": [{"artifactDigest": {}}]}
+        await empty.graph.mutate("setStagePolicy", of_staging, **as_admin)
+
+    # when
+    imported = await imported_from_production(empty, client, unique)
+
+    # then
+    assert imported == ("PRODUCTION", "BYPASSED" if refused else "APPROVED", [])
+    found = await empty.graph.query(
+        "query ($id: ID!) { modelVersion(by: { id: $id }) { approval { decidedBy } "
+        "stageHistory { stage cause actor } } }",
+        {"id": version["id"]},
+    )
+    assert found["modelVersion"]["approval"] == {"decidedBy": "admin" if refused else "pat"}
+    cause = "BYPASSED" if refused else "REQUESTED"
+    last = found["modelVersion"]["stageHistory"][-1]
+    assert last == {"stage": "PRODUCTION", "cause": cause, "actor": "admin"}
+
+
+async def test_a_policy_of_staging_is_kept_by_what_is_imported_into_that_alone(
+    empty: World, unique: str
+) -> None:
+    # given
+    client = MlflowClient(empty.mlflow.url)
+    a_version_there(client, unique)
+    await empty.bring_in()
+    guard = {"modelName": unique, "stage": "STAGING", "rules": [{"artifactDigest": {}}]}
+    await empty.graph.mutate("setStagePolicy", guard, **{"Lifecycle-Actor": "admin"})
+
+    # when
+    client.set_registered_model_alias(unique, "staging", "1")
+    await empty.bring_in()
+    kept_out = await the_version(empty, unique)
+    imported = await imported_from_production(empty, client, unique)
+
+    # then
+    assert (kept_out["stage"], kept_out["mlflow"]["conflicts"]) == (
+        "EXPERIMENTAL",
+        [{"field": "alias:staging"}],
+    )
+    assert imported == ("PRODUCTION", "BYPASSED", [])
+
+
+async def test_what_data_production_was_trained_on_is_not_said_late_in_mlflow(
+    empty: World, unique: str
+) -> None:
+    # given
+    client = MlflowClient(empty.mlflow.url)
+    run = client.create_run(client.create_experiment(unique)).info.run_id
+    a_version_there(client, unique, run=run)
+    client.set_registered_model_alias(unique, "production", "1")
+    await empty.bring_in()
+    assert (await the_version(empty, unique))["stage"] == "PRODUCTION"
+
+    # when
+    client.log_inputs(run, [DatasetInput(Dataset("birds", "d1", "local", "{}"), [])])
+    await empty.bring_in()
+    client.delete_registered_model(unique)
+
+    # then
+    found = await the_run(empty, unique)
+    assert found["datasetFacts"] is None
+    assert found["mlflow"]["conflicts"] == [{"field": "dataset"}]
 
 
 async def test_what_came_in_from_one_server_is_a_mirror_on_another(
