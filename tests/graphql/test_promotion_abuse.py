@@ -967,6 +967,28 @@ async def test_facts_that_are_the_same_to_python_alone_are_others(
     assert found == {"approval": {"status": "STALE"}}
 
 
+async def test_a_large_float_that_is_said_again_is_no_change(graph: Graph, unique: str) -> None:
+    # given: a number that is to Python another than the decimal that it is written as
+    large = {"ns": 1.2345678901234568e18, "of": [{"more": 1.7321987654321e18}], "huge": 1e23}
+    version = await approved(graph, await a_version(graph, unique, hyperparameters=large))
+
+    # when
+    by_id = {"modelVersion": {"id": version["id"]}}
+    again = {**by_id, "hyperparameters": large}
+    told = "modelVersion { revision approval { status } }"
+    same = await graph.done("updateModelVersion", again, told)
+
+    # then
+    assert same["approval"] == {"status": "APPROVED"}
+
+    # when: it is another
+    other = {**by_id, "hyperparameters": {**large, "ns": 1.2345678901234570e18}}
+    changed = await graph.done("updateModelVersion", other, told)
+
+    # then
+    assert changed == {"revision": same["revision"] + 2, "approval": {"status": "STALE"}}
+
+
 async def test_a_bypass_is_for_what_the_version_names(graph: Graph, unique: str) -> None:
     # given: a version that names a file, which mallory logs once somebody has looked at it
     run = await a_run(graph, unique)
