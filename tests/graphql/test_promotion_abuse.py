@@ -1,5 +1,6 @@
 """Ways around the gates that somebody might try, and what becomes of them."""
 
+import asyncpg
 import pytest
 
 from tests.client import Graph, Json
@@ -588,6 +589,45 @@ async def test_what_people_have_taken_back_is_so_from_then_on(
     assert (await promote(graph, versions[1]))["__typename"] == "ApprovalRequired"
     same = await a_version(graph, unique, **alike(0.87))
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+
+
+@pytest.mark.parametrize("no", ["rejected", "taken back"])
+async def test_the_last_word_is_so_although_the_clock_of_the_database_goes_back(
+    graph: Graph, sql: asyncpg.Connection, unique: str, no: str
+) -> None:
+    # given: two versions alike, which people have decided about an hour ahead of the clock
+    bad, same = await doubtful(graph, unique)
+    for version in [bad, same] if no == "taken back" else [same]:
+        assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    await sql.execute(
+        "UPDATE approval SET submitted_at = submitted_at + interval '1 hour', "
+        "decided_at = decided_at + interval '1 hour', used_at = used_at + interval '1 hour' "
+        "WHERE model_version_id IN (SELECT id FROM model_version WHERE model_name = $1)",
+        unique,
+    )
+
+    # when
+    if no == "rejected":
+        await rejected(graph, bad)
+    else:
+        await graph.mutate("withdrawApproval", of(bad), **MALLORY)
+
+    # then
+    refused = await promote(graph, same)
+    assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", overruled("3", "2"))
+
+    # when: people approve it again
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"
+    assert (await promote(graph, same))["__typename"] == "SetStageSuccess"
+
+    # then
+    query = """query ($id: ID!) { modelVersion(by: { id: $id }) {
+        approval { submittedAt decidedAt usedAt } approvalHistory { submittedAt } } }"""
+    found = (await graph.query(query, {"id": same["id"]}))["modelVersion"]
+    approval, history = found["approval"], found["approvalHistory"]
+    assert history[0]["submittedAt"] == approval["submittedAt"] > history[1]["submittedAt"]
+    assert approval["usedAt"] == approval["decidedAt"] > approval["submittedAt"]
 
 
 async def test_what_the_policy_approved_and_people_took_back_the_policy_does_not_approve_again(
