@@ -1,5 +1,8 @@
 """Ways around the gates that somebody might try, and what becomes of them."""
 
+from datetime import datetime, timedelta, tzinfo
+from typing import Self
+
 import asyncpg
 import pytest
 
@@ -182,6 +185,29 @@ async def test_metrics_of_the_future_are_no_fresh_evidence(graph: Graph, unique:
     found = await graph.done("validateModelVersion", of(version), "report { passed }")
 
     assert found == {"passed": False}
+
+
+class _Ahead(datetime):
+    """The clock of a machine that is two hours ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(hours=2)
+
+
+async def test_how_old_a_figure_is_is_told_by_the_clock_of_the_database_alone(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph, unique: str
+) -> None:
+    monkeypatch.setattr("lifecycle.registry.service.datetime", _Ahead)
+    rule = {"evidenceAge": {"maxDays": 1}}
+    await guarded(graph, unique, "PRODUCTION", rule)
+    version = await a_version(graph, unique, metrics=accuracy(0.8))
+    fresh = [await graph.done("validateModelVersion", of(version), "report { passed }")]
+
+    await graph.done("updateModelVersion", of(version) | {"metrics": accuracy(0.9)}, VERSION)
+    fresh.append(await graph.done("validateModelVersion", of(version), "report { passed }"))
+
+    assert fresh == [{"passed": True}] * 2
 
 
 async def test_who_withdraws_puts_no_words_into_the_mouth_of_who_decided(
