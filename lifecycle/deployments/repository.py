@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, any_, or_, select
+from sqlalchemy import Select, any_, bindparam, func, or_, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from lifecycle.database import ReadSession, WriteSession
@@ -32,12 +32,29 @@ from lifecycle.promotion.tables import ApprovalRow
 from lifecycle.registry.rules import Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs.tables import RunRow
+from lifecycle.statements import Prepared
 
 _BY_IDS = Lookup(DeploymentRow, DeploymentRow.id)
 _TRANSITIONS = Children(
     select(DeploymentTransitionRow),
     DeploymentTransitionRow.deployment_id,
     DeploymentTransitionRow.id,
+)
+
+
+def _after(column: Any, which: Any) -> Select[datetime]:
+    """Now, or after the last of these, if the clock was set back."""
+    last = func.max(column) + text("interval '1 microsecond'")
+    return select(func.greatest(func.clock_timestamp(), last)).where(which)
+
+
+_CHANGED = Prepared(
+    _after(
+        DeploymentTransitionRow.at, DeploymentTransitionRow.deployment_id == bindparam("deployment")
+    )
+)
+_HEALTHY = Prepared(
+    _after(DeploymentRow.healthy_at, DeploymentRow.model_name == bindparam("model_name"))
 )
 
 
@@ -68,6 +85,28 @@ async def lock(session: WriteSession, id: UUID) -> DeploymentRow | None:
     return await session.get(
         DeploymentRow, id, with_for_update={"key_share": True}, populate_existing=True
     )
+
+
+async def moment(session: WriteSession, row: DeploymentRow) -> datetime:
+    """When a deployment changes now: after all its changes of status. The caller holds it."""
+    now: datetime
+    (now,) = await session.fetch(_CHANGED, {"deployment": row.id})
+    return now
+
+
+async def healthy_moment(session: WriteSession, row: DeploymentRow) -> datetime:
+    """When a deployment comes to be good now: after all others of its model."""
+    now: datetime
+    (now,) = await session.fetch(_HEALTHY, {"model_name": row.model_name})
+    return now
+
+
+def creation(model_name: str) -> Any:
+    """When a deployment of this model is made now, after all others: for the statement that stores
+    it."""
+    return _after(
+        DeploymentRow.created_at, DeploymentRow.model_name == model_name
+    ).scalar_subquery()
 
 
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:

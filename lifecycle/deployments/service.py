@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lifecycle.access.origin import Origin, check
 from lifecycle.access.rules import Action
 from lifecycle.commands import Command, Count, Figures, Line, Name, Text
-from lifecycle.database import WriteSession, clock
+from lifecycle.database import WriteSession
 from lifecycle.deployments import repository, rules
 from lifecycle.deployments.rules import DeploymentStatus, Environment, HealthStatus
 from lifecycle.deployments.tables import DeploymentRow, DeploymentTransitionRow
@@ -122,7 +122,7 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
     """
     row, version = await _locked(session, origin, command.id)
     check_revision(row.revision, command.expected_revision)
-    now = await clock(session)
+    now = await repository.moment(session, row)
     changes = command.given("endpoint", "status_message")
     if command.health is not None:
         changes["health"] = command.health
@@ -136,7 +136,7 @@ async def update(session: WriteSession, origin: Origin, command: UpdateDeploymen
         await _change_status(session, origin, row, version, command.status, changes, now)
     elif changes or command.metrics is not None:
         rules.check_takes_reports(row.status)
-        _note_health(row, row.status, command.health, now)
+        await _note_health(session, row, row.status, command.health)
         # An endpoint alone is nothing that those who follow the status are told.
         type = HEALTH_CHANGED if changes.keys() - {"endpoint"} else "deployment.updated"
         await journal.change(session, origin, row, changes, type=type, about=_about(row, changes))
@@ -163,7 +163,7 @@ async def terminate(
         version,
         DeploymentStatus.TERMINATED,
         {"status_message": command.reason},
-        await clock(session),
+        await repository.moment(session, row),
         command.reason,
     )
     return row
@@ -224,7 +224,7 @@ async def roll_back(
         locked[row.model_version_id],
         DeploymentStatus.ROLLBACK,
         {"status_message": command.reason},
-        await clock(session),
+        await repository.moment(session, row),
         command.reason,
     )
     return await _add(
@@ -300,6 +300,7 @@ async def _add(
     row.model_name = version.model_name
     row.version = version.version
     row.created_by = origin.actor
+    row.created_at = repository.creation(row.model_name)
     session.add(row)
     registry_service.count_deployments(version, 1)
     await session.flush()
@@ -340,7 +341,7 @@ async def _change_status(
         changes["deployed_at"] = now
     if status is DeploymentStatus.TERMINATED:
         changes["terminated_at"] = now
-    _note_health(row, status, changes.get("health", row.health), now)
+    await _note_health(session, row, status, changes.get("health", row.health))
     registry_service.count_deployments(version, (status in rules.LIVE) - (former in rules.LIVE))
     await journal.change(
         session,
@@ -355,15 +356,18 @@ async def _change_status(
     await _note_transition(session, origin, row, former, now)
 
 
-def _note_health(
-    row: DeploymentRow, status: DeploymentStatus, health: HealthStatus | None, now: datetime
+async def _note_health(
+    session: WriteSession,
+    row: DeploymentRow,
+    status: DeploymentStatus,
+    health: HealthStatus | None,
 ) -> None:
     if (
         status is DeploymentStatus.ACTIVE
         and health is HealthStatus.HEALTHY
         and row.healthy_at is None
     ):
-        row.healthy_at = now
+        row.healthy_at = await repository.healthy_moment(session, row)
 
 
 async def _note_transition(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
@@ -140,10 +141,16 @@ async def change(
 def same(one: Any, other: Any) -> bool:
     """Whether two values are one, also as JSON: there true is not 1, as it is to Python. 1 and 1.0
     are one number."""
-    if one != other:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, bool) != isinstance(other, bool):
         return False
-    if isinstance(one, dict):
-        return all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list):
-        return all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool)
+    return bool(_as_kept(one) == _as_kept(other))
+
+
+def _as_kept(value: Any) -> Any:
+    """PostgreSQL keeps a float in JSON as the decimal that is written, and gives it back as an
+    integer if it is one: beyond 2^53 that is another number than the float is to Python."""
+    return Decimal(repr(value)) if isinstance(value, float) else value

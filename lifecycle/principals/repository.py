@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -33,15 +34,17 @@ _STATE = Prepared(
         _number(RoleGrantRow.revoked_at),
         _number(ApiTokenRow.id),
         _number(ApiTokenRow.revoked_at),
+        func.clock_timestamp(),
     )
 )
 
 
-async def state(session: ReadSession) -> tuple[int, ...]:
-    """Another one whenever a grant or a token was added or revoked."""
+async def state(session: ReadSession) -> tuple[tuple[int, ...], datetime]:
+    """Another one whenever a grant or a token was added or revoked; and the database's time."""
     found = await session.fetch_one(_STATE)
     assert found is not None
-    return tuple(found)
+    *numbers, now = found
+    return tuple(numbers), now
 
 
 async def token_of(session: ReadSession, digest: bytes) -> ApiTokenRow | None:

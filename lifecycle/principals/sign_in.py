@@ -71,6 +71,8 @@ class SignIn:
         self._met: dict[bytes, None] = {}
         self._state: tuple[int, ...] = ()
         self._trusted_until = 0.0
+        # What the database's clock shows when the monotonic one of this process shows 0.
+        self._began: datetime | None = None
         self._sessions: set[Session] = set()
         self._noting: set[asyncio.Task[None]] = set()
 
@@ -150,23 +152,34 @@ class SignIn:
                 raise Unauthenticated("This is not an API token.")
             if state == self._state:
                 break
-        if _expired(principal):
+        if self._left(principal) <= 0:
             raise Unauthenticated("The token has expired.")
         while len(self._known) >= _MOST_KEPT:
             del self._known[next(iter(self._known))]
-        assert principal.expires_at is not None
-        left = (principal.expires_at - datetime.now(UTC)).total_seconds()
-        self._known[digest] = _Known(principal, time.monotonic() + min(left, _KEPT_SECONDS))
+        kept = min(self._left(principal), _KEPT_SECONDS)
+        self._known[digest] = _Known(principal, time.monotonic() + kept)
         return principal
 
+    def _now(self) -> datetime:
+        """By the database's clock, as far as it is known: machines have their own."""
+        if self._began is None:
+            return datetime.now(UTC)
+        return self._began + timedelta(seconds=time.monotonic())
+
+    def _left(self, principal: Principal) -> float:
+        assert principal.expires_at is not None
+        return (principal.expires_at - self._now()).total_seconds()
+
     async def _service(self, digest: bytes) -> Principal:
+        if self._began is None:
+            await self._look()
         async with self._database.read() as session:
             row = await repository.token_of(session, digest)
         if row is None:
             raise Unauthenticated("There is no such API token.")
         if row.revoked_at is not None:
             raise Unauthenticated("The API token was revoked.")
-        now = datetime.now(UTC)
+        now = self._now()
         if row.expires_at <= now:
             raise Unauthenticated("The token has expired.")
         if row.last_used_at is None or now - row.last_used_at > _USE_NOTED:
@@ -207,7 +220,9 @@ class SignIn:
     async def _look(self) -> None:
         began = time.monotonic()
         async with self._database.read() as session:
-            state = await repository.state(session)
+            state, now = await repository.state(session)
+        # From before it was asked: rather a little too early than too late.
+        self._began = now - timedelta(seconds=began)
         if state != self._state:
             self._state = state
             self._known.clear()
@@ -216,7 +231,7 @@ class SignIn:
     async def _end_what_must_not_go_on(self) -> None:
         for session in list(self._sessions):
             # Whether or not anybody can be asked.
-            if _expired(session.principal):
+            if self._left(session.principal) <= 0:
                 self._end(session, "The token has expired.")
                 continue
             try:
@@ -233,8 +248,3 @@ class SignIn:
         if session in self._sessions:
             self._sessions.discard(session)
             session.end(why)
-
-
-def _expired(principal: Principal) -> bool:
-    assert principal.expires_at is not None
-    return principal.expires_at <= datetime.now(UTC)

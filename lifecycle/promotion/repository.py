@@ -89,6 +89,27 @@ _MOMENT = Prepared(
     ).where(StageAssignmentRow.model_id == bindparam("model_id"))
 )
 
+# What is said of one version is compared with what is said of others of the same model.
+_SAID = Prepared(
+    select(
+        func.greatest(
+            func.clock_timestamp(),
+            func.max(
+                func.greatest(
+                    ApprovalRow.submitted_at,
+                    ApprovalRow.decided_at,
+                    ApprovalRow.withdrawn_at,
+                    ApprovalRow.overruled_at,
+                    ApprovalRow.used_at,
+                )
+            )
+            + text("interval '1 microsecond'"),
+        )
+    )
+    .join(ModelVersionRow, ModelVersionRow.id == ApprovalRow.model_version_id)
+    .where(ModelVersionRow.model_id == bindparam("model_id"))
+)
+
 _CLOSE = """
 UPDATE stage_assignment SET valid_to = :moment
 WHERE model_version_id = ANY(:version_ids) AND valid_to IS NULL
@@ -99,7 +120,8 @@ _LEAVE = Prepared(text(_CLOSE))
 _ENTER = Prepared(
     text(f"""
 WITH closed AS ({_CLOSE} RETURNING id), used AS (
-    UPDATE approval SET used_at = :moment WHERE id = :approval_id AND used_at IS NULL
+    UPDATE approval SET used_at = greatest(:moment, decided_at)
+    WHERE id = :approval_id AND used_at IS NULL
 ), reported AS (
     INSERT INTO validation_report
     SELECT * FROM jsonb_populate_recordset(CAST(NULL AS validation_report), :reports)
@@ -226,6 +248,15 @@ async def moment(session: ReadSession, model_id: UUID) -> datetime:
     back. The caller holds the model locked."""
     now: datetime
     (now,) = await session.fetch(_MOMENT, {"model_id": model_id})
+    return now
+
+
+async def said_at(session: ReadSession, model_id: UUID) -> datetime:
+    """When something is submitted or said of it now: after all that was of the model's versions so
+    far, even if the clock was set back, because the last word counts. The caller holds the model
+    locked."""
+    now: datetime
+    (now,) = await session.fetch(_SAID, {"model_id": model_id})
     return now
 
 

@@ -333,7 +333,7 @@ async def decide(
         stored = await store_report(session, origin, version, policy, report)
         if not last:
             outcome = approval.status
-    now = await clock(session)
+    now = await repository.said_at(session, version.model_id)
     # Who has approved may still reject: the last word of each counts, the journal keeps the others.
     await session.merge(_said(approval, origin, command, now))
     approval.status, approval.notes = outcome, command.notes
@@ -381,7 +381,7 @@ async def withdraw(session: WriteSession, origin: Origin, command: WithdrawAppro
     if not (may_decide and (approval.decided_by or "").startswith(SYSTEM)):
         _check_own(origin, version, approval, "withdraw what others have submitted and decided")
     # Who may not decide thinks better of their own; others may still have the same approved.
-    now = await clock(session)
+    now = await repository.said_at(session, version.model_id)
     if approval.status in IN_FORCE and may_decide:
         approval.overruled_at = now
     approval.status, approval.withdrawn_at = wanted, now
@@ -690,7 +690,7 @@ async def _new(
     status: ApprovalStatus,
 ) -> ApprovalRow:
     """A submission of a version, which supersedes the one before."""
-    now = await clock(session)
+    now = await repository.said_at(session, version.model_id)
     await repository.supersede(session, version.id, now)
     approval = ApprovalRow(
         id=uuid7(),

@@ -1,7 +1,7 @@
 """What can be done with models and versions as such; stages and checklists are promotion's."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from lifecycle.commands import (
     Text,
     pairs_to,
 )
-from lifecycle.database import WriteSession
+from lifecycle.database import WriteSession, clock
 from lifecycle.errors import AlreadyExists, InvalidInput, NotFound, check_revision
 from lifecycle.journal import service as journal
 from lifecycle.registry import repository, rules
@@ -178,7 +178,7 @@ async def add_version(
     await session.flush()
     values: Sequence[MetricValue] = []
     if command.metrics is not None:
-        values = _values(command.metrics)
+        values = await _values(session, command.metrics)
     elif command.run_id:
         latest = await run_metrics.latest(session, [command.run_id], None)
         values = latest.get(command.run_id, [])
@@ -221,7 +221,7 @@ async def update_version(
         before, after = await _replace_metrics(session, row, command.metrics)
         if before or after:
             # Metrics are rows of their own; this makes their change one of the version.
-            changes["updated_at"] = datetime.now(UTC)
+            changes["updated_at"] = await clock(session)
             was, about = {"metrics": before}, {"metrics": after}
     await journal.change(session, origin, row, changes, was=was, about=about)
 
@@ -352,7 +352,7 @@ async def _replace_metrics(
         m._replace(timestamp=measured.get((m.key, shown(m.value), m.step), m.timestamp))
         if m.key not in timed
         else m
-        for m in _values(metrics)
+        for m in await _values(session, metrics)
     ]
     before, after = rules.changed(_plain(found), _plain(values))
     if before or after:
@@ -368,11 +368,12 @@ def _plain(metrics: Sequence[MetricValue]) -> dict[str, Any]:
     }
 
 
-def _values(metrics: list[NewMetric]) -> list[NewMetricValue]:
+async def _values(session: WriteSession, metrics: list[NewMetric]) -> list[NewMetricValue]:
     keys = [metric.key for metric in metrics]
     if len(set(keys)) != len(keys):
         raise InvalidInput("Each metric can be given once.", ("metrics",))
-    now = datetime.now(UTC)
+    # How old a figure is, is told by the same clock.
+    now = await clock(session)
     return [
         NewMetricValue(m.key, number(m.value, m.kind), m.step, m.timestamp or now) for m in metrics
     ]

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, tzinfo
 from itertools import count
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import asyncpg
@@ -722,6 +723,41 @@ async def test_a_token_expires(signed: Live, sql: asyncpg.Connection, unique: st
         answer = await service.answer(ME)
 
     assert answer["errors"][0]["message"] == "The token has expired."
+
+
+class _Behind(datetime):
+    """The clock of a machine that is two hours behind."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) - timedelta(hours=2)
+
+
+async def test_a_token_expires_by_the_clock_of_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+    signed: Live,
+    database_url: str,
+    sql: asyncpg.Connection,
+    unique: str,
+) -> None:
+    # given: a token that expired an hour ago, and one that is good
+    expired, good = [await a_token(signed, "VIEWER", name=unique) for _ in range(2)]
+    await sql.execute(
+        "UPDATE api_token SET expires_at = clock_timestamp() - interval '1 hour' WHERE prefix = $1",
+        expired[:10],
+    )
+
+    # when: a service is asked whose clock is behind
+    monkeypatch.setattr("lifecycle.principals.sign_in.datetime", _Behind)
+    async with serving(database_url, sign_in="tokens") as service:
+        answers = []
+        for token in (expired, good):
+            async with Graph(service.url, token=token) as client:
+                answers.append(await client.answer("{ me { name } }"))
+
+    # then
+    assert answers[0]["errors"][0]["message"] == "The token has expired."
+    assert answers[1] == {"data": {"me": {"name": f"service:{unique}"}}}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Ways around the gates that somebody might try, and what becomes of them."""
 
+from datetime import datetime, timedelta, tzinfo
+from typing import Self
+
+import asyncpg
 import pytest
 
 from tests.client import Graph, Json
@@ -181,6 +185,29 @@ async def test_metrics_of_the_future_are_no_fresh_evidence(graph: Graph, unique:
     found = await graph.done("validateModelVersion", of(version), "report { passed }")
 
     assert found == {"passed": False}
+
+
+class _Ahead(datetime):
+    """The clock of a machine that is two hours ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(hours=2)
+
+
+async def test_how_old_a_figure_is_is_told_by_the_clock_of_the_database_alone(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph, unique: str
+) -> None:
+    monkeypatch.setattr("lifecycle.registry.service.datetime", _Ahead)
+    rule = {"evidenceAge": {"maxDays": 1}}
+    await guarded(graph, unique, "PRODUCTION", rule)
+    version = await a_version(graph, unique, metrics=accuracy(0.8))
+    fresh = [await graph.done("validateModelVersion", of(version), "report { passed }")]
+
+    await graph.done("updateModelVersion", of(version) | {"metrics": accuracy(0.9)}, VERSION)
+    fresh.append(await graph.done("validateModelVersion", of(version), "report { passed }"))
+
+    assert fresh == [{"passed": True}] * 2
 
 
 async def test_who_withdraws_puts_no_words_into_the_mouth_of_who_decided(
@@ -590,6 +617,45 @@ async def test_what_people_have_taken_back_is_so_from_then_on(
     assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
 
 
+@pytest.mark.parametrize("no", ["rejected", "taken back"])
+async def test_the_last_word_is_so_although_the_clock_of_the_database_goes_back(
+    graph: Graph, sql: asyncpg.Connection, unique: str, no: str
+) -> None:
+    # given: two versions alike, which people have decided about an hour ahead of the clock
+    bad, same = await doubtful(graph, unique)
+    for version in [bad, same] if no == "taken back" else [same]:
+        assert (await decide(graph, version))["__typename"] == "DecideApprovalSuccess"
+    await sql.execute(
+        "UPDATE approval SET submitted_at = submitted_at + interval '1 hour', "
+        "decided_at = decided_at + interval '1 hour', used_at = used_at + interval '1 hour' "
+        "WHERE model_version_id IN (SELECT id FROM model_version WHERE model_name = $1)",
+        unique,
+    )
+
+    # when
+    if no == "rejected":
+        await rejected(graph, bad)
+    else:
+        await graph.mutate("withdrawApproval", of(bad), **MALLORY)
+
+    # then
+    refused = await promote(graph, same)
+    assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", overruled("3", "2"))
+
+    # when: people approve it again
+    assert (await submit(graph, same))["status"] == "NEEDS_REVIEW"
+    assert (await decide(graph, same))["__typename"] == "DecideApprovalSuccess"
+    assert (await promote(graph, same))["__typename"] == "SetStageSuccess"
+
+    # then
+    query = """query ($id: ID!) { modelVersion(by: { id: $id }) {
+        approval { submittedAt decidedAt usedAt } approvalHistory { submittedAt } } }"""
+    found = (await graph.query(query, {"id": same["id"]}))["modelVersion"]
+    approval, history = found["approval"], found["approvalHistory"]
+    assert history[0]["submittedAt"] == approval["submittedAt"] > history[1]["submittedAt"]
+    assert approval["usedAt"] == approval["decidedAt"] > approval["submittedAt"]
+
+
 async def test_what_the_policy_approved_and_people_took_back_the_policy_does_not_approve_again(
     graph: Graph, unique: str
 ) -> None:
@@ -995,6 +1061,28 @@ async def test_facts_that_are_the_same_to_python_alone_are_others(
     query = "query ($id: ID!) { modelVersion(by: { id: $id }) { approval { status } } }"
     found = (await graph.query(query, {"id": version["id"]}))["modelVersion"]
     assert found == {"approval": {"status": "STALE"}}
+
+
+async def test_a_large_float_that_is_said_again_is_no_change(graph: Graph, unique: str) -> None:
+    # given: a number that is to Python another than the decimal that it is written as
+    large = {"ns": 1.2345678901234568e18, "of": [{"more": 1.7321987654321e18}], "huge": 1e23}
+    version = await approved(graph, await a_version(graph, unique, hyperparameters=large))
+
+    # when
+    by_id = {"modelVersion": {"id": version["id"]}}
+    again = {**by_id, "hyperparameters": large}
+    told = "modelVersion { revision approval { status } }"
+    same = await graph.done("updateModelVersion", again, told)
+
+    # then
+    assert same["approval"] == {"status": "APPROVED"}
+
+    # when: it is another
+    other = {**by_id, "hyperparameters": {**large, "ns": 1.2345678901234570e18}}
+    changed = await graph.done("updateModelVersion", other, told)
+
+    # then
+    assert changed == {"revision": same["revision"] + 2, "approval": {"status": "STALE"}}
 
 
 async def test_a_bypass_is_for_what_the_version_names(graph: Graph, unique: str) -> None:

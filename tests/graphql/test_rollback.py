@@ -1,5 +1,6 @@
 """Going back to the last good deployment, over GraphQL."""
 
+import asyncpg
 import pytest
 
 from schema import ids
@@ -79,6 +80,40 @@ def no_good_one(model: str, environment: str, version: str) -> Json:
         "is deployed with createDeployment.",
         "path": ["id"],
     }
+
+
+async def test_the_last_deployment_is_so_although_the_clock_of_the_database_goes_back(
+    graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given: one that was good, an hour ahead of the clock, then another, and then a bad one
+    versions = [await a_version(graph, unique) for _ in range(3)]
+    first = await a_good_deployment(graph, versions[0])
+    for statement in (
+        "UPDATE deployment SET created_at = created_at + interval '1 hour', "
+        "healthy_at = healthy_at + interval '1 hour' WHERE id = $1",
+        "UPDATE deployment_transition SET at = at + interval '1 hour' WHERE deployment_id = $1",
+    ):
+        await sql.execute(statement, ids.decode("Deployment", first))
+    good = await a_good_deployment(graph, versions[1])
+    bad = await a_deployment(graph, versions[2], status="ACTIVE")
+
+    # when
+    refused = await graph.mutate("rollbackDeployment", {"id": good})
+    new = await roll_back(graph, bad)
+    await report(graph, first, status="TERMINATED")
+
+    # then
+    assert refused["message"] == (
+        f"A later deployment of {unique} in DEVELOPMENT is ACTIVE, with version 3; it is the one "
+        "to go back from."
+    )
+    assert new["version"] == "2"
+    query = """query ($name: String!) { deployments(filter: { modelName: $name }) { nodes { id } }
+        active: deployments(filter: { modelName: $name, activeAt: "2999-01-01T00:00:00Z" }) {
+            nodes { id } } }"""
+    found = await graph.query(query, {"name": unique})
+    assert [node["id"] for node in found["deployments"]["nodes"]] == [new["id"], bad, good, first]
+    assert [node["id"] for node in found["active"]["nodes"]] == [good]
 
 
 async def test_a_rollback_makes_the_last_good_deployment_again(
