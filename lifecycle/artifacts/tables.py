@@ -22,6 +22,13 @@ class ArtifactUploadRow(Identified):
             "remains_until",
             postgresql_where=text("remains_until IS NOT NULL"),
         ),
+        # Without the path, which may be too long for an index.
+        Index(
+            "ix_artifact_upload_completed",
+            "run_id",
+            "digest",
+            postgresql_where=text("completed_at IS NOT NULL"),
+        ),
     )
 
     run_id: Mapped[UUID] = mapped_column(ForeignKey("run.id"))
