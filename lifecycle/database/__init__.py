@@ -19,7 +19,7 @@ from weakref import WeakSet
 import asyncpg
 import orjson
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from lifecycle.database.connections import (
@@ -105,8 +105,8 @@ class Database:
             json_deserializer=orjson.loads,
         )
         self._writers = WeakSet[asyncpg.Connection]()
-        # Whether one of those that write was found to be gone, and the others may be, too.
-        self._doubted = asyncio.Event()
+        # Those that were there when one was found to be gone: they may be, too.
+        self._doubted = WeakSet[asyncpg.Connection]()
         event.listen(self.write_engine.sync_engine, "checkout", self._check_open)
         if watch is not None:
             report_writes(self.write_engine.sync_engine, watch)
@@ -219,7 +219,7 @@ class Database:
             raise known from error
         finally:
             if session.lost:
-                self._doubted.set()
+                self._doubted.update(self._writers)
             self._under_way.discard(mine)
             _writing.reset(token)
 
@@ -261,11 +261,9 @@ class Database:
         return max(len(self._under_way) - WRITERS - SPARE, 0)
 
     def _check_open(self, connection: Any, _: object, __: object) -> None:
-        """Have the pool make others in place of those that are lost, or may be."""
-        if self._doubted.is_set():
-            self._doubted.clear()
-            raise InvalidatePoolError
-        if connection.driver_connection.is_closed():
+        """Have the pool make another in place of one that is lost, or may be."""
+        driver = connection.driver_connection
+        if driver.is_closed() or driver in self._doubted:
             raise DisconnectionError
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 from sqlalchemy import Select, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -15,7 +16,7 @@ from sqlalchemy.orm.util import identity_key
 
 from lifecycle.database.reading import NO_PARAMETERS, ReadSession
 from lifecycle.database.visible import Models, lockable, locking, narrowed
-from lifecycle.errors import LifecycleError
+from lifecycle.errors import LifecycleError, Unavailable
 from lifecycle.statements import Prepared, Row, Values
 from lifecycle.tables import WithId, mapped
 
@@ -44,7 +45,10 @@ class WriteSession(AsyncSession, ReadSession):
     async def transaction(self) -> AsyncIterator[None]:
         """What the block does is committed when it ends, or has not happened."""
         try:
-            self._driver = await self.run_sync(_driver_of)
+            try:
+                self._driver = await self.run_sync(_driver_of)
+            except InvalidRequestError as error:  # what was made in place of a lost one is, too
+                raise Unavailable("The database is not available; try again.") from error
             transaction = self._driver.transaction()
             try:
                 await transaction.start()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -145,6 +146,34 @@ async def test_who_gives_up_on_a_lost_connection_does_not_wait_for_it(
         await task
     assert database.writing == 0
     await database.write(say_nothing)
+
+
+async def test_where_each_connection_is_lost_again_it_is_not_available(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    make, lost = Database._connect_to_write, False
+
+    async def lose(database: Database) -> asyncpg.Connection:
+        connection = await make(database)
+        if lost:  # another was found to be, while this was being made
+            database._doubted.update(database._writers)
+        return connection
+
+    monkeypatch.setattr(Database, "_connect_to_write", lose)
+    database = Database(way.url)
+    await database.write(say_nothing)
+
+    # when
+    lost = True
+    database._doubted.update(database._writers)
+
+    # then
+    with pytest.raises(Unavailable, match="is not available"):
+        await database.write(say_nothing)
+    lost = False
+    await database.write(say_nothing)
+    await database.close()
 
 
 async def test_lost_connections_are_closed_without_a_goodbye(way: Way, database: Database) -> None:
