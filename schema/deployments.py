@@ -458,10 +458,11 @@ class DeploymentMutations:
         return UpdateDeploymentSuccess(deployment=Deployment.from_row(row))
 
     @strawberry.mutation(
-        description="Replace a deployment by the last one of another version of the model in the "
-        "same environment that was ACTIVE and HEALTHY. Its version's stage comes back with it: "
-        "that takes out of PRODUCTION whatever is there, also what was promoted since and is not "
-        "deployed. A former configuration of the same version comes back with `createDeployment`."
+        description="Replace a deployment by the last one of another version, of another content, "
+        "of the model in the same environment that was ACTIVE and HEALTHY. Its version's stage "
+        "comes back with it: that takes out of PRODUCTION whatever is there, also what was "
+        "promoted since and is not deployed. A former configuration of the same version comes back "
+        "with `createDeployment`."
     )
     async def rollback_deployment(
         self, info: Info, input: Given[RollbackDeploymentInput]

@@ -580,8 +580,9 @@ class PromotionMutations:
         description="Submit a version for production. It is validated; the policy approves, "
         "rejects, or leaves it to people, as it always does once they have rejected it as it is, "
         "or drift has opened a review. A former submission is superseded, "
-        "by the same people who could withdraw it; such a review, and an approval to the same as "
-        "which people have said no since, by anybody. An approved version moves to STAGING."
+        "by the same people who could withdraw it; such a review, and in PRODUCTION an approval "
+        "to the same as which people have said no since, by anybody. An approved version moves to "
+        "STAGING."
     )
     async def submit_for_approval(
         self, info: Info, input: Given[SubmitForApprovalInput]

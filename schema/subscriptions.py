@@ -164,7 +164,7 @@ class Answers(AsyncIterator[Answer]):
         self._asked = asked
         self._principal = asked.context.counted_as
         asked.context.admission.subscriptions.take(self._principal)
-        self._open, self._ended = True, False
+        self._open, self._begun, self._ended = True, False, False
         self._alike = _alike.setdefault(asked.alike, _Alike(asked))
         self._alike.followers[self._principal] += 1
         self._items = items
@@ -174,7 +174,7 @@ class Answers(AsyncIterator[Answer]):
         if self._ended:
             raise StopAsyncIteration
         try:
-            item = await anext(self._items)
+            item = await self._next()
         except StopAsyncIteration:
             raise
         except Exception as error:  # whatever it is, it is what the client is told
@@ -183,6 +183,14 @@ class Answers(AsyncIterator[Answer]):
         answer = execution.result() if execution.done() else await asyncio.shield(execution)
         self._ended = answer.ends
         return answer
+
+    async def _next(self) -> object:
+        if self._begun:
+            return await anext(self._items)
+        # What comes first is looked up, as an item is executed, when it is the principal's turn.
+        self._begun = True
+        async with self._asked.context.admission.item(self._principal):
+            return await anext(self._items)
 
     async def aclose(self) -> None:
         """End it, wherever it is."""
@@ -216,16 +224,18 @@ async def answers(
     context.be_current()
     asked = Asked(schema, document, name, variables, context)
     bind_contextvars(operation=name)
-    executor = asked.executor(context)
-    if isinstance(executor, list):
-        errors = executor
-    else:
-        created = create_source_event_stream(executor)
-        items = await created if isawaitable(created) else created
-        if not isinstance(items, Executed):
-            assert isinstance(items, AsyncGenerator)
-            return Answers(asked, items)
-        errors = items.errors or []
+    # When it is the principal's turn, because a thousand may begin together.
+    async with context.admission.item(context.counted_as):
+        executor = asked.executor(context)
+        if isinstance(executor, list):
+            errors = executor
+        else:
+            created = create_source_event_stream(executor)
+            items = await created if isawaitable(created) else created
+            if not isinstance(items, Executed):
+                assert isinstance(items, AsyncGenerator)
+                return Answers(asked, items)
+            errors = items.errors or []
     # Not left to Strawberry: asked again it may begin, and its items would be nobody's here.
     context.ended()
     return asked.answer(None, errors)

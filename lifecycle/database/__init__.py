@@ -214,12 +214,13 @@ class Database:
                     await session.see_only(self._visible)
                 yield session
         except Exception as error:
+            # That of whoever gives up has been closed here.
+            if session.lost:
+                self._doubted.update(self._writers)
             if (known := expected(error)) is None:
                 raise
             raise known from error
         finally:
-            if session.lost:
-                self._doubted.update(self._writers)
             self._under_way.discard(mine)
             _writing.reset(token)
 

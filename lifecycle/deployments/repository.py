@@ -110,10 +110,10 @@ def creation(model_name: str) -> Any:
 
 
 async def rollback_target(session: ReadSession, bad: DeploymentRow) -> DeploymentRow | None:
-    """Of the earlier deployments of other versions of the model in the same environment, the last
-    that came to be ACTIVE and HEALTHY, that neither failed nor was rolled back from, and whose
-    version still exists; in production one of a version whose approval is in force, for what was in
-    production before, and not overruled goes before all others."""
+    """Of the earlier deployments of the model in the same environment, of other versions that are
+    not the same content, the last that came to be ACTIVE and HEALTHY, that neither failed nor was
+    rolled back from, and whose version still exists; in production one of a version whose approval
+    is in force, for what was in production before, and not overruled goes before all others."""
     was_there = select(1).where(
         ApprovalRow.model_version_id == ModelVersionRow.id,
         ApprovalRow.superseded_at.is_(None),
@@ -136,8 +136,9 @@ async def rollback_target(session: ReadSession, bad: DeploymentRow) -> Deploymen
         .where(
             DeploymentRow.model_name == bad.model_name,
             DeploymentRow.environment == bad.environment,
-            # It is the version that is bad, however it was deployed.
+            # It is the version that is bad, however it was deployed, or registered.
             DeploymentRow.model_version_id != bad.model_version_id,
+            ~promotion.is_the_same_as(bad.model_version_id),
             DeploymentRow.created_at < bad.created_at,
             DeploymentRow.healthy_at.is_not(None),
             ModelVersionRow.deleted_at.is_(None),

@@ -18,7 +18,7 @@ from lifecycle.commands import Command, JsonObject, Moment, Name, Text
 from lifecycle.database import WriteSession, clock, savepoint
 from lifecycle.deployments import repository as deployments
 from lifecycle.deployments import service as deployments_service
-from lifecycle.deployments.rules import LIVE, Environment
+from lifecycle.deployments.rules import LIVE, DeploymentStatus, Environment
 from lifecycle.deployments.service import RollbackDeployment, UpdateDeployment
 from lifecycle.deployments.tables import DeploymentRow
 from lifecycle.drift import repository, rules
@@ -492,13 +492,17 @@ async def _open_review(
 async def _roll_back(
     session: WriteSession, system: Origin, version: ModelVersionRow, event: DriftEventRow
 ) -> DriftResponseRow:
-    """What was seen on one deployment is answered on that one; else production goes back."""
+    """What was seen on one deployment is answered where that is; else production goes back."""
     if event.deployment_id is None:
         bad = await deployments.serving(session, version.id, Environment.PRODUCTION)
         missing = f"Version {version.version} has no live deployment in PRODUCTION."
     else:
         bad = (await deployments.by_ids(session, [event.deployment_id]))[event.deployment_id]
         missing = f"The deployment is {bad.status}."
+        # It is the version that is bad: of several deployments the last is gone back from.
+        last = await deployments.live_after(session, bad) if bad.status in LIVE else None
+        if last and (last.model_version_id, last.status) == (version.id, DeploymentStatus.ACTIVE):
+            bad = last
     if bad is None or bad.status not in LIVE:
         return DriftResponseRow(outcome=DriftOutcome.NOTHING_TO_DO, message=missing)
     command = RollbackDeployment(id=bad.id, reason=_reason(event))

@@ -94,7 +94,7 @@ def outlook(policy: Policy, facts: Facts) -> Report:
         checks.append(_way(facts, stage))
     if facts.stage is not stage and is_guarded(facts.stage, stage):
         found = evaluate(policy, facts).checks
-        if _is_past(facts):
+        if _is_past(policy, facts):
             found = [replace(each, severity=CheckSeverity.INFO) for each in found]
         checks += found
     return Report(stage, policy.version, checks, facts.now)
@@ -126,13 +126,14 @@ def _ways(current: Stage, wanted: Stage) -> list[Stage]:
 def approval_check(policy: Policy, facts: Facts) -> Check:
     """Whether the version's approval is in force, by enough people, or without people as the policy
     would still decide, and people have not thought otherwise since."""
-    return _approval(policy.approvals, facts, _doubt(policy, facts))
+    rule = None if _goes_past(policy, facts) else policy.approvals
+    return _approval(rule, facts, _doubt(policy, facts))
 
 
 def _approval(rule: ApprovalsRule | None, facts: Facts, doubt: str | None) -> Check:
     approval, status = facts.approval, facts.status
     people = eligible(rule, facts, approval.approved_by) if approval else []
-    enough = rule is None or len(people) >= rule.count or status is ApprovalStatus.BYPASSED
+    enough = rule is None or len(people) >= rule.count
     passed = status in IN_FORCE and enough and doubt is None
     said = f"Version {facts.version} is {status}"
     if status in IN_FORCE and not enough and rule:
@@ -160,7 +161,7 @@ def _doubt(policy: Policy, facts: Facts) -> str | None:
     if approval is None or facts.status not in IN_FORCE:
         return None
     overruled = _overruled(facts)
-    if overruled or approval.approved_by or facts.status is ApprovalStatus.BYPASSED:
+    if overruled or approval.approved_by or _goes_past(policy, facts):
         return overruled
     reason = _DECIDES_NOTHING
     if policy.automatic is not None:
@@ -172,10 +173,20 @@ def _doubt(policy: Policy, facts: Facts) -> str | None:
     )
 
 
-def _is_past(facts: Facts) -> bool:
-    """Whether an administrator has decided to go past the policy, and people have not said no to
-    the same since."""
-    return facts.status is ApprovalStatus.BYPASSED and _overruled(facts) is None
+def _goes_past(policy: Policy, facts: Facts) -> bool:
+    """Whether an administrator has decided to go past this policy: of PRODUCTION past none that was
+    set since."""
+    approval = facts.approval
+    return (
+        approval is not None
+        and facts.status is ApprovalStatus.BYPASSED
+        and (policy.stage is not Stage.PRODUCTION or approval.policy_id == policy.id)
+    )
+
+
+def _is_past(policy: Policy, facts: Facts) -> bool:
+    """Whether an administrator has decided so, and people have not said no to the same since."""
+    return _goes_past(policy, facts) and _overruled(facts) is None
 
 
 def _overruled(facts: Facts) -> str | None:
@@ -193,12 +204,12 @@ def _next_step(status: ApprovalStatus) -> str:
     return "submit it for approval first, with submitForApproval."
 
 
-def enforce(report: Report, facts: Facts, path: Path = ("model_version",)) -> None:
-    """Raise GateFailed, or ApprovalRequired when an approval is all that is missing, unless nothing
-    stands in the way or an administrator has decided to go past it. `path` is what in the input
-    asks for it."""
+def enforce(policy: Policy, report: Report, facts: Facts, path: Path = ("model_version",)) -> None:
+    """By what the policy has found, raise GateFailed, or ApprovalRequired when an approval is all
+    that is missing, unless nothing stands in the way or an administrator has decided to go past it.
+    `path` is what in the input asks for it."""
     unmet = report.unmet
-    if not unmet or _is_past(facts):
+    if not unmet or _is_past(policy, facts):
         return
     if [check.category for check in unmet] == ["approval"]:
         raise ApprovalRequired(facts.status, report, path)

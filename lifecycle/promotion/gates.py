@@ -151,6 +151,7 @@ class ApprovalFacts:
 
     id: UUID
     status: ApprovalStatus
+    policy_id: UUID
     submitted_by: str
     approved_by: Sequence[str]
     evidence_digest: str | None

@@ -538,6 +538,20 @@ def was_let_in(approval: Any) -> Any:
     )
 
 
+def is_the_same_as(version_id: Any) -> Any:
+    """Whether a version has the content of the one with this id, by what was last submitted of
+    both, and more than figures says so, for statements of others."""
+    one, other = aliased(ApprovalRow), aliased(ApprovalRow)
+    submitted = select(one.id).where(
+        one.model_version_id == ModelVersionRow.id,
+        one.superseded_at.is_(None),
+        one.evidence_digest == other.evidence_digest,
+        other.model_version_id == version_id,
+        other.superseded_at.is_(None),
+    )
+    return submitted.exists() & _is_more_than_figures(ModelVersionRow)
+
+
 async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool:
     """Whether a version is or ever was in production, with whatever content."""
     return bool(await session.fetch(_into_production(version_id).limit(1)))
@@ -660,10 +674,8 @@ _BYPASSED = ApprovalRow.decided_by == ApprovalRow.submitted_by
 
 
 def _last_let_on(which: Any, own: Any) -> Any:
-    """A BYPASS is for its own version: others would come in by it unseen. What its own people
-    alone have thought better of stays approved for others."""
-    of_others = _BY_PEOPLE & ~_BYPASSED & (_THEIR_OWN | ~among(ApprovalRow.status, ENDED))
-    return func.max(ApprovalRow.decided_at).filter(which & or_(own & _LET_ON, ~own & of_others))
+    """A BYPASS is for its own version: others would come in by it unseen."""
+    return func.max(ApprovalRow.decided_at).filter(_LET_ON & which & (own | ~_BYPASSED))
 
 
 def _is_later(one: Any, other: Any) -> Any:
@@ -689,6 +701,15 @@ _present, _of, _alike = aliased(ApprovalRow), aliased(ModelVersionRow), aliased(
 _HAS_BEEN_THERE = _into_production(ApprovalRow.model_version_id).correlate(ApprovalRow).exists()
 
 
+def _is_more_than_figures(version: Any) -> Any:
+    """Figures alone may be the same of two models."""
+    return or_(
+        version.run_id.is_not(None),
+        version.artifact_path.is_not(None),
+        version.artifact_digest.is_not(None),
+    )
+
+
 def _overruled(which: Any) -> Any:
     own = ApprovalRow.model_version_id == _present.model_version_id
     opened = _OPENED & _HAS_BEEN_THERE
@@ -709,13 +730,7 @@ def _overruled(which: Any) -> Any:
             _present.model_version_id == which,
             _present.superseded_at.is_(None),
             among(_present.status, IN_FORCE),
-            # Figures alone may be the same of two models.
-            or_(
-                own,
-                _of.run_id.is_not(None),
-                _of.artifact_path.is_not(None),
-                _of.artifact_digest.is_not(None),
-            ),
+            own | _is_more_than_figures(_of),
         )
         .group_by(_present.model_version_id)
         .having(_said_no_last(true(), opened, own))
@@ -826,7 +841,7 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
 # Of versions in production, runs, checklists and approvals.
 _LOOKED_AT = (
     *("version", "approval_status", "status", "params", "dataset_facts", "title"),
-    *("submitted_by", "evidence_digest", "checklist_digest"),
+    *("policy_id", "submitted_by", "evidence_digest", "checklist_digest"),
 )
 # What facts are made of in a version itself.
 _OF_VERSION = (
@@ -893,6 +908,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
             approval=ApprovalFacts(
                 approval.id,
                 approval.status,
+                approval.policy_id,
                 approval.submitted_by,
                 [
                     actor

@@ -228,21 +228,23 @@ async def submit(
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
-    supersede what others have submitted, as `withdraw` does, unless it is overruled.
+    supersede what others have submitted, as `withdraw` does, unless it is in PRODUCTION and
+    overruled.
     """
     await repository.hold_policies(session)
     version = await registry_service.locked_with_model(session, command.model_version)
     check(origin, Action.CHANGE, version.model_id)
     check_revision(version.revision, command.expected_revision)
     in_force = version.approval_status in IN_FORCE
-    overruled = in_force and await _overruled(session, version)
-    if version.stage is Stage.PRODUCTION and in_force and not overruled:
+    holds = in_force and version.stage is Stage.PRODUCTION
+    overruled = holds and await _overruled(session, version)
+    if holds and not overruled:
         raise Conflict(
             f"Version {version.version} is in PRODUCTION, and {version.approval_status}.",
             ("model_version",),
         )
     former = await repository.present_approval(session, version.id)
-    # What is overruled holds for nobody any more, and who has submitted it may have left.
+    # What is overruled in PRODUCTION has no other way, and who has submitted it may have left.
     if (
         former is not None
         and former.status in OPEN | IN_FORCE
@@ -731,7 +733,7 @@ async def _let_on(
     Forbidden for whoever may not move it there, or into PRODUCTION if that is where it is."""
     if version.stage in rules.GUARDED:
         policy, facts = await judged_by(session, version, Stage.STAGING)
-        evaluation.enforce(evaluation.evaluate(policy, facts), facts)
+        evaluation.enforce(policy, evaluation.evaluate(policy, facts), facts)
         if version.stage is Stage.PRODUCTION:
             # What it is now comes in by this.
             check(origin, Action.MOVE, version.model_id, stage=Stage.PRODUCTION)

@@ -132,7 +132,7 @@ async def rehearse(session: ReadSession, origin: Origin, command: SetStage) -> R
     if rules.is_guarded(version.stage, command.stage):
         policy, facts = await judged_by(session, version, command.stage)
         found = evaluation.evaluate(policy, facts)
-        evaluation.enforce(found, facts)
+        evaluation.enforce(policy, found, facts)
         report = found if found.checks else None
     displaced = []
     if command.stage is Stage.PRODUCTION:
@@ -193,7 +193,7 @@ async def move(
         # What is approved has passed the policy of STAGING.
         passed = back and (stage is Stage.PRODUCTION or facts.status in IN_FORCE)
         found = (evaluation.of_approval if passed else evaluation.evaluate)(policy, facts)
-        evaluation.enforce(found, facts, ("id",) if back else ("model_version",))
+        evaluation.enforce(policy, found, facts, ("id",) if back else ("model_version",))
         if found.checks:
             report = _report(origin, version, policy, found)
         if stage is Stage.PRODUCTION and facts.approval:
@@ -277,7 +277,7 @@ async def check_approved(session: WriteSession, version: ModelVersionRow, path: 
     force, and people have not said no to the same since. `path` is what in the input asks for it.
     """
     policy, facts = await judged_by(session, version, Stage.PRODUCTION)
-    evaluation.enforce(evaluation.of_approval(policy, facts), facts, path)
+    evaluation.enforce(policy, evaluation.of_approval(policy, facts), facts, path)
 
 
 async def store_report(

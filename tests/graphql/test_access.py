@@ -1522,46 +1522,6 @@ async def test_who_may_not_decide_takes_back_their_own_alone(
     assert deployed["__typename"] == "CreateDeploymentSuccess"
 
 
-@pytest.mark.parametrize(
-    ("decision", "deployed"),
-    [("APPROVE", "CreateDeploymentSuccess"), ("BYPASS", "ApprovalRequired")],
-)
-async def test_what_people_have_approved_of_it_stays_so_when_who_may_not_decide_takes_it_back(
-    signed: Live, graph: Graph, unique: str, decision: str, deployed: str
-) -> None:
-    # given: what is in production, of which people have said no, and yes again as a contributor's
-    alike: Json = {
-        "metrics": [{"key": "accuracy", "value": 0.9}],
-        "artifactPath": "model.bin",
-    }
-
-    def of(version: Json) -> Json:
-        return {"modelVersion": {"id": version["id"]}}
-
-    status = "approval { status }"
-    version = await a_version_in(graph, unique, "PRODUCTION", **alike)
-    refused = of(await approved(graph, await a_version(graph, unique, **alike)))
-    await graph.done("withdrawApproval", refused, status)
-    async with Graph(signed.url, token=await a_token(signed, "CONTRIBUTOR")) as contributor:
-        theirs = of(await a_version(contributor, unique, **alike))
-        await contributor.done("submitForApproval", theirs, status)
-        yes = {**theirs, "decision": decision, "notes": "It is good."}
-        decided = await graph.mutate("decideApproval", yes, **{"Lifecycle-Actor": "admin"})
-        assert decided["__typename"] == "DecideApprovalSuccess"
-
-        # when
-        await contributor.done("withdrawApproval", theirs, status)
-
-        # then: a BYPASS was for the one version alone
-        answer = await graph.mutate(
-            "createDeployment", {**of(version), "environment": "PRODUCTION"}
-        )
-        assert answer["__typename"] == deployed
-        # What they have taken back themselves is for people.
-        again = await contributor.done("submitForApproval", theirs, status)
-        assert again == {"status": "NEEDS_REVIEW"}
-
-
 async def test_who_may_decide_takes_back_what_the_policy_has_approved(
     signed: Live, graph: Graph, unique: str
 ) -> None:

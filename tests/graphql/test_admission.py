@@ -302,6 +302,34 @@ async def test_items_of_subscriptions_are_executed_when_it_is_their_principals_t
     assert len(executed) <= FOLLOWING + 1 + MAX_ITEMS
 
 
+async def test_subscriptions_begin_when_it_is_their_principals_turn(
+    live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given
+    gate = live.app.state.admission.items
+    run = await a_run(graph, unique)
+    query = "subscription ($id: ID!) { runProgress(runId: $id) { __typename } }"
+    async with socket(live.url, actor="ada") as ada, socket(live.url, actor="eve") as eve:
+        # when: one begins many, and another one, where what they begin with takes long
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE run")
+            for _ in range(FOLLOWING):
+                await ada.start(query, {"id": run})
+            # What comes over one socket begins in order, so only the next waits at the gate.
+            await until(lambda: (gate.running, gate.waiting) == (MAX_ITEMS, 1))
+            await eve.start(query, {"id": run})
+
+            # then: the other's begins all the same
+            await until(lambda: (gate.running, gate.waiting) == (MAX_ITEMS + 1, 1))
+            assert await graph.query("{ __typename }") == {"__typename": "Query"}
+
+        # and all have begun in the end.
+        begun = {(await ada.receive())["id"] for _ in range(2 * FOLLOWING)}
+        assert len(begun) == FOLLOWING
+        assert (await eve.receive())["type"] == "next"
+    await until(lambda: gate.running + gate.waiting == 0)
+
+
 async def test_what_is_read_for_an_item_is_in_the_line_of_who_has_least_in_line_by_then(
     live: Live, graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:

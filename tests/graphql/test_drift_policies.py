@@ -592,18 +592,19 @@ async def test_drift_that_was_seen_on_no_deployment_in_particular_rolls_back_pro
     assert stages["model"]["versionInStage"] == {"version": "1"}
 
 
+@pytest.mark.parametrize("seen_on", [None, 0, 1])
 async def test_drift_rolls_back_to_another_version_where_its_own_was_deployed_twice(
-    graph: Graph, unique: str
+    graph: Graph, unique: str, seen_on: int | None
 ) -> None:
     # given: nothing but the rollback answers, so the approval of what has drifted stays in force
     one = await a_version_in(graph, unique, "PRODUCTION")
     await a_good_deployment(graph, one, "PRODUCTION")
     two = await a_version_in(graph, unique, "PRODUCTION")
-    await a_good_deployment(graph, two, "PRODUCTION")
-    await a_good_deployment(graph, two, "PRODUCTION")
+    bad = [await a_good_deployment(graph, two, "PRODUCTION") for _ in range(2)]
     await set_policy(graph, unique, responses=[ROLL_BACK])
 
-    found = await event(graph, two, severity="CRITICAL")
+    where = {} if seen_on is None else {"deploymentId": bad[seen_on]}
+    found = await event(graph, two, severity="CRITICAL", **where)
 
     assert found["responses"][0]["message"] == "In PRODUCTION version 2 makes way for version 1."
     stages = await graph.query(

@@ -680,6 +680,17 @@ async def in_production(graph: Graph, name: str, *figures: float) -> tuple[list[
     return made, id
 
 
+async def test_a_rollback_leaves_what_is_bad_under_each_of_its_numbers(
+    graph: Graph, unique: str
+) -> None:
+    # given: what is registered once more, as a pipeline does
+    _, id = await in_production(graph, unique, 0.77, 0.82, 0.82)
+
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+
+    assert back == {"version": "1"}
+
+
 async def test_a_rollback_passes_over_what_people_have_rejected_as_another_version(
     graph: Graph, unique: str
 ) -> None:
@@ -748,7 +759,7 @@ async def test_what_is_overruled_in_production_others_submit_too(graph: Graph, u
     same = await approved(graph, await a_version(graph, unique, **alike(0.87)))
     await graph.done("withdrawApproval", of(same), "approval { status }")
 
-    # when: whoever it was that had submitted it
+    # when: whoever it was that had submitted it (elsewhere it is theirs)
     selection = "approval { status submittedBy }"
     submitted = await graph.mutate("submitForApproval", of(version), selection, **MALLORY)
 
@@ -803,6 +814,35 @@ async def test_a_bypass_does_not_hold_against_what_people_say_later(
     await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
     back = await graph.done("rollbackDeployment", {"id": bad}, "deployment { version }")
     assert back == {"version": "2"}
+
+
+async def test_a_bypass_goes_past_no_policy_that_is_set_later(graph: Graph, unique: str) -> None:
+    # given: what was let in by a BYPASS, and made way
+    version = await a_version(graph, unique, **alike(0.3))
+    bypass = of(version) | {"decision": "BYPASS", "notes": "it is urgent"}
+    await graph.mutate("decideApproval", bypass, **{"Lifecycle-Actor": "admin"})
+    assert (await promote(graph, version))["__typename"] == "SetStageSuccess"
+    good = await a_deployment(graph, version, "PRODUCTION", "ACTIVE")
+    await graph.done("updateDeployment", {"id": good, "health": "HEALTHY"}, "deployment { id }")
+    later = await a_version_in(graph, unique, "PRODUCTION", **alike(0.9))
+    bad = await a_deployment(graph, later, "PRODUCTION", "ACTIVE")
+    await graph.done("setStage", of(version) | {"stage": "STAGING"}, VERSION)
+
+    # when
+    await guarded(graph, unique, "PRODUCTION", {"approvals": {"count": 2}})
+    tried, why_not = await tried_and_asked(graph, version)
+
+    # then
+    message = (
+        "Version 1 is BYPASSED, but by 0 of the 2 people who have to approve it; submit it for "
+        "approval first, with submitForApproval."
+    )
+    for refused in tried:
+        assert (refused["__typename"], refused["message"]) == ("ApprovalRequired", message)
+    assert why_not == [{"message": message, "advice": SUBMIT_FIRST}]
+    # It was there, and can be gone back to.
+    back = await graph.done("rollbackDeployment", {"id": bad}, "deployment { version }")
+    assert back == {"version": "1"}
 
 
 async def test_a_bypass_lets_no_other_version_in(graph: Graph, unique: str) -> None:

@@ -77,7 +77,9 @@ def policy(*rules: Rule, stage: Stage = Stage.PRODUCTION) -> Policy:
 def submitted(found: Facts, status: S, *approved_by: str) -> Facts:
     """The same version with a submission of what it is."""
     digests = found.evidence_digest(), found.checklist_digest()
-    return replace(found, approval=ApprovalFacts(APPROVAL, status, "sue", approved_by, *digests))
+    return replace(
+        found, approval=ApprovalFacts(APPROVAL, status, POLICY, "sue", approved_by, *digests)
+    )
 
 
 # Bounds
@@ -701,9 +703,9 @@ def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
     low, good = (facts(metrics={"accuracy": value}) for value in (0.7, 0.8))
 
     with pytest.raises(GateFailed) as failed:
-        evaluation.enforce(evaluation.evaluate(asked, low), low)
+        evaluation.enforce(asked, evaluation.evaluate(asked, low), low)
     with pytest.raises(ApprovalRequired) as required:
-        evaluation.enforce(evaluation.evaluate(asked, good), good)
+        evaluation.enforce(asked, evaluation.evaluate(asked, good), good)
 
     assert str(failed.value) == (
         "PRODUCTION is refused: accuracy is 0.7; at least 0.75 is required. Version 7 is "
@@ -711,11 +713,11 @@ def test_a_refusal_says_whether_only_an_approval_is_missing() -> None:
     )
     assert required.value.status is S.NOT_SUBMITTED
     for found in (submitted(good, S.APPROVED, "bob"), submitted(low, S.BYPASSED)):
-        evaluation.enforce(evaluation.evaluate(asked, found), found)
+        evaluation.enforce(asked, evaluation.evaluate(asked, found), found)
     # Nobody goes past it with a bypass of something else.
     changed = replace(submitted(low, S.BYPASSED), metrics={"accuracy": 0.6})
     with pytest.raises(GateFailed):
-        evaluation.enforce(evaluation.evaluate(asked, changed), changed)
+        evaluation.enforce(asked, evaluation.evaluate(asked, changed), changed)
 
 
 @pytest.mark.parametrize(
