@@ -59,8 +59,9 @@ class Bucket:
         """The key of the object at an s3:// URI; None unless it lies below here."""
         begin = f"s3://{self.name}/{self.prefix}/" if self.prefix else f"s3://{self.name}/"
         key = uri.removeprefix(begin)
-        # What the URL of a request would make another key of is none.
-        proper = all(part not in ("", ".", "..") for part in key.split("/"))
+        # What the URL of a request, or the store, would make another key of is none: to some a
+        # backslash is a slash.
+        proper = "\\" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
         return key if uri.startswith(begin) and proper else None
 
     def link(self, method: str, key: str, seconds: int, base: str, **said: str) -> str:

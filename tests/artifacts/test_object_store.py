@@ -108,11 +108,15 @@ async def test_the_place_of_content_leads_nowhere_for_a_version_that_names_anoth
     assert urls[1] is None
 
 
-async def test_the_place_of_an_upload_that_goes_on_leads_nowhere(in_s3: Kept, unique: str) -> None:
-    """It is its uploader's alone, who may still send something else there."""
+@pytest.mark.parametrize("slash", ["/", "\\"])
+async def test_the_place_of_an_upload_that_goes_on_leads_nowhere(
+    in_s3: Kept, unique: str, slash: str
+) -> None:
+    """It is its uploader's alone, who may still send something else there. To some stores a
+    backslash is a slash."""
     upload = await begin(in_s3.graph, await a_run(in_s3.graph, unique), unique.encode())
     await put(upload, unique.encode())
-    place = f"s3:/{urlsplit(upload['uploadUrl']).path}"
+    place = f"s3:/{urlsplit(upload['uploadUrl']).path}".replace("/uploads/", f"/uploads{slash}")
 
     version = await a_version(in_s3.graph, unique, artifactPath=place)
 

@@ -727,6 +727,7 @@ async def test_an_address_is_what_it_is_whatever_is_uploaded_under_its_name(
         ("s3://internal/below/other", None),
         ("s3://internal/below/this/../../a", None),
         ("s3://internal/below/this/", None),
+        ("s3://internal/below/this/a\\b", None),
         ("s3://internal/below/thisandthat", None),
         ("gs://internal/a", None),
         (None, None),
