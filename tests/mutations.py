@@ -81,7 +81,8 @@ mutation ($name: String!) {
 }"""
 _VERSIONS = """
 mutation ($version: RegisterModelVersionInput!, $first: ModelVersionSelector!,
-  $second: ModelVersionSelector!, $former: ModelVersionSelector!) {
+  $second: ModelVersionSelector!, $former: ModelVersionSelector!,
+  $other: RegisterModelVersionInput!) {
   version: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id checklist { id } } }
   }
@@ -91,7 +92,7 @@ mutation ($version: RegisterModelVersionInput!, $first: ModelVersionSelector!,
   spare: registerModelVersion(input: $version) {
     ... on RegisterModelVersionSuccess { modelVersion { id } }
   }
-  former: registerModelVersion(input: $version) { __typename }
+  former: registerModelVersion(input: $other) { __typename }
   a: submitForApproval(input: { modelVersion: $first }) { __typename }
   b: submitForApproval(input: { modelVersion: $second }) { __typename }
   c: submitForApproval(input: { modelVersion: $former }) { __typename }
@@ -129,7 +130,10 @@ async def a_world(live: Live, graph: Graph, name: str) -> World:
     first, second, former = (
         {"nameVersion": {"modelName": name, "version": n}} for n in ("1", "2", "4")
     )
-    versions = {"version": version, "first": first, "second": second, "former": former}
+    # Of another content, because a rollback leads to none that is the same.
+    other = {**version, "hyperparameters": {"depth": 1}}
+    named = {"first": first, "second": second, "former": former}
+    versions = {"version": version, "other": other, **named}
     made = await graph.query(_VERSIONS, versions)
     approver = {"Lifecycle-Actor": "approver"}
     for of in (former, first):

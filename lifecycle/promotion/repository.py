@@ -539,17 +539,23 @@ def was_let_in(approval: Any) -> Any:
 
 
 def is_the_same_as(version_id: Any) -> Any:
-    """Whether a version has the content of the one with this id, by what was last submitted of
-    both, and more than figures says so, for statements of others."""
-    one, other = aliased(ApprovalRow), aliased(ApprovalRow)
-    submitted = select(one.id).where(
-        one.model_version_id == ModelVersionRow.id,
-        one.superseded_at.is_(None),
-        one.evidence_digest == other.evidence_digest,
-        other.model_version_id == version_id,
-        other.superseded_at.is_(None),
+    """Whether a version, by what was last submitted of it, has the content that was submitted last
+    of the one with this id, or let that in, and more than figures says so; for statements of
+    others."""
+    one, other, bad = aliased(ApprovalRow), aliased(ApprovalRow), aliased(ModelVersionRow)
+    return (
+        select(one.id)
+        .where(
+            one.model_version_id == ModelVersionRow.id,
+            one.superseded_at.is_(None),
+            one.evidence_digest == other.evidence_digest,
+            other.model_version_id == bad.id,
+            other.superseded_at.is_(None) | other.used_at.is_not(None),
+            bad.id == version_id,
+            _is_more_than_figures(bad),
+        )
+        .exists()
     )
-    return submitted.exists() & _is_more_than_figures(ModelVersionRow)
 
 
 async def has_been_in_production(session: ReadSession, version_id: UUID) -> bool:

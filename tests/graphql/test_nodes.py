@@ -13,8 +13,8 @@ async def world(live: Live, graph: Graph, unique: str) -> World:
 
 
 async def test_every_kind_of_object_is_found_by_its_id(graph: Graph, world: World) -> None:
-    facts = {"id": world.run, "datasetFacts": {"name": world.name}}
-    run = await graph.done("updateRun", facts, "run { dataSet { id } }")
+    trained = {"experimentName": world.name, "datasetFacts": {"name": world.name}}
+    run = await graph.done("logRun", trained, "run { dataSet { id } }")
     data = await graph.query(
         "query ($name: String!) { experiment(name: $name) { id } model(name: $name) { id } "
         "driftPolicy { id } }",

@@ -683,8 +683,10 @@ async def in_production(graph: Graph, name: str, *figures: float) -> tuple[list[
 async def test_a_rollback_leaves_what_is_bad_under_each_of_its_numbers(
     graph: Graph, unique: str
 ) -> None:
-    # given: what is registered once more, as a pipeline does
-    _, id = await in_production(graph, unique, 0.77, 0.82, 0.82)
+    # given: what is registered once more, as a pipeline does, and something else by now
+    [*_, bad], id = await in_production(graph, unique, 0.77, 0.82, 0.82)
+    await graph.done("updateModelVersion", of(bad) | {"metrics": accuracy(0.83)}, VERSION)
+    await submit(graph, bad)
 
     back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
 
