@@ -26,10 +26,10 @@ class Way:
     """Stands between the service and PostgreSQL."""
 
     def __init__(self, directory: Path, url: str) -> None:
-        given = make_url(url)
-        socket = f".s.PGSQL.{given.query['port']}"
-        self._far, self._near = f"{given.query['host']}/{socket}", directory / socket
-        here = given.update_query_dict({"host": str(directory)})
+        self._far, port = make_url(url), "5432"
+        self._near = directory / f".s.PGSQL.{port}"
+        here = self._far.set(host=None, port=None).difference_update_query(["host", "port"])
+        here = here.update_query_dict({"host": str(directory), "port": port})
         self.url = here.render_as_string(hide_password=False)
         # Of each connection, whether it still carries anything.
         self._carrying: list[asyncio.Event] = []
@@ -53,7 +53,12 @@ class Way:
         return len(self._carrying)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_unix_connection(self._far)
+        query = self._far.query
+        far_reader, far_writer = await (
+            asyncio.open_connection(self._far.host, self._far.port or 5432)
+            if self._far.host
+            else asyncio.open_unix_connection(f"{query['host']}/.s.PGSQL.{query['port']}")
+        )
         carrying = asyncio.Event()
         carrying.set()
         self._carrying.append(carrying)
