@@ -540,9 +540,17 @@ def was_let_in(approval: Any) -> Any:
 
 def is_the_same_as(version_id: Any) -> Any:
     """Whether a version, by what was last submitted of it, has the content that was submitted last
-    of the one with this id, or let that in, and more than figures says so; for statements of
-    others."""
+    of the one with this id, or that it was let in with last, and more than figures says so; for
+    statements of others."""
     one, other, bad = aliased(ApprovalRow), aliased(ApprovalRow), aliased(ModelVersionRow)
+    used = aliased(ApprovalRow)
+    last_let_in = (
+        select(used.id)
+        .where(used.model_version_id == version_id, used.used_at.is_not(None))
+        .order_by(used.used_at.desc(), used.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     return (
         select(one.id)
         .where(
@@ -550,7 +558,7 @@ def is_the_same_as(version_id: Any) -> Any:
             one.superseded_at.is_(None),
             one.evidence_digest == other.evidence_digest,
             other.model_version_id == bad.id,
-            other.superseded_at.is_(None) | other.used_at.is_not(None),
+            other.superseded_at.is_(None) | (other.id == last_let_in),
             bad.id == version_id,
             _is_more_than_figures(bad),
         )

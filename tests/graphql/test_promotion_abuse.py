@@ -693,6 +693,18 @@ async def test_a_rollback_leaves_what_is_bad_under_each_of_its_numbers(
     assert back == {"version": "1"}
 
 
+async def test_a_rollback_leads_to_what_the_bad_version_was_once(graph: Graph, unique: str) -> None:
+    # given: what was changed in PRODUCTION, and approved as it is now
+    [*_, bad], id = await in_production(graph, unique, 0.77, 0.77)
+    await graph.done("updateModelVersion", of(bad) | {"metrics": accuracy(0.82)}, VERSION)
+    await submit(graph, bad)
+    assert (await decide(graph, bad))["__typename"] == "DecideApprovalSuccess"
+
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+
+    assert back == {"version": "1"}
+
+
 async def test_a_rollback_passes_over_what_people_have_rejected_as_another_version(
     graph: Graph, unique: str
 ) -> None:
