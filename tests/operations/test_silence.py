@@ -181,7 +181,34 @@ async def test_where_each_connection_is_lost_again_it_is_not_available(
     await database.close()
 
 
-async def test_lost_connections_are_closed_without_a_goodbye(way: Way, database: Database) -> None:
+async def test_who_gives_up_has_no_other_connections_made_anew(database: Database) -> None:
+    # given
+    assert await write_at_once(database, 3) == [None] * 3
+    begun = asyncio.Event()
+
+    async def wait(session: WriteSession) -> None:
+        begun.set()
+        # Whose connection SQLAlchemy closes, as that of one of its statements.
+        await session.execute(text(f"SELECT pg_sleep({PATIENCE})"))
+
+    task = asyncio.create_task(database.write(wait))
+    await begun.wait()
+    before = set(database._writers)
+
+    # when
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    # then
+    assert await write_at_once(database, 2) == [None] * 2
+    assert len(before & {each for each in database._writers if not each.is_closed()}) >= 2
+
+
+async def test_lost_connections_are_closed_without_a_goodbye(
+    way: Way, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "ANSWER_SECONDS", 10 * PATIENCE)
     assert await write_at_once(database, 3) == [None] * 3
     way.lose()
 
