@@ -484,12 +484,18 @@ class Admitted(SchemaExtension):
         async with self.admitted():
             yield
 
-    def admitted(self) -> AbstractAsyncContextManager[None]:
-        """The block executes the operation. Raises as `Admission.executing` does."""
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """The block executes the operation, by the rights that there are when it begins. Raises as
+        `Admission.executing` does, and Unauthenticated."""
         execution = self.execution_context
         if execution.operation_type is OperationType.SUBSCRIPTION:
-            return nullcontext()
-        admission: Admission = execution.context.admission
+            yield
+            return
+        context = execution.context
+        admission: Admission = context.admission
         by_query = execution.operation_type is OperationType.QUERY
         gate = admission.queries if by_query else admission.mutations
-        return admission.executing(execution.context.counted_as, gate)
+        async with admission.executing(context.counted_as, gate):
+            await context.go_by_present_rights()
+            yield

@@ -106,16 +106,22 @@ class Context:
         # A websocket's scheme is ws, but what it is told to fetch is fetched by HTTP.
         return re.sub("^ws", "http", str(self.connection.base_url)).rstrip("/")
 
+    async def go_by_present_rights(self) -> None:
+        """From here on by the rights that who asks has now: what they ask may have come slowly, or
+        waited for its turn, while rights were taken back. Raises Unauthenticated and
+        Unavailable."""
+        if self.ask_again is None:
+            return
+        rights = (await self.ask_again()).rights
+        if rights != self.origin.rights:
+            visible = rights.visible_models
+            self.origin = replace(self.origin, rights=rights, visible_models=visible)
+
     async def write(self, use_case: UseCase[C, R], command: C) -> R:
         """One mutation field: one transaction, at most once per idempotency key, by the rights
         that there are when it begins; what is loaded afterwards is loaded anew. Raises
         Unauthenticated and Unavailable besides what the use case raises."""
-        if self.ask_again is not None:
-            # It may have waited long for its turn, while rights were taken back.
-            rights = (await self.ask_again()).rights
-            if rights != self.origin.rights:
-                visible = rights.visible_models
-                self.origin = replace(self.origin, rights=rights, visible_models=visible)
+        await self.go_by_present_rights()
         origin = replace(self.origin, idempotency_key=command.idempotency_key)
         row = await self.database.write(lambda session: once(session, origin, use_case, command))
         self.forget()

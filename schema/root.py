@@ -16,7 +16,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from lifecycle.errors import InvalidInput as InvalidArgument
-from lifecycle.errors import LimitExceeded
+from lifecycle.errors import LifecycleError
 from schema.access import AccessMutations, AccessQueries
 from schema.admission import Admitted
 from schema.artifacts import ArtifactMutations
@@ -185,7 +185,7 @@ class Schema(strawberry.Schema):
         variables = variable_values or {}
         try:
             shared = await answers(self, query or "", variables, operation_name, context_value)
-        except LimitExceeded as error:
+        except LifecycleError as error:
             return _refused([told(error)])
         if isinstance(shared, Answer):
             return _refused(shared.errors or [])

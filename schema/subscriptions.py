@@ -212,7 +212,7 @@ async def answers(
     given: Context,
 ) -> Answers | Answer | None:
     """The answers to a subscription; the only one, if it cannot begin; None if it is none, or if
-    anything is wrong with the document. Raises LimitExceeded."""
+    anything is wrong with the document. Raises LimitExceeded, Unauthenticated and Unavailable."""
     document = accepted(schema, text, operation_name, variables)
     operation = document and get_operation_ast(document.node, operation_name)
     if not document or not operation or operation.operation is not OperationType.SUBSCRIPTION:
@@ -226,6 +226,7 @@ async def answers(
     bind_contextvars(operation=name)
     # When it is the principal's turn, because a thousand may begin together.
     async with context.admission.item(context.counted_as):
+        await context.go_by_present_rights()
         executor = asked.executor(context)
         if isinstance(executor, list):
             errors = executor

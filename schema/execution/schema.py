@@ -11,7 +11,7 @@ from graphql.execution.values import get_variable_values
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
-from lifecycle.errors import LifecycleError, LimitExceeded, Unavailable
+from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated, Unavailable
 from schema.admission import Admitted
 from schema.documents import Document, documents
 from schema.errors import told
@@ -57,8 +57,9 @@ class CompiledSchema(Schema):
         try:
             admission = context_value.admission
             async with admission.executing(context_value.counted_as, admission.queries):
+                await context_value.go_by_present_rights()
                 data = await _by_plan(self, document, operation_name, variables, context_value)
-        except (LimitExceeded, Unavailable) as error:
+        except (LimitExceeded, Unauthenticated, Unavailable) as error:
             return ExecutionResult(None, [told(error)])
         if isinstance(data, dict):
             return ExecutionResult(data, None)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
@@ -62,6 +63,7 @@ MAY: dict[str, set[str]] = {
 }
 
 ME = "{ me { name kind grants { role model { name } stages environments } can { administrate } } }"
+JSON, STREAM = "application/graphql-response+json", "text/event-stream"
 FOLLOW = "subscription { deploymentStatus { __typename } }"
 
 
@@ -1085,6 +1087,54 @@ async def test_what_waited_for_its_turn_while_its_token_was_revoked_is_not_done(
     assert refused[0]["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
     made = await sql.fetchval("SELECT count(*) FROM experiment WHERE name LIKE $1", f"{unique}-%")
     assert made == MAX_MUTATIONS
+
+
+@pytest.mark.parametrize(
+    ("kind", "accept"),
+    [("query", JSON), ("query", STREAM), ("subscription", STREAM)],
+)
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_is_asked_slowly_while_its_token_is_revoked_is_not_answered(
+    signed: Live, root: Graph, unique: str, kind: str, accept: str, known: bool
+) -> None:
+    # given: a document that the service has or has not read before
+    await root.done("createExperiment", {"name": unique}, "experiment { id }")
+    asked = f'{{ experiment(name: "{unique}") {{ name }} }}'
+    if kind == "subscription":
+        asked = f'subscription {{ deploymentStatus(modelName: "{unique}") {{ __typename }} }}'
+    if known:
+        async for _ in root.stream(asked):
+            break
+    made = await root.mutate(
+        "createApiToken", {"name": unique, "grants": [{"role": "VIEWER"}]}, "token apiToken { id }"
+    )
+    async with Graph(signed.url, token=made["token"]) as service:
+        begun, revoked = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b"{"
+            begun.set()
+            await revoked.wait()
+            yield orjson.dumps({"query": asked})[1:]
+
+        # when: the token is revoked after the request has begun, and the service knows
+        headers = {"content-type": "application/json", "accept": accept}
+        sent = service.http.post("/graphql", content=slowly(), headers=headers)
+        answering = asyncio.create_task(sent)
+        await begun.wait()
+        await root.mutate("revokeApiToken", {"id": made["apiToken"]["id"]})
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in await service.answer(ME):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # as often as one may ask
+        revoked.set()
+        answer = await answering
+
+    # then
+    assert answer.status_code == (401 if accept == JSON else 200)
+    assert "The API token was revoked." in answer.text
+    assert "UNAUTHENTICATED" in answer.text
+    assert unique not in answer.text
+    assert "CaughtUp" not in answer.text
 
 
 # Grants
