@@ -125,17 +125,11 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
+    readiness = _Readiness(database, mlflow_uri)
+
     async def readyz(request: Request) -> Response:
-        try:
-            checks = {"database": True, "migrations": await migrate.fits(database)}
-        except Exception:  # whatever it is, the answer is that we are not ready
-            checks = {"database": False, "migrations": False}
-        ready = all(checks.values())
-        told: dict[str, bool | None] = {**checks, "mlflow": None}
-        if mlflow_uri is not None:
-            # Everything works without it, so readiness does not depend on it.
-            told["mlflow"] = ready and await _answers(database, mlflow_uri)
-        return JSONResponse({"ready": ready, "checks": told}, 200 if ready else 503)
+        told = await readiness.told()
+        return JSONResponse(told, 200 if told["ready"] else 503)
 
     async def home(request: Request) -> Response:
         return RedirectResponse("/graphql")
@@ -275,6 +269,34 @@ def _mirror(
 
     watch = telemetry.mirrored if telemetry else lambda _: None
     return worker.running(database, settings.mlflow_uri, settings.mlflow_follow, watch)
+
+
+class _Readiness:
+    """Whether requests can be answered. It is found out once for all who ask meanwhile: anybody may
+    ask, without a limit, and nobody is to wait for a connection behind all of them."""
+
+    def __init__(self, database: Database, mlflow_uri: str | None) -> None:
+        self._database = database
+        self._mlflow_uri = mlflow_uri
+        self._finding: asyncio.Task[dict[str, object]] | None = None
+
+    async def told(self) -> dict[str, object]:
+        """What /readyz answers."""
+        if self._finding is None or self._finding.done():
+            self._finding = asyncio.create_task(self._find_out(), name="readiness")
+        return await asyncio.shield(self._finding)
+
+    async def _find_out(self) -> dict[str, object]:
+        try:
+            checks = {"database": True, "migrations": await migrate.fits(self._database)}
+        except Exception:  # whatever it is, the answer is that we are not ready
+            checks = {"database": False, "migrations": False}
+        ready = all(checks.values())
+        told: dict[str, bool | None] = {**checks, "mlflow": None}
+        if self._mlflow_uri is not None:
+            # Everything works without it, so readiness does not depend on it.
+            told["mlflow"] = ready and await _answers(self._database, self._mlflow_uri)
+        return {"ready": ready, "checks": told}
 
 
 async def _answers(database: Database, mlflow_uri: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import strawberry
 from graphql import GraphQLError, OperationDefinitionNode, parse, validate
 
+from lifecycle.access.rules import SYSTEM
 from lifecycle.database import Database
 from lifecycle.documents import repository
 from lifecycle.documents.tables import TrustedDocumentRow
@@ -25,6 +26,7 @@ MAX_KEPT = 1_000
 MAX_KEPT_CHARACTERS = 5_000_000
 # How long a document that was removed may still be executed by a process that knows it.
 FRESH_SECONDS = 10
+_LINE = SYSTEM + "documents"
 
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -42,7 +44,8 @@ class Trusted:
     other operations."""
 
     def __init__(self, database: Database, only: bool) -> None:
-        self._database = database
+        # Nothing of the service's own is behind whoever asks for documents that there are not.
+        self._database = database.shared(lambda: _LINE)
         self._only = only
         self._known: Kept[str, _Known] = Kept(MAX_KEPT, MAX_KEPT_CHARACTERS)
 

@@ -127,9 +127,9 @@ class Database:
         return self._but(_visible=visible)
 
     def shared(self, whose: Callable[[], str]) -> "Database":
-        """The same database for one operation, which reads with a few connections at a time, and no
-        more than that wait for one: whatever it asks, others are not behind all of it. `whose` says
-        for each read in which principal's line it stands."""
+        """The same database for one operation, or for one part of the service, which reads with a
+        few connections at a time, and no more than that wait for one: whatever it asks, others are
+        not behind all of it. `whose` says for each read in which principal's line it stands."""
         if self._share and self._share.refuses:
             return self
         return self._but(_share=Share(whose))

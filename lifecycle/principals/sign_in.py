@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from lifecycle.access.rules import EVERYTHING, GROUP, SERVICE, Principal, Rights, known_as
+from lifecycle.access.rules import EVERYTHING, GROUP, SERVICE, SYSTEM, Principal, Rights, known_as
 from lifecycle.database import Database
 from lifecycle.errors import LifecycleError, Unauthenticated, Unavailable
 from lifecycle.principals import repository, rules
@@ -31,6 +31,9 @@ _KEPT_SECONDS = 60.0
 _MOST_KEPT = 10_000
 _USE_NOTED = timedelta(minutes=10)
 _LONGEST = 16_384
+_LINE = SYSTEM + "sign-in"
+# So many connections that last are asked about before whoever comes next is.
+_AT_ONCE = 50
 
 # Told why it ends.
 End = Callable[[str], None]
@@ -61,7 +64,8 @@ class SignIn:
         oidc: Oidc | None = None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        self._database = database
+        # Whatever else is asked of the service, who comes is not behind all of it.
+        self._database = database.shared(lambda: _LINE)
         self._administrators = frozenset(map(known_as, administrators))
         self._oidc = oidc
         self._look_seconds = look_seconds
@@ -229,20 +233,24 @@ class SignIn:
         self._trusted_until = began + _TRUSTED_SECONDS
 
     async def _end_what_must_not_go_on(self) -> None:
-        for session in list(self._sessions):
-            # Whether or not anybody can be asked.
-            if self._left(session.principal) <= 0:
-                self._end(session, "The token has expired.")
-                continue
-            try:
-                principal = await self.principal(session.token)
-            except Unauthenticated as error:
-                self._end(session, str(error))
-            except Unavailable:
-                continue
-            else:
-                if principal.rights != session.principal.rights:
-                    self._end(session, "Your rights have changed; connect again.")
+        sessions = list(self._sessions)
+        for at in range(0, len(sessions), _AT_ONCE):
+            await asyncio.gather(*map(self._end_unless_it_may_go_on, sessions[at : at + _AT_ONCE]))
+
+    async def _end_unless_it_may_go_on(self, session: Session) -> None:
+        # Whether or not anybody can be asked.
+        if self._left(session.principal) <= 0:
+            self._end(session, "The token has expired.")
+            return
+        try:
+            principal = await self.principal(session.token)
+        except Unauthenticated as error:
+            self._end(session, str(error))
+        except Unavailable:
+            return
+        else:
+            if principal.rights != session.principal.rights:
+                self._end(session, "Your rights have changed; connect again.")
 
     def _end(self, session: Session, why: str) -> None:
         if session in self._sessions:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta, tzinfo
 from itertools import count
 from typing import Any, Self
@@ -15,7 +16,9 @@ from websockets.asyncio.client import connect
 
 from lifecycle import migrate
 from lifecycle.access.rules import Role
-from lifecycle.principals import terminal
+from lifecycle.database import READERS, ReadSession
+from lifecycle.principals import repository, rules, terminal
+from lifecycle.principals.tables import ApiTokenRow
 from schema.admission import MAX_MUTATIONS
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
@@ -1135,6 +1138,93 @@ async def test_what_is_asked_slowly_while_its_token_is_revoked_is_not_answered(
     assert "UNAUTHENTICATED" in answer.text
     assert unique not in answer.text
     assert "CaughtUp" not in answer.text
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_begins_on_a_websocket_goes_by_the_rights_of_then(
+    signed: Live, root: Graph, unique: str, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    # given: a websocket whose token was revoked, that is not closed yet
+    monkeypatch.setattr(signed.app.state.sign_in, "_end", lambda *_: None)
+    asked = f'{{ experiment(name: "{unique}") {{ name }} }}'
+    if known:
+        await root.query(asked)
+    token = await a_token(signed, "VIEWER", name=unique)
+    async with (
+        Graph(signed.url, token=token) as service,
+        socket(signed.url, authorization=f"Bearer {token}") as opened,
+    ):
+        await terminal.revoke(signed.database.url, token[:10])
+        async with asyncio.timeout(PATIENCE):
+            while "errors" not in await service.answer(ME):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # as often as one may ask
+
+        # when
+        found = []
+        for query in (asked, FOLLOW):
+            await opened.start(query)
+            found.append(await opened.receive())
+
+    # then
+    assert [each["type"] for each in found] == ["error"] * 2
+    for each in found:
+        [error] = each["payload"]
+        assert error["message"] == "The API token was revoked."
+        assert error["extensions"] == {"code": "UNAUTHENTICATED"}
+
+
+async def test_whoever_comes_first_is_let_in_beside_what_else_is_read(
+    signed: Live, unique: str
+) -> None:
+    # given: somebody who has not come yet, and a long line of what the service itself reads
+    token = await a_token(signed, "VIEWER", name=unique)
+    async with AsyncExitStack() as held, Graph(signed.url, token=token) as service:
+        for _ in range(READERS):
+            await held.enter_async_context(signed.database.read())
+        waiting = [
+            asyncio.create_task(held.enter_async_context(signed.database.read()))
+            for _ in range(READERS)
+        ]
+        await until(lambda: signed.database.waiting_to_read == READERS)
+
+        # when
+        answer = await service.query(ME)
+
+        # then
+        assert answer["me"]["name"] == f"service:{unique}"
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_of_all_who_are_connected_it_is_asked_together_whether_they_may_go_on(
+    signed: Live, root: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: two who are connected, of whom one is looked up when the other is
+    tokens = [await a_token(signed, "VIEWER", name=f"{unique}-{n}") for n in range(2)]
+    both = asyncio.Barrier(2)
+    digests = set(map(rules.digest, tokens))
+    token_of = repository.token_of
+
+    async def together(session: ReadSession, digest: bytes) -> ApiTokenRow | None:
+        if digest in digests:
+            await both.wait()
+        return await token_of(session, digest)
+
+    async with (
+        socket(signed.url, authorization=f"Bearer {tokens[0]}") as one,
+        socket(signed.url, authorization=f"Bearer {tokens[1]}") as another,
+    ):
+        monkeypatch.setattr(repository, "token_of", together)
+
+        # when
+        for token in tokens:
+            await terminal.revoke(signed.database.url, token[:10])
+
+        # then
+        for opened in (one, another):
+            with closed(4403, "The API token was revoked."):
+                await opened.receive()
 
 
 # Grants

@@ -479,6 +479,26 @@ async def test_health_and_readiness_are_told(http: httpx.AsyncClient) -> None:
     )
 
 
+async def test_readiness_is_found_out_once_for_all_who_ask_meanwhile(
+    live: Live, http: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    # given: many who ask while the answer is not there
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE alembic_version")
+        asking = [asyncio.create_task(http.get("/readyz")) for _ in range(20)]
+        async with asyncio.timeout(PATIENCE):
+            while live.database.reading == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        # when: one of them has gone
+        asking.pop().cancel()
+        await http.get("/healthz")
+
+        # then: one reads, and perhaps who follows the journal
+        assert live.database.load("") <= 2
+    assert [(await each).status_code for each in asking] == [200] * len(asking)
+
+
 # Who asks, and in which request
 
 
