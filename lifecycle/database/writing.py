@@ -1,13 +1,14 @@
 """Transactions: one connection for SQLAlchemy and for what goes to the driver directly."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import Select, event
+from sqlalchemy import Select, event, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
@@ -22,6 +23,8 @@ from lifecycle.tables import WithId, mapped
 
 # What was broken off is over at once, or never.
 _UNDO_SECONDS = 10
+
+_HOLD = Prepared(text("SELECT pg_advisory_xact_lock(:lock)"))
 
 
 class WriteSession(AsyncSession, ReadSession):
@@ -130,6 +133,15 @@ class WriteSession(AsyncSession, ReadSession):
             statement = locking(statement)
             parameters = {**parameters, "visible": list(self.visible)}
         return await self.fetch(statement, parameters)
+
+    async def hold(self, what: str) -> None:
+        """Have nobody else hold the same until the transaction ends.
+
+        By a digest that cannot be aimed at: whoever chooses a text would otherwise have the lock of
+        something else, such as that of the policies of all models.
+        """
+        digest = hashlib.sha256(what.encode()).digest()
+        await self.fetch(_HOLD, {"lock": int.from_bytes(digest[:8], signed=True)})
 
     async def _send(self) -> None:
         """Send what entities have been changed to."""

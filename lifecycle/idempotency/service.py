@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import Table, bindparam, insert, select, text
+from sqlalchemy import Table, bindparam, insert, select
 
 from lifecycle.access.origin import Origin
 from lifecycle.commands import Command
@@ -20,8 +20,6 @@ R = TypeVar("R", bound=WithId)
 
 UseCase = Callable[[WriteSession, Origin, C], Awaitable[R]]
 
-# Held until the transaction ends. Keys that share a hash merely wait for each other.
-_HOLD = Prepared(text("SELECT pg_advisory_xact_lock(hashtextextended(:whose, 0))"))
 _KNOWN = Prepared(
     select(IdempotencyKeyRow).where(
         IdempotencyKeyRow.actor == bindparam("actor"), IdempotencyKeyRow.key == bindparam("key")
@@ -49,7 +47,7 @@ async def once(session: WriteSession, origin: Origin, use_case: UseCase[C, R], c
         return await use_case(session, origin, command)
     operation, fingerprint = type(command).__name__, _fingerprint(command)
     used: dict[str, Any] = {"actor": origin.actor, "key": key}
-    await session.fetch(_HOLD, {"whose": f"{origin.actor}\n{key}"})
+    await session.hold(f"idempotency\n{origin.actor}\n{key}")
     known = await session.fetch_one(_KNOWN, used)
     if known is None:
         row = await use_case(session, origin, command)

@@ -60,8 +60,7 @@ async def grants_of(session: ReadSession, subjects: Sequence[str]) -> list[RoleG
 async def hold(session: WriteSession, what: str) -> None:
     """Have nobody else change the grants of a subject, or make tokens of a name, until the
     transaction ends."""
-    key = func.hashtextextended(f"principals\n{what}", 0)
-    await session.execute(select(func.pg_advisory_xact_lock(key)))
+    await session.hold(f"principals\n{what}")
 
 
 async def lock_in_force(

@@ -4,8 +4,10 @@ import asyncio
 from copy import deepcopy
 from typing import Any
 
+import asyncpg
 import pytest
 
+from lifecycle.promotion.repository import _POLICIES
 from tests.client import Graph, Json
 from tests.conftest import Live, serving
 from tests.mutations import (
@@ -242,6 +244,23 @@ async def test_two_processes_agree_on_a_key_that_both_get_at_once(
 
     assert first["__typename"] == "LogRunSuccess"
     assert second == first
+
+
+async def test_a_key_that_is_chosen_for_it_holds_nothing_else(
+    live: Live, sql: asyncpg.Connection, unique: str
+) -> None:
+    # given: a key that PostgreSQL's own hash makes the lock of the policies of
+    actor, key = "chooser", "kkkk.l@p)QQy;',3"
+    aimed = await sql.fetchval("SELECT hashtextextended($1, 0)", f"{actor}\n{key}")
+    assert aimed == _POLICIES
+    async with Graph(live.url, actor=actor) as graph, sql.transaction():
+        await sql.execute("SELECT pg_advisory_xact_lock_shared($1)", _POLICIES)
+
+        # when
+        made = await graph.mutate("createExperiment", {"name": unique, "idempotencyKey": key})
+
+    # then
+    assert made["__typename"] == "CreateExperimentSuccess"
 
 
 @pytest.mark.parametrize(
