@@ -539,9 +539,9 @@ def was_let_in(approval: Any) -> Any:
 
 
 def is_the_same_as(version_id: Any) -> Any:
-    """Whether a version, by what was last submitted of it, has the content that was submitted last
-    of the one with this id, or that it was let in with last, and more than figures says so; for
-    statements of others."""
+    """Whether a version, by what was last submitted of it, has the content that the one with this
+    id was let in with last, or, where it never was, that was submitted last of it, and more than
+    figures says so; for statements of others."""
     one, other, bad = aliased(ApprovalRow), aliased(ApprovalRow), aliased(ModelVersionRow)
     used = aliased(ApprovalRow)
     last_let_in = (
@@ -558,7 +558,7 @@ def is_the_same_as(version_id: Any) -> Any:
             one.superseded_at.is_(None),
             one.evidence_digest == other.evidence_digest,
             other.model_version_id == bad.id,
-            other.superseded_at.is_(None) | (other.id == last_let_in),
+            (other.id == last_let_in) | (other.superseded_at.is_(None) & last_let_in.is_(None)),
             bad.id == version_id,
             _is_more_than_figures(bad),
         )

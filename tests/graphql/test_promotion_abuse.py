@@ -705,6 +705,19 @@ async def test_a_rollback_leads_to_what_the_bad_version_was_once(graph: Graph, u
     assert back == {"version": "1"}
 
 
+async def test_a_rollback_leads_to_what_is_only_said_of_the_bad_version(
+    graph: Graph, unique: str
+) -> None:
+    # given: what runs is another content than what was made of its version since
+    [*_, bad], id = await in_production(graph, unique, 0.77, 0.82)
+    await graph.done("updateModelVersion", of(bad) | {"metrics": accuracy(0.77)}, VERSION)
+    assert (await submit(graph, bad))["status"] == "NEEDS_REVIEW"
+
+    back = await graph.done("rollbackDeployment", {"id": id}, "deployment { version }")
+
+    assert back == {"version": "1"}
+
+
 async def test_a_rollback_passes_over_what_people_have_rejected_as_another_version(
     graph: Graph, unique: str
 ) -> None:
