@@ -23,7 +23,8 @@ from graphql.execution import Executor, create_source_event_stream, execute_subs
 from strawberry.types import ExecutionResult
 from structlog.contextvars import bind_contextvars
 
-from lifecycle.errors import LimitExceeded, Unavailable
+from lifecycle.errors import LimitExceeded, Unauthenticated, Unavailable
+from lifecycle.principals.sign_in import CHANGED
 from schema.context import Context
 from schema.documents import Document, accepted
 from schema.errors import shown, told
@@ -227,6 +228,9 @@ async def answers(
     # When it is the principal's turn, because a thousand may begin together.
     async with context.admission.item(context.counted_as):
         await context.go_by_present_rights()
+        # It ends when rights are others than those of what it came by.
+        if context.origin.rights != given.origin.rights:
+            raise Unauthenticated(CHANGED)
         executor = asked.executor(context)
         if isinstance(executor, list):
             errors = executor

@@ -31,6 +31,8 @@ _KEPT_SECONDS = 60.0
 _MOST_KEPT = 10_000
 _USE_NOTED = timedelta(minutes=10)
 _LONGEST = 16_384
+# Why what lasts under former rights ends.
+CHANGED = "Your rights have changed; connect again."
 _LINE = SYSTEM + "sign-in"
 # So many connections that last are asked about before whoever comes next is.
 _AT_ONCE = 50
@@ -250,7 +252,7 @@ class SignIn:
             return
         else:
             if principal.rights != session.principal.rights:
-                self._end(session, "Your rights have changed; connect again.")
+                self._end(session, CHANGED)
 
     def _end(self, session: Session, why: str) -> None:
         if session in self._sessions:

@@ -487,6 +487,40 @@ async def test_a_websocket_ends_when_rights_change_and_the_next_one_has_the_new_
     assert me["grants"] == []
 
 
+async def test_what_lasts_begins_under_the_rights_by_which_it_is_told_to_end(
+    signed: Live, issuer: Issuer, root: Graph, unique: str
+) -> None:
+    name = f"{unique}@example.com"
+    async with Graph(signed.url, token=issuer.token(name)) as person:
+        assert (await person.query(ME))["me"]["grants"] == []
+        begun, granted = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b"{"
+            begun.set()
+            await granted.wait()
+            yield json.dumps({"query": FOLLOW}).encode()[1:]
+
+        # given: a subscription that is asked for slowly
+        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        sent = person.http.post("/graphql", content=slowly(), headers=headers)
+        answering = asyncio.create_task(sent)
+        await begun.wait()
+
+        # when: they are given a role meanwhile
+        await root.mutate("grantRole", {"subject": name, "grant": {"role": "VIEWER"}})
+        async with asyncio.timeout(PATIENCE):
+            while not (await person.query(ME))["me"]["grants"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # as often as one may ask
+        granted.set()
+        answer = await answering
+
+    # then: nothing goes on of which nobody would notice that the role is taken back
+    assert "Your rights have changed; connect again." in answer.text
+    assert "UNAUTHENTICATED" in answer.text
+    assert "CaughtUp" not in answer.text
+
+
 async def test_what_is_granted_holds_for_requests_within_seconds(
     signed: Live, issuer: Issuer, root: Graph, unique: str
 ) -> None:
