@@ -20,7 +20,19 @@ from lifecycle.settings import is_loopback
 from schema.admission import Rate, network_of
 
 _MAX_ACTOR = 250
-_PASSED_ON = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
+# What proxies put before what they pass on: with these their headers begin.
+_PASSED_ON = (
+    b"forwarded",
+    b"x-forwarded-",
+    b"x-original-forwarded-",
+    b"x-envoy-",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"true-client-ip",
+    b"cf-",
+    b"via",
+)
 _SCHEME = "bearer "
 _NOBODY = Principal("nobody", NOTHING)
 # From one address. What is a token costs one look, what is none a look each time.
@@ -162,7 +174,7 @@ def _address(connection: HTTPConnection) -> str:
 
 def _is_local(connection: HTTPConnection) -> bool:
     # What a proxy passes on may have come from anywhere.
-    if any(name in _PASSED_ON for name, _ in connection.scope["headers"]):
+    if any(name.startswith(_PASSED_ON) for name, _ in connection.scope["headers"]):
         return False
     host, port = connection.scope.get("server") or ("", 0)
     # A socket in the file system has no port.

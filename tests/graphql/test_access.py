@@ -1473,7 +1473,10 @@ async def test_a_page_from_elsewhere_does_not_get_in_by_a_name_that_leads_here(
     assert response.status_code == status
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP"])
+@pytest.mark.parametrize(
+    "header",
+    ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "CF-Connecting-IP", "Via"],
+)
 async def test_what_a_proxy_passes_on_does_not_come_from_this_machine(
     live: Live, header: str
 ) -> None:
