@@ -194,9 +194,11 @@ async def roll_back(
     rules.STATUS.check(row.status, DeploymentStatus.ROLLBACK, ("id",))
     later = await repository.live_after(session, row)
     if later is not None:
+        active = later.status == DeploymentStatus.ACTIVE
+        instead = "it is the one to go back from" if active else "terminate it first"
         raise Conflict(
             f"A later deployment of {row.model_name} in {row.environment} is {later.status}, with "
-            f"version {later.version}; it is the one to go back from.",
+            f"version {later.version}; {instead}.",
             ("id",),
         )
     if target is None:

@@ -652,8 +652,8 @@ async def test_a_response_that_cannot_be_made_fails_alone_and_says_why(
     expected = {
         only: outcome(
             "FAILED",
-            f"A later deployment of {unique} in DEVELOPMENT is PENDING, with version 1; it is the "
-            "one to go back from.",
+            f"A later deployment of {unique} in DEVELOPMENT is PENDING, with version 1; terminate "
+            "it first.",
         ),
         pending: outcome(
             "FAILED",

@@ -295,9 +295,17 @@ async def test_going_back_never_leads_to_a_later_deployment(
     assert await state(graph, live, unique) == before
 
 
-@pytest.mark.parametrize("status", ["PENDING", "VALIDATING", "DEPLOYING", "ACTIVE"])
+@pytest.mark.parametrize(
+    ("status", "instead"),
+    [
+        ("PENDING", "terminate it first"),
+        ("VALIDATING", "terminate it first"),
+        ("DEPLOYING", "terminate it first"),
+        ("ACTIVE", "it is the one to go back from"),
+    ],
+)
 async def test_what_a_live_deployment_has_replaced_is_not_rolled_back(
-    graph: Graph, live: Live, unique: str, status: str
+    graph: Graph, live: Live, unique: str, status: str, instead: str
 ) -> None:
     good = await a_version_in(graph, unique, "PRODUCTION")
     await a_good_deployment(graph, good, "PRODUCTION")
@@ -313,7 +321,7 @@ async def test_what_a_live_deployment_has_replaced_is_not_rolled_back(
         "__typename": "Conflict",
         "code": "CONFLICT",
         "message": f"A later deployment of {unique} in PRODUCTION is {status}, with version 3; "
-        "it is the one to go back from.",
+        f"{instead}.",
         "path": ["id"],
     }
     assert await state(graph, live, unique) == before
