@@ -45,7 +45,7 @@ class Trusted:
 
     def __init__(self, database: Database, only: bool) -> None:
         # Nothing of the service's own is behind whoever asks for documents that there are not.
-        self._database = database.shared(lambda: _LINE)
+        self._database = database.in_line(_LINE)
         self._only = only
         self._known: Kept[str, _Known] = Kept(MAX_KEPT, MAX_KEPT_CHARACTERS)
 

@@ -10,6 +10,7 @@
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -127,18 +128,23 @@ class Database:
         return self._but(_visible=visible)
 
     def shared(self, whose: Callable[[], str]) -> "Database":
-        """The same database for one operation, or for one part of the service, which reads with a
-        few connections at a time, and no more than that wait for one: whatever it asks, others are
-        not behind all of it. `whose` says for each read in which principal's line it stands."""
+        """The same database for one operation, which reads with a few connections at a time, and no
+        more than that wait for one: whatever it asks, others are not behind all of it. `whose` says
+        for each read in which principal's line it stands."""
         if self._share and self._share.refuses:
             return self
         return self._but(_share=Share(whose))
+
+    def in_line(self, name: str) -> "Database":
+        """The same database for a part of the service, whose reads wait in a line of their own: not
+        behind what the rest of it reads, nor that behind them."""
+        return self._but(_share=Share(lambda: name, math.inf))
 
     def spared(self) -> "Database":
         """The same database, which is not asked again if it has failed this operation: whatever is
         read raises what it failed with."""
         failure = self._share and self._share.failure
-        return self._but(_share=Share(lambda: "", failure)) if failure else self
+        return self._but(_share=Share(lambda: "", 0, failure)) if failure else self
 
     def _but(self, **changed: Any) -> "Database":
         other = object.__new__(Database)

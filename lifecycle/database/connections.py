@@ -119,18 +119,23 @@ def report_writes(engine: Engine, watch: Watch) -> None:
 
 
 class Share:
-    """How many connections one operation has or waits for at a time; further reads of its own wait
-    here, so that it stands before others only as often. Where it `refuses`, nothing is read at all.
-    `whose` says for each read in which principal's line it stands.
+    """How many connections one operation has or waits for at a time, at `most`; further reads of
+    its own wait here, so that it stands before others only as often. Where it `refuses`, nothing is
+    read at all. `whose` says for each read in which principal's line it stands.
 
     Who has a connection must not wait for another of the same operation.
     """
 
     __slots__ = ("_left", "_line", "failure", "refuses", "whose")
 
-    def __init__(self, whose: Callable[[], str], refuses: Unavailable | None = None) -> None:
+    def __init__(
+        self,
+        whose: Callable[[], str],
+        most: float = MOST_AT_ONCE,
+        refuses: Unavailable | None = None,
+    ) -> None:
         self.whose = whose
-        self._left = 0 if refuses else MOST_AT_ONCE
+        self._left = most
         self._line: deque[asyncio.Future[None]] = deque()
         self.refuses = refuses
         # With which the database failed it.

@@ -67,13 +67,13 @@ class SignIn:
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         # Whatever else is asked of the service, who comes is not behind all of it.
-        self._database = database.shared(lambda: _LINE)
+        self._database = database.in_line(_LINE)
         self._administrators = frozenset(map(known_as, administrators))
         self._oidc = oidc
         self._look_seconds = look_seconds
         self._known: dict[bytes, _Known] = {}
         self._asked: dict[bytes, asyncio.Task[Principal]] = {}
-        # Tokens that were good when they were last looked for.
+        # Tokens that were good when they were last looked for, those of longest ago first.
         self._met: dict[bytes, None] = {}
         self._state: tuple[int, ...] = ()
         self._trusted_until = 0.0
@@ -133,6 +133,7 @@ class SignIn:
         if isinstance(error, Unauthenticated):
             self._met.pop(digest, None)
         elif error is None:
+            self._met.pop(digest, None)  # the last one now
             while len(self._met) >= _MOST_KEPT:
                 del self._met[next(iter(self._met))]
             self._met[digest] = None

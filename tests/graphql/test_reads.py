@@ -444,6 +444,29 @@ async def test_principals_take_turns_at_the_connections_and_some_are_for_those_w
         await asyncio.gather(*coming)
 
 
+async def test_a_part_of_the_service_waits_in_a_line_of_its_own(live: Live) -> None:
+    async def read(some: Database) -> None:
+        async with some.read():
+            pass
+
+    async with another(live) as database:
+        own = database.in_line("system:own")
+        async with AsyncExitStack() as held:
+            # given: the rest of it has as many as it may have, and waits for more
+            for _ in range(READERS):
+                await held.enter_async_context(database.read())
+            coming = [asyncio.create_task(read(database)) for _ in range(3)]
+            await until(lambda: database.waiting_to_read == 3)
+
+            # when
+            async with own.read():
+                coming += [asyncio.create_task(read(own)) for _ in range(READERS)]
+
+                # then: it reads, and all else that it wants stands in line, where waiting ends
+                await until(lambda: database.waiting_to_read == 3 + READERS)
+        await asyncio.gather(*coming)
+
+
 async def test_what_the_database_has_broken_off_it_is_not_asked_again(
     graph: Graph, live: Live, sql: asyncpg.Connection
 ) -> None:
