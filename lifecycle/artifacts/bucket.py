@@ -76,6 +76,12 @@ class Bucket:
         except FileNotFoundError:
             return None
 
+    def is_encoded(self, key: str) -> bool:
+        """Whether who fetches it is told to decode it, because whoever sent it had said so. Raises
+        FileNotFoundError."""
+        said = obstore.get(self._store, key).attributes.get("Content-Encoding")
+        return said not in (None, "", "identity")
+
     def chunks(self, key: str) -> Iterator[bytes]:
         """The content, some at a time. Raises FileNotFoundError."""
         yield from map(bytes, obstore.get(self._store, key).stream(min_chunk_size=_CHUNK))

@@ -109,6 +109,10 @@ class Disk:
         path = self.file(key)
         return None if path is None else path.stat().st_size
 
+    def is_encoded(self, key: str) -> bool:
+        """Never: nothing is kept but the bytes."""
+        return False
+
     def chunks(self, key: str) -> Iterator[bytes]:
         """The content, some at a time. Raises FileNotFoundError."""
         with open(os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as it:

@@ -1,5 +1,6 @@
 """What only an object store has: it can be gone or elsewhere, and has objects of others."""
 
+import gzip
 import hashlib
 from urllib.parse import urlsplit
 
@@ -48,6 +49,35 @@ async def test_bytes_go_straight_to_the_store_and_lie_below_the_prefix(
     assert not any(upload["id"] in each["path"] for each in listed)
     left = obstore.list(bucket("internal"), "below/this/uploads").collect()
     assert not [each for each in left if urlsplit(upload["uploadUrl"]).path.endswith(each["path"])]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip"])
+async def test_what_clients_would_decode_is_not_kept(
+    in_s3: Kept, unique: str, encoding: str
+) -> None:
+    # given: bytes that are one thing as they stand, and another one unpacked
+    graph, content = in_s3.graph, gzip.compress(b"bad") + unique.encode()
+    upload = await begin(graph, await a_run(graph, unique), content)
+    headers = {"content-encoding": encoding}
+    answer = await send("PUT", upload["uploadUrl"], content=content, headers=headers)
+    assert answer.status_code == 200
+
+    # when
+    refused = await graph.mutate("completeArtifactUpload", {"id": upload["id"]})
+    missing = await graph.mutate("completeArtifactUpload", {"id": upload["id"]})
+    await put(upload, content)
+    artifact = await complete(graph, upload)
+
+    # then
+    assert (refused["__typename"], refused["path"]) == ("Conflict", ["id"])
+    assert refused["message"] == (
+        "What was uploaded was sent with a Content-Encoding, so clients would not get the bytes "
+        "that have this digest; upload it again without one."
+    )
+    assert missing["message"] == (
+        "Nothing has been uploaded yet: PUT the bytes to the uploadUrl first."
+    )
+    assert (await get(artifact)).content == content
 
 
 async def test_a_version_may_lie_in_an_area_already(in_s3: Kept, unique: str) -> None:
