@@ -126,7 +126,7 @@ class Share:
     Who has a connection must not wait for another of the same operation.
     """
 
-    __slots__ = ("_left", "_line", "failure", "refuses", "whose")
+    __slots__ = ("_left", "_line", "failure", "from_primary", "refuses", "whose")
 
     def __init__(
         self,
@@ -138,6 +138,8 @@ class Share:
         self._left = most
         self._line: deque[asyncio.Future[None]] = deque()
         self.refuses = refuses
+        # Whether the primary has answered in place of the replica, which may be behind it.
+        self.from_primary = False
         # With which the database failed it.
         self.failure: Unavailable | None = None
 

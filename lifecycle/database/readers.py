@@ -73,7 +73,8 @@ class Reader(ReadSession):
 
 class ReplicaReader(Reader):
     """Reads what a replica has by now; from the primary, where the replica does not answer, or
-    has to break off because of what it is sent."""
+    has to break off because of what it is sent. An operation that has read from the primary goes on
+    there: what it reads later must not be older."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class ReplicaReader(Reader):
         self._primary = primary
 
     async def _take(self) -> None:
-        if not self._connections.resting:
+        if not self._connections.resting and not (self._share and self._share.from_primary):
             try:
                 self._connection = await self._connections.take(self._principal)
                 return
@@ -94,8 +95,13 @@ class ReplicaReader(Reader):
                 if not is_missing(error):
                     raise
                 self._connections.rest()
-        self._connections = self._primary
+        self._go_on_from_primary()
         await super()._take()
+
+    def _go_on_from_primary(self) -> None:
+        self._connections = self._primary
+        if self._share is not None:
+            self._share.from_primary = True
 
     async def _run(self, sql: str, values: Sequence[Any]) -> Sequence[Values]:
         if self._connections is self._primary:
@@ -112,5 +118,6 @@ class ReplicaReader(Reader):
             # Of one that has not answered nobody knows what it would do next.
             self._connection.terminate()
             self._connections.give_back(self._connection, self._principal)
-            self._connections, self._connection = self._primary, connection
+            self._go_on_from_primary()
+            self._connection = connection
             return await super()._run(sql, values)

@@ -15,6 +15,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from lifecycle import migrate
+from lifecycle.database import Database
 from tests.client import PATIENCE, Graph, socket
 from tests.conftest import Live, in_thread, serving
 from tests.factories import a_deployment, a_version
@@ -188,6 +189,30 @@ async def test_a_slow_query_is_left_to_the_replica(pair: Pair) -> None:
         [(_, recovering)] = await session.fetch(slow)  # type: ignore[call-overload]
 
     assert recovering is True
+
+
+async def test_what_has_read_from_the_primary_reads_nothing_older_then(pair: Pair) -> None:
+    replica = pair.live.database._replica
+    assert replica is not None
+    one = pair.live.database.shared(lambda: "ada").lagging()
+
+    async def is_behind(database: Database) -> bool:
+        async with database.read() as session:
+            asked = text("SELECT pg_is_in_recovery()")
+            [(behind,)] = await session.fetch(asked)  # type: ignore[call-overload]
+        return bool(behind)
+
+    # given: the replica is away, and comes back in the middle of an operation
+    first = await is_behind(one)
+    replica.rest()
+    meanwhile = await is_behind(one)
+    replica._rests_until = 0
+
+    # when
+    then, next_one = await is_behind(one), pair.live.database.shared(lambda: "ada").lagging()
+
+    # then
+    assert (first, meanwhile, then, await is_behind(next_one)) == (True, False, False, True)
 
 
 async def test_a_query_that_the_replica_breaks_off_is_answered_by_the_primary(pair: Pair) -> None:
