@@ -393,8 +393,12 @@ def _sources(row: ModelVersionRow, run_id: str | None) -> list[str]:
     """What MLflow may take as the source of a version, the best first; the last it takes always."""
     sources = []
     path = row.artifact_path
+    try:
+        scheme = urlsplit(path or "").scheme
+    except ValueError:  # what nobody can read is nobody's source
+        scheme, path = "", None
     # A model of MLflow 3 is refused as a source, and is an internal error to 2.22.
-    if path is not None and urlsplit(path).scheme:
+    if path is not None and scheme:
         sources += [] if path.startswith("models:/m-") else [path]
     elif path is not None and run_id is not None:
         sources.append(f"runs:/{run_id}/{path.lstrip('/')}")
