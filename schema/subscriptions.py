@@ -228,7 +228,7 @@ async def answers(
     # When it is the principal's turn, because a thousand may begin together.
     async with context.admission.item(context.counted_as):
         await context.go_by_present_rights()
-        # It ends when rights are others than those of what it came by.
+        # By those of its request or websocket it is told to end.
         if context.origin.rights != given.origin.rights:
             raise Unauthenticated(CHANGED)
         executor = asked.executor(context)

@@ -119,7 +119,7 @@ def report_writes(engine: Engine, watch: Watch) -> None:
 
 
 class Share:
-    """How many connections one operation has or waits for at a time, at `most`; further reads of
+    """How many connections, at `most`, one operation has or waits for at a time; further reads of
     its own wait here, so that it stands before others only as often. Where it `refuses`, nothing is
     read at all. `whose` says for each read in which principal's line it stands.
 
