@@ -1,6 +1,7 @@
 """Services that keep artifacts, on local disk and in S3, each with a database of its own: what is
 left of uploads is removed by whoever comes first."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -83,6 +84,6 @@ def graph(kept: Kept) -> Graph:
 
 def files_below(location: str) -> list[str]:
     """The files in a local area, from there on, without its secret."""
-    root = Path(location)
-    found = (path for path in root.rglob("*") if path.is_file() and path.name != "secret")
-    return sorted(str(path.relative_to(root)) for path in found)
+    # `os.walk`, not `rglob`: a directory may be removed while its parent is read.
+    found = (Path(there, name) for there, _, names in os.walk(location) for name in names)
+    return sorted(str(path.relative_to(location)) for path in found if path.name != "secret")
