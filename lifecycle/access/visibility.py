@@ -91,6 +91,7 @@ SHOWN = {
 OPEN = {
     "trusted_document": "says what may be asked, which is the same for everybody",
     "idempotency_key": "is looked up by its actor alone, who has used it",
+    "rights_head": "says how often rights have changed, which is nothing of anybody",
     "journal_head": "says how far the journal goes, which the cursors of subscriptions show too",
     "mlflow_server": "is the one that the service is configured with, and says if that answers",
 }

@@ -14,15 +14,15 @@ async def mark_item(
 ) -> ChecklistItemRow:
     """`review.mark_item`, in which whoever made a service's tokens counts as that service. Raises
     what it raises."""
-    return await review.mark_item(session, origin, command, repository.aliases)
+    return await review.mark_item(session, origin, command, repository.same_people)
 
 
 async def submit(session: WriteSession, origin: Origin, command: SubmitForApproval) -> ApprovalRow:
     """The same of `review.submit`."""
-    return await review.submit(session, origin, command, repository.aliases)
+    return await review.submit(session, origin, command, repository.same_people)
 
 
 async def decide(session: WriteSession, origin: Origin, command: DecideApproval) -> ApprovalRow:
     """`review.decide`, in which whoever made a service's tokens counts as that service. Raises what
     it raises."""
-    return await review.decide(session, origin, command, repository.aliases)
+    return await review.decide(session, origin, command, repository.same_people)

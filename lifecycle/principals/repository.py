@@ -1,18 +1,19 @@
 """All SQL about grants and API tokens."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, bindparam, case, func, literal, select, update
+from sqlalchemy import ARRAY, Text, bindparam, case, func, select, update
 from sqlalchemy.sql import Select
 
-from lifecycle.access.rules import SERVICE, SYSTEM, Role
+from lifecycle.access.rules import SERVICE, SYSTEM, Role, known_as
 from lifecycle.database import ReadSession, WriteSession
 from lifecycle.pages import Listing, Ordering, Page, PageRequest, by_id, by_time, listing
-from lifecycle.principals.tables import ApiTokenRow, RoleGrantRow
+from lifecycle.principals.tables import ApiTokenRow, RightsHeadRow, RoleGrantRow
 from lifecycle.statements import Prepared
 
 _TOKEN = Prepared(select(ApiTokenRow).where(ApiTokenRow.digest == bindparam("digest")))
@@ -22,29 +23,15 @@ _GRANTS = Prepared(
         RoleGrantRow.subject == func.any(bindparam("subjects", type_=ARRAY(Text))),
     )
 )
+_STATE = Prepared(select(RightsHeadRow.changes, func.clock_timestamp()))
 
 
-def _number(of: Any) -> Any:
-    return select(func.count(of)).scalar_subquery()
-
-
-_STATE = Prepared(
-    select(
-        _number(RoleGrantRow.id),
-        _number(RoleGrantRow.revoked_at),
-        _number(ApiTokenRow.id),
-        _number(ApiTokenRow.revoked_at),
-        func.clock_timestamp(),
-    )
-)
-
-
-async def state(session: ReadSession) -> tuple[tuple[int, ...], datetime]:
+async def state(session: ReadSession) -> tuple[int, datetime]:
     """Another one whenever a grant or a token was added or revoked; and the database's time."""
     found = await session.fetch_one(_STATE)
     assert found is not None
-    *numbers, now = found
-    return tuple(numbers), now
+    changes, now = found
+    return changes, now
 
 
 async def token_of(session: ReadSession, digest: bytes) -> ApiTokenRow | None:
@@ -91,27 +78,31 @@ async def lock_token(session: WriteSession, id: UUID) -> ApiTokenRow | None:
 
 async def makers(session: ReadSession, name: str) -> set[str]:
     """Who has ever made a token of this name."""
-    return set(await session.fetch(select(ApiTokenRow.created_by).where(ApiTokenRow.name == name)))
+    made = select(ApiTokenRow.created_by).where(ApiTokenRow.name == name)
+    return set(await session.fetch(made.distinct()))
 
 
-async def aliases(session: WriteSession, actor: str) -> frozenset[str]:
-    """All names under which whoever is behind this one may act: of those who have made tokens for
-    it, and of those who made tokens for these, and of all services that they ever made tokens for.
-    Who has the database (`lifecycle token`) is nobody here."""
-    service = (literal(SERVICE) + ApiTokenRow.name).collate("C")
+async def same_people(session: WriteSession, actor: str, names: Collection[str]) -> frozenset[str]:
+    """Those of the names that have somebody behind them who is behind the actor, too. Behind a name
+    are whoever has it, who made tokens for it, and who is behind those; but nobody who has the
+    database (`lifecycle token`)."""
+    made_by = ApiTokenRow.created_by
     # A person's name may have been written with its case before `known_as`.
-    named = ApiTokenRow.created_by
-    maker = case((named.startswith(SERVICE), named), else_=func.lower(named)).collate("C")
-    above = select(literal(actor).collate("C").label("name")).cte("above", recursive=True)
+    maker = case((made_by.startswith(SERVICE), made_by), else_=func.lower(made_by))
+    known = list({known_as(name) for name in (actor, *names)})
+    asked = func.unnest(bindparam("asked", known, ARRAY(Text)), type_=Text).column_valued("asked")
+    above = select(asked, asked.collate("C").label("name")).cte("above", recursive=True)
     above = above.union(
-        select(maker)
-        .join(above, above.c.name == service)
-        .where(~ApiTokenRow.created_by.startswith(SYSTEM))
+        select(above.c.asked, maker.collate("C"))
+        .join(ApiTokenRow, ApiTokenRow.name == func.substr(above.c.name, len(SERVICE) + 1))
+        .where(above.c.name.startswith(SERVICE), ~made_by.startswith(SYSTEM))
     )
-    below = select(above.c.name).cte("below", recursive=True)
-    below = below.union(select(service).join(below, below.c.name == maker))
+    behind = defaultdict[str, set[str]](set)
     with session.seeing_everything():
-        return frozenset(await session.scalars(select(below.c.name)))
+        for name, found in await session.execute(select(above)):
+            behind[name].add(known_as(found))
+    whoever = behind[known_as(actor)]
+    return frozenset(name for name in names if not whoever.isdisjoint(behind[known_as(name)]))
 
 
 async def note_use(session: WriteSession, id: UUID) -> None:

@@ -75,7 +75,7 @@ class SignIn:
         self._asked: dict[bytes, asyncio.Task[Principal]] = {}
         # Tokens that were good when they were last looked for, those of longest ago first.
         self._met: dict[bytes, None] = {}
-        self._state: tuple[int, ...] = ()
+        self._state: int | None = None
         self._trusted_until = 0.0
         # What the database's clock shows when the monotonic one of this process shows 0.
         self._began: datetime | None = None

@@ -1,16 +1,16 @@
-"""How grants and API tokens are stored. Rows are only ever added, and then revoked: so the numbers
-of both say whether anything has changed."""
+"""How grants and API tokens are stored. Rows are only ever added, and then revoked; triggers on
+both tables count what changes."""
 
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lifecycle.access.rules import Role
-from lifecycle.tables import Identified
+from lifecycle.tables import Base, Identified
 
 
 class RoleGrantRow(Identified):
@@ -50,7 +50,7 @@ class ApiTokenRow(Identified):
     """
 
     __tablename__ = "api_token"
-    __table_args__ = (Index(None, "created_at", "id"), Index(None, "name"))
+    __table_args__ = (Index(None, "created_at", "id"), Index(None, "name", "created_by"))
 
     name: Mapped[str] = mapped_column(Text(collation="C"))
     prefix: Mapped[str]
@@ -64,3 +64,14 @@ class ApiTokenRow(Identified):
     revoked_at: Mapped[datetime | None]
 
     secret: ClassVar[str | None] = None
+
+
+class RightsHeadRow(Base):
+    """One row: how often grants or tokens were added, revoked or changed by hand. Whoever changes
+    one holds it until the transaction ends, so two states never have the same number."""
+
+    __tablename__ = "rights_head"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    changes: Mapped[int] = mapped_column(BigInteger)

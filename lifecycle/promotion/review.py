@@ -13,7 +13,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from lifecycle.access.origin import Origin, check
-from lifecycle.access.rules import SYSTEM, Action, known_as
+from lifecycle.access.rules import SYSTEM, Action
 from lifecycle.commands import Command, Line, Text
 from lifecycle.database import WriteSession, clock
 from lifecycle.errors import (
@@ -54,8 +54,8 @@ from lifecycle.runs import service as runs_service
 from lifecycle.runs.service import UpdateRun
 from lifecycle.runs.tables import RunRow
 
-# The names under which whoever has this one can act, too.
-Aliases = Callable[[WriteSession, str], Awaitable[frozenset[str]]]
+# Those of the names under which whoever is behind the actor can act, too.
+SamePeople = Callable[[WriteSession, str, Collection[str]], Awaitable[frozenset[str]]]
 
 MAX_ITEMS = 200
 POLICY = "system:policy"
@@ -129,9 +129,9 @@ async def mark_item(
     session: WriteSession,
     origin: Origin,
     command: MarkChecklistItem,
-    aliases: Aliases | None = None,
+    same_people: SamePeople | None = None,
 ) -> ChecklistItemRow:
-    """Approve or reject an item, or set it back to PENDING. `aliases` is as in `decide`.
+    """Approve or reject an item, or set it back to PENDING. `same_people` is as in `decide`.
 
     Raises NotFound, StaleRevision, and Forbidden for whoever may not, or would approve an item of
     what they have registered, submitted or changed.
@@ -150,13 +150,13 @@ async def mark_item(
     if (item.status, item.note) == (command.status, command.note):
         return item
     if command.status is ChecklistStatus.APPROVED:
-        assert aliases is not None
-        mine = _names(origin, await aliases(session, origin.actor))
+        assert same_people is not None
         submitted = await repository.present_approval(session, id)
         submitters = []
         if submitted is not None and submitted.status in OPEN:
             submitters = await _stand_for(session, submitted)
         own = await _authors(session, version, submitters)
+        mine = await same_people(session, origin.actor, [name for name, _ in own])
         _check_not_own(origin, mine, own, "approve items of its checklist")
     await _mark(session, origin, version, item, command.status, command.note)
     why = f"“{item.title}” of its checklist is {item.status}."
@@ -219,12 +219,12 @@ async def submit(
     session: WriteSession,
     origin: Origin,
     command: SubmitForApproval,
-    aliases: Aliases | None = None,
+    same_people: SamePeople | None = None,
 ) -> ApprovalRow:
     """Validate a version and decide, as far as the policy decides by itself; what was submitted
     before is superseded. Once people have rejected it as it is, or their approval was taken back,
     or drift has opened a review, and where the submitter has approved items of the checklist,
-    people decide next. An approval moves the version to STAGING. `aliases` is as in `decide`.
+    people decide next. An approval moves the version to STAGING. `same_people` is as in `decide`.
 
     Raises NotFound, StaleRevision, Conflict when an approved version is in production already,
     GateFailed when the policy of STAGING refuses it, and Forbidden for whoever may not, or would
@@ -265,10 +265,10 @@ async def submit(
             "approved it."
         )
     if status is ApprovalStatus.APPROVED and facts.checklist:
-        assert aliases is not None
-        mine = _names(origin, await aliases(session, origin.actor))
+        assert same_people is not None
         items = (await repository.checklists(session, [version.id]))[version.id]
-        if any(known_as(item.decided_by or "") in mine for item in items):
+        deciders = {item.decided_by for item in items if item.decided_by is not None}
+        if await same_people(session, origin.actor, deciders):
             status = ApprovalStatus.NEEDS_REVIEW
             reason = "Whoever submits it has decided items of its checklist."
     stored = await store_report(session, origin, version, policy, report)
@@ -292,11 +292,12 @@ async def decide(
     session: WriteSession,
     origin: Origin,
     command: DecideApproval,
-    aliases: Aliases | None = None,
+    same_people: SamePeople | None = None,
 ) -> ApprovalRow:
     """Approve or reject what was submitted, or, as an administrator, let a version go past the
-    policy. The last approval that is needed, and a bypass, move the version to STAGING. `aliases`
-    tells the names that stand for the same people as the actor's; to approve without is a bug.
+    policy. The last approval that is needed, and a bypass, move the version to STAGING.
+    `same_people` tells which names stand for the same people as the actor's; to approve without is
+    a bug.
 
     Raises NotFound, StaleRevision, InvalidTransition, Conflict when the actor has approved it
     already or nobody has submitted what it is now, GateFailed when the policy is not met any more,
@@ -320,11 +321,13 @@ async def decide(
         raise _nothing_to_decide(facts.status, outcome)
     stored = None
     if approved:
-        assert aliases is not None
+        assert same_people is not None
         await _check_stood_for(session, version, approval)
         own = await _authors(session, version, await _stand_for(session, approval))
+        names = [*facts.approval.approved_by, *(name for name, _ in own)]
         # Once the version is locked, so that no name comes in between.
-        _check_may_approve(origin, await aliases(session, origin.actor), policy, facts, own)
+        mine = await same_people(session, origin.actor, names)
+        _check_may_approve(origin, mine, policy, facts, own)
         people = evaluation.eligible(
             policy.approvals, facts, [*facts.approval.approved_by, origin.actor]
         )
@@ -642,16 +645,15 @@ async def _authors(
 
 def _check_may_approve(
     origin: Origin,
-    aliases: frozenset[str],
+    mine: Collection[str],
     policy: Policy,
     facts: Facts,
     own: Sequence[tuple[str, str]],
 ) -> None:
     """Separation of duties. Raises Forbidden, Conflict."""
     assert facts.approval is not None
-    mine = _names(origin, aliases)
     for name in facts.approval.approved_by:
-        if known_as(name) in mine:
+        if name in mine:
             raise Conflict(
                 f"{_who(origin, name)} has approved it already; {policy.needed} people must.",
                 ("decision",),
@@ -662,18 +664,13 @@ def _check_may_approve(
         raise Forbidden(f"{origin.actor} is not among those who may approve it: {named}.")
 
 
-def _names(origin: Origin, aliases: Collection[str]) -> set[str]:
-    """Those under which the actor can act."""
-    return set(map(known_as, (origin.actor, *aliases)))
-
-
 def _check_not_own(
     origin: Origin, mine: Collection[str], own: Sequence[tuple[str, str]], what: str
 ) -> None:
     """Raise Forbidden for one of the names under which the actor can act, if that has made a
     version what it is."""
     for name, did in own:
-        if known_as(name) in mine:
+        if name in mine:
             raise Forbidden(
                 f"{_who(origin, name)} {did} this version; somebody else has to {what}."
             )

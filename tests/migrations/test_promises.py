@@ -357,7 +357,54 @@ async def test_a_version_of_which_something_is_deployed_is_not_deleted(
     assert await refused(past, statement, key_of(made["id"])) == "ck_model_version_deleted"
 
 
-async def test_the_head_of_the_journal_is_one(past: asyncpg.Connection) -> None:
-    statement = "INSERT INTO journal_head (id, position, trimmed_through) VALUES ({}, 0, 0)"
-    assert await refused(past, statement.format(1)) == "pk_journal_head"
-    assert await refused(past, statement.format(2)) == "ck_journal_head_single"
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("journal_head", "(id, position, trimmed_through) VALUES ({}, 0, 0)"),
+        ("rights_head", "(id, changes) VALUES ({}, 0)"),
+    ],
+)
+async def test_a_head_is_one(past: asyncpg.Connection, table: str, columns: str) -> None:
+    statement = f"INSERT INTO {table} {columns}"
+    assert await refused(past, statement.format(1)) == f"pk_{table}"
+    assert await refused(past, statement.format(2)) == f"ck_{table}_single"
+
+
+A_GRANT = (
+    "INSERT INTO role_grant (id, subject, role, created_by) "
+    "VALUES (gen_random_uuid(), 'somebody', 'VIEWER', 'me')"
+)
+A_TOKEN = (
+    "INSERT INTO api_token (id, name, prefix, digest, grants, expires_at, created_by) "
+    "VALUES (gen_random_uuid(), 'ci', 'mll', '\\x00', '[]', now(), 'me')"
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "statement", "counted"),
+    [
+        ("SELECT", A_GRANT, 1),
+        (A_GRANT, "UPDATE role_grant SET revoked_at = now()", 1),
+        (A_GRANT, "UPDATE role_grant SET stages = '[]'", 1),
+        (A_GRANT, "DELETE FROM role_grant", 1),
+        (A_GRANT, "TRUNCATE role_grant", 1),
+        ("SELECT", A_TOKEN, 1),
+        (A_TOKEN, "UPDATE api_token SET revoked_at = now()", 1),
+        (A_TOKEN, "UPDATE api_token SET expires_at = now()", 1),
+        (A_TOKEN, "UPDATE api_token SET grants = '[{}]'", 1),
+        (A_TOKEN, "UPDATE api_token SET digest = '\\x01'", 1),
+        (A_TOKEN, "UPDATE api_token SET name = 'cd'", 1),
+        (A_TOKEN, "DELETE FROM api_token", 1),
+        (A_TOKEN, "TRUNCATE api_token", 1),
+        (A_TOKEN, "UPDATE api_token SET last_used_at = now()", 0),
+    ],
+)
+async def test_each_change_of_rights_is_counted_also_one_by_hand(
+    past: asyncpg.Connection, given: str, statement: str, counted: int
+) -> None:
+    await past.execute(given)
+    before = await past.fetchval("SELECT changes FROM rights_head")
+
+    await past.execute(statement)
+
+    assert await past.fetchval("SELECT changes FROM rights_head") - before == counted
