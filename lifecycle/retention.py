@@ -27,7 +27,9 @@ _ROWS = 10_000
 # Between transactions, for others.
 _PAUSE = 0.01
 
-# Held until the transaction ends, so that none of them is revived meanwhile.
+# Held until the transaction ends, so that none of them is revived, or a version registered of it,
+# meanwhile. One may have been while this waited, which changes nothing of the run: so what follows
+# looks for versions again.
 _SILENT_RUNS = text("""
 SELECT id FROM run
 WHERE id > :after AND status <> 'RUNNING' AND last_reported_at < :before
@@ -41,7 +43,9 @@ ORDER BY id LIMIT :limit FOR NO KEY UPDATE
 """)
 _LINES = text("""
 DELETE FROM log_line WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM log_line WHERE owner_id = ANY (:owners) LIMIT :limit
+    SELECT ctid FROM log_line WHERE owner_id = ANY (:owners)
+      AND NOT EXISTS (SELECT FROM model_version WHERE run_id = owner_id)
+    LIMIT :limit
 ))
 """)
 # The last point of a metric stays, as the one that is shown.
@@ -50,6 +54,7 @@ DELETE FROM metric_point WHERE ctid = ANY (ARRAY(
     SELECT point.ctid FROM metric_point AS point JOIN latest_metric AS latest USING (run_id, key)
     WHERE point.run_id = ANY (:owners)
       AND (point.step, point.timestamp) <> (latest.step, latest.timestamp)
+      AND NOT EXISTS (SELECT FROM model_version AS version WHERE version.run_id = point.run_id)
     LIMIT :limit
 ))
 """)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -123,7 +124,9 @@ class ApprovalRequired(LifecycleError):
 # The facts that rules look at
 
 
-@dataclass(frozen=True, slots=True)
+# Not with slots: a `cached_property` is kept in `__dict__`. There may be 500 KB of parameters and
+# facts, and the digest is asked for several times for each of many versions of the run.
+@dataclass(frozen=True)
 class RunFacts:
     """The run that a version came out of."""
 
@@ -131,6 +134,11 @@ class RunFacts:
     status: str
     params: Mapping[str, str]
     dataset_facts: Mapping[str, Any]
+
+    @cached_property
+    def encoded(self) -> str:
+        """Its part of what an approval is bound to."""
+        return _encoded(str(self.id), self.params, self.dataset_facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,7 @@ class ApprovalFacts:
     refused_as: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """All that rules may look at, as of `now`. `measured_at` is the newest metric's time."""
 
@@ -198,29 +206,35 @@ class Facts:
         approval = self.approval
         if approval is None or approval.status not in OPEN | IN_FORCE:
             return False
-        return approval.evidence_digest != self.evidence_digest() or (
-            approval.status in IN_FORCE and approval.checklist_digest != self.checklist_digest()
+        return approval.evidence_digest != self.evidence_digest or (
+            approval.status in IN_FORCE and approval.checklist_digest != self.checklist_digest
         )
 
+    @cached_property
     def evidence_digest(self) -> str:
         """What an approval is bound to: the same for the same metrics, artifact, hyperparameters,
         run, parameters and data-set facts."""
-        run = self.run
-        return _digest(
+        own = _encoded(
             {key: repr(value) for key, value in self.metrics.items()},
             self.artifact_path,
             self.artifact_digest,
             self.hyperparameters,
-            [str(run.id), run.params, run.dataset_facts] if run else None,
         )
+        run = self.run.encoded if self.run else "null"
+        return _digest(f"{own[:-1]}, {run}]")
 
+    @cached_property
     def checklist_digest(self) -> str:
         """The same for the same items, marked alike."""
-        return _digest(self.checklist)
+        return _digest(_encoded(self.checklist))
 
 
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _encoded(*parts: Any) -> str:
+    return json.dumps(parts, sort_keys=True)
+
+
+def _digest(encoded: str) -> str:
+    return hashlib.sha256(encoded.encode()).hexdigest()
 
 
 # The rules

@@ -1,6 +1,7 @@
 """All SQL about policies, reports, approvals, stage history and checklists."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
@@ -634,7 +635,18 @@ async def _as_let_in(session: ReadSession, ids: Sequence[UUID]) -> dict[UUID, Mo
         .order_by(ApprovalRow.model_version_id, ApprovalRow.used_at.desc(), ApprovalRow.id.desc())
     )
     known = {(id, digest) for id, digest in let_in}
-    return {id: rows[id] for id, found in now.items() if (id, found.evidence_digest()) in known}
+    content = await contents(now)
+    return {id: rows[id] for id, digest in content.items() if (id, digest) in known}
+
+
+async def contents(of: Mapping[UUID, Facts]) -> dict[UUID, str]:
+    """What approvals of these versions would be bound to. There may be many versions with much in
+    each: others have their turns meanwhile."""
+    found = {}
+    for id, facts in of.items():
+        found[id] = facts.evidence_digest
+        await asyncio.sleep(0)
+    return found
 
 
 async def waits_for_people(
@@ -892,11 +904,14 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
         and holder.approval_status not in IN_FORCE
     }
     changed = doubtful - (await _as_let_in(session, [*doubtful])).keys() if doubtful else doubtful
+    run_facts = {
+        run.id: RunFacts(run.id, run.status, run.params, run.dataset_facts or {})
+        for run in of_runs.values()
+    }
     found = {}
     for version in versions:
         own = metrics.get(version.id, [])
         holder = holders.get(version.model_id)
-        run = of_runs.get(version.run_id) if version.run_id else None
         approval = submitted.get(version.id)
         found[version.id] = Facts(
             id=version.id,
@@ -910,7 +925,7 @@ async def facts(session: ReadSession, versions: Sequence[ModelVersionRow]) -> di
             artifact_digest=version.artifact_digest,
             open_drift=version.open_drift,
             checklist=[(item.title, item.status) for item in items.get(version.id, [])],
-            run=RunFacts(run.id, run.status, run.params, run.dataset_facts or {}) if run else None,
+            run=run_facts.get(version.run_id) if version.run_id else None,
             baseline=BaselineFacts(
                 holder.id,
                 holder.version,

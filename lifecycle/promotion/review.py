@@ -6,6 +6,7 @@ transaction the approval becomes STALE, and approved items of the checklist are 
 approval changes under its version's lock only.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -257,7 +258,7 @@ async def submit(
     report = evaluation.validate(policy, facts)
     status, reason = evaluation.decide(policy, facts, report)
     if status is ApprovalStatus.APPROVED and await repository.waits_for_people(
-        session, version, facts.evidence_digest()
+        session, version, facts.evidence_digest
     ):
         status = ApprovalStatus.NEEDS_REVIEW
         reason = (
@@ -344,7 +345,7 @@ async def decide(
     approval.status, approval.notes = outcome, command.notes
     if outcome not in OPEN:
         approval.decided_by, approval.decided_at = origin.actor, now
-        approval.checklist_digest = facts.checklist_digest()
+        approval.checklist_digest = facts.checklist_digest
         approval.policy_id, approval.policy_version = policy.id, policy.version
     if stored is not None:
         approval.report_id = stored.id
@@ -477,7 +478,7 @@ async def _confirmed(session: WriteSession, versions: Sequence[ModelVersionRow])
         if any(item.status is ChecklistStatus.APPROVED for item in items.get(version.id, ()))
     ]
     facts = await repository.facts(session, approved) if approved else {}
-    return {id: found.evidence_digest() for id, found in facts.items()}
+    return await repository.contents(facts)
 
 
 async def recheck(
@@ -498,6 +499,7 @@ async def recheck(
     ]
     facts = await repository.facts(session, concerned) if concerned else {}
     for version in concerned:
+        await asyncio.sleep(0)  # see `contents`
         now = facts[version.id]
         await _ask_again(session, origin, version, now, confirmed, why)
         if now.is_stale:
@@ -513,7 +515,7 @@ async def _ask_again(
     why: str,
 ) -> None:
     """What was approved of the checklist of another content than the version has now is PENDING."""
-    if confirmed.get(version.id) in (None, facts.evidence_digest()):
+    if confirmed.get(version.id) in (None, facts.evidence_digest):
         return
     for item in await repository.approved_items(session, version.id):
         await _mark(session, origin, version, item, ChecklistStatus.PENDING, item.note, why)
@@ -699,8 +701,8 @@ async def _new(
         submitted_at=now,
         policy_id=policy.id,
         policy_version=policy.version,
-        evidence_digest=facts.evidence_digest(),
-        checklist_digest=facts.checklist_digest(),
+        evidence_digest=facts.evidence_digest,
+        checklist_digest=facts.checklist_digest,
     )
     session.add(approval)
     return approval

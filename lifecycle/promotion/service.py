@@ -4,6 +4,7 @@ Whoever changes a stage holds the model's row first and then the versions', in o
 that the stages of one model change one after the other.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -152,6 +153,7 @@ async def why_not(
         policies = await repository.policies_in_force(session, models, stage)
     found = {}
     for version in versions:
+        await asyncio.sleep(0)  # see `repository.contents`
         row = policies.get(version.model_id)
         policy = repository.policy_of(row) if row else evaluation.unguarded(stage)
         found[version.id] = evaluation.outlook(policy, facts[version.id])
@@ -223,7 +225,7 @@ async def move(
 async def _check_was_there(session: ReadSession, version: ModelVersionRow, facts: Facts) -> None:
     """Raise Conflict if a version has become something else since it was in production: what never
     was there is promoted, by whoever may, and not brought back."""
-    if not await repository.was_in_production(session, version.id, facts.evidence_digest()):
+    if not await repository.was_in_production(session, version.id, facts.evidence_digest):
         raise Conflict(
             f"Version {version.version} is not what was in PRODUCTION any more; move it there with "
             "setStage first.",

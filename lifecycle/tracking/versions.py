@@ -505,7 +505,7 @@ async def _take_over(
             )
         facts = (await promotion.facts(session, [row]))[id]
         if await promotion.was_refused(session, row) or await promotion.waits_for_people(
-            session, row, facts.evidence_digest()
+            session, row, facts.evidence_digest
         ):
             # Who imports has not seen what people have said to it, nor what it has become since.
             raise Impossible(

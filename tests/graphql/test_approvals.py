@@ -1,9 +1,13 @@
 """Validation, submission, decision, and what lets a version into production and what does not."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from lifecycle.promotion import evaluation
+from lifecycle.promotion.evaluation import Policy
+from lifecycle.promotion.gates import Facts, Report
 from tests.client import Graph, Json
 from tests.factories import (
     VERSION,
@@ -749,6 +753,40 @@ async def test_a_refusal_names_each_rule_that_is_not_met(graph: Graph, unique: s
     ]
     assert why_not == unmet
     assert await state(graph, version) == before
+
+
+async def test_others_have_their_turns_while_many_versions_are_looked_at(
+    graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    for _ in range(3):
+        await a_version(graph, unique)
+    turns = 0
+    looked_at: list[int] = []
+
+    async def another() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def outlook(policy: Policy, facts: Facts) -> Report:
+        looked_at.append(turns)
+        return look(policy, facts)
+
+    look = evaluation.outlook
+    monkeypatch.setattr(evaluation, "outlook", outlook)
+
+    # when
+    other = asyncio.create_task(another())
+    await graph.query(
+        "query ($name: String!) { model(name: $name) { versions { nodes { whyNot { name } } } } }",
+        {"name": unique},
+    )
+    other.cancel()
+
+    # then
+    assert len(looked_at) == len(set(looked_at)) == 3
 
 
 async def test_without_an_approval_nothing_comes_into_production(graph: Graph, unique: str) -> None:

@@ -437,7 +437,7 @@ async def test_what_is_wrong_below_what_is_not_there_is_nothing_unusual(world: W
 
 @pytest.mark.slow
 async def test_they_do_so_for_many_documents(world: World) -> None:
-    documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "10000"))
+    documents = int(os.environ.get("LIFECYCLE_TEST_DOCUMENTS", "2500"))
 
     check(await compare(world, documents), documents)
 

@@ -146,6 +146,42 @@ async def test_old_runs_lose_their_lines_and_points_but_for_the_last_ones(
     assert (removed.lines, removed.points) == (0, 0)
 
 
+@pytest.mark.parametrize("policy", [{"logs": 30}, {"points": 30}])
+async def test_a_run_of_which_a_version_is_registered_meanwhile_keeps_all_it_has(
+    live: Live, graph: Graph, direct: asyncpg.Connection, unique: str, policy: dict[str, int]
+) -> None:
+    # given: an old run, and a model that is held
+    await a_version(graph, unique)
+    run = await a_finished_run(graph, unique)
+    kept = await shown(graph, run)
+    holder = await connect(live.database.url)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM model WHERE name = $1 FOR UPDATE", unique)
+
+        # when: a registration holds the run and waits for the model, retention waits for the run
+        registering = asyncio.create_task(a_version(graph, unique, runId=run))
+        await until_waiting(direct, 1)
+        removing = asyncio.create_task(later(live, 31, **policy))
+        await until_waiting(direct, 2)
+    await holder.close()
+
+    # then
+    assert (await registering)["version"] == "2"
+    removed = await removing
+    assert (removed.lines, removed.points) == (0, 0)
+    assert await shown(graph, run) == kept
+
+
+async def until_waiting(sql: asyncpg.Connection, number: int) -> None:
+    """Return when so many transactions wait for a lock."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    while await sql.fetchval(waiting) < number:
+        await sql.execute("SELECT pg_sleep(0.01)")
+
+
 async def test_many_lines_of_many_runs_are_removed_in_batches(
     live: Live, graph: Graph, direct: asyncpg.Connection, unique: str
 ) -> None:

@@ -76,7 +76,7 @@ def policy(*rules: Rule, stage: Stage = Stage.PRODUCTION) -> Policy:
 
 def submitted(found: Facts, status: S, *approved_by: str) -> Facts:
     """The same version with a submission of what it is."""
-    digests = found.evidence_digest(), found.checklist_digest()
+    digests = found.evidence_digest, found.checklist_digest
     return replace(
         found, approval=ApprovalFacts(APPROVAL, status, POLICY, "sue", approved_by, *digests)
     )
@@ -529,6 +529,42 @@ def test_another_content_is_not_what_was_approved(change: Mapping[str, Any]) -> 
 )
 def test_what_is_not_content_leaves_an_approval_alone(change: Mapping[str, Any]) -> None:
     assert replace(submitted(FULL, S.APPROVED), **change).status is S.APPROVED
+
+
+@pytest.mark.parametrize(
+    ("found", "digest"),
+    [
+        (FULL, "75b96fd302b528db7af23e506371d9fc4e5ba51a27d9deb516d2ebfa85aabd2f"),
+        (
+            replace(FULL, run=None),
+            "2532c61d3c905b7daf5bff237b182492d7e8dc4c107a13f3ce01a4993c5731ed",
+        ),
+    ],
+)
+def test_the_same_content_has_the_same_digest_as_in_former_releases(
+    found: Facts, digest: str
+) -> None:
+    assert found.evidence_digest == digest
+
+
+def test_a_run_is_encoded_once_for_all_of_its_versions_however_often_they_are_looked_at() -> None:
+    class Counted(dict[str, Any]):
+        read = 0
+
+        def items(self) -> Any:
+            self.read += 1
+            return super().items()
+
+    own, rows = Counted(depth=3), Counted(rows=10)
+    run = RunFacts(RUN, "COMPLETED", {}, rows)
+    for version in (facts(run=run, hyperparameters=own), facts(run=run)):
+        # `submitted` makes another object of the same.
+        found = submitted(version, S.APPROVED)
+        for _ in range(3):
+            assert found.status is S.APPROVED
+            evaluation.outlook(policy(), found)
+
+    assert (own.read, rows.read) == (2, 1)
 
 
 @pytest.mark.parametrize("items", [[], [("data", R)], [("bias", A)], [("data", A), ("bias", P)]])
