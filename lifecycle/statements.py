@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 import orjson
 from sqlalchemy import (
     ARRAY,
+    JSON,
     ColumnElement,
     Dialect,
     Enum,
@@ -158,6 +159,13 @@ class Prepared(Generic[Row]):
     def one_row(self) -> bool:
         """Whether it gives one row or none, as whoever made it has said (`of_one_row`)."""
         return bool(self.statement.get_execution_options().get(_ONE_ROW))
+
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether it gives JSON of many rows."""
+        if not isinstance(self.statement, Select) or self.one_row:
+            return False
+        return any(isinstance(each.type, JSON) for each in self.statement.selected_columns)
 
     @cached_property
     def columns(self) -> int:

@@ -100,6 +100,7 @@ class Executor(ReadsColumns):
     _objects = 0
     _errors = 0
     _first_error: GraphQLError
+    _too_much: LimitExceeded | None = None
     _own_length: Length | None = None
 
     @property
@@ -111,7 +112,12 @@ class Executor(ReadsColumns):
 
     @property
     def _ended(self) -> bool:
-        return self._length.left < 0 or self._objects > MAX_OBJECTS or self._errors > MAX_ERRORS
+        return (
+            self._length.left < 0
+            or self._objects > MAX_OBJECTS
+            or self._errors > MAX_ERRORS
+            or self._too_much is not None
+        )
 
     async def execute_fields_serially(
         self,
@@ -166,6 +172,8 @@ class Executor(ReadsColumns):
         """The answer; what is too long, or too much, is an error alone, and of too many errors
         there are the first alone."""
         response: Any = super().build_response(data)
+        if self._too_much is not None:
+            return ExecutionResult(None, [told(self._too_much)])
         if self._length.left < 0:
             return ExecutionResult(None, [told(self._length.error())])
         if self._objects > MAX_OBJECTS:
@@ -183,6 +191,8 @@ class Executor(ReadsColumns):
     ) -> None:
         """Keep an error of a field, or raise it for the object that has the field. Of those that
         nobody is told it is not even found out where they are."""
+        if isinstance(raw_error, LimitExceeded):
+            self._too_much = raw_error
         self._errors += 1
         if self._errors == 1:
             nodes = [each.node for each in field_details_list]

@@ -116,6 +116,14 @@ class _Read:
             self._known[key] = found.get(key)
 
     @property
+    def written(self) -> int:
+        """How many characters of what is shown as it is there are in what was found."""
+        if self._path.leaves is None:
+            return 0
+        found = filter(None, map(self._known.__getitem__, self._keys))
+        return sum(len(each if isinstance(each, str) else each[0]) for each in found)
+
+    @property
     def found(self) -> Any:
         """What is there for the first of the keys."""
         return self._known[self._keys[0]]
@@ -214,6 +222,7 @@ class Loaders:
             ahead = [_ReadAhead(each) for each in asked.ahead]
             async with self._database.read() as session:
                 await together(session, [*reads, *ahead])
+            self._database.count_read(sum(each.written for each in reads))
             for each in ahead:
                 each.put(self._known.setdefault(each.ahead[:2], {None: None}), reads[0].found)
         return {

@@ -20,8 +20,8 @@ from lifecycle.artifacts.rules import content_key
 from lifecycle.deployments import repository as deployments
 from lifecycle.drift import repository as drift
 from lifecycle.errors import InvalidInput as InvalidArgument
+from lifecycle.errors import LimitExceeded, Path
 from lifecycle.errors import NotFound as Missing
-from lifecycle.errors import Path
 from lifecycle.pages import PageRequest
 from lifecycle.promotion import repository as promotion
 from lifecycle.promotion import review
@@ -50,6 +50,7 @@ from schema.errors import (
     Unavailable,
 )
 from schema.inputs import ChangeInput, Given, WriteInput, choices, moment, parse
+from schema.limits import MAX_VALUES_COMPARED
 from schema.loaded import Further, forward, found, its_name, loaded
 from schema.metrics import Metric, MetricInput, finite
 from schema.nodes import Node, Tag, TagInput, tags_of
@@ -733,6 +734,15 @@ def _comparison(
         {**(sources[row.run_id].params if row.run_id else {}), **(row.hyperparameters or {})}
         for row in rows
     ]
+    number = len(rows) * (len(set().union(*values)) + len(set().union(*params)))
+    if number > MAX_VALUES_COMPARED:
+        raise LimitExceeded(
+            f"A comparison may have {MAX_VALUES_COMPARED:,} values: metrics and parameters, of "
+            "each version. Compare fewer versions.",
+            "compared",
+            MAX_VALUES_COMPARED,
+            number,
+        )
     return ModelComparison(
         versions=[ModelVersion.from_row(row) for row in rows],
         metrics=[

@@ -138,7 +138,12 @@ class Database:
     def in_line(self, name: str) -> "Database":
         """The same database for a part of the service, whose reads wait in a line of their own: not
         behind what the rest of it reads, nor that behind them."""
-        return self._but(_share=Share(lambda: name, math.inf))
+        return self._but(_share=Share(lambda: name, math.inf, room=math.inf))
+
+    def count_read(self, characters: int) -> None:
+        """So much of what one operation shows as it is has been read. Raises LimitExceeded."""
+        if self._share is not None:
+            self._share.read(characters)
 
     def spared(self) -> "Database":
         """The same database, which is not asked again if it has failed this operation: whatever is

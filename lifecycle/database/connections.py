@@ -16,7 +16,7 @@ import orjson
 import structlog
 from sqlalchemy import Engine, ExceptionContext, event
 
-from lifecycle.errors import Unavailable
+from lifecycle.errors import LimitExceeded, Unavailable
 from lifecycle.statements import STATEMENTS
 from lifecycle.turns import Turns
 
@@ -25,6 +25,8 @@ _log = structlog.get_logger(__name__)
 POOL_SECONDS = 10
 # Of one operation.
 MOST_AT_ONCE = 2
+# JSON takes some twelve times as much in memory as it has characters.
+MAX_READ = 20_000_000
 _STATEMENT_SECONDS = 30
 # PostgreSQL breaks off by then; who hears nothing of that has lost it.
 ANSWER_SECONDS = _STATEMENT_SECONDS + 2
@@ -43,6 +45,7 @@ async def connect(
     *,
     seconds: float = 10,
     answer_seconds: float | None = None,
+    kind: type[asyncpg.Connection] = asyncpg.Connection,
     **settings: str,
 ) -> asyncpg.Connection:
     """A connection with these settings of the server, on which a statement raises TimeoutError when
@@ -53,6 +56,7 @@ async def connect(
         timeout=seconds,
         command_timeout=answer_seconds,
         statement_cache_size=STATEMENTS,
+        connection_class=kind,
         server_settings={"application_name": f"lifecycle-{purpose}", "jit": "off", **settings},
     )
 
@@ -121,19 +125,22 @@ def report_writes(engine: Engine, watch: Watch) -> None:
 class Share:
     """How many connections, at `most`, one operation has or waits for at a time; further reads of
     its own wait here, so that it stands before others only as often. Where it `refuses`, nothing is
-    read at all. `whose` says for each read in which principal's line it stands.
+    read at all. `whose` says for each read in which principal's line it stands. No more is read
+    than there is `room` for.
 
     Who has a connection must not wait for another of the same operation.
     """
 
-    __slots__ = ("_left", "_line", "failure", "from_primary", "refuses", "whose")
+    __slots__ = ("_left", "_line", "_room", "failure", "from_primary", "refuses", "whose")
 
     def __init__(
         self,
         whose: Callable[[], str],
         most: float = MOST_AT_ONCE,
         refuses: Unavailable | None = None,
+        room: float | None = None,
     ) -> None:
+        self._room = MAX_READ if room is None else room
         self.whose = whose
         self._left = most
         self._line: deque[asyncio.Future[None]] = deque()
@@ -149,6 +156,20 @@ class Share:
             self._left -= 1
             return True
         return False
+
+    def read(self, characters: int) -> None:
+        """So much of JSON, or of texts that are shown as they are, is read. Raises
+        LimitExceeded."""
+        self._room -= characters
+        if self._room < 0:
+            raise LimitExceeded(
+                f"An operation may read {MAX_READ:,} characters of JSON, and of what lists show. "
+                "Ask for shorter pages, or for less of each object. If it was a change, it has "
+                "been made.",
+                "read",
+                MAX_READ,
+                MAX_READ + 1,
+            )
 
     async def wait(self) -> None:
         """Wait for one. Raises what it refuses with."""
@@ -172,6 +193,19 @@ class Share:
                 place.set_result(None)
                 return
         self._left += 1
+
+
+class ReadConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that knows whose share the statement belongs to that it executes now."""
+
+    share: Share | None = None
+
+    def parsed(self, form: bytes) -> Any:
+        """JSON in PostgreSQL's binary form, of which the first byte is a version. Raises
+        LimitExceeded: the driver passes over the rest of the answer then."""
+        if self.share is not None:
+            self.share.read(len(form))
+        return orjson.loads(form[1:])
 
 
 class Connections:
@@ -287,16 +321,18 @@ class Connections:
             self._url,
             self._pool,
             seconds=self._seconds,
+            kind=ReadConnection,
             default_transaction_read_only="on",
             statement_timeout=f"{_STATEMENT_SECONDS}s",
         )
+        assert isinstance(connection, ReadConnection)
         try:
             # In the binary form, of which the first byte is a version, because text is not taken as
             # a part of records.
             await connection.set_type_codec(
                 "jsonb",
                 encoder=lambda text: b"\x01" + text.encode(),
-                decoder=lambda form: orjson.loads(form[1:]),
+                decoder=connection.parsed,
                 schema="pg_catalog",
                 format="binary",
             )

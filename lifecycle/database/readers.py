@@ -66,6 +66,7 @@ class Reader(ReadSession):
         assert self._connection is not None
         if self._visible is not None:
             sql, values = narrowed(sql, values, self._visible)
+        self._connection.share = self._share
         self._connections.asks(self._connection)
         found: Sequence[Values] = await self._connection.fetch(sql, *values)
         return found

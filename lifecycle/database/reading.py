@@ -3,6 +3,7 @@
 Not here: on which connections, which is `readers` and `writing`.
 """
 
+import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
@@ -20,6 +21,9 @@ from lifecycle.statements import STATEMENTS, Columns, Prepared, Row, Values, pre
 _COLUMNS = 1_600
 # In one statement: to plan 300 takes PostgreSQL seconds, six times 50 a quarter of one.
 _PARTS = 50
+# Of these lists with JSON, of which each may have 25 MB: the driver holds the whole answer before
+# it parses anything.
+_LARGE_PARTS = 4
 
 _PARAMETER = re.compile(r"\$(\d+)")
 
@@ -158,7 +162,7 @@ Read = Callable[[ReadSession], Coroutine[Any, Any, Any]]
 async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
     """What each of the reads returns. What they ask at the same time is one statement: a round
     trip takes longer than most of what is asked. They must wait for nothing but their session, of
-    which they may read together in turn.
+    which they may read together in turn, and to give others a turn, by `asyncio.sleep(0)`.
     """
     if len(reads) == 1:
         return [await reads[0](session)]
@@ -173,6 +177,9 @@ async def together(session: ReadSession, reads: Sequence[Read]) -> list[Any]:
                 coroutine, context = coroutines[n]
                 try:
                     questions = context.run(coroutine.send, rows)
+                    while questions is None:
+                        await asyncio.sleep(0)
+                        questions = context.run(coroutine.send, None)
                     asked += questions
                     waiting.append((n, len(questions)))
                 except StopIteration as end:
@@ -190,7 +197,8 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
     if isinstance(session, _Asking):
         return await _Asked(asked)
     width = sum(each.statement.columns + 1 for each in asked)
-    if len(asked) > _PARTS or (len(asked) > 1 and width > _COLUMNS):
+    large = sum(each.statement.is_large for each in asked)
+    if len(asked) > _PARTS or large > _LARGE_PARTS or (len(asked) > 1 and width > _COLUMNS):
         half = len(asked) // 2
         return [
             *await _answered(session, asked[:half]),

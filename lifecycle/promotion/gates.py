@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
+import orjson
 from pydantic import Field
 
 from lifecycle.access.rules import known_as
@@ -715,6 +716,7 @@ def _worse_by(value: float | None, reference: float | None, goal: MetricGoal) ->
 # place in it, so that what is no number after all is not read again and again.
 _WRITTEN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _LONGEST_NUMBER = 100
+_LONGEST_SHOWN = 250
 
 
 def _number(value: Any) -> Decimal | None:
@@ -731,8 +733,14 @@ def _number(value: Any) -> Decimal | None:
 
 
 def _shown(value: Any) -> Any:
-    """As JSON has it."""
-    return shown(value) if isinstance(value, float) else value
+    """As JSON has it. What is long is cut off: it was to be a number, and stands in each report
+    twice, since the message says it, too."""
+    if isinstance(value, float):
+        return shown(value)
+    if value is None or isinstance(value, int):
+        return value
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _figure(number: float) -> str:

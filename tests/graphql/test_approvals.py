@@ -780,7 +780,8 @@ async def test_others_have_their_turns_while_many_versions_are_looked_at(
     # when
     other = asyncio.create_task(another())
     await graph.query(
-        "query ($name: String!) { model(name: $name) { versions { nodes { whyNot { name } } } } }",
+        "query ($name: String!) { model(name: $name) { versions { nodes { whyNot { name } "
+        "checklist { title } } } } }",
         {"name": unique},
     )
     other.cancel()

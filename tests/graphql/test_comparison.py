@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import schema.registry
 from tests.client import Graph, Json
 from tests.factories import a_run, a_version, a_version_in
 
@@ -300,3 +301,23 @@ async def test_comparing_names_no_text_can_break(graph: Graph, unique: str) -> N
         message, extensions = await refusal(graph, name, "1")
         assert extensions["code"] in ("NOT_FOUND", "INVALID_INPUT")
         assert len(message) < 1_000
+
+
+async def test_so_many_values_are_compared_and_no_more(
+    graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two metrics and three parameters, of two versions
+    await a_version(graph, unique, metrics=metrics(a=1, b=2), hyperparameters={"x": 1, "y": 2})
+    await a_version(graph, unique, metrics=metrics(b=1), hyperparameters={"y": 1, "z": 2})
+
+    monkeypatch.setattr(schema.registry, "MAX_VALUES_COMPARED", 10)
+    assert len((await compare(graph, unique, "1", "2"))["params"]) == 3
+
+    monkeypatch.setattr(schema.registry, "MAX_VALUES_COMPARED", 9)
+    [error] = (await graph.answer(COMPARE, {"model": unique, "versions": ["1", "2"]}))["errors"]
+    assert error["extensions"] == {
+        "code": "LIMIT_EXCEEDED",
+        "name": "compared",
+        "limit": 9,
+        "value": 10,
+    }

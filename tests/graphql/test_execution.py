@@ -38,7 +38,7 @@ from structlog.testing import capture_logs
 
 from lifecycle.access.origin import Origin
 from lifecycle.access.rules import EVERYTHING
-from lifecycle.database import READERS, SPARE, Database
+from lifecycle.database import READERS, SPARE, Database, connections
 from lifecycle.database.connections import MOST_AT_ONCE
 from schema import executor
 from schema.admission import Admission, Bounds
@@ -49,9 +49,10 @@ from schema.execution.schema import CompiledSchema
 from schema.limits import MAX_ERRORS
 from schema.root import Schema, schema
 from schema.runs import Run
+from tests import statements
 from tests.client import Graph, Json
 from tests.conftest import Live, MakeDatabase, serving
-from tests.factories import a_run
+from tests.factories import a_run, a_version
 from tests.following import until
 from tests.graphql.test_statements import MANY, _ids, enrich
 from tests.mirror import MLFLOW
@@ -549,6 +550,64 @@ async def test_both_find_an_answer_as_long_as_the_other_does(
             "limit": refused,
             "value": shown,
         }
+
+
+MUCH = {
+    "JSON of lists": "versions(first: 3) { nodes { hyperparameters } } "
+    "b: versions(first: 2) { nodes { hyperparameters } }",
+    "JSON that is not shown": "versions { nodes { whyNot { name } } }",
+    "JSON of each": "versions { nodes { run { params { value } } } }",
+    "what PostgreSQL writes": "versions { nodes { metrics { key value } } }",
+}
+
+
+@pytest.mark.parametrize("by", [schema, CompiledSchema(schema)], ids=["stock", "compiled"])
+@pytest.mark.parametrize("what", MUCH)
+async def test_an_operation_does_not_read_more_than_it_may_whatever_it_shows(
+    graph: Graph, live: Live, unique: str, monkeypatch: pytest.MonkeyPatch, what: str, by: Schema
+) -> None:
+    # Given versions with 3,000 characters of each
+    for n in range(3):
+        run = await a_run(graph, unique, params=[{"key": f"{n}", "value": "x" * 3_000}])
+        metrics = [{"key": f"{m:0250}", "value": 1.0} for m in range(12)]
+        given = {"a": "x" * 3_000}
+        await a_version(graph, unique, runId=run, metrics=metrics, hyperparameters=given)
+    text = f'{{ model(name: "{unique}") {{ {MUCH[what]} }} }}'
+    shown = await by.execute(text, None, a_context(live))
+
+    # When no more than two may be read
+    monkeypatch.setattr(connections, "MAX_READ", 8_000)
+    results = [await by.execute(text, None, a_context(live)) for _ in range(2)]
+    monkeypatch.undo()
+
+    # Then
+    for result in results:
+        assert result.data is None
+        [error] = result.errors or []
+        assert (error.extensions or {}) == {
+            "code": "LIMIT_EXCEEDED",
+            "name": "read",
+            "limit": 8_000,
+            "value": 8_001,
+        }
+    # and the connections on which it was read go on.
+    again = await by.execute(text, None, a_context(live))
+    assert (shown.errors, orjson.dumps(shown.data)) == (None, orjson.dumps(again.data))
+
+
+async def test_what_is_large_is_not_read_in_one_statement(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    await a_version(graph, unique)
+    lists = " ".join(
+        f"l{n}: versions(first: {n}) {{ nodes {{ hyperparameters }} }}" for n in range(1, 10)
+    )
+
+    with statements.read(live.database) as asked:
+        await graph.query(f'{{ model(name: "{unique}") {{ {lists} }} }}')
+
+    most = [sql.count("model_version.hyperparameters") for sql, _ in asked]
+    assert (sum(most), max(most)) == (9, 4)
 
 
 @pytest.mark.parametrize("by", [schema, CompiledSchema(schema)], ids=["stock", "compiled"])

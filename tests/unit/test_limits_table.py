@@ -10,6 +10,7 @@ from graphql.language.parser import MAX_NESTING_DEPTH
 
 from lifecycle import commands
 from lifecycle.artifacts.rules import MAX_BYTES
+from lifecycle.database.connections import MAX_READ
 from lifecycle.logs.repository import MAX_LINES
 from lifecycle.pages import MAX_FILTER, MAX_SIZE
 from lifecycle.runs.rules import MAX_PARAMS, MAX_PARAMS_CHARACTERS
@@ -33,6 +34,7 @@ SECONDS, OPERATIONS, SUBSCRIPTIONS, WEBSOCKETS, RATE = astuple(app._bounds(UNSET
 NAMED = {
     "body": (limits.MAX_BODY_BYTES,),
     "characters": (limits.MAX_CHARACTERS,),
+    "compared": (limits.MAX_VALUES_COMPARED,),
     "comparisons": (limits.MAX_COMPARISONS,),
     "cost": (limits.MAX_COST,),
     "depth": (limits.MAX_DEPTH,),
@@ -43,6 +45,7 @@ NAMED = {
     "objects": (limits.MAX_OBJECTS,),
     "operations": (OPERATIONS,),
     "rate": (RATE,),
+    "read": (MAX_READ,),
     "seconds": (SECONDS,),
     "signIns": (door._MAX_FAILURES,),
     "subscription": (limits.MAX_SUBSCRIPTION,),
