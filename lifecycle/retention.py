@@ -32,7 +32,7 @@ _PAUSE = 0.01
 # looks for versions again.
 _SILENT_RUNS = text("""
 SELECT id FROM run
-WHERE id > :after AND status <> 'RUNNING' AND last_reported_at < :before
+WHERE id > :after AND status NOT IN ('PENDING', 'RUNNING') AND last_reported_at < :before
   AND NOT EXISTS (SELECT FROM model_version WHERE run_id = run.id)
 ORDER BY id LIMIT :limit FOR NO KEY UPDATE
 """)

@@ -40,6 +40,8 @@ MAX_DOCUMENTS = 1_000
 # heavy as eight characters.
 MAX_KEPT_CHARACTERS = 800_000
 _FIELD = 8
+# To measure what is longer takes up to 40 ms.
+_LONG = 2_000
 
 _CONDITIONS = (GraphQLSkipDirective.name, GraphQLIncludeDirective.name)
 
@@ -57,10 +59,16 @@ class Document:
         self._operations = len(operations)
         self.only_queries = set(operations) <= {OperationType.QUERY}
         self._always_small = not refusals(node, None)
+        self._is_long = node.loc is not None and len(node.loc.source.body) > _LONG
         self.conditions = _conditions(node)
         self.introspects = self.conditions is None and _introspects(node)
         # How its operations are executed; they go when it goes.
         self.plans: dict[tuple[object, ...], Any] = {}
+
+    @property
+    def is_measured_long(self) -> bool:
+        """Whether it takes long to say whether it is too large, which depends on variables."""
+        return self._is_long and not self._always_small
 
     def keep(self, key: tuple[object, ...], plan: Any, fields: int) -> None:
         """Keep a plan, as long as the document is kept."""
@@ -155,42 +163,53 @@ class _Read:
     """What came of reading the text of a request: the document, if it is one, and what is wrong
     with it as it is asked."""
 
-    text: str
+    asked: "_Asked"
     document: Document | None
     mistakes: list[GraphQLError]
 
+
+# The text, the operation's name and the variables.
+_Asked = tuple[str, str | None, Mapping[str, Any]]
 
 # Of the request that is answered.
 _read: ContextVar[_Read | None] = ContextVar("read", default=None)
 
 
 async def read(schema: BaseSchema, asked: Mapping[str, Any], context: Any) -> None:
-    """Read the document of a request, unless it is kept, when it is the principal's turn. Raises
-    Unavailable as gates do."""
+    """Read the document of a request when it is the principal's turn, unless it is kept; and
+    measure it, if that takes long. Raises Unavailable as gates do."""
     text = asked["query"]
-    if not text or documents.get(text) is not None:
+    if not text or _is_at_hand(text):
         return
     admission = context.admission
     async with admission.reading(context.counted_as):
-        if documents.get(text) is None:
-            given = schema, text, asked.get("operationName"), asked.get("variables") or {}
+        if not _is_at_hand(text):
+            given = text, asked.get("operationName"), asked.get("variables") or {}
             loop = asyncio.get_running_loop()
-            _read.set(await loop.run_in_executor(admission.reader, _look_at, *given))
+            kept = documents.get(text)
+            found = await loop.run_in_executor(admission.reader, _look_at, schema, given, kept)
+            _read.set(found)
 
 
-def _has_been_read(text: str) -> _Read | None:
+def _is_at_hand(text: str) -> bool:
+    kept = documents.get(text)
+    return kept is not None and not kept.is_measured_long
+
+
+def _has_been_read(asked: _Asked) -> _Read | None:
     found = _read.get()
-    return found if found is not None and found.text == text else None
+    return found if found is not None and found.asked == asked else None
 
 
-def _look_at(
-    schema: BaseSchema, text: str, operation_name: str | None, variables: Mapping[str, Any]
-) -> _Read:
+def _look_at(schema: BaseSchema, asked: _Asked, kept: Document | None) -> _Read:
+    text, operation_name, variables = asked
+    if kept is not None:
+        return _Read(asked, kept, kept.refusals(operation_name, variables))
     try:
         document = Document(parse(text, **PARSING))
-        return _Read(text, document, _mistakes(schema, document, operation_name, variables))
+        return _Read(asked, document, _mistakes(schema, document, operation_name, variables))
     except Exception:  # whatever it is, the document cannot be read
-        return _Read(text, None, [])
+        return _Read(asked, None, [])
 
 
 def _mistakes(
@@ -209,14 +228,12 @@ def accepted(
 ) -> Document | None:
     """The document of a request in which nothing is wrong with it; else None, and Strawberry, asked
     with `Prepared`, says what is wrong."""
-    kept = documents.get(text)
-    if kept is not None:
-        return None if kept.refusals(operation_name, variables) else kept
-    found = _has_been_read(text) or _look_at(schema, text, operation_name, variables)
-    if found.document is not None and not found.mistakes:
-        documents.keep(text, found.document, len(text))
-        return found.document
-    return None
+    asked = text, operation_name, variables
+    found = _has_been_read(asked) or _look_at(schema, asked, documents.get(text))
+    if found.document is None or found.mistakes:
+        return None
+    documents.keep(text, found.document, len(text))
+    return found.document
 
 
 def wants_cost(asked: Mapping[str, Any]) -> bool:
@@ -226,10 +243,10 @@ def wants_cost(asked: Mapping[str, Any]) -> bool:
 
 def cost_of(asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the answer to such a request says of its cost; nothing if it is no operation."""
-    text, variables = asked["query"], asked.get("variables") or {}
-    found = _has_been_read(text)
+    text, name, variables = asked["query"], asked.get("operationName"), asked.get("variables") or {}
+    found = _has_been_read((text, name, variables))
     document = found.document if found else documents.get(text)
-    size = document.size(asked.get("operationName"), variables) if document else None
+    size = document.size(name, variables) if document else None
     if size is None:
         return None
     cost = {"value": size.cost, "limit": MAX_COST, "depth": size.depth, "fields": size.fields}
@@ -267,7 +284,8 @@ class Prepared(SchemaExtension):
     def on_parse(self) -> Iterator[None]:
         context = self.execution_context
         text = context.query or ""
-        self._kept, self._read = documents.get(text), _has_been_read(text)
+        asked = text, context._provided_operation_name, context.variables or {}
+        self._kept, self._read = documents.get(text), _has_been_read(asked)
         document = self._kept or (self._read.document if self._read else None)
         # What is no document is read again: Strawberry wants to find that out itself.
         if document is not None:
@@ -277,10 +295,10 @@ class Prepared(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         asked = context._provided_operation_name, context.variables or {}
-        if self._kept is not None:
-            document, found = self._kept, self._kept.refusals(*asked)
-        elif self._read is not None and self._read.document is not None:
+        if self._read is not None and self._read.document is not None:
             document, found = self._read.document, self._read.mistakes
+        elif self._kept is not None:
+            document, found = self._kept, self._kept.refusals(*asked)
         else:
             assert context.graphql_document is not None
             document = Document(context.graphql_document)

@@ -148,6 +148,7 @@ class _Measure:
         self._definitions = _definitions(document)
         self._known: dict[str, Size] = {}
         self._held: dict[str, _Held] = {}
+        self._defaults: dict[str, int] = {}
 
     def of(self, selections: SelectionSetNode | None) -> Size:
         size = Size()
@@ -249,9 +250,11 @@ class _Measure:
     def _by_default(self, name: str) -> int:
         """How many a variable names where a request does not give it; of several operations, the
         one that names the most."""
-        defaults = [each.default_value for each in self._definitions.get(name, ())]
-        lists = [each for each in defaults if isinstance(each, ListValueNode)]
-        return max((len(each.values) for each in lists), default=1)
+        if name not in self._defaults:
+            defaults = [each.default_value for each in self._definitions.get(name, ())]
+            lists = [each for each in defaults if isinstance(each, ListValueNode)]
+            self._defaults[name] = max((len(each.values) for each in lists), default=1)
+        return self._defaults[name]
 
     def _size(self, value: ValueNode, most: int) -> int:
         """What an argument says, or the most that it may say."""

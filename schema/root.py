@@ -58,6 +58,8 @@ FEATURES = (
     "stage-history",
 )
 MAX_NODES = 100
+# Not looked for again, which reads files.
+_VERSION = version("ml-lifecycle")
 
 
 @strawberry.type(description="What serves these answers.")
@@ -100,9 +102,7 @@ class RootQueries:
 
     @strawberry.field(description="What serves these answers.")
     def server_info(self) -> ServerInfo:
-        return ServerInfo(
-            version=version("ml-lifecycle"), schema_hash=schema_hash(), features=list(FEATURES)
-        )
+        return ServerInfo(version=_VERSION, schema_hash=schema_hash(), features=list(FEATURES))
 
 
 @strawberry.type(

@@ -1,6 +1,6 @@
 """Writing to the journal, always in the transaction of the change itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -70,6 +70,22 @@ async def append(
     await session.fetch(
         _APPEND, _event(origin, type, subject_id, before=before, after=after, reason=reason, at=at)
     )
+
+
+async def append_all(
+    session: WriteSession,
+    origin: Origin,
+    type: str,
+    changes: Sequence[tuple[UUID, Mapping[str, Any], Mapping[str, Any]]],
+    reason: str,
+) -> None:
+    """`append` for however many subjects, each with what was before and after."""
+    events = [
+        _event(origin, type, id, before=before, after=after, reason=reason, at=None)
+        for id, before, after in changes
+    ]
+    if events:
+        await session.execute(_RECORD, events)
 
 
 def _event(

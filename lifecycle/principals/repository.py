@@ -1,7 +1,7 @@
 """All SQL about grants and API tokens."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -88,21 +88,31 @@ async def same_people(session: WriteSession, actor: str, names: Collection[str])
     database (`lifecycle token`)."""
     made_by = ApiTokenRow.created_by
     # A person's name may have been written with its case before `known_as`.
-    maker = case((made_by.startswith(SERVICE), made_by), else_=func.lower(made_by))
-    known = list({known_as(name) for name in (actor, *names)})
-    asked = func.unnest(bindparam("asked", known, ARRAY(Text)), type_=Text).column_valued("asked")
-    above = select(asked, asked.collate("C").label("name")).cte("above", recursive=True)
-    above = above.union(
-        select(above.c.asked, maker.collate("C"))
-        .join(ApiTokenRow, ApiTokenRow.name == func.substr(above.c.name, len(SERVICE) + 1))
-        .where(above.c.name.startswith(SERVICE), ~made_by.startswith(SYSTEM))
+    maker = case((made_by.startswith(SERVICE), made_by), else_=func.lower(made_by)).collate("C")
+    asked = list({known_as(name) for name in (actor, *names)})
+    start = func.unnest(bindparam("asked", asked, ARRAY(Text)), type_=Text).column_valued("name")
+    reached = select(start.collate("C").label("name")).cte("reached", recursive=True)
+    tokens = (ApiTokenRow.name == func.substr(reached.c.name, len(SERVICE) + 1)) & (
+        reached.c.name.startswith(SERVICE) & ~made_by.startswith(SYSTEM)
     )
-    behind = defaultdict[str, set[str]](set)
+    reached = reached.union(select(maker).join(reached, tokens))
+    makers = defaultdict[str, set[str]](set)
     with session.seeing_everything():
-        for name, found in await session.execute(select(above)):
-            behind[name].add(known_as(found))
-    whoever = behind[known_as(actor)]
-    return frozenset(name for name in names if not whoever.isdisjoint(behind[known_as(name)]))
+        found = select(reached.c.name, maker).join(ApiTokenRow, tokens).distinct()
+        for name, by in await session.execute(found):
+            makers[name].add(known_as(by))
+    whoever = _behind(known_as(actor), makers)
+    return frozenset(n for n in names if not whoever.isdisjoint(_behind(known_as(n), makers)))
+
+
+def _behind(name: str, makers: Mapping[str, set[str]]) -> set[str]:
+    found = {name}
+    waiting = [name]
+    while waiting:
+        new = makers.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
 
 
 async def note_use(session: WriteSession, id: UUID) -> None:

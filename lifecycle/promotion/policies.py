@@ -93,9 +93,8 @@ async def set_policy(
         # The general policy holds for models, too, that who sets it may not see.
         with session.seeing_everything():
             affected = await repository.bound_to_other_policies(session, model_id)
-            for each in (await registry.lock_versions(session, affected)).values():
-                why = f"The policy of PRODUCTION has changed; version {row.version} holds."
-                await review.mark_stale(session, origin, each, why)
+            why = f"The policy of PRODUCTION has changed; version {row.version} holds."
+            await review.mark_all_stale(session, origin, affected, why)
     return row
 
 

@@ -65,7 +65,7 @@ from lifecycle.registry.rules import ApprovalStatus, Stage
 from lifecycle.registry.tables import ModelVersionRow
 from lifecycle.runs import repository as runs
 from lifecycle.runs.tables import RunRow
-from lifecycle.statements import Prepared, looking_at
+from lifecycle.statements import Prepared, looking_at, part_of
 from lifecycle.tables import Base
 
 # Whoever decides by a policy shares this lock and holds the model. Whoever changes a model's policy
@@ -862,6 +862,51 @@ async def bound_to_other_policies(session: ReadSession, model_id: UUID | None) -
     models = list({model for _, model, _ in found})
     in_force = await policies_in_force(session, models, Stage.PRODUCTION)
     return [id for id, model, policy_id in found if policy_id != in_force[model].id]
+
+
+_HELD = Prepared(
+    select(part_of(ModelVersionRow, frozenset(("model_name", "version", "approval_status"))))
+    .where(ModelVersionRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+    .order_by(ModelVersionRow.id)
+    .with_for_update(key_share=True)
+)
+
+
+async def hold_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID, ModelVersionRow]:
+    """What they are called, and where their approvals stand; held until the transaction ends."""
+    return {row.id: row for row in await session.lock(_HELD, {"ids": [*ids]})}
+
+
+async def mark_stale(
+    session: WriteSession, version_ids: Sequence[UUID], why: str
+) -> Sequence[ApprovalRow]:
+    """Make the approvals and open submissions of versions that the caller holds STALE, and count
+    that as a change of the versions. Those that were made so."""
+    marked = (
+        update(ApprovalRow)
+        .where(
+            ApprovalRow.model_version_id == any_(literal([*version_ids], ARRAY(Uuid))),
+            ApprovalRow.superseded_at.is_(None),
+            among(ApprovalRow.status, OPEN | IN_FORCE),
+        )
+        .values(
+            status=ApprovalStatus.STALE,
+            stale_at=func.clock_timestamp(),
+            stale_reason=why,
+            cause_id=None,
+        )
+        .returning(ApprovalRow)
+        .execution_options(synchronize_session=False)
+    )
+    approvals = (await session.scalars(marked)).all()
+    ids = [approval.model_version_id for approval in approvals]
+    await session.execute(
+        update(ModelVersionRow)
+        .where(ModelVersionRow.id == any_(literal(ids, ARRAY(Uuid))))
+        .values(approval_status=ApprovalStatus.STALE, revision=ModelVersionRow.revision + 1)
+        .execution_options(synchronize_session=False)
+    )
+    return approvals
 
 
 # Of versions in production, runs, checklists and approvals.

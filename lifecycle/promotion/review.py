@@ -540,6 +540,22 @@ async def mark_stale(
     return approval
 
 
+async def mark_all_stale(
+    session: WriteSession, origin: Origin, version_ids: Sequence[UUID], why: str
+) -> None:
+    """`mark_stale` for however many versions, which are held from here on: in a few statements,
+    because a policy may hold for thousands, and all other changes of stages wait meanwhile."""
+    held = await repository.hold_versions(session, version_ids)
+    approvals = await repository.mark_stale(session, list(held), why)
+    changes = []
+    for approval in approvals:
+        version = held[approval.model_version_id]
+        before = {"approval_status": version.approval_status}
+        changes.append((version.id, before, _said_of(version, approval)))
+    type = "model_version.approval_stale"
+    await journal.append_all(session, origin, type, changes, reason=why)
+
+
 async def open_review(
     session: WriteSession,
     origin: Origin,
@@ -762,21 +778,24 @@ async def _changed(
         f"model_version.{what}",
         version.id,
         before=before,
-        after={
-            **_about(version),
-            "approval_status": approval.status,
-            "approval_id": approval.id,
-            "reason": approval.reason,
-            "submitted_by": approval.submitted_by,
-            "report_id": approval.report_id,
-            "cause": approval.cause_id,
-            "evidence_digest": approval.evidence_digest,
-            "checklist_digest": approval.checklist_digest,
-            "policy_version": approval.policy_version,
-            **details,
-        },
+        after={**_said_of(version, approval), **details},
         reason=reason,
     )
+
+
+def _said_of(version: ModelVersionRow, approval: ApprovalRow) -> dict[str, Any]:
+    return {
+        **_about(version),
+        "approval_status": approval.status,
+        "approval_id": approval.id,
+        "reason": approval.reason,
+        "submitted_by": approval.submitted_by,
+        "report_id": approval.report_id,
+        "cause": approval.cause_id,
+        "evidence_digest": approval.evidence_digest,
+        "checklist_digest": approval.checklist_digest,
+        "policy_version": approval.policy_version,
+    }
 
 
 async def _item_changed(

@@ -112,6 +112,11 @@ async def hold_run(session: WriteSession, origin: Origin, command: RegisterModel
     """
     if command.run_id is None:
         return
+    # Whoever may not register versions of the model at all keeps nobody waiting.
+    name = command.model_name
+    model = (await repository.models_by_names(session, [name])).get(name)
+    if model is not None or session.visible is None:
+        check(origin, Action.REGISTER, model.id if model is not None else None)
     if await runs.hold(session, command.run_id) is None:
         raise NotFound("run", "with this id", ("run_id",))
     if session.visible is None:

@@ -105,9 +105,13 @@ async def lock(session: WriteSession, id: UUID) -> RunRow | None:
 
 
 async def hold(session: WriteSession, id: UUID) -> RunRow | None:
-    """The run as it stands; nobody changes it until the transaction ends, but others may hold it
-    too."""
-    return await session.get(RunRow, id, with_for_update={"read": True}, populate_existing=True)
+    """The run as it stands; nobody changes it until the transaction ends.
+
+    Not shared with others who hold it: they would go past whoever waits to change it, for ever.
+    """
+    return await session.get(
+        RunRow, id, with_for_update={"key_share": True}, populate_existing=True
+    )
 
 
 # Said by its name and not by a parameter, so that PostgreSQL knows that the index serves it.

@@ -6,9 +6,10 @@ from asyncio import gather
 import asyncpg
 import pytest
 
+from schema import ids
 from tests.client import PATIENCE, Graph, Json
 from tests.conftest import Live, serving
-from tests.factories import VERSION, a_version
+from tests.factories import VERSION, a_run, a_version
 
 
 def taken(model: str, version: str) -> Json:
@@ -208,6 +209,38 @@ async def test_who_waits_for_a_version_decides_on_what_the_other_left(
             "createDeployment": ("CreateDeploymentSuccess", "InUse"),
         }[first]
     )
+
+
+async def test_who_registers_versions_of_a_run_does_not_go_past_whoever_waits_to_change_it(
+    graph: Graph, sql: asyncpg.Connection, unique: str
+) -> None:
+    await a_version(graph, unique)
+    run = await a_run(graph, unique)
+    change = {"id": run, "status": "COMPLETED"}
+
+    async with asyncio.timeout(PATIENCE):
+        # The first has the run and waits for the model; the others come one after the other.
+        async with sql.transaction():
+            await sql.execute("SELECT FROM model WHERE name = $1 FOR UPDATE", unique)
+            tasks = []
+            for mutation in (
+                register(graph, unique, runId=run),
+                graph.mutate("updateRun", change, "run { id }"),
+                register(graph, unique, runId=run),
+            ):
+                tasks.append(asyncio.create_task(mutation))
+                await waiting(sql, len(tasks))
+        await gather(*tasks)
+
+    rows = await sql.fetch(
+        "SELECT type FROM event WHERE subject_id = $1 OR after ->> 'model_name' = $2 ORDER BY id",
+        ids.decode("Run", run),
+        unique,
+    )
+    assert [row["type"] for row in rows] == [
+        *("model_version.registered", "run.created"),
+        *("model_version.registered", "run.status_changed", "model_version.registered"),
+    ]
 
 
 async def waiting(sql: asyncpg.Connection, number: int) -> None:

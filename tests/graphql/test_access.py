@@ -19,11 +19,13 @@ from lifecycle.access.rules import Role
 from lifecycle.database import READERS, ReadSession
 from lifecycle.principals import repository, rules, terminal
 from lifecycle.principals.tables import ApiTokenRow
+from schema import ids
 from schema.admission import MAX_MUTATIONS
 from schema.root import schema
 from tests.client import PATIENCE, Graph, Json, Socket, closed, socket
 from tests.conftest import Live, a_database, in_thread, serving
 from tests.factories import a_deployment, a_run, a_version, a_version_in, approved
+from tests.following import connect as connect_to
 from tests.following import until
 from tests.mutations import MUTATIONS, World, a_world, contents, document, inputs
 from tests.statements import written
@@ -929,6 +931,24 @@ async def test_who_has_made_tokens_of_a_service_makes_more_whatever_it_is_called
     # Then the service is not the maker's alone any more.
     assert before["__typename"] == "CreateApiTokenSuccess"
     assert (after["code"], after["path"]) == ("ALREADY_EXISTS", ["name"])
+
+
+async def test_who_may_not_register_versions_keeps_nobody_from_the_run(
+    signed: Live, graph: Graph, unique: str
+) -> None:
+    await a_version(graph, unique)
+    run = await a_run(graph, unique)
+    sql = await connect_to(signed.database.url)
+    token = await a_token(signed, "VIEWER")
+    async with Graph(signed.url, token=token) as viewer, sql.transaction():
+        # Given a run that is held
+        await sql.execute("SELECT FROM run WHERE id = $1 FOR UPDATE", ids.decode("Run", run))
+
+        # Then that is not waited for, whether or not there is the model.
+        for model in (unique, f"{unique}-new"):
+            input = {"modelName": model, "runId": run}
+            assert await _code(viewer, "registerModelVersion", input) == "FORBIDDEN"
+    await sql.close()
 
 
 async def a_token_by(maker: Graph, role: str, name: str) -> str:

@@ -189,6 +189,36 @@ async def test_while_a_new_document_is_read_others_are_executed_and_the_next_is_
         assert shown == [{"data": {"__typename": "Query"}}] * 3
 
 
+async def test_a_long_document_is_measured_when_it_is_its_principals_turn(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given one that is known, and small enough with some variables only
+    lists = " ".join(
+        f"a{n}: runs(first: $n) {{ nodes {{ modelVersions {{ id }} }} }}" for n in range(40)
+    )
+    text = f"query ($n: Int) {{ {lists} }} # {unique}"
+    found = await graph.query(text, {"n": 1})
+    gate = live.app.state.admission.readings
+    async with Graph(live.url, "eve") as eve:
+        reader = Reader(monkeypatch)
+        try:
+            # When another is read
+            new = send(graph, f"{{ __typename }} # {unique}")
+            await until(lambda: reader.texts)
+            known = [send(eve, text, n=n) for n in (1, 100)]
+
+            # Then it waits
+            await until(lambda: gate.waiting + gate.running == 3)
+        finally:
+            reader.go_on.set()
+        small, large = [await task for task in known]
+    assert (await new).status_code == 200
+    # and is executed as it would be otherwise.
+    assert small.json() == {"data": found}
+    [error] = large.json()["errors"]
+    assert error["extensions"]["name"] == "cost"
+
+
 async def test_changes_that_wait_for_a_lock_keep_no_query_waiting(
     graph: Graph, sql: asyncpg.Connection, unique: str
 ) -> None:

@@ -9,6 +9,7 @@ from lifecycle.promotion import evaluation
 from lifecycle.promotion.evaluation import Policy
 from lifecycle.promotion.gates import Facts, Report
 from tests.client import Graph, Json
+from tests.conftest import Live
 from tests.factories import (
     VERSION,
     a_deployment,
@@ -17,6 +18,7 @@ from tests.factories import (
     a_version_in,
     approved,
 )
+from tests.statements import rows, written
 
 ADMIN = {"Lifecycle-Actor": "admin"}
 APPROVAL = """approval { status reason submittedBy submittedAt submissionNotes decidedBy decidedAt
@@ -671,6 +673,38 @@ async def test_another_policy_makes_stale_what_has_not_been_in_production(
     assert (await state(graph, ready))["approval"]["staleReason"] == (
         "The policy of PRODUCTION has changed; version 1 holds."
     )
+
+
+async def test_a_policy_takes_as_many_statements_however_many_approvals_it_makes_stale(
+    graph: Graph, live: Live, unique: str
+) -> None:
+    counts = []
+    for number in (2, 5):
+        model = f"{unique}-{number}"
+        versions = [await pending(graph, model) for _ in range(number)]
+        before = [await state(graph, version) for version in versions]
+        with written(live.database) as statements:
+            await set_policy(graph, model, {"metric": {"key": "f1", "atLeast": 0.5}})
+        counts.append(len(statements))
+
+        # Each of them has changed, and says so.
+        after = [await state(graph, version) for version in versions]
+        changed = [
+            (one["revision"], other["revision"]) for one, other in zip(before, after, strict=True)
+        ]
+        assert all(now == then + 1 for then, now in changed)
+        said = await rows(
+            live.database,
+            "SELECT before ->> 'approval_status', after ->> 'approval_status', "
+            "after ->> 'version', reason FROM event "
+            "WHERE type = 'model_version.approval_stale' AND after ->> 'model_name' = :name "
+            "ORDER BY after ->> 'version'",
+            name=model,
+        )
+        why = "The policy of PRODUCTION has changed; version 1 holds."
+        assert said == [("NEEDS_REVIEW", "STALE", each["version"], why) for each in versions]
+
+    assert counts[0] == counts[1]
 
 
 async def test_another_policy_leaves_what_was_in_production_though_it_was_approved_again_since(

@@ -121,10 +121,11 @@ async def test_what_is_not_too_old_stays(live: Live, graph: Graph, unique: str) 
 async def test_old_runs_lose_their_lines_and_points_but_for_the_last_ones(
     live: Live, graph: Graph, unique: str
 ) -> None:
-    # given: one that is done, one that goes on, and one that a version rests on
+    # given: one that is done, others that are not, and one that a version rests on
     done = await a_finished_run(graph, unique)
-    going_on = await a_run(graph, unique)
-    await write_line(graph, going_on, "still here")
+    others = [await a_run(graph, unique, status=each) for each in ("PENDING", "RUNNING")]
+    for other in others:
+        await write_line(graph, other, "still here")
     evidence = await a_finished_run(graph, unique)
     await a_version(graph, unique, runId=evidence)
     kept = await shown(graph, evidence)
@@ -139,7 +140,9 @@ async def test_old_runs_lose_their_lines_and_points_but_for_the_last_ones(
         "metrics": [{"key": "loss", "value": 1.0, "step": 3}],
         "metricHistory": [{"key": "loss", "steps": [3]}],
     }
-    assert (await shown(graph, going_on))["logs"]["nodes"] == [{"line": 1, "message": "still here"}]
+    for other in others:
+        lines = (await shown(graph, other))["logs"]["nodes"]
+        assert lines == [{"line": 1, "message": "still here"}]
     assert await shown(graph, evidence) == kept
     # and a second time there is nothing to do
     removed = await later(live, 31, logs=30, points=30)
