@@ -179,7 +179,10 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
         return row
     _, policy, findings = degraded
     system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key)
-    for finding in findings:
+    # The worst first: what is done about it is not done again about the others, while everybody who
+    # changes the model waits.
+    answered: dict[DriftAction, DriftEventRow] = {}
+    for finding in sorted(findings, key=lambda each: len(rules.as_severe(each.severity))):
         event = DriftEventRow(
             deployment_id=row.id,
             severity=finding.severity,
@@ -191,7 +194,7 @@ async def report(session: WriteSession, origin: Origin, command: UpdateDeploymen
             description=finding.message,
             detected_at=await clock(session),
         )
-        await _add(session, system, origin, locked[version_id], policy, event)
+        await _add(session, system, origin, locked[version_id], policy, event, answered)
     return row
 
 
@@ -379,9 +382,11 @@ async def _add(
     version: ModelVersionRow,
     policy: DriftPolicyRow,
     row: DriftEventRow,
+    answered: dict[DriftAction, DriftEventRow] | None = None,
 ) -> None:
     """Record an event of a version that the caller holds along with its model, and respond as far
-    as who has reported it may have that done."""
+    as who has reported it may have that done. What was `answered` by an action about another event
+    of the same report is not again."""
     row.model_version_id = version.id
     row.model_name = version.model_name
     row.policy_id = policy.id
@@ -400,19 +405,28 @@ async def _add(
     await journal.append(session, origin, "drift_event.recorded", row.id, after=facts)
     session.once_committed(lambda: _log.warning("drift.recorded", **facts))
     system = Origin.system(ACTOR, origin.request_id, origin.idempotency_key, row.id)
+    answered = {} if answered is None else answered
     for action in rules.respond(policy_of(policy), row.severity):
-        await _respond(session, system, reporter, version, row, action)
+        response = (
+            await _response(session, system, reporter, version, row, action)
+            if answered.setdefault(action, row) is row
+            else DriftResponseRow(
+                outcome=DriftOutcome.NOTHING_TO_DO,
+                message=f"The same report has been answered so about {answered[action].metric}.",
+            )
+        )
+        await _record_response(session, system, row, action, response)
 
 
-async def _respond(
+async def _response(
     session: WriteSession,
     system: Origin,
     reporter: Origin,
     version: ModelVersionRow,
     event: DriftEventRow,
     action: DriftAction,
-) -> None:
-    """Do one thing about an event, and record what came of it."""
+) -> DriftResponseRow:
+    """Do one thing about an event."""
     try:
         async with savepoint(session):
             if action is not DriftAction.ROLL_BACK and await policies.has_been_in_production(
@@ -426,9 +440,19 @@ async def _respond(
                     environment=Environment.PRODUCTION,
                     what="change the approval of what is or was in PRODUCTION by drift",
                 )
-            response = await _RESPONSES[action](session, system, version, event)
+            return await _RESPONSES[action](session, system, version, event)
     except LifecycleError as error:
-        response = DriftResponseRow(outcome=DriftOutcome.FAILED, message=str(error))
+        return DriftResponseRow(outcome=DriftOutcome.FAILED, message=str(error))
+
+
+async def _record_response(
+    session: WriteSession,
+    system: Origin,
+    event: DriftEventRow,
+    action: DriftAction,
+    response: DriftResponseRow,
+) -> None:
+    """Record what came of it."""
     response.drift_event_id = event.id
     response.action = action
     response.at = await clock(session)

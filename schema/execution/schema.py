@@ -124,8 +124,13 @@ async def _by_plan(
             plan = document.plans.get((operation_name,))
             values = plan.texts.given(variables) if plan and plan.texts else None
         if values is None:
+            # Of what is wrong nothing is told here, and each mistake may take long to put.
             found = get_variable_values(
-                schema._schema, operation.variable_definitions or (), variables
+                schema._schema,
+                operation.variable_definitions or (),
+                variables,
+                max_errors=0,
+                hide_suggestions=True,
             )
             if isinstance(found, list):
                 return None

@@ -887,7 +887,8 @@ async def test_figures_that_are_worse_than_the_versions_own_are_drift(
     assert await events(graph, unique) == []
     taken = await report(graph, id, avgLatencyMs=150.5, observed={"accuracy": 0.7499})
 
-    latency, accuracy = await events(graph, unique)
+    # The worst comes first.
+    accuracy, latency = await events(graph, unique)
     assert latency == {
         **latency,
         "severity": "MEDIUM",
@@ -950,13 +951,15 @@ async def test_degradation_is_responded_to_like_any_drift(
 
     assert taken["status"] == "ROLLBACK"
     first, second = await events(graph, unique)
-    assert (first["metric"], first["status"]) == ("accuracy", "MITIGATED")
-    assert (second["metric"], second["baselineValue"], second["threshold"]) == (
-        "error_rate",
-        None,
-        0.1,
+    assert (first["metric"], first["status"]) == ("error_rate", "MITIGATED")
+    assert (first["baselineValue"], first["threshold"]) == (None, 0.1)
+    assert (second["metric"], second["status"]) == ("accuracy", "OPEN")
+    [answer] = second["responses"]
+    assert (answer["action"], answer["outcome"], answer["message"]) == (
+        "ROLL_BACK",
+        "NOTHING_TO_DO",
+        "The same report has been answered so about error_rate.",
     )
-    assert second["responses"][0]["message"] == "The deployment is ROLLBACK."
     assert await deployments(graph, unique) == [
         ("1", "ACTIVE"),
         ("2", "ROLLBACK"),

@@ -30,6 +30,7 @@ from graphql import (
     is_leaf_type,
 )
 from graphql.execution import Executor as GraphQLCore
+from graphql.execution.values import get_variable_values
 from graphql.pyutils import Undefined
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -550,6 +551,26 @@ async def test_both_find_an_answer_as_long_as_the_other_does(
             "limit": refused,
             "value": shown,
         }
+
+
+async def test_a_plan_looks_for_one_mistake_in_variables_and_graphql_core_tells_of_all(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+
+    def noted(*given: Any, **more: Any) -> Any:
+        found.append(get_variable_values(*given, **more))
+        return found[-1]
+
+    monkeypatch.setattr("schema.execution.schema.get_variable_values", noted)
+    text = "query ($filter: RunFilter) { runs(filter: $filter) { totalCount } }"
+    compiled = CompiledSchema(schema)
+    for _ in range(2):
+        unknown = {"filter": {f"k{n}": 1 for n in range(20)}}
+        result = await compiled.execute(text, unknown, a_context(live))
+        assert len(result.errors or ()) == 20
+
+    assert [len(errors) for errors in found] == [1, 1]
 
 
 MUCH = {

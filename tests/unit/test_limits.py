@@ -1,16 +1,26 @@
 """How large a document is, measured before it is validated."""
 
 import json
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from graphql import GraphQLError, Source, get_introspection_query, parse
+from graphql import (
+    GraphQLError,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLUnionType,
+    Source,
+    get_introspection_query,
+    parse,
+)
 from graphql.language import location
 
 from lifecycle.errors import LimitExceeded
 from lifecycle.runs.service import MAX_KEYS, MAX_POINTS
 from schema.limits import (
+    _LENGTHS,
     MAX_DEPTH,
     MAX_FIELDS,
     MAX_GIVEN,
@@ -18,6 +28,7 @@ from schema.limits import (
     check_variables,
     refusals,
 )
+from schema.root import schema
 
 
 def refused(document: str, **variables: object) -> list[str]:
@@ -175,6 +186,27 @@ def test_ids_that_a_document_has_for_whoever_gives_none_count_too() -> None:
     assert refused(f"{document} query B($ids: [ID!]! = []) {{ nodes(ids: $ids) {each} }}") != []
 
 
+def test_introspection_counts_what_the_schema_has() -> None:
+    types = list(schema._schema.type_map.values())
+    number: Counter[str] = Counter(types=len(types), directives=len(schema._schema.directives))
+    for each in types:
+        fields = getattr(each, "fields", {}).values()
+        number["inputFields" if isinstance(each, GraphQLInputObjectType) else "fields"] += len(
+            fields
+        )
+        number["args"] += sum(len(getattr(field, "args", ())) for field in fields)
+        number["enumValues"] += len(getattr(each, "values", ()))
+        number["interfaces"] += len(getattr(each, "interfaces", ()))
+        if isinstance(each, GraphQLInterfaceType | GraphQLUnionType):
+            number["possibleTypes"] += len(schema._schema.get_possible_types(each))
+
+    types_, fields_ = _LENGTHS["types"], _LENGTHS["types"] * _LENGTHS["fields"]
+    of = {"types": 1, "directives": 1, "args": fields_}
+    assert {
+        name for name in number if number[name] > of.get(name, types_) * _LENGTHS[name]
+    } == set()
+
+
 def test_what_graphiql_asks_at_first_is_allowed_once_but_not_a_hundred_times() -> None:
     again = " ".join(f"a{n}: __schema {{ types {{ fields {{ name }} }} }}" for n in range(100))
 
@@ -273,6 +305,7 @@ def test_variables_may_be_as_large_as_anything_takes(variables: Any) -> None:
         ({"x": [1, {"y": [[]] * MAX_GIVEN}]}, "8,000 lists and objects", MAX_GIVEN),
         ({"x": ["a"] * (MAX_GIVEN_TEXTS + 1)}, "50,000 texts", MAX_GIVEN_TEXTS),
         ({"x": {str(n): "a" for n in range(MAX_GIVEN_TEXTS + 1)}}, "50,000 texts", 50_000),
+        ({"x": {str(n): 1 for n in range(50_001)}}, "50,000 names in one object", 50_000),
     ],
 )
 def test_variables_of_more_than_anything_takes_are_refused(
