@@ -13,6 +13,7 @@ from lifecycle.names import printable
 
 # One list, because loggers keep the one with which they were first used.
 _processors: list[Processor] = []
+_LONGEST_NAME = 100
 
 
 def configure(log_format: str | None) -> None:
@@ -22,6 +23,7 @@ def configure(log_format: str | None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _add_name,
+        _cut_operation,
         # Plain, because the pretty ones show local variables, and with them what is secret.
         *(
             (
@@ -84,6 +86,13 @@ class _Others(logging.Handler):
 
 def _add_name(logger: _Lines, _: str, event: EventDict) -> EventDict:
     event["logger"] = logger.name
+    return event
+
+
+def _cut_operation(_: _Lines, __: str, event: EventDict) -> EventDict:
+    # Clients choose it, as long as a document may be.
+    if event.get("operation"):
+        event["operation"] = event["operation"][:_LONGEST_NAME]
     return event
 
 

@@ -3,6 +3,9 @@ said by whoever uses it."""
 
 import asyncio
 
+# Between two of one principal that come in after a rest.
+_SECONDS_BETWEEN = 0.005
+
 
 class Turns:
     """Lets in so many at a time. Of those who come next principals take turns, and each principal's
@@ -15,6 +18,8 @@ class Turns:
         self._most = most
         self._beyond = beyond
         self._inside: dict[str, int] = {}
+        # Until when.
+        self._resting: dict[str, float] = {}
         # Whose turn it is comes first; of each, who waits longest.
         self._lines: dict[str, dict[asyncio.Future[bool], None]] = {}
         # How many are in.
@@ -31,6 +36,14 @@ class Turns:
 
     def enters(self, principal: str) -> bool:
         """Let one more of a principal in, if there is room; otherwise it is to wait."""
+        # After a rest there is room, but those in line come one after the other.
+        if principal in self._resting and principal in self._lines:
+            return False
+        return self._takes(principal)
+
+    def _takes(self, principal: str) -> bool:
+        if self._resting and not self._has_rested(principal):
+            return False
         inside = self._inside.get(principal, 0)
         if self.running >= self._most and (inside or self.running >= self._most + self._beyond):
             return False
@@ -64,9 +77,31 @@ class Turns:
         if left:
             self._inside[principal] = left
         for each in self._lines:
-            if self.enters(each):
+            if self._takes(each):
                 self._let_in(each)
                 return
+
+    def rest(self, principal: str, seconds: float) -> None:
+        """Let none of a principal's in for so long, and then one after the other, so that each may
+        have it rest again."""
+        loop = asyncio.get_running_loop()
+        if principal not in self._resting:
+            loop.call_later(seconds, self._go_on, principal)
+        self._resting[principal] = loop.time() + seconds
+
+    def _has_rested(self, principal: str) -> bool:
+        return asyncio.get_running_loop().time() >= self._resting.get(principal, 0)
+
+    def _go_on(self, principal: str) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._has_rested(principal):
+            loop.call_at(self._resting[principal], self._go_on, principal)
+        elif principal in self._lines:
+            if self._takes(principal):
+                self._let_in(principal)
+            loop.call_later(_SECONDS_BETWEEN, self._go_on, principal)
+        else:
+            del self._resting[principal]
 
     def makes_room_for(self, principal: str) -> bool:
         """Send away the last of whoever has most in line; not for a line that would be as long."""

@@ -1,6 +1,6 @@
 """Who may do what, as clients see it: who they are, what they could do, grants and API tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -133,6 +133,13 @@ class Viewer:
 
 def rights_on(info: Info, model_id: UUID, stage: Stage | None = None) -> ModelRights:
     """What whoever asks may do to a model, or to a version of it that is in this stage."""
+    known: dict[Hashable, ModelRights] = info.context.model_rights
+    if (model_id, stage) not in known:
+        known[model_id, stage] = _rights_on(info, model_id, stage)
+    return known[model_id, stage]
+
+
+def _rights_on(info: Info, model_id: UUID, stage: Stage | None) -> ModelRights:
     may = info.context.origin.rights.may
     movable = [each for each in Stage if may(Action.MOVE, model_id, stage=each)]
     if stage is Stage.PRODUCTION and stage not in movable:

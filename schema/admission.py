@@ -51,6 +51,10 @@ FREE = 16 * 1024
 MAX_WAITING = 1_000
 MAX_SECONDS = 10
 
+# Whoever has kept the loop for so long rests, so that others have some turns of it before the next.
+_LONG_SECONDS = 0.1
+_REST_SECONDS = 0.05
+
 # Of so many principals it is known how much they have asked lately.
 _MAX_PRINCIPALS = 10_000
 # So many seconds' worth may come at once, after a pause.
@@ -374,7 +378,7 @@ _deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
 class _Turn(_Deadline):
     """The block is an operation of a principal, which is executed when it is its turn."""
 
-    __slots__ = ("_gate", "_operations", "_principal")
+    __slots__ = ("_gate", "_let_in_at", "_operations", "_principal", "_turned")
 
     def __init__(self, clock: _Clock, operations: Shares, gate: Gate, principal: str) -> None:
         super().__init__(clock)
@@ -392,8 +396,18 @@ class _Turn(_Deadline):
             self._end(error)
             raise
         _deadline.set(self)
+        loop = asyncio.get_running_loop()
+        self._let_in_at = loop.time()
+        self._turned = loop.call_soon(self._has_turned)
+
+    def _has_turned(self) -> None:
+        self._let_in_at = math.inf
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        # What has waited for nothing has kept all others from theirs.
+        self._turned.cancel()
+        if asyncio.get_running_loop().time() - self._let_in_at > _LONG_SECONDS:
+            self._gate.rest(self._principal, _REST_SECONDS)
         self._gate.leave(self._principal)
         self._operations.give_back(self._principal)
         self._end(error)

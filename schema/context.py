@@ -175,6 +175,8 @@ class Context:
     def forget(self) -> None:
         """Load anew from here on."""
         self.loaders = Loaders(self.database)
+        # What who asks may do to models, or to versions of them in a stage, as far as it was asked.
+        self.model_rights: dict[Hashable, Any] = {}
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

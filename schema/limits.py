@@ -92,6 +92,9 @@ _LENGTHS = {
 # The type with the most fields has so many times as many as the others.
 _WIDEST = 12
 
+# What shows no object, but is signed or looked for.
+_COSTS = dict.fromkeys(("artifactUrl", "downloadUrl", "uploadUrl"), 10)
+
 # Arguments that name what is wanted; they are refused elsewhere when they name more.
 _NAMED = ("ids", "keys", "versions")
 _MAX_NAMED = 100
@@ -175,7 +178,8 @@ class _Measure:
             return Size(0, below.fields + 1, times * (below.cost + 1))
         usual = DEFAULT_SIZE if below.paged else 1
         length = self._length(node, _LENGTHS.get(node.name.value, usual))
-        cost = length * (below.cost + 1) if node.selection_set else 0
+        each = below.cost + 1 if node.selection_set else _COSTS.get(node.name.value, 0)
+        cost = length * each
         cost += self._of_given(node)
         paged = node.name.value in ("nodes", "edges")
         return Size(below.depth + 1, below.fields + 1, cost, paged)

@@ -35,6 +35,7 @@ _LOOK_SECONDS = 1.0
 _ROUTES = ("/graphql", "/artifacts", "/graphiql", "/healthz", "/readyz", "/")
 # Asked every few seconds by machines.
 _UNTRACED = ("/healthz", "/readyz")
+_LONGEST_NAME = 100
 
 
 class Telemetry:
@@ -196,8 +197,9 @@ class _Operation:
             self.span.set_attribute("graphql.operation.type", kind)
             self.span.set_attribute("lifecycle.outcome", outcome)
             if given is not None:
-                self.span.set_attribute("graphql.operation.name", given)
-                self.span.update_name(f"{kind} {given}")
+                # Clients choose it, as long as a document may be.
+                self.span.set_attribute("graphql.operation.name", given[:_LONGEST_NAME])
+                self.span.update_name(f"{kind} {given[:_LONGEST_NAME]}")
             else:
                 self.span.update_name(kind)
             if outcome in ("INTERNAL", "UNAVAILABLE"):

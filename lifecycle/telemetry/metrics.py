@@ -19,6 +19,7 @@ _OBJECTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000)
 
 # Of operations that have a name, this many are told apart: each is a series for every bucket.
 MAX_NAMES = 200
+MAX_NAME = 100
 ANONYMOUS = "anonymous"
 OTHER = "other"
 
@@ -157,13 +158,13 @@ class Metrics:
 
     def name(self, given: str | None, *, known: bool) -> str:
         """The label of an operation's name. Clients choose names, so only those of documents that
-        are valid are shown, and only so many."""
+        are valid are shown, only so many, and none that is long."""
         if not known:
             return OTHER
         if given is None:
             return ANONYMOUS
         if given not in self._names:
-            if len(self._names) >= MAX_NAMES:
+            if len(self._names) >= MAX_NAMES or len(given) > MAX_NAME:
                 return OTHER
             self._names.add(given)
         return given

@@ -14,7 +14,7 @@ from graphql import DocumentNode, GraphQLError, GraphQLSchema, validate
 
 from lifecycle.database import READERS
 from schema import admission, ids
-from schema.admission import MAX_ITEMS, MAX_MUTATIONS, MAX_QUERIES
+from schema.admission import MAX_ITEMS, MAX_MUTATIONS, MAX_QUERIES, Gate
 from schema.subscriptions import Answer, Asked
 from tests.client import PATIENCE, Graph, Json, socket
 from tests.conftest import Live
@@ -217,6 +217,22 @@ async def test_a_long_document_is_measured_when_it_is_its_principals_turn(
     assert small.json() == {"data": found}
     [error] = large.json()["errors"]
     assert error["extensions"]["name"] == "cost"
+
+
+async def test_whoever_has_kept_the_loop_for_long_rests(
+    graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given that all which waits for nothing takes long
+    monkeypatch.setattr(admission, "_LONG_SECONDS", -1)
+    rested: list[str] = []
+    monkeypatch.setattr(Gate, "rest", lambda _, principal, seconds: rested.append(principal))
+
+    # When something waits for the database, and something for nothing
+    await graph.query(counted(unique))
+    assert rested == []
+    await graph.query("{ __schema { queryType { name } } }")
+
+    assert rested == ["tester"]
 
 
 async def test_changes_that_wait_for_a_lock_keep_no_query_waiting(

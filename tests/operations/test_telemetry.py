@@ -172,12 +172,14 @@ async def test_who_chooses_names_fills_no_memory(own_database_url: str) -> None:
         async with Graph(service.url) as graph:
             for n in range(230):
                 await graph.query(f"query Name{n} {{ __typename }}")
+                if n == 10:
+                    await graph.query(f"query {'N' * 101} {{ __typename }}")
 
         found = scrape(metrics)
 
     names = set(found.labels("lifecycle_operations_total", "operation"))
     assert names == {f"Name{n}" for n in range(200)} | {"other"}
-    assert found("lifecycle_operations_total", operation="other") == 30
+    assert found("lifecycle_operations_total", operation="other") == 31
 
 
 @contextmanager

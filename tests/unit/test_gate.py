@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import pytest
 
+from lifecycle import turns
 from lifecycle.errors import LimitExceeded, Unavailable
 from schema import admission
 from schema.admission import FREE, MAX_ITEMS, Admission, Bounds, Gate, Held, Room, network_of
+from tests.following import until
 
 
 class Crowd:
@@ -70,6 +72,29 @@ async def test_principals_take_turns_and_each_has_its_own_order() -> None:
     assert crowd.let_in[5:] == ["bob2", "ada3", "eve3", "ada4"]
     await crowd.go("ada4")
     assert (crowd.gate.running, crowd.gate.waiting) == (0, 0)
+
+
+async def test_whoever_rests_is_not_let_in_and_then_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "_SECONDS_BETWEEN", 0.5)
+    crowd = Crowd(6)
+    crowd.gate.rest("ada", 0.05)
+    crowd.gate.rest("ada", 0.05)
+
+    # Given some in line, though there is room
+    await crowd.come("ada1", "ada2", "ada3", "eve1")
+    assert crowd.let_in == ["eve1"]
+
+    # When the first has come in, and has the others rest once more
+    await until(lambda: len(crowd.let_in) == 2)
+    crowd.gate.rest("ada", 1)
+    await crowd.come("eve2", "ada4")
+
+    # Then they come later, in their order.
+    assert crowd.let_in == ["eve1", "ada1", "eve2"]
+    await until(lambda: len(crowd.let_in) == 6)
+    assert crowd.let_in[3:] == ["ada2", "ada3", "ada4"]
 
 
 async def test_one_alone_has_every_place_and_who_has_none_is_let_in_beyond_up_to_as_many() -> None:

@@ -46,6 +46,12 @@ def test_a_level_without_a_name_is_told_as_the_one_below(
     assert told(capsys)["level"] == shown
 
 
+def test_the_name_of_an_operation_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    structlog.get_logger("a").info("request", operation="N" * 101)
+
+    assert told(capsys)["operation"] == "N" * 100
+
+
 def test_a_library_that_fails_is_told_with_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         raise RuntimeError("why")
