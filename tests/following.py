@@ -123,6 +123,17 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def waiting(sql: asyncpg.Connection, number: int) -> None:
+    """Return when so many transactions of other connections wait for a lock."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
+    )
+    while await sql.fetchval(query) < number:
+        # Activity is seen as it was when the transaction first looked.
+        await sql.execute("SELECT pg_sleep(0.01), pg_stat_clear_snapshot()")
+
+
 async def insist(graph: Graph, run: str, message: str) -> None:
     """Write a line as a careful client does: again, under one key, until it is acknowledged."""
     input = {"runId": run, "lines": [{"message": message}], "idempotencyKey": f"{run} {message}"}

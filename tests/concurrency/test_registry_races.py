@@ -10,6 +10,7 @@ from schema import ids
 from tests.client import PATIENCE, Graph, Json
 from tests.conftest import Live, serving
 from tests.factories import VERSION, a_run, a_version
+from tests.following import waiting
 
 
 def taken(model: str, version: str) -> Json:
@@ -241,14 +242,3 @@ async def test_who_registers_versions_of_a_run_does_not_go_past_whoever_waits_to
         *("model_version.registered", "run.created"),
         *("model_version.registered", "run.status_changed", "model_version.registered"),
     ]
-
-
-async def waiting(sql: asyncpg.Connection, number: int) -> None:
-    """Return when so many transactions of the service wait for a lock."""
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
-    )
-    while await sql.fetchval(query) < number:
-        # Activity is seen as it was when the transaction first looked.
-        await sql.execute("SELECT pg_sleep(0.01), pg_stat_clear_snapshot()")

@@ -18,7 +18,18 @@ from lifecycle.retention import Policy, Removed
 from tests.client import Graph, Json
 from tests.conftest import Live, in_thread, serving
 from tests.factories import a_deployment, a_run, a_version
-from tests.following import RUN, connect, items, key_of, present, said, take, until, write_line
+from tests.following import (
+    RUN,
+    connect,
+    items,
+    key_of,
+    present,
+    said,
+    take,
+    until,
+    waiting,
+    write_line,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -163,9 +174,9 @@ async def test_a_run_of_which_a_version_is_registered_meanwhile_keeps_all_it_has
 
         # when: a registration holds the run and waits for the model, retention waits for the run
         registering = asyncio.create_task(a_version(graph, unique, runId=run))
-        await until_waiting(direct, 1)
+        await waiting(direct, 1)
         removing = asyncio.create_task(later(live, 31, **policy))
-        await until_waiting(direct, 2)
+        await waiting(direct, 2)
     await holder.close()
 
     # then
@@ -173,16 +184,6 @@ async def test_a_run_of_which_a_version_is_registered_meanwhile_keeps_all_it_has
     removed = await removing
     assert (removed.lines, removed.points) == (0, 0)
     assert await shown(graph, run) == kept
-
-
-async def until_waiting(sql: asyncpg.Connection, number: int) -> None:
-    """Return when so many transactions wait for a lock."""
-    waiting = (
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    while await sql.fetchval(waiting) < number:
-        await sql.execute("SELECT pg_sleep(0.01)")
 
 
 async def test_many_lines_of_many_runs_are_removed_in_batches(

@@ -30,12 +30,11 @@ from lifecycle.tracking.service import ResolveConflict, resolve
 from lifecycle.tracking.tables import MlflowItemRow
 from schema import ids
 from tests.client import PATIENCE, Graph, Json
-from tests.concurrency.test_registry_races import waiting
 from tests.conftest import Live
 from tests.factories import a_run, a_version, approved
 from tests.following import RUN as PROGRESS
 from tests.following import items as followed
-from tests.following import take
+from tests.following import take, waiting
 from tests.graphql.test_metrics import histories, logged
 from tests.graphql.test_runs import fall_silent, transitions, until_lost
 from tests.tracking.conftest import Mlflow
