@@ -167,6 +167,12 @@ class Context:
         self._readable = self._database
         self.forget()
 
+    def last(self) -> None:
+        """From here on read however much, a little at a time: this is a subscription, not one of
+        its items."""
+        self._database, self._readable = self._database.lasting(), self._readable.lasting()
+        self.forget()
+
     def spare(self) -> None:
         """From here on do not ask the database again, if it has failed this operation."""
         self._database, self._readable = self._database.spared(), self._readable.spared()

@@ -140,6 +140,11 @@ class Database:
         behind what the rest of it reads, nor that behind them."""
         return self._but(_share=Share(lambda: name, math.inf, room=math.inf))
 
+    def lasting(self) -> "Database":
+        """The same database for an operation that reads for as long as it lasts: how much, is not
+        counted."""
+        return self._but(_share=Share(self._share.whose, room=math.inf)) if self._share else self
+
     def count_read(self, characters: int) -> None:
         """So much of what one operation shows as it is has been read. Raises LimitExceeded."""
         if self._share is not None:

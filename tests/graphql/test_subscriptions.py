@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed
 
+from lifecycle.database import connections
 from schema.view import View
 from tests.client import PATIENCE, Graph, Json, Socket, socket
 from tests.conftest import Live, serving
@@ -359,6 +360,29 @@ async def test_a_cursor_older_than_what_is_kept_has_expired(
             stream = items(transport, live.url, RUN, id=run, after=expired[0]["oldest"])
             async with aclosing(stream):  # type: ignore[type-var]
                 assert said(await present(stream)) == ["2", "3"]
+
+
+@both_transports
+async def test_who_resumes_is_given_however_much_has_happened(
+    live: Live, graph: Graph, unique: str, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    # given
+    start = live.feed.cursor(live.feed.head)
+    version = await a_version(graph, unique)
+    ids = [await a_deployment(graph, version, status="ACTIVE") for _ in range(5)]
+
+    # when no operation may read as much as one of them has
+    monkeypatch.setattr(connections, "MAX_READ", 300)
+    async with aclosing(
+        items(transport, live.url, DEPLOYMENTS, after=start, model=unique)
+    ) as resumed:  # type: ignore[type-var]
+        happened = await present(resumed)
+    async with aclosing(items(transport, live.url, DEPLOYMENTS, model=unique)) as begun:  # type: ignore[type-var]
+        there = await present(begun)
+
+    # then
+    assert len(happened) > len(ids)
+    assert len(there) == len(ids) + 1
 
 
 @both_transports
