@@ -161,11 +161,12 @@ class Prepared(Generic[Row]):
         return bool(self.statement.get_execution_options().get(_ONE_ROW))
 
     @cached_property
-    def is_large(self) -> bool:
-        """Whether it gives JSON of many rows."""
+    def weight(self) -> int:
+        """How much it may give: 4 for JSON of many rows, 1 for other rows, nothing for one row."""
         if not isinstance(self.statement, Select) or self.one_row:
-            return False
-        return any(isinstance(each.type, JSON) for each in self.statement.selected_columns)
+            return 0
+        columns = self.statement.selected_columns
+        return 4 if any(isinstance(each.type, JSON) for each in columns) else 1
 
     @cached_property
     def columns(self) -> int:

@@ -101,9 +101,18 @@ def _united(one: Names, other: Names) -> Names:
 class _Read:
     """The read of one batch."""
 
-    __slots__ = ("_keys", "_known", "_names", "_path")
+    __slots__ = ("_count", "_keys", "_known", "_names", "_path")
 
-    def __init__(self, path: Path, names: Names, keys: list[Any], known: dict[Any, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        names: Names,
+        keys: list[Any],
+        known: dict[Any, Any],
+        count: Callable[[int], None],
+    ) -> None:
+        # Is told how many characters of what is shown as it is there are. Raises LimitExceeded.
+        self._count = count
         self._path = path
         self._names = names
         self._keys = keys
@@ -112,16 +121,10 @@ class _Read:
     async def __call__(self, session: ReadSession) -> None:
         """Put what is found to what is known."""
         found = await _read(session, self._path, self._names, self._keys)
+        if self._path.leaves is not None:
+            self._count(sum(len(e if isinstance(e, str) else e[0]) for e in found.values()))
         for key in self._keys:
             self._known[key] = found.get(key)
-
-    @property
-    def written(self) -> int:
-        """How many characters of what is shown as it is there are in what was found."""
-        if self._path.leaves is None:
-            return 0
-        found = filter(None, map(self._known.__getitem__, self._keys))
-        return sum(len(each if isinstance(each, str) else each[0]) for each in found)
 
     @property
     def found(self) -> Any:
@@ -215,14 +218,13 @@ class Loaders:
             known = self._known.setdefault((path, names), {None: None})
             unknown = [key for key in dict.fromkeys(keys) if key not in known]
             if unknown:
-                reads.append(_Read(path, names, unknown, known))
+                reads.append(_Read(path, names, unknown, known, self._database.count_read))
                 if _watch is not None:
                     _watch(len(unknown))
         if reads:
             ahead = [_ReadAhead(each) for each in asked.ahead]
             async with self._database.read() as session:
                 await together(session, [*reads, *ahead])
-            self._database.count_read(sum(each.written for each in reads))
             for each in ahead:
                 each.put(self._known.setdefault(each.ahead[:2], {None: None}), reads[0].found)
         return {

@@ -21,9 +21,9 @@ from lifecycle.statements import STATEMENTS, Columns, Prepared, Row, Values, pre
 _COLUMNS = 1_600
 # In one statement: to plan 300 takes PostgreSQL seconds, six times 50 a quarter of one.
 _PARTS = 50
-# Of these lists with JSON, of which each may have 25 MB: the driver holds the whole answer before
-# it parses anything.
-_LARGE_PARTS = 4
+# The driver holds the whole answer before anybody can count it. A list with JSON may have 25 MB, and
+# weighs 4; another 4 MB, and weighs 1.
+_WEIGHT = 16
 
 _PARAMETER = re.compile(r"\$(\d+)")
 
@@ -197,8 +197,8 @@ async def _answered(session: ReadSession, asked: Sequence[_Question]) -> list[li
     if isinstance(session, _Asking):
         return await _Asked(asked)
     width = sum(each.statement.columns + 1 for each in asked)
-    large = sum(each.statement.is_large for each in asked)
-    if len(asked) > _PARTS or large > _LARGE_PARTS or (len(asked) > 1 and width > _COLUMNS):
+    weight = sum(each.statement.weight for each in asked)
+    if len(asked) > _PARTS or (len(asked) > 1 and (width > _COLUMNS or weight > _WEIGHT)):
         half = len(asked) // 2
         return [
             *await _answered(session, asked[:half]),

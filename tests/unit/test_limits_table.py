@@ -52,7 +52,7 @@ NAMED = {
     "subscriptions": (SUBSCRIPTIONS,),
     "text": (limits.MAX_SHOWN,),
     "tokens": (limits.MAX_TOKENS,),
-    "variables": (limits.MAX_GIVEN, limits.MAX_GIVEN_TEXTS),
+    "variables": (limits.MAX_GIVEN, limits.MAX_GIVEN_TEXTS, limits.MAX_GIVEN_VALUES),
     "websocketOperations": (sockets._MAX_OPERATIONS,),
     "websockets": (WEBSOCKETS,),
     "websockets before connection_init": (WEBSOCKETS,),
