@@ -175,7 +175,9 @@ class Context:
 
     def spare(self) -> None:
         """From here on do not ask the database again, if it has failed this operation."""
-        self._database, self._readable = self._database.spared(), self._readable.spared()
+        lagging = self._readable is not self._database
+        self._database = self._database.spared()
+        self._readable = self._database.lagging() if lagging else self._database
         self.forget()
 
     def forget(self) -> None:

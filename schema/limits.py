@@ -56,7 +56,7 @@ MAX_OBJECTS = 100_000
 MAX_SHOWN = 16_000_000
 
 # Nobody else gets a turn while they are compared, which takes a quarter of a second.
-MAX_VALUES_COMPARED = 250_000
+MAX_VALUES_COMPARED = 150_000
 # As many mistakes as graphql-core finds before it stops looking.
 MAX_ERRORS = 100
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -93,8 +93,11 @@ _LENGTHS = {
 # The type with the most fields has so many times as many as the others.
 _WIDEST = 12
 
-# What shows no object, but is signed or looked for.
-_COSTS = dict.fromkeys(("artifactUrl", "downloadUrl", "uploadUrl"), 10)
+# What takes longer than its objects: what is signed, and each version that is compared.
+_COSTS = {
+    **dict.fromkeys(("artifactUrl", "downloadUrl", "uploadUrl"), 10),
+    "compareModelVersions": 50,
+}
 
 # Arguments that name what is wanted; they are refused elsewhere when they name more.
 _NAMED = ("ids", "keys", "versions")
@@ -179,7 +182,7 @@ class _Measure:
             return Size(0, below.fields + 1, times * (below.cost + 1))
         usual = DEFAULT_SIZE if below.paged else 1
         length = self._length(node, _LENGTHS.get(node.name.value, usual))
-        each = below.cost + 1 if node.selection_set else _COSTS.get(node.name.value, 0)
+        each = (below.cost + 1 if node.selection_set else 0) + _COSTS.get(node.name.value, 0)
         cost = length * each
         cost += self._of_given(node)
         paged = node.name.value in ("nodes", "edges")

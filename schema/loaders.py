@@ -121,8 +121,7 @@ class _Read:
     async def __call__(self, session: ReadSession) -> None:
         """Put what is found to what is known."""
         found = await _read(session, self._path, self._names, self._keys)
-        if self._path.leaves is not None:
-            self._count(sum(len(e if isinstance(e, str) else e[0]) for e in found.values()))
+        self._count(_written(self._path, found))
         for key in self._keys:
             self._known[key] = found.get(key)
 
@@ -135,14 +134,16 @@ class _Read:
 class _ReadAhead:
     """The read of what is asked next of the one object that another read finds."""
 
-    def __init__(self, ahead: Ahead) -> None:
+    def __init__(self, ahead: Ahead, count: Callable[[int], None]) -> None:
         self.ahead = ahead
+        self._count = count
         self._later = Later(ahead.by)
 
     async def __call__(self, session: ReadSession) -> None:
         """Keep what is found."""
         path, names, _ = self.ahead
         self._found = await _read(session, path, names, [self._later])
+        self._count(_written(path, self._found))
 
     def put(self, known: dict[Any, Any], row: Any) -> None:
         """Put it to what is known, now that the object's row is."""
@@ -163,6 +164,13 @@ async def _read(
         with suppress(ValueError):
             looked_at.reset(former)
     return found
+
+
+def _written(path: Path, found: Mapping[Any, Any]) -> int:
+    """How many characters of what is shown as it is there are."""
+    if path.leaves is None:
+        return 0
+    return sum(len(each if isinstance(each, str) else each[0]) for each in found.values())
 
 
 class _Collected:
@@ -222,7 +230,7 @@ class Loaders:
                 if _watch is not None:
                     _watch(len(unknown))
         if reads:
-            ahead = [_ReadAhead(each) for each in asked.ahead]
+            ahead = [_ReadAhead(each, self._database.count_read) for each in asked.ahead]
             async with self._database.read() as session:
                 await together(session, [*reads, *ahead])
             for each in ahead:

@@ -20,7 +20,7 @@ from structlog.contextvars import bind_contextvars
 
 from lifecycle.database import Database, Statement
 from lifecycle.journal.feed import Feed
-from lifecycle.telemetry.metrics import Metrics
+from lifecycle.telemetry.metrics import MAX_NAME, Metrics
 from schema import loaders
 from schema.admission import Admission
 from schema.documents import documents
@@ -35,7 +35,6 @@ _LOOK_SECONDS = 1.0
 _ROUTES = ("/graphql", "/artifacts", "/graphiql", "/healthz", "/readyz", "/")
 # Asked every few seconds by machines.
 _UNTRACED = ("/healthz", "/readyz")
-_LONGEST_NAME = 100
 
 
 class Telemetry:
@@ -198,8 +197,8 @@ class _Operation:
             self.span.set_attribute("lifecycle.outcome", outcome)
             if given is not None:
                 # Clients choose it, as long as a document may be.
-                self.span.set_attribute("graphql.operation.name", given[:_LONGEST_NAME])
-                self.span.update_name(f"{kind} {given[:_LONGEST_NAME]}")
+                self.span.set_attribute("graphql.operation.name", given[:MAX_NAME])
+                self.span.update_name(f"{kind} {given[:MAX_NAME]}")
             else:
                 self.span.update_name(kind)
             if outcome in ("INTERNAL", "UNAVAILABLE"):

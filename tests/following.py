@@ -129,9 +129,10 @@ async def waiting(sql: asyncpg.Connection, number: int) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
         "AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"
     )
-    while await sql.fetchval(query) < number:
-        # Activity is seen as it was when the transaction first looked.
-        await sql.execute("SELECT pg_sleep(0.01), pg_stat_clear_snapshot()")
+    async with asyncio.timeout(PATIENCE):
+        while await sql.fetchval(query) < number:
+            # Activity is seen as it was when the transaction first looked.
+            await sql.execute("SELECT pg_sleep(0.01), pg_stat_clear_snapshot()")
 
 
 async def insist(graph: Graph, run: str, message: str) -> None:

@@ -151,10 +151,13 @@ class Database:
             self._share.read(characters)
 
     def spared(self) -> "Database":
-        """The same database, which is not asked again if it has failed this operation: whatever is
-        read raises what it failed with."""
-        failure = self._share and self._share.failure
-        return self._but(_share=Share(lambda: "", 0, failure)) if failure else self
+        """The same database for the same operation from its beginning: what was read of it does not
+        count. If the database has failed it, it is not asked again: whatever is read raises what it
+        failed with."""
+        if self._share is None:
+            return self
+        failure = self._share.failure
+        return self._but(_share=Share(lambda: "", 0, failure) if failure else self._share.anew())
 
     def _but(self, **changed: Any) -> "Database":
         other = object.__new__(Database)

@@ -131,7 +131,7 @@ class Share:
     Who has a connection must not wait for another of the same operation.
     """
 
-    __slots__ = ("_left", "_line", "_room", "failure", "from_primary", "refuses", "whose")
+    __slots__ = ("_left", "_line", "_most", "_room", "failure", "from_primary", "refuses", "whose")
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Share:
         refuses: Unavailable | None = None,
         room: float | None = None,
     ) -> None:
-        self._room = MAX_READ if room is None else room
+        self._most = self._room = MAX_READ if room is None else room
         self.whose = whose
         self._left = most
         self._line: deque[asyncio.Future[None]] = deque()
@@ -149,6 +149,12 @@ class Share:
         self.from_primary = False
         # With which the database failed it.
         self.failure: Unavailable | None = None
+
+    def anew(self) -> "Share":
+        """That of the same operation from its beginning, of which nothing is read yet."""
+        other = Share(self.whose, room=self._most)
+        other.from_primary = self.from_primary
+        return other
 
     def takes(self) -> bool:
         """Take one now, to be given back, if there is one; otherwise it is to be waited for."""

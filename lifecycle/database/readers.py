@@ -47,6 +47,8 @@ class Reader(ReadSession):
             raise expected(error) or error from error
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._connection is not None:
+            self._connection.share = None
         if error is None or isinstance(error, LifecycleError):
             self._connections.give_back(self._connection, self._principal)
         else:

@@ -21,8 +21,8 @@ from lifecycle.statements import STATEMENTS, Columns, Prepared, Row, Values, pre
 _COLUMNS = 1_600
 # In one statement: to plan 300 takes PostgreSQL seconds, six times 50 a quarter of one.
 _PARTS = 50
-# The driver holds the whole answer before anybody can count it. A list with JSON may have 25 MB, and
-# weighs 4; another 4 MB, and weighs 1.
+# The driver holds the whole answer before anybody can count it. A list with JSON may have 25 MB,
+# and weighs 4; another 4 MB, and weighs 1.
 _WEIGHT = 16
 
 _PARAMETER = re.compile(r"\$(\d+)")

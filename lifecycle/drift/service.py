@@ -412,7 +412,7 @@ async def _add(
             if answered.setdefault(action, row) is row
             else DriftResponseRow(
                 outcome=DriftOutcome.NOTHING_TO_DO,
-                message=f"The same report has been answered so about {answered[action].metric}.",
+                message=f"See {answered[action].metric}, which the same report has found, too.",
             )
         )
         await _record_response(session, system, row, action, response)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, bindparam, case, func, select, update
+from sqlalchemy import ARRAY, Text, bindparam, func, select, update
 from sqlalchemy.sql import Select
 
 from lifecycle.access.rules import SERVICE, SYSTEM, Role, known_as
@@ -86,14 +86,14 @@ async def same_people(session: WriteSession, actor: str, names: Collection[str])
     """Those of the names that have somebody behind them who is behind the actor, too. Behind a name
     are whoever has it, who made tokens for it, and who is behind those; but nobody who has the
     database (`lifecycle token`)."""
-    made_by = ApiTokenRow.created_by
-    # A person's name may have been written with its case before `known_as`.
-    maker = case((made_by.startswith(SERVICE), made_by), else_=func.lower(made_by)).collate("C")
+    if not names:
+        return frozenset()
+    maker = ApiTokenRow.created_by.collate("C")
     asked = list({known_as(name) for name in (actor, *names)})
     start = func.unnest(bindparam("asked", asked, ARRAY(Text)), type_=Text).column_valued("name")
     reached = select(start.collate("C").label("name")).cte("reached", recursive=True)
     tokens = (ApiTokenRow.name == func.substr(reached.c.name, len(SERVICE) + 1)) & (
-        reached.c.name.startswith(SERVICE) & ~made_by.startswith(SYSTEM)
+        reached.c.name.startswith(SERVICE) & ~ApiTokenRow.created_by.startswith(SYSTEM)
     )
     reached = reached.union(select(maker).join(reached, tokens))
     makers = defaultdict[str, set[str]](set)

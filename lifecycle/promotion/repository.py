@@ -887,7 +887,7 @@ async def hold_versions(session: WriteSession, ids: Sequence[UUID]) -> dict[UUID
     return {row.id: row for row in await session.lock(_HELD, {"ids": [*ids]})}
 
 
-async def mark_stale(
+async def make_stale(
     session: WriteSession, version_ids: Sequence[UUID], why: str
 ) -> Sequence[ApprovalRow]:
     """Make the approvals and open submissions of versions that the caller holds STALE, and count

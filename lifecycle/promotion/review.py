@@ -59,6 +59,7 @@ from lifecycle.runs.tables import RunRow
 SamePeople = Callable[[WriteSession, str, Collection[str]], Awaitable[frozenset[str]]]
 
 MAX_ITEMS = 200
+_MARKED_AT_ONCE = 500
 POLICY = "system:policy"
 
 
@@ -546,14 +547,17 @@ async def mark_all_stale(
     """`mark_stale` for however many versions, which are held from here on: in a few statements,
     because a policy may hold for thousands, and all other changes of stages wait meanwhile."""
     held = await repository.hold_versions(session, version_ids)
-    approvals = await repository.mark_stale(session, list(held), why)
-    changes = []
-    for approval in approvals:
-        version = held[approval.model_version_id]
-        before = {"approval_status": version.approval_status}
-        changes.append((version.id, before, _said_of(version, approval)))
-    type = "model_version.approval_stale"
-    await journal.append_all(session, origin, type, changes, reason=why)
+    ids = list(held)
+    for first in range(0, len(ids), _MARKED_AT_ONCE):
+        changes = []
+        for approval in await repository.make_stale(
+            session, ids[first : first + _MARKED_AT_ONCE], why
+        ):
+            version = held[approval.model_version_id]
+            before = {"approval_status": version.approval_status}
+            changes.append((version.id, before, _said_of(version, approval)))
+        type = "model_version.approval_stale"
+        await journal.append_all(session, origin, type, changes, reason=why)
 
 
 async def open_review(

@@ -16,7 +16,8 @@ FORMER = "ix_api_token_name"
 # By triggers, so that what is changed by hand, or by a process of another release, counts as well.
 COUNT_CHANGES = (
     """
-CREATE FUNCTION count_change_of_rights() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION count_change_of_rights() RETURNS trigger LANGUAGE plpgsql
+SET search_path FROM CURRENT AS $$
 BEGIN
     UPDATE rights_head SET changes = changes + 1;
     RETURN NULL;
@@ -59,8 +60,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # First what does not stand in one transaction with the rest; it may be begun anew.
+    _change_index(FORMER, ["name"], NAME)
     for table in ("api_token", "role_grant"):
         op.execute(f"DROP TRIGGER count_change ON {table}")
     op.execute("DROP FUNCTION count_change_of_rights")
     op.drop_table("rights_head")
-    _change_index(FORMER, ["name"], NAME)

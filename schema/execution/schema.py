@@ -13,7 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from lifecycle.errors import LifecycleError, LimitExceeded, Unauthenticated, Unavailable
 from schema.admission import Admitted
-from schema.documents import Document, documents
+from schema.documents import Document, documents, mistakes
 from schema.errors import told
 from schema.execution.columns import Unusual
 from schema.execution.plan import Compiler
@@ -117,7 +117,7 @@ async def _by_plan(
         return None
     bind_contextvars(operation=operation.name and operation.name.value)
     try:
-        if document.refusals(operation_name, variables):
+        if mistakes(document, operation_name, variables):
             return None
         plan, values = None, None
         if not document.conditions:

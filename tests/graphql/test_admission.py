@@ -196,7 +196,7 @@ async def test_a_long_document_is_measured_when_it_is_its_principals_turn(
     lists = " ".join(
         f"a{n}: runs(first: $n) {{ nodes {{ modelVersions {{ id }} }} }}" for n in range(40)
     )
-    text = f"query ($n: Int) {{ {lists} }} # {unique}"
+    text = f"query ($n: Int) {{ {lists} }} # {unique} {'long' * 2_500}"
     found = await graph.query(text, {"n": 1})
     gate = live.app.state.admission.readings
     async with Graph(live.url, "eve") as eve:
@@ -230,7 +230,7 @@ async def test_whoever_has_kept_the_loop_for_long_rests(
     # When something waits for the database, and something for nothing
     await graph.query(counted(unique))
     assert rested == []
-    await graph.query("{ __schema { queryType { name } } }")
+    await graph.query(f"{{ __schema {{ queryType {{ name }} }} }} # {unique}")
 
     assert rested == ["tester"]
 

@@ -813,12 +813,14 @@ async def test_others_have_their_turns_while_many_versions_are_looked_at(
 
     # when
     other = asyncio.create_task(another())
-    await graph.query(
-        "query ($name: String!) { model(name: $name) { versions { nodes { whyNot { name } "
-        "checklist { title } } } } }",
-        {"name": unique},
-    )
-    other.cancel()
+    try:
+        await graph.query(
+            "query ($name: String!) { model(name: $name) { versions { nodes { whyNot { name } "
+            "checklist { title } } } } }",
+            {"name": unique},
+        )
+    finally:
+        other.cancel()
 
     # then
     assert len(looked_at) == len(set(looked_at)) == 3

@@ -958,7 +958,7 @@ async def test_degradation_is_responded_to_like_any_drift(
     assert (answer["action"], answer["outcome"], answer["message"]) == (
         "ROLL_BACK",
         "NOTHING_TO_DO",
-        "The same report has been answered so about error_rate.",
+        "See error_rate, which the same report has found, too.",
     )
     assert await deployments(graph, unique) == [
         ("1", "ACTIVE"),

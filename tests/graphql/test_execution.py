@@ -616,6 +616,25 @@ async def test_an_operation_does_not_read_more_than_it_may_whatever_it_shows(
     assert (shown.errors, orjson.dumps(shown.data)) == (None, orjson.dumps(again.data))
 
 
+async def test_what_a_plan_has_read_before_it_gave_up_does_not_count(
+    graph: Graph, live: Live, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a version, and what is wrong below it
+    await a_version(
+        graph, unique, runId=await a_run(graph, unique), hyperparameters={"a": "x" * 3_000}
+    )
+    wrong = "run { metricHistory(keys: [], maxPoints: 1) { key } }"
+    text = f'{{ model(name: "{unique}") {{ versions {{ nodes {{ hyperparameters {wrong} }} }} }} }}'
+
+    # When there is room for once
+    monkeypatch.setattr(connections, "MAX_READ", 5_000)
+    results = [await CompiledSchema(schema).execute(text, None, a_context(live)) for _ in range(2)]
+
+    # Then, whether the text is new or known, that alone is said.
+    told = [[error.message for error in result.errors or ()] for result in results]
+    assert told == [["Ask for 2 to 10,000 points."]] * 2
+
+
 async def test_what_is_large_is_not_read_in_one_statement(
     graph: Graph, live: Live, unique: str
 ) -> None:

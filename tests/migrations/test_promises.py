@@ -392,7 +392,7 @@ A_TOKEN = (
         (A_TOKEN, "UPDATE api_token SET revoked_at = now()", 1),
         (A_TOKEN, "UPDATE api_token SET expires_at = now()", 1),
         (A_TOKEN, "UPDATE api_token SET grants = '[{}]'", 1),
-        (A_TOKEN, "UPDATE api_token SET digest = '\\x01'", 1),
+        (A_TOKEN, "UPDATE api_token SET digest = '\\x01' WHERE digest = '\\x00'", 1),
         (A_TOKEN, "UPDATE api_token SET name = 'cd'", 1),
         (A_TOKEN, "DELETE FROM api_token", 1),
         (A_TOKEN, "TRUNCATE api_token", 1),

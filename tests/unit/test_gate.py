@@ -77,24 +77,30 @@ async def test_principals_take_turns_and_each_has_its_own_order() -> None:
 async def test_whoever_rests_is_not_let_in_and_then_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turns, "_SECONDS_BETWEEN", 0.5)
+    loop = asyncio.get_running_loop()
+    real, ahead = loop.time, 0
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    monkeypatch.setattr(turns, "_SECONDS_BETWEEN", 1)
     crowd = Crowd(6)
-    crowd.gate.rest("ada", 0.05)
-    crowd.gate.rest("ada", 0.05)
+    crowd.gate.rest("ada", 1)
+    crowd.gate.rest("ada", 1)
 
     # Given some in line, though there is room
     await crowd.come("ada1", "ada2", "ada3", "eve1")
     assert crowd.let_in == ["eve1"]
 
     # When the first has come in, and has the others rest once more
+    ahead += 1
     await until(lambda: len(crowd.let_in) == 2)
-    crowd.gate.rest("ada", 1)
+    crowd.gate.rest("ada", 2)
     await crowd.come("eve2", "ada4")
+    assert crowd.let_in == ["eve1", "ada1", "eve2"]
 
     # Then they come later, in their order.
-    assert crowd.let_in == ["eve1", "ada1", "eve2"]
-    await until(lambda: len(crowd.let_in) == 6)
-    assert crowd.let_in[3:] == ["ada2", "ada3", "ada4"]
+    for number, name in enumerate(("ada2", "ada3", "ada4"), 4):
+        ahead += 2
+        await until(lambda: len(crowd.let_in) == number)  # noqa: B023
+        assert crowd.let_in[-1] == name
 
 
 async def test_one_alone_has_every_place_and_who_has_none_is_let_in_beyond_up_to_as_many() -> None:
