@@ -166,6 +166,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def _text(value: Any) -> str:
-    return (
-        value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    )
+    if isinstance(value, str):
+        return value
+    # Most are numbers, of which this is the JSON in a tenth of the time.
+    if type(value) is int:
+        return str(value)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
