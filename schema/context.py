@@ -167,14 +167,15 @@ class Context:
         self._readable = self._database
         self.forget()
 
-    def last(self) -> None:
+    def be_lasting(self) -> None:
         """From here on read however much, a little at a time: this is a subscription, not one of
         its items."""
         self._database, self._readable = self._database.lasting(), self._readable.lasting()
         self.forget()
 
     def spare(self) -> None:
-        """From here on do not ask the database again, if it has failed this operation."""
+        """Begin the operation anew: what was read of it does not count, and the database is not
+        asked again if it has failed it."""
         lagging = self._readable is not self._database
         self._database = self._database.spared()
         self._readable = self._database.lagging() if lagging else self._database

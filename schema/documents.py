@@ -60,16 +60,14 @@ class Document:
         self._operations = len(operations)
         self.only_queries = set(operations) <= {OperationType.QUERY}
         self._always_small = not refusals(node, None)
-        self._is_long = node.loc is not None and len(node.loc.source.body) > _LONG
+        # Whether it takes long to say if it is too large, which depends on variables.
+        self.is_measured_long = (
+            not self._always_small and node.loc is not None and len(node.loc.source.body) > _LONG
+        )
         self.conditions = _conditions(node)
         self.introspects = self.conditions is None and _introspects(node)
         # How its operations are executed; they go when it goes.
         self.plans: dict[tuple[object, ...], Any] = {}
-
-    @property
-    def is_measured_long(self) -> bool:
-        """Whether it takes long to say whether it is too large, which depends on variables."""
-        return self._is_long and not self._always_small
 
     def keep(self, key: tuple[object, ...], plan: Any, fields: int) -> None:
         """Keep a plan, as long as the document is kept."""
@@ -208,12 +206,14 @@ def _look_at(schema: BaseSchema, asked: _Asked, kept: Document | None) -> _Read:
         return _Read(asked, kept, kept.refusals(operation_name, variables))
     try:
         document = Document(parse(text, **PARSING))
-        return _Read(asked, document, _mistakes(schema, document, operation_name, variables))
+        return _Read(
+            asked, document, _look_for_mistakes(schema, document, operation_name, variables)
+        )
     except Exception:  # whatever it is, the document cannot be read
         return _Read(asked, None, [])
 
 
-def _mistakes(
+def _look_for_mistakes(
     schema: BaseSchema,
     document: Document,
     operation_name: str | None,
@@ -309,11 +309,11 @@ class Prepared(SchemaExtension):
         if self._read is not None and self._read.document is not None:
             document, found = self._read.document, self._read.mistakes
         elif self._kept is not None:
-            document, found = self._kept, mistakes(self._kept, *asked)
+            document, found = self._kept, self._kept.refusals(*asked)
         else:
             assert context.graphql_document is not None
             document = Document(context.graphql_document)
-            found = _mistakes(context.schema, document, *asked)
+            found = _look_for_mistakes(context.schema, document, *asked)
         if document.introspects and not context.context.admission.introspection:
             found = [*found, GraphQLError("Introspection is switched off.")]
         if self._kept is None and not found:

@@ -47,7 +47,7 @@ async def follow(
 
     Must be closed, so that the feed does not serve a client that has left.
     """
-    context.last()
+    context.be_lasting()
     feed = context.feed
     prepare = context.prepare and _Prepare(context.prepare, item)
     with feed.follow(wanted, context.database, prepare) as follower:

@@ -131,7 +131,16 @@ class Share:
     Who has a connection must not wait for another of the same operation.
     """
 
-    __slots__ = ("_left", "_line", "_most", "_room", "failure", "from_primary", "refuses", "whose")
+    __slots__ = (
+        "_left",
+        "_line",
+        "_room",
+        "_whole_room",
+        "failure",
+        "from_primary",
+        "refuses",
+        "whose",
+    )
 
     def __init__(
         self,
@@ -140,7 +149,7 @@ class Share:
         refuses: Unavailable | None = None,
         room: float | None = None,
     ) -> None:
-        self._most = self._room = MAX_READ if room is None else room
+        self._whole_room = self._room = MAX_READ if room is None else room
         self.whose = whose
         self._left = most
         self._line: deque[asyncio.Future[None]] = deque()
@@ -152,7 +161,7 @@ class Share:
 
     def anew(self) -> "Share":
         """That of the same operation from its beginning, of which nothing is read yet."""
-        other = Share(self.whose, room=self._most)
+        other = Share(self.whose, room=self._whole_room)
         other.from_primary = self.from_primary
         return other
 

@@ -96,20 +96,20 @@ async def same_people(session: WriteSession, actor: str, names: Collection[str])
         reached.c.name.startswith(SERVICE) & ~ApiTokenRow.created_by.startswith(SYSTEM)
     )
     reached = reached.union(select(maker).join(reached, tokens))
-    makers = defaultdict[str, set[str]](set)
+    makers_of = defaultdict[str, set[str]](set)
     with session.seeing_everything():
         found = select(reached.c.name, maker).join(ApiTokenRow, tokens).distinct()
         for name, by in await session.execute(found):
-            makers[name].add(known_as(by))
-    whoever = _behind(known_as(actor), makers)
-    return frozenset(n for n in names if not whoever.isdisjoint(_behind(known_as(n), makers)))
+            makers_of[name].add(known_as(by))
+    whoever = _behind(known_as(actor), makers_of)
+    return frozenset(n for n in names if not whoever.isdisjoint(_behind(known_as(n), makers_of)))
 
 
-def _behind(name: str, makers: Mapping[str, set[str]]) -> set[str]:
+def _behind(name: str, makers_of: Mapping[str, set[str]]) -> set[str]:
     found = {name}
     waiting = [name]
     while waiting:
-        new = makers.get(waiting.pop(), set()) - found
+        new = makers_of.get(waiting.pop(), set()) - found
         found |= new
         waiting += new
     return found
